@@ -1,0 +1,3 @@
+"""lshbench: hash codes for image retrieval, judged by labels."""
+
+__version__ = "0.1.0"

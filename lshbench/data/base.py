@@ -1,0 +1,114 @@
+"""What a data set is to the rest of the program: two splits of labelled items, read by row."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lshbench.types import Progress
+
+Kind = Literal["features", "images"]
+
+
+class Split(ABC):
+    """One split of a data set.  Opening it reads the labels; items are read when asked for.
+
+    Attributes:
+        name: the split's name in its source, such as ``train``.
+        labels: int64 ``(n,)``, or bool ``(n, classes)`` where an item may have several; all valid (no -1).
+        kind: whether items are feature vectors or images.
+        class_names: a name for each label, or None.
+    """
+
+    name: str
+    labels: np.ndarray
+    kind: Kind
+    class_names: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def fingerprint(self, rows: np.ndarray | None = None) -> str:
+        """Return ``sha256:...`` of the content that the rows (all by default) come from, labels included.
+
+        It covers what is cheap to name: the files that hold the rows, which may hold others too.
+        """
+
+    def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
+        """Return the feature vectors of the rows, float32 ``(len(rows), d)`` (``kind == "features"``).
+
+        Raises:
+            UsageError: a value is NaN or infinite (how many, the first row), or widths differ.
+        """
+        raise TypeError(f"{type(self).__name__} holds images, not features")
+
+    def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
+        """Yield each row's image, in order: an encoded file, or a decoded uint8 array ``(h, w)`` or ``(h, w, 3)``.
+
+        (``kind == "images"``.)  Decoding is left to the reader, so that it can be spread over processes or threads.
+        """
+        raise TypeError(f"{type(self).__name__} holds features, not images")
+
+    def describe(self, row: int) -> str:
+        """Return what names the row to a person, such as a file name."""
+        return f"{self.name}[{row}]"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An opened data set.
+
+    Items are numbered through: gallery split first, then query split (``Features.ids``).
+
+    Attributes:
+        name: as shown in results.
+        gallery: the split that galleries are drawn from by default.
+        query: the split that queries are drawn from by default.
+    """
+
+    name: str
+    gallery: Split
+    query: Split
+
+    @property
+    def kind(self) -> Kind:
+        return self.gallery.kind
+
+    def locate(self, item: int) -> tuple[Split, int]:
+        """Return the split and row of an item number."""
+        if item < len(self.gallery):
+            return self.gallery, item
+        return self.query, item - len(self.gallery)
+
+    def image(self, item: int) -> Image:
+        """Return one item's image as RGB, for showing it."""
+        from lshbench.data.images import decode
+
+        split, row = self.locate(item)
+        return decode(next(iter(split.image_bytes(np.array([row])))), split.describe(row))
+
+
+class Source(ABC):
+    """A ``dataset=`` option: constructed with its configuration, checked at once, opened later.
+
+    The constructor takes the option's keys and raises :class:`lshbench.errors.UsageError` for values that can't be
+    used (a missing path, a negative number).  It does not touch the network or read items.
+    """
+
+    name: str
+
+    @abstractmethod
+    def open(self, progress: Progress) -> Dataset:
+        """Find the splits, read their labels (and nothing else where the source allows) and return them.
+
+        Raises:
+            UsageError: what was asked for is not there, says what is; labels of -1; a split with one class only.
+        """

@@ -1,0 +1,1 @@
+"""Indexes: how a query finds its candidates, one kind a module."""

@@ -1,0 +1,102 @@
+"""What a hashing method is to the rest of the program."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+
+from lshbench.errors import wrong_value
+from lshbench.types import Codes, Encoded, Features, Progress, Side, Supervision
+
+ENCODE_ROWS = 8192
+"""Items encoded at a time: bounds memory, and keeps matrix products large."""
+
+
+@dataclass
+class Epoch:
+    """One row of a training curve: ``validation`` is the quality that the model is chosen by, or None."""
+
+    epoch: int
+    loss: float
+    validation: float | None = None
+    terms: dict[str, float] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """A hashing method: hyper-parameters in the constructor, data in :meth:`fit`.
+
+    The constructor takes the keys of the method's YAML as keywords and raises
+    :class:`lshbench.errors.UsageError` (see :func:`lshbench.errors.wrong_value`) for values that can't be used, before
+    any data is read.
+
+    Attributes:
+        kind: ``binary`` (codes and embeddings) or ``clusters`` (cluster numbers).
+        supervision: ``labels`` if :meth:`fit` looks at labels, else ``none``.
+        bits: the code's length.
+        history: the training curve, empty for a method that does not train.
+        chosen_epoch: the epoch whose weights are used, or None.
+    """
+
+    kind: ClassVar[Literal["binary", "clusters"]]
+    supervision: Supervision = "none"
+    bits: int
+    history: list[Epoch]
+    chosen_epoch: int | None = None
+
+    @abstractmethod
+    def fit(self, train: Features, progress: Progress) -> Self:
+        """Learn from training items.  Validation parts are taken from ``train``; queries are never seen."""
+
+    @abstractmethod
+    def encode(self, x: np.ndarray, side: Side, *, vectors: np.ndarray, embedding: bool = False) -> Encoded:
+        """Encode items.
+
+        Args:
+            x: float32 ``(n, d)``, what :meth:`fit` saw the like of (after PCA, if any).
+            side: gallery items or queries, which asymmetric methods encode differently.
+            vectors: float32 ``(n, d')``, the features as loaded, passed on for ranking by cosine.
+            embedding: whether to return the real-valued projections too.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that was learnt, as named arrays: what :meth:`restore` needs."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, np.ndarray]) -> Self:
+        """Take over what :meth:`state` of a method with the same hyper-parameters returned."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learnt or drawn."""
+        return sum(int(array.size) for array in self.state().values())
+
+
+class BinaryHasher(Method):
+    """A method whose code is the signs of real-valued projections (a bit is set where its projection is >= 0)."""
+
+    kind = "binary"
+
+    def __init__(self, bits: int, seed: int) -> None:
+        if not 1 <= bits <= 4096:
+            raise wrong_value("bits", bits, "a number from 1 to 4096")
+        self.bits = bits
+        self.seed = seed
+        self.history = []
+
+    @abstractmethod
+    def project(self, x: np.ndarray, side: Side) -> np.ndarray:
+        """Return projections, float32 ``(n, bits)``, of a block of items."""
+
+    def encode(self, x: np.ndarray, side: Side, *, vectors: np.ndarray, embedding: bool = False) -> Encoded:
+        packed = np.empty((len(x), (self.bits + 7) // 8), np.uint8)
+        projections = np.empty((len(x), self.bits), np.float32) if embedding else None
+        for start in range(0, len(x), ENCODE_ROWS):
+            block = self.project(x[start : start + ENCODE_ROWS], side)
+            packed[start : start + ENCODE_ROWS] = Codes.from_signs(block).packed
+            if projections is not None:
+                projections[start : start + ENCODE_ROWS] = block
+        return Encoded(vectors, codes=Codes(packed, self.bits), embedding=projections)

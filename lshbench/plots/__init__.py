@@ -1,0 +1,1 @@
+"""Plots, each drawn from the files of a run folder."""

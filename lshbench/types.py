@@ -1,0 +1,176 @@
+"""The arrays that travel from features to metrics.  NumPy only: every other module may import this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+Side = Literal["gallery", "query"]
+Supervision = Literal["none", "labels"]
+
+
+class Progress(Protocol):
+    """What long work reports to: ``with progress("training", total=10, unit="epochs") as advance: advance(1)``."""
+
+    def __call__(
+        self, description: str, *, total: int | None, unit: str
+    ) -> AbstractContextManager[Callable[[int], None]]: ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """Items as vectors.
+
+    Attributes:
+        x: float32 ``(n, d)``, C-contiguous; may be a read-only memory map.
+        y: labels, int64 ``(n,)``, or bool ``(n, classes)`` where an item may have several.
+        ids: int64 ``(n,)``, the items' numbers in the data set (gallery split first, then query split).
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: np.ndarray) -> Features:
+        """Return a copy with the given rows, in their order."""
+        return Features(np.ascontiguousarray(self.x[rows]), self.y[rows], self.ids[rows])
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Binary codes.
+
+    Attributes:
+        packed: uint8 ``(n, ceil(bits / 8))``; bit ``j`` of an item is bit ``7 - j % 8`` of byte ``j // 8``
+            (NumPy's ``packbits`` order), and the unused last bits are zero.
+        bits: the code's length.
+    """
+
+    packed: np.ndarray
+    bits: int
+
+    def __post_init__(self) -> None:
+        width = (self.bits + 7) // 8
+        if self.packed.dtype != np.uint8 or self.packed.ndim != 2 or self.packed.shape[1] != width:
+            raise ValueError(
+                f"codes of {self.bits} bits are uint8 (n, {width}), not {self.packed.dtype} {self.packed.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @classmethod
+    def from_signs(cls, projections: np.ndarray) -> Codes:
+        """Return the codes of real-valued projections ``(n, bits)``: a bit is set where its projection is >= 0."""
+        return cls(np.packbits(projections >= 0, axis=1), projections.shape[1])
+
+    def unpack(self) -> np.ndarray:
+        """Return the bits as uint8 ``(n, bits)`` of zeros and ones."""
+        return np.unpackbits(self.packed, axis=1, count=self.bits)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One side (gallery or queries) as an index takes it.
+
+    Attributes:
+        vectors: float32 ``(n, d)``, the features as loaded or extracted, for ranking by cosine.
+        codes: binary codes, or None for a method that gives none.
+        embedding: float32 ``(n, bits)``, the projections whose signs are the codes, or None if not asked for.
+        clusters: int32 ``(n, p)``, cluster numbers, nearest first (``p = 1`` for a gallery), or None.
+    """
+
+    vectors: np.ndarray
+    codes: Codes | None = None
+    embedding: np.ndarray | None = None
+    clusters: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def rows(self, start: int, stop: int) -> Encoded:
+        """Return items ``start`` to ``stop`` as views."""
+        return Encoded(
+            self.vectors[start:stop],
+            None if self.codes is None else Codes(self.codes.packed[start:stop], self.codes.bits),
+            None if self.embedding is None else self.embedding[start:stop],
+            None if self.clusters is None else self.clusters[start:stop],
+        )
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Which gallery items answer which query: those that share its label.
+
+    Attributes:
+        queries: labels of the queries, int64 ``(q,)``, or bool ``(q, classes)`` for several labels an item.
+        gallery: labels of the gallery, int64 ``(n,)``, or bool ``(n, classes)``; the same kind as ``queries``.
+    """
+
+    queries: np.ndarray
+    gallery: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.queries.ndim != self.gallery.ndim or self.queries.ndim not in (1, 2):
+            raise ValueError(f"labels of shapes {self.queries.shape} and {self.gallery.shape} don't go together")
+
+    def rows(self, start: int, stop: int) -> Relevance:
+        """Return the relevance of queries ``start`` to ``stop``."""
+        return Relevance(self.queries[start:stop], self.gallery)
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The first ``k`` results of each query.
+
+    Attributes:
+        ids: int64 ``(q, k)``, gallery rows, nearest first, ties by the smaller row; -1 where fewer were found.
+        distances: float32 ``(q, k)``: Hamming distances, or 1 - cosine; infinite where ``ids`` is -1.
+        candidates: int64 ``(q,)``, how many gallery items were compared with each query.
+    """
+
+    ids: np.ndarray
+    distances: np.ndarray
+    candidates: np.ndarray
+
+
+@dataclass(frozen=True)
+class RankedBlock:
+    """Complete rankings of a run of queries, reduced to what label metrics need.
+
+    A ranking is a sequence of groups of items at equal distance (ties).  Only groups with a relevant item are kept,
+    in order of distance, those of query ``i`` at ``offsets[i]:offsets[i + 1]``.
+
+    Attributes:
+        offsets: int64 ``(q + 1,)``.
+        before: int64 ``(g,)``, items ranked before the group (N_{t-1}).
+        relevant_before: int64 ``(g,)``, relevant items ranked before it (R_{t-1}).
+        size: int64 ``(g,)``, items in the group (n_t).
+        relevant: int64 ``(g,)``, relevant items in the group (r_t), at least 1.
+        total_relevant: int64 ``(q,)``, relevant items in the gallery, ranked or not (R).
+        ranked: int64 ``(q,)``, items ranked; the rest count as never retrieved.
+        positions: positions (from 1) of the relevant items in the stable order (distance, then gallery row),
+            ascending within a query, int32, those of query ``i`` at ``position_offsets[i]:position_offsets[i + 1]``;
+            None if not asked for.
+        position_offsets: int64 ``(q + 1,)``, or None.
+    """
+
+    offsets: np.ndarray
+    before: np.ndarray
+    relevant_before: np.ndarray
+    size: np.ndarray
+    relevant: np.ndarray
+    total_relevant: np.ndarray
+    ranked: np.ndarray
+    positions: np.ndarray | None = None
+    position_offsets: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.total_relevant)
