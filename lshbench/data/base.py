@@ -82,6 +82,11 @@ class Dataset:
     def kind(self) -> Kind:
         return self.gallery.kind
 
+    @property
+    def same_split(self) -> bool:
+        """Whether gallery and query split are one and the same, so that an item has one number."""
+        return self.gallery.name == self.query.name
+
     def locate(self, item: int) -> tuple[Split, int]:
         """Return the split and row of an item number."""
         if item < len(self.gallery):

@@ -1,0 +1,62 @@
+"""The ``lshbench`` command: looks at the first word and hands the rest to that command's module.
+
+Nothing heavy is imported here, so that help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from lshbench import __version__
+
+HELP = """\
+usage: lshbench COMMAND ...
+
+Hash codes for image retrieval, judged by labels.
+
+commands:
+  run [-m] [key=value ...]   one experiment, or a sweep with -m (lshbench run --help)
+  ls [GROUP]                 what can be chosen, one line each
+
+options:
+  -h, --help                 this text
+  --version                  the version
+  -sc install=SHELL          a line to evaluate for completion in bash, zsh or fish
+
+first steps:
+  lshbench run                                    fourier codes of the embedded digits
+  lshbench run method=kmeans dataset=digits       another method
+  lshbench run -m bits=16,32,64                   a sweep
+"""
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 a job failed, 2 wrong use."""
+    arguments = sys.argv[1:]
+    match arguments:
+        case ["run", *rest]:
+            from lshbench.commands.run import main as run
+
+            run(rest)
+        case ["ls", *rest]:
+            from lshbench.commands.ls import main as ls
+
+            ls(rest)
+        case [] | ["-h" | "--help" | "help", *_]:
+            print(HELP, end="")
+        case ["--version"]:
+            print(f"lshbench {__version__}")
+        case ["-sc" | "--shell-completion" | "--shell_completion", *_]:
+            from lshbench.commands.run import complete
+
+            complete(arguments)
+        case [first, *_]:
+            hint = f"; did you mean `lshbench run {first}`?" if "=" in first or first == "-m" else ""
+            sys.stderr.write(f"lshbench: no command {first!r}: expected run or ls{hint} (lshbench --help)\n")
+            sys.exit(2)
+
+
+def prefix_of_program() -> str:
+    """Return the name that this program was called by."""
+    return os.path.basename(sys.argv[0])

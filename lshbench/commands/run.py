@@ -1,0 +1,167 @@
+"""``lshbench run``: one experiment, or a Hydra multirun.  The only module that knows Hydra."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lshbench.config import RootSchema, conf_folder
+from lshbench.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def run_token() -> str:
+    """Return the part of a folder's name that no two runs share: the time and four random bytes."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}"
+
+
+# At import, so that a launcher's worker processes have them too.
+OmegaConf.register_new_resolver("run_token", run_token, replace=True)
+ConfigStore.instance().store(name="schema", node=RootSchema)
+
+
+def task(config: DictConfig) -> float | None:
+    """Run one job of Hydra's: the composed configuration, in the folder that Hydra made.  Returns its mAP."""
+    context = HydraConfig.get()
+    single = context.mode == RunMode.RUN
+    folder = Path(context.runtime.output_dir)
+    flags = [flag for flag in _config_flags(sys.argv[1:]) if flag]
+    command = ["lshbench", "run", *flags, *OmegaConf.to_container(context.overrides.task)]
+    try:
+        from lshbench.assemble import run_config
+
+        plain = OmegaConf.to_container(config, resolve=True)
+        return run_config(plain, folder, command)
+    except UsageError as error:
+        log.error("%s", error)
+        if single and not _wants_traceback():
+            sys.exit(2)
+        raise
+    except OmegaConfBaseException:
+        raise
+    except Exception as error:
+        if _wants_traceback():
+            raise
+        _log_to_file_only(folder, error)
+        log.error("the run failed: %s: %s (traceback in %s)", type(error).__name__, error, folder / "run.log")
+        if single:
+            sys.exit(1)
+        raise
+
+
+def main(arguments: list[str]) -> None:
+    """Run ``lshbench run`` and exit: 0 done, 1 a job failed, 2 wrong use."""
+    if "--experimental-rerun" in " ".join(arguments):
+        _stop("--experimental-rerun reads a pickle, which lshbench never does: use the command in metrics.json")
+    verbose = [flag for flag in arguments if flag in ("-v", "--verbose")]
+    arguments = [argument for argument in arguments if argument not in verbose]
+    traceback = bool(verbose) or os.environ.get(FULL_ERROR) == "1"
+    os.environ["LSHBENCH_TRACEBACK"] = "1" if traceback else "0"
+    # Makes Hydra raise instead of printing and exiting with 1 whatever the cause.
+    os.environ[FULL_ERROR] = "1"
+    sys.argv = [sys.argv[0], *arguments]
+    try:
+        _application()()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if traceback:
+            raise
+        if isinstance(error, UsageError):  # a job of a sweep; it has been logged
+            sys.exit(2)
+        if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not _from_job(error):
+            _stop(_readable(error, arguments))
+        sys.exit(1)
+
+
+def complete(arguments: list[str]) -> None:
+    """Answer the shell's completion, which calls the program without its subcommand."""
+    program = os.path.basename(sys.argv[0])
+    line = os.environ.get("COMP_LINE", "")
+    os.environ["COMP_LINE"] = re.sub(rf"^(\S*{re.escape(program)})\s+run\b\s?", r"\1 ", line)
+    sys.argv = [sys.argv[0], *arguments]
+    _application()()
+
+
+def _application() -> Any:
+    return hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)
+
+
+def _config_flags(arguments: list[str]) -> list[str]:
+    """Return the flags that name configuration folders or files: part of what repeats a run."""
+    names = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+    kept: list[str] = []
+    for i, argument in enumerate(arguments):
+        if argument.startswith(tuple(f"{name}=" for name in names)):
+            kept.append(argument)
+        elif argument in names:
+            kept.extend(arguments[i : i + 2])
+    return kept
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("LSHBENCH_TRACEBACK") == "1"
+
+
+def _log_to_file_only(folder: Path, error: Exception) -> None:
+    """Put the traceback into the run's log: the screen gets one line."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            record = log.makeRecord(
+                log.name, logging.ERROR, __file__, 0, "traceback", (), (type(error), error, error.__traceback__)
+            )
+            handler.handle(record)
+
+
+def _from_job(error: BaseException) -> bool:
+    """Whether an exception comes out of a job rather than out of composing its configuration."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code is task.__code__:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _readable(error: Exception, arguments: list[str]) -> str:
+    """Return one message for an error of Hydra's or OmegaConf's: the key, the value, what would be right."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = str(getattr(cause, "full_key", None) or "")
+    given = next((argument for argument in arguments if argument.lstrip("+~").split("=")[0] == key), key)
+    parent = getattr(cause, "parent_node", None)
+    if key and "is not in struct" in str(cause) and isinstance(parent, DictConfig):
+        known = [str(name) for name in parent if not str(name).startswith("_") and name != "hydra"]
+        prefix = key.rpartition(".")[0]
+        close = difflib.get_close_matches(key.rpartition(".")[2], known, n=1, cutoff=0.6)
+        hint = f"; did you mean {f'{prefix}.{close[0]}' if prefix else close[0]}?" if close else ""
+        where = f"{prefix} has" if prefix else "there are"
+        return f"{given}: no such key{hint} ({where}: {', '.join(known)})"
+    first = str(cause).split("\n")[0]
+    if key and cause is not error:
+        return f"{given}: {first}"
+    lines = [line.rstrip() for line in str(error).replace("\t", "  ").split("\n")]
+    text = "\n".join(line for line in lines if line.strip())
+    # Where Hydra looked helps nobody who misspelt an option.
+    return text.split("\nConfig search path:")[0]
+
+
+def _stop(message: str) -> None:
+    sys.stderr.write(f"lshbench: {message}\n")
+    sys.exit(2)

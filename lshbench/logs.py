@@ -1,0 +1,35 @@
+"""Where log lines go on a screen."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@lru_cache(maxsize=1)
+def console() -> Console:
+    """Return the console of log lines and progress bars: standard error, so that results can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+class ConsoleHandler(logging.StreamHandler):
+    """Writes log lines to standard error: above the progress bars on a terminal, plainly elsewhere."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            shared = console()
+            if shared.is_terminal:
+                style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(record.levelname, "dim")
+                shared.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+            else:
+                sys.stderr.write(self.format(record) + "\n")
+                sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
