@@ -160,6 +160,9 @@ class RankedBlock:
             ascending within a query, int32, those of query ``i`` at ``position_offsets[i]:position_offsets[i + 1]``;
             None if not asked for.
         position_offsets: int64 ``(q + 1,)``, or None.
+        position_limit: positions after this rank are left out of ``positions``; None if none is.
+        within: int64 ``(q, bits + 1)``; column ``d`` counts the items ranked at Hamming distance 0 to ``d``, relevant
+            or not, so that the last column equals ``ranked``.  None for rankings by a real-valued distance.
     """
 
     offsets: np.ndarray
@@ -171,6 +174,8 @@ class RankedBlock:
     ranked: np.ndarray
     positions: np.ndarray | None = None
     position_offsets: np.ndarray | None = None
+    position_limit: int | None = None
+    within: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.total_relevant)
