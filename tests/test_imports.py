@@ -1,0 +1,107 @@
+"""The import graph keeps its direction, and light commands stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "lshbench"
+
+# What each layer may import of ours; every layer may import `types` and `errors`.
+ALLOWED = {
+    "types": set(),
+    "errors": set(),
+    "metrics": set(),
+    "ranking": set(),
+    "reduction": set(),
+    "methods": {"reduction", "ranking", "metrics"},
+    "index": {"ranking"},
+    "data": {"cache"},
+    "features": {"data", "cache"},
+    "protocols": {"data"},
+    "plots": {"run_folder"},
+    "run_folder": set(),
+    "compare": {"run_folder", "metrics"},
+    "summary": set(),
+    "progress": {"logs"},
+    "logs": set(),
+    "cache": set(),
+    "threads": set(),
+    "config": set(),
+    "reference": {"metrics", "ranking"},
+    "experiment": {
+        "data", "features", "index", "methods", "metrics", "plots", "protocols", "reduction", "reference",
+        "run_folder", "config", "threads", "environment",
+    },
+    "environment": set(),
+    "assemble": {
+        "cache", "config", "data", "experiment", "features", "index", "logs", "methods", "progress", "protocols",
+        "reduction", "run_folder", "summary", "threads",
+    },
+    "commands": {"assemble", "config"},
+    "cli": {"commands"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}  # fmt: skip
+
+# Outside packages that a layer must not import anywhere, not even inside a function.
+FORBIDDEN = {
+    "types": {"torch", "faiss", "numba", "scipy", "sklearn", "hydra", "omegaconf", "pyarrow", "rich"},
+    "metrics": {"torch", "faiss", "numba", "scipy", "sklearn", "hydra", "omegaconf", "pyarrow", "rich"},
+    "plots": {"torch", "faiss", "hydra", "omegaconf", "datasets", "timm"},
+    "run_folder": {"torch", "faiss", "hydra", "omegaconf", "datasets", "timm"},
+    "compare": {"torch", "faiss", "hydra", "omegaconf", "datasets", "timm"},
+}
+HEAVY = {"torch", "faiss", "datasets", "timm", "numba", "sklearn", "hydra", "matplotlib", "pyarrow", "torchvision"}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if "conf" not in path.parts)
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "lshbench")
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
+    own = layer(path)
+    used = {name.split(".")[1] for name in imported(path) if name.startswith("lshbench.")}
+    used -= {own, "types", "errors", "__version__"}
+    assert own in ALLOWED, f"{own} is not in the import rule: add it there and to ARCHITECTURE.md"
+    assert used <= ALLOWED[own], f"{own} imports {sorted(used - ALLOWED[own])}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_command_line_knows_hydra_and_pure_layers_stay_pure(path: Path) -> None:
+    outside = {name.split(".")[0] for name in imported(path)}
+    assert not outside & FORBIDDEN.get(layer(path), set())
+    if path.relative_to(PACKAGE).as_posix() != "commands/run.py":
+        assert not outside & {"hydra", "omegaconf"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ls"], ["--version"]], ids=" ".join)
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['lshbench', *{arguments!r}]\n"
+        "from lshbench.cli import main\n"
+        "main()\n"
+        f"found = sorted({HEAVY!r} & set(sys.modules))\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
