@@ -1,0 +1,24 @@
+"""The folder of a run: written by :class:`RunFolder` while the run works, read by :class:`Run` ever after.
+
+``metrics.json`` is written last and in one step, so that its existence means that the run is finished.  Every
+other file is written in one step too: a temporary file beside it, flushed to the disk, then renamed.  Nothing
+here reads or writes a pickle.
+"""
+
+from __future__ import annotations
+
+from lshbench.run_folder.contents import SCHEMA_VERSION, Curves
+from lshbench.run_folder.disk import atomic_file
+from lshbench.run_folder.reader import Run, find_finished, finished_runs, metrics_schema
+from lshbench.run_folder.writer import RunFolder
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Curves",
+    "Run",
+    "RunFolder",
+    "atomic_file",
+    "find_finished",
+    "finished_runs",
+    "metrics_schema",
+]

@@ -1,0 +1,99 @@
+"""What a run's folder holds: the names of its files, and the curves that its plots draw."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+
+METRICS = "metrics.json"
+CONFIG = "config.yaml"
+PER_QUERY = "per_query.parquet"
+NEIGHBORS = "neighbors.npz"
+GALLERY_CODES = "codes/gallery.npy"
+QUERY_CODES = "codes/queries.npy"
+GALLERY_LABELS = "codes/gallery_labels.npy"
+QUERY_LABELS = "codes/query_labels.npy"
+CURVES = "curves.npz"
+TRAINING = "training.json"
+MODEL = "model"
+INDEX = "index"
+PLOTS = "plots"
+PLOT_NAMES = (
+    "precision_recall.png",
+    "precision_at_k.png",
+    "distances.png",
+    "bit_balance.png",
+    "training.png",
+    "tradeoff.png",
+    "retrieval.png",
+)
+LOCK = ".run.lock"
+
+_FILES = (
+    CONFIG,
+    PER_QUERY,
+    NEIGHBORS,
+    GALLERY_CODES,
+    QUERY_CODES,
+    GALLERY_LABELS,
+    QUERY_LABELS,
+    CURVES,
+    TRAINING,
+    *(f"{PLOTS}/{name}" for name in PLOT_NAMES),
+)
+FOLDERS = ("codes", MODEL, INDEX, PLOTS)
+_SUFFIXES = (".safetensors", ".json", ".npy", ".npz", ".faiss")
+"""Of the files in ``model/`` and ``index/``, whose names their writers choose."""
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What the plots draw, as arrays (``curves.npz``).
+
+    Attributes:
+        recall: float64 ``(r,)``, ascending recall levels from 0 to 1.
+        precision: float64 ``(r,)``, mean precision over queries at those levels.
+        k: int64 ``(m,)``, ascending lengths of the result list.
+        precision_at_k: float64 ``(m,)``, mean precision of the first ``k`` results.
+        distance_edges: float64 ``(b + 1,)``, edges of the distance bins; for Hamming distances -0.5, 0.5, ...
+        same_class: int64 ``(b,)``, pairs of a query and a gallery item of its class in each bin.
+        other_class: int64 ``(b,)``, the same for pairs of different classes.
+        bit_means: float64 ``(bits,)``, the share of gallery items whose bit is set; None without codes.
+        reference_precision: as ``precision``, for exact cosine ranking of the features, or None.
+        reference_precision_at_k: as ``precision_at_k``, for exact cosine ranking, or None.
+    """
+
+    recall: np.ndarray
+    precision: np.ndarray
+    k: np.ndarray
+    precision_at_k: np.ndarray
+    distance_edges: np.ndarray
+    same_class: np.ndarray
+    other_class: np.ndarray
+    bit_means: np.ndarray | None = None
+    reference_precision: np.ndarray | None = None
+    reference_precision_at_k: np.ndarray | None = None
+
+
+def known_files(path: Path) -> list[Path]:
+    """Return the files of a run that are there, half-written ones too; not its log, nor ``metrics.json``."""
+    found = [path / name for name in _FILES if (path / name).is_file()]
+    for name in (MODEL, INDEX):
+        if (path / name).is_dir():
+            found += [file for file in (path / name).iterdir() if file.suffix in _SUFFIXES and file.is_file()]
+    for name in ("", *FOLDERS):
+        if (path / name).is_dir():
+            found += [file for file in (path / name).iterdir() if _TEMPORARY.fullmatch(file.name)]
+    return sorted(found)
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside a file that no other process takes."""
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")

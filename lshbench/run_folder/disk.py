@@ -1,0 +1,60 @@
+"""Files that appear whole or not at all, and messages for what the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from lshbench.errors import UsageError
+from lshbench.run_folder.contents import temporary_name
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears under its name, whole, when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a message."""
+    try:
+        yield
+    except OSError as error:
+        # NumPy reports a short write without an error number.
+        short = error.errno is None and "written" in str(error)
+        if short or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UsageError(
+                f"no space left for the run's files in {folder}: free some, or choose another place with "
+                "output= or hydra.run.dir="
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise UsageError(
+                f"hydra.run.dir={folder}: expected a folder that can be written ({error})"
+            ) from error
+        raise
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows has no such call for folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,127 @@
+"""Reads the folders of runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from lshbench.errors import UsageError
+from lshbench.run_folder.contents import (
+    CONFIG,
+    CURVES,
+    METRICS,
+    NEIGHBORS,
+    PER_QUERY,
+    SCHEMA_VERSION,
+    TRAINING,
+    Curves,
+)
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass(frozen=True)
+class Run:
+    """Reads a run's files.
+
+    Attributes:
+        path: the folder.
+        metrics: what ``metrics.json`` holds, or will hold.
+    """
+
+    path: Path
+    metrics: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a finished run by its folder, or by its ``metrics.json``.
+
+        Raises:
+            UsageError: there is no finished run, or one of a later version's.
+        """
+        path = Path(path)
+        folder = path.parent if path.name == METRICS else path
+        file = folder / METRICS
+        if not file.is_file():
+            what = "is no folder" if not folder.is_dir() else f"holds no finished run (there is no {METRICS})"
+            raise UsageError(f"{folder} {what}: expected the folder of a run")
+        try:
+            metrics = json.loads(file.read_bytes())
+            version = metrics["schema_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{file} is damaged: {error!r}") from error
+        if version != SCHEMA_VERSION:
+            raise UsageError(
+                f"{file} has schema_version={version!r}: expected {SCHEMA_VERSION}; another lshbench wrote it"
+            )
+        return cls(folder, metrics)
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there: clusters have no bits, an untrained method no training curve."""
+        return (self.path / name).is_file()
+
+    def config(self) -> dict[str, Any]:
+        """Return the resolved configuration."""
+        import yaml  # type: ignore[import-untyped]
+
+        return yaml.safe_load(self._existing(CONFIG).read_text(encoding="utf-8"))
+
+    def array(self, name: str) -> np.ndarray:
+        """Return one array, such as ``codes/gallery.npy``, memory-mapped."""
+        return np.load(self._existing(name), mmap_mode="r", allow_pickle=False)
+
+    def neighbors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids, int64 ``(q, k)``, -1 where fewer were found, and distances, float32 ``(q, k)``."""
+        with np.load(self._existing(NEIGHBORS), allow_pickle=False) as stored:
+            return stored["ids"], stored["distances"]
+
+    def curves(self) -> Curves:
+        """Return what the plots draw."""
+        with np.load(self._existing(CURVES), allow_pickle=False) as stored:
+            return Curves(
+                **{field.name: stored[field.name] for field in fields(Curves) if field.name in stored}
+            )
+
+    def per_query(self) -> pyarrow.Table:
+        """Return one row a query."""
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(self._existing(PER_QUERY))
+
+    def training(self) -> dict[str, Any]:
+        """Return ``chosen_epoch`` and ``epochs`` (``epoch``, ``loss``, ``validation``, ``terms`` each)."""
+        return json.loads(self._existing(TRAINING).read_bytes())
+
+    def _existing(self, name: str) -> Path:
+        if not self.has(name):
+            raise UsageError(f"{self.path} holds no {name}")
+        return self.path / name
+
+
+def finished_runs(root: Path) -> Iterator[Run]:
+    """Yield the finished runs below a folder, in the order of their paths; damaged ones are passed over."""
+    for folder, names, files in os.walk(root):
+        if METRICS in files:
+            names.clear()
+            with suppress(UsageError):
+                yield Run.open(Path(folder))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+
+
+def find_finished(root: Path, run_id: str) -> Path | None:
+    """Return the folder of a finished run of that identity below a folder, or None."""
+    return next((run.path for run in finished_runs(root) if run.metrics.get("run_id") == run_id), None)
+
+
+def metrics_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of ``metrics.json``."""
+    return json.loads(resources.files("lshbench").joinpath("schema/metrics.schema.json").read_bytes())

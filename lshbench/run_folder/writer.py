@@ -1,0 +1,273 @@
+"""Writes a run's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from lshbench.errors import UsageError
+from lshbench.run_folder.contents import (
+    CURVES,
+    FOLDERS,
+    LOCK,
+    METRICS,
+    NEIGHBORS,
+    PER_QUERY,
+    TRAINING,
+    Curves,
+    known_files,
+)
+from lshbench.run_folder.disk import atomic_file, explained, flush
+from lshbench.types import Neighbors
+
+if TYPE_CHECKING:
+    import pyarrow
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """A folder that one run, and no other, may write to.  Made by :meth:`claim`; a context manager.
+
+    Names given to the writers are relative to the folder, such as ``codes/gallery.npy``.  A writer that finds
+    the disk full raises :class:`lshbench.errors.UsageError`.
+    """
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def claim(cls, path: Path) -> Self:
+        """Create the folder if need be and take it for this process, until :meth:`close` or its end.
+
+        What a dead run left is removed: the files that runs write, and none that somebody else put there.
+        Hydra's own files and the log stay.
+
+        Raises:
+            UsageError: another living run has it, it holds a finished run or files that no run wrote, or it
+                can't be made.
+        """
+        path = Path(path).resolve()
+        with explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+            # A run writes nothing before it has made the lock file: without one, files of these names are a
+            # person's.
+            if not (path / LOCK).exists() and (foreign := known_files(path)):
+                raise UsageError(
+                    f"hydra.run.dir={path} holds {foreign[0].relative_to(path)}, which no run of lshbench "
+                    "left there: expected a new or an empty folder"
+                )
+            lock = FileLock(path / LOCK, timeout=0, thread_local=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise UsageError(
+                    f"hydra.run.dir={path} is in use by a run that is still going: expected another folder"
+                ) from None
+        try:
+            if (path / METRICS).exists():
+                raise UsageError(
+                    f"hydra.run.dir={path} already holds a finished run: expected another folder "
+                    "(the default is a new one for every run)"
+                )
+            leftovers = known_files(path)
+            for file in leftovers:
+                file.unlink()
+            for name in FOLDERS:
+                with suppress(OSError):  # not there, or not empty
+                    (path / name).rmdir()
+            if leftovers:
+                log.info("removed %d files of a run that did not finish from %s", len(leftovers), path)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, lock)
+
+    @staticmethod
+    def discard(path: Path) -> None:
+        """Remove a folder in which a run was refused before it began, if it holds Hydra's files only."""
+        path = Path(path)
+        with suppress(OSError):
+            if {entry.name for entry in path.iterdir()} <= {".hydra", "run.log"}:
+                for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+                    (path / ".hydra" / name).unlink(missing_ok=True)
+                if (path / ".hydra").is_dir():
+                    (path / ".hydra").rmdir()
+                (path / "run.log").unlink(missing_ok=True)
+                path.rmdir()
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write plain values, NumPy's included.
+
+        Raises:
+            ValueError: a number is NaN or infinite (which one is said).
+        """
+        text = json.dumps(_plain(value, name), indent=2, ensure_ascii=False, allow_nan=False)
+        self.write_text(name, text + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write text as UTF-8."""
+        with self._file(name) as file:
+            file.write(text.encode())
+
+    def write_yaml(self, name: str, value: object) -> None:
+        """Write plain values as YAML, keys in their order."""
+        import yaml  # type: ignore[import-untyped]
+
+        self.write_text(name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
+
+    def write_array(self, name: str, array: np.ndarray) -> None:
+        """Write one array (.npy)."""
+        with self._file(name) as file:
+            np.save(file, array, allow_pickle=False)
+
+    def write_npz(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write named arrays, compressed (.npz)."""
+        with self._file(name) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    def write_safetensors(
+        self, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    ) -> None:
+        """Write named arrays with a few strings about them (.safetensors)."""
+        from safetensors.numpy import save
+
+        # The format stores memory as it lies: an array in another order would come back scrambled.
+        contiguous = {key: np.asarray(value, order="C") for key, value in arrays.items()}
+        with self._file(name) as file:
+            file.write(save(contiguous, dict(metadata)))
+
+    def write_parquet(self, name: str, columns: Mapping[str, np.ndarray | pyarrow.Array]) -> None:
+        """Write columns of equal length (.parquet); NaN becomes null."""
+        import pyarrow
+        import pyarrow.parquet
+
+        table = pyarrow.table({key: pyarrow.array(v, from_pandas=True) for key, v in columns.items()})
+        with self._file(name) as file:
+            pyarrow.parquet.write_table(table, file, compression="zstd")
+
+    def write_neighbors(self, neighbors: Neighbors) -> None:
+        """Write ``neighbors.npz``: ``ids`` int64 and ``distances`` float32, both ``(q, k)``."""
+        ids, distances = neighbors.ids.astype(np.int64), neighbors.distances.astype(np.float32)
+        self.write_npz(NEIGHBORS, {"ids": ids, "distances": distances})
+
+    def write_curves(self, curves: Curves) -> None:
+        """Write ``curves.npz``."""
+        self.write_npz(CURVES, {key: value for key, value in asdict(curves).items() if value is not None})
+
+    def write_per_query(
+        self,
+        *,
+        queries: np.ndarray,
+        labels: np.ndarray,
+        measures: Mapping[str, np.ndarray],
+        neighbors: Neighbors,
+        first: int = 10,
+    ) -> None:
+        """Write ``per_query.parquet``: one row a query.
+
+        Columns: ``query`` (item number), ``label`` (int64, or a list of them), the measures under their
+        names, ``candidates``, and the lists ``first_hits`` (gallery rows) and ``first_distances``, shorter
+        where fewer items were found.
+
+        Args:
+            queries: int64 ``(q,)``, item numbers in the data set.
+            labels: int64 ``(q,)``, or bool ``(q, classes)``.
+            measures: float ``(q,)`` each: ``AP``, ``AP_optimistic``, ``AP_pessimistic``, ``P@10``, ``P@50``.
+            neighbors: the first results of each query.
+            first: how many of them to list.
+        """
+        ids, distances = neighbors.ids[:, :first], neighbors.distances[:, :first]
+        columns = {
+            "query": queries.astype(np.int64),
+            "label": labels.astype(np.int64) if labels.ndim == 1 else _lists(labels, _class_numbers(labels)),
+            **measures,
+            "candidates": neighbors.candidates.astype(np.int64),
+            "first_hits": _lists(ids >= 0, ids.astype(np.int64)),
+            "first_distances": _lists(ids >= 0, distances.astype(np.float32)),
+        }
+        self.write_parquet(PER_QUERY, columns)
+
+    def write_training(self, epochs: Sequence[Mapping[str, Any]], chosen_epoch: int | None) -> None:
+        """Write ``training.json``: each epoch's ``epoch``, ``loss``, ``validation`` and ``terms``."""
+        self.write_json(TRAINING, {"chosen_epoch": chosen_epoch, "epochs": list(epochs)})
+
+    @contextmanager
+    def directory(self, name: str) -> Iterator[Path]:
+        """Give a sub-folder, such as ``index``, to code that writes files of its own; flush what it wrote."""
+        path = self.path / name
+        with explained(self.path):
+            path.mkdir(parents=True, exist_ok=True)
+            yield path
+            for file in path.iterdir():
+                if file.is_file():
+                    flush(file)
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Write ``metrics.json`` once everything else has reached the disk: the run is finished.
+
+        Raises:
+            ValueError: a number is NaN or infinite: a figure that can't be computed is null, or a defect.
+        """
+        plain = _plain(metrics, "")
+        with explained(self.path):
+            for name in FOLDERS:
+                if (self.path / name).is_dir():
+                    flush(self.path / name)
+            flush(self.path)
+        self.write_json(METRICS, plain)
+        flush(self.path)
+
+    @contextmanager
+    def _file(self, name: str) -> Iterator[IO[bytes]]:
+        with explained(self.path), atomic_file(self.path / name) as file:
+            yield file
+
+
+def _plain(value: object, where: str) -> Any:
+    """Return NumPy's scalars and arrays as plain values; refuse what JSON can't hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}: numbers of a run are finite, or None")
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"{where} is a {type(value).__name__}, which JSON can't hold")
+
+
+def _class_numbers(labels: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.arange(labels.shape[1], dtype=np.int64), labels.shape)
+
+
+def _lists(kept: np.ndarray, values: np.ndarray) -> pyarrow.Array:
+    """Return a column of lists: of each row the values at the kept places."""
+    import pyarrow
+
+    offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
+    return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(values[kept]))
