@@ -6,11 +6,18 @@ Python users can call :func:`run_config` with a dictionary; the command line doe
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from lshbench.config import build, check_root
 from lshbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from lshbench.methods.base import Method
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +40,7 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
     check_root(config)
     from lshbench.cache import cache_dir
     from lshbench.data.base import Source
-    from lshbench.experiment import Experiment, run_experiment
+    from lshbench.experiment import Experiment, prepare, run_experiment
     from lshbench.features.backbone import Backbone
     from lshbench.index.base import Index
     from lshbench.logs import console
@@ -41,7 +48,7 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
     from lshbench.progress import progress_for
     from lshbench.protocols import Protocol
     from lshbench.reduction import PCA
-    from lshbench.run_folder import RunFolder
+    from lshbench.run_folder import Run, RunFolder, find_finished
     from lshbench.summary import print_summary
     from lshbench.threads import set_threads
 
@@ -66,10 +73,40 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
             threads=set_threads(config["threads"]),
             cache=Path(config["cache"]) if config["cache"] else cache_dir(),
         )
+        progress = progress_for(console())
+        prepared = prepare(experiment, progress)
     except UsageError:
         RunFolder.discard(folder)
         raise
-    with RunFolder.claim(folder) as run_folder:
-        metrics = run_experiment(experiment, run_folder, progress_for(console()))
+    if config["resume"] and (finished := find_finished(Path(config["output"]), prepared.run_id)) is not None:
+        log.info("already finished in %s (resume=true)", finished)
+        RunFolder.discard(folder)
+        metrics, folder = Run.open(finished).metrics, finished
+    else:
+        with RunFolder.claim(folder) as run_folder, checkpoint(method, experiment.cache, prepared.run_id):
+            metrics = run_experiment(prepared, run_folder, progress)
     print_summary(metrics, folder)
     return metrics["metrics"]["mAP"]
+
+
+@contextmanager
+def checkpoint(method: Method, cache: Path, run_id: str) -> Iterator[None]:
+    """Let a method that trains keep its state where the same run, started again after a kill, finds it.
+
+    Of two equal runs at the same time only the first keeps one.  Removed once the run is finished.
+    """
+    folder = cache / "checkpoints" / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield
+        return
+    try:
+        method.checkpoint = folder / "training.safetensors"
+        yield
+        for file in folder.glob("training*"):
+            file.unlink()
+    finally:
+        lock.release()

@@ -28,6 +28,10 @@ class Selection:
     gallery: np.ndarray
     train: np.ndarray
 
+    def items(self) -> np.ndarray:
+        """Return all items that a run needs, int64, ascending."""
+        return np.unique(np.concatenate([self.queries, self.gallery, self.train]))
+
     def hash(self) -> str:
         """Return ``sha256:...`` of the three lists."""
         digest = hashlib.sha256()

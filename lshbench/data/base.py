@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,23 @@ class Dataset:
             return self.gallery, item
         return self.query, item - len(self.gallery)
 
+    def split_rows(self, items: np.ndarray) -> list[tuple[Split, np.ndarray, np.ndarray]]:
+        """Return, for each split that holds some of the items, the split, their rows, and their places in ``items``.
+
+        Args:
+            items: int64 ``(n,)``, item numbers.
+        """
+        later = items >= len(self.gallery)
+        parts = [(self.gallery, ~later, 0), (self.query, later, len(self.gallery))]
+        return [(split, items[mask] - first, np.flatnonzero(mask)) for split, mask, first in parts if mask.any()]
+
+    def fingerprint(self, items: np.ndarray) -> str:
+        """Return ``sha256:...`` of the content that the items come from, labels included."""
+        digest = hashlib.sha256(self.kind.encode())
+        for split, rows, _ in self.split_rows(items):
+            digest.update(split.fingerprint(rows).encode())
+        return f"sha256:{digest.hexdigest()}"
+
     def image(self, item: int) -> Image:
         """Return one item's image as RGB, for showing it."""
         from lshbench.data.images import decode
@@ -106,9 +124,16 @@ class Source(ABC):
 
     The constructor takes the option's keys and raises :class:`lshbench.errors.UsageError` for values that can't be
     used (a missing path, a negative number).  It does not touch the network or read items.
+
+    Attributes:
+        name: as shown in results.
+        max_gallery: at most this many gallery items are used (class-balanced, see protocols), or None.
+        max_queries: at most this many queries are used, or None.
     """
 
     name: str
+    max_gallery: int | None = None
+    max_queries: int | None = None
 
     @abstractmethod
     def open(self, progress: Progress) -> Dataset:

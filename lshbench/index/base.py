@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance
 
@@ -14,7 +14,12 @@ class Index(ABC):
     """How queries find their candidates and in which order.
 
     The constructor takes the keys of the option's YAML; :meth:`check` runs before any data is read.
+
+    Attributes:
+        exhaustive: whether every query is compared with the whole gallery, so that nothing can be missed.
     """
+
+    exhaustive: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, method_kind: str, ranking: str) -> str:

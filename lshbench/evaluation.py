@@ -1,0 +1,46 @@
+"""Evaluation: the complete rankings of all queries, block by block, into measures and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lshbench.metrics.curves import Curves, CurvesSummary
+from lshbench.metrics.measures import Summary, concatenate, measure, summarise
+from lshbench.types import Progress, RankedBlock
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the rankings come to.
+
+    Attributes:
+        measures: of each query, float64 ``(q,)`` each (:func:`lshbench.metrics.measures.measure`).
+        summary: their means under the names that ``metrics.json`` has.
+        curves: means over queries of precision over recall, P@k over k, distances.
+    """
+
+    measures: dict[str, np.ndarray]
+    summary: Summary
+    curves: CurvesSummary
+
+
+def evaluate(blocks: Iterable[RankedBlock], queries: int, progress: Progress, description: str) -> Evaluation:
+    """Reduce rankings to measures and curves, in memory that does not grow with the gallery.
+
+    Args:
+        blocks: the rankings of consecutive queries.
+        queries: how many there are in all.
+        progress: told about every block.
+        description: what is being ranked.
+    """
+    parts, curves = [], Curves()
+    with progress(description, total=queries, unit="queries") as advance:
+        for block in blocks:
+            parts.append(measure(block))
+            curves.add(block)
+            advance(len(block))
+    measures = concatenate(parts)
+    return Evaluation(measures, summarise(measures), curves.summary())

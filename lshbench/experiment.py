@@ -1,0 +1,307 @@
+"""One run, top to bottom: data, features, split, fit, encode, index, ranking, metrics, run folder.
+
+Names no concrete data set, method or index: what it is given decides.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lshbench import __version__
+from lshbench.config import identity
+from lshbench.data.base import Dataset, Source, Split
+from lshbench.environment import environment, peak_memory_bytes
+from lshbench.evaluation import Evaluation, evaluate
+from lshbench.features.backbone import Backbone
+from lshbench.features.load import SplitFeatures, load_split_features
+from lshbench.features.roles import load_roles
+from lshbench.features.store import FeatureStore
+from lshbench.index.base import Index
+from lshbench.methods.base import Method
+from lshbench.metrics.diagnostics import bit_counts, diagnose
+from lshbench.plots import draw_all, draw_retrieval
+from lshbench.protocols import Protocol, Selection, audit, item_labels
+from lshbench.reduction import PCA
+from lshbench.reference import Reference, cosine_reference
+from lshbench.run_folder import SCHEMA_VERSION, Curves, RunFolder
+from lshbench.timing import Clock, SearchTime, time_search
+from lshbench.types import Encoded, Features, Progress, Relevance, Side
+
+log = logging.getLogger(__name__)
+
+NEIGHBORS = 100
+"""First results kept, and timed, for each query."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a run needs, checked.
+
+    Attributes:
+        config: the resolved configuration, kept with the run.
+        command: what repeats the run.
+        ranking: ``hamming`` or ``cosine``.
+        threads: of every library.
+        cache: the folder of features, references and checkpoints.
+    """
+
+    config: dict[str, Any]
+    command: list[str]
+    dataset: Source
+    backbone: Backbone
+    protocol: Protocol
+    pca: PCA | None
+    method: Method
+    index: Index
+    ranking: str
+    threads: int
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment whose data set is open, and so has an identity.
+
+    Attributes:
+        run_id: names what will be computed (:func:`lshbench.config.identity`).
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    selection: Selection
+    fingerprint: str
+    run_id: str
+    clock: Clock
+
+
+def prepare(experiment: Experiment, progress: Progress) -> Prepared:
+    """Open the data set, read its labels and settle who is query, gallery and training."""
+    clock = Clock()
+    with clock.measure("load"):
+        dataset = experiment.dataset.open(progress)
+        selection = experiment.protocol.select(
+            dataset,
+            experiment.config["seed"],
+            experiment.dataset.max_gallery,
+            experiment.dataset.max_queries,
+        )
+        fingerprint = dataset.fingerprint(selection.items())
+    run_id = identity(experiment.config, fingerprint, __version__)
+    return Prepared(experiment, dataset, selection, fingerprint, run_id, clock)
+
+
+def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    """Run an experiment and write its folder; return what ``metrics.json``, written last, holds."""
+    experiment, dataset, selection, clock = (
+        prepared.experiment,
+        prepared.dataset,
+        prepared.selection,
+        prepared.clock,
+    )
+    config, method, index, reduction = experiment.config, experiment.method, experiment.index, experiment.pca
+    folder.write_yaml("config.yaml", config)
+
+    labels, _, _ = item_labels(dataset)
+    store = FeatureStore(experiment.cache)
+
+    def load(split: Split, rows: np.ndarray) -> SplitFeatures:
+        return load_split_features(
+            split,
+            rows,
+            experiment.backbone,
+            store=store,
+            device=config["device"],
+            threads=experiment.threads,
+            progress=progress,
+        )
+
+    with clock.measure("load"):
+        roles = load_roles(dataset, asdict(selection), labels, load)
+    clock.move("load", "extract", roles.seconds_extracting)
+    gallery, queries, train = roles.gallery, roles.queries, roles.train
+    audited = audit(experiment.protocol, selection, labels, roles.digests)
+    log.info(
+        "%d gallery, %d queries, %d training items; features of %d numbers",
+        len(gallery),
+        len(queries),
+        len(train),
+        gallery.x.shape[1],
+    )
+
+    with clock.measure("fit"):
+        if reduction is not None:
+            reduction.fit(train.x)
+        reduce = _same if reduction is None else reduction.transform
+        method.fit(Features(reduce(train.x), train.y, train.ids), progress)
+
+    embedding = experiment.ranking == "cosine" and method.kind == "binary"
+
+    def encode(items: Features, side: Side) -> Encoded:
+        return method.encode(reduce(items.x), side, vectors=items.x, embedding=embedding)
+
+    with clock.measure("encode"):
+        gallery_codes, query_codes = encode(gallery, "gallery"), encode(queries, "query")
+    with clock.measure("index"):
+        index.build(gallery_codes, experiment.ranking)
+
+    search = time_search(index, query_codes, min(NEIGHBORS, len(gallery)))
+    clock.add("search", search.seconds)
+    with clock.measure("evaluate"):
+        blocks = index.rank(
+            query_codes, Relevance(queries.y, gallery.y), positions=config["evaluation"]["definitions"]
+        )
+        evaluation = evaluate(blocks, len(queries), progress, f"ranking by {experiment.ranking}")
+    reference = None
+    if config["reference"]["cosine"]:
+        with clock.measure("reference"):
+            reference = cosine_reference(gallery, queries, experiment.cache, progress)
+
+    with clock.measure("write"):
+        _write_codes(folder, gallery_codes, query_codes, gallery, queries)
+        _write_model(folder, experiment)
+        with folder.directory("index") as path:
+            index.save(path)
+        folder.write_neighbors(search.neighbors)
+        folder.write_per_query(
+            queries=queries.ids, labels=queries.y, measures=_headline(evaluation), neighbors=search.neighbors
+        )
+        folder.write_curves(_curves(evaluation, reference, gallery_codes))
+        if method.history:
+            folder.write_training([asdict(epoch) for epoch in method.history], method.chosen_epoch)
+    metrics = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": prepared.run_id,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "command": experiment.command,
+        "seed": config["seed"],
+        "dataset": {
+            "name": dataset.name,
+            "gallery": len(gallery),
+            "queries": len(queries),
+            "train": len(train),
+            "classes": int(audited["classes"]["gallery"]["count"]),
+            "dim": gallery.x.shape[1],
+            "backbone": experiment.backbone.label if dataset.kind == "images" else None,
+            "fingerprint": prepared.fingerprint,
+        },
+        "protocol": {"name": config["protocol"]["name"], **audited},
+        "method": {
+            "name": config["method"]["name"],
+            "bits": method.bits,
+            "supervision": method.supervision,
+            "params": _parameters(config["method"]),
+            "pca": config["pca"],
+            "parameters": method.parameters,
+            "chosen_epoch": method.chosen_epoch,
+        },
+        "ranking": experiment.ranking,
+        "metrics": evaluation.summary["metrics"],
+        "ties": evaluation.summary["ties"],
+        "definitions": evaluation.summary["definitions"] if config["evaluation"]["definitions"] else {},
+        "reference": {"cosine": reference.metrics if reference else None},
+        "search": _search(experiment, search, reference, len(gallery)),
+        "codes": _diagnostics(gallery_codes, config["seed"]),
+        "time_s": {**clock.seconds, "total": clock.total()},
+        "memory": {
+            "peak_rss_bytes": peak_memory_bytes(),
+            "index_bytes": index.bytes,
+            "bytes_per_item": index.bytes / len(gallery),
+        },
+        "environment": environment(experiment.threads),
+    }
+    if config["evaluation"]["plots"]:
+        draw_all(folder.path, metrics)
+        if dataset.kind == "images":
+            draw_retrieval(folder.path, metrics, dataset, gallery, queries, search.neighbors)
+    folder.finish(metrics)
+    return metrics
+
+
+def _same(x: np.ndarray) -> np.ndarray:
+    return x
+
+
+def _parameters(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key not in ("name", "_target_", "bits", "seed", "device")}
+
+
+def _write_codes(
+    folder: RunFolder, gallery_codes: Encoded, query_codes: Encoded, gallery: Features, queries: Features
+) -> None:
+    for name, encoded, items in (("gallery", gallery_codes, gallery), ("queries", query_codes, queries)):
+        if encoded.codes is not None:
+            folder.write_array(f"codes/{name}.npy", encoded.codes.packed)
+        elif encoded.clusters is not None:
+            folder.write_array(f"codes/{name}.npy", np.ascontiguousarray(encoded.clusters[:, 0]))
+        label = "gallery" if name == "gallery" else "query"
+        folder.write_array(f"codes/{label}_labels.npy", items.y)
+
+
+def _write_model(folder: RunFolder, experiment: Experiment) -> None:
+    config = experiment.config
+    folder.write_safetensors("model/method.safetensors", experiment.method.state(), {})
+    if experiment.pca is not None:
+        folder.write_safetensors("model/pca.safetensors", experiment.pca.state(), {})
+    folder.write_json(
+        "model/model.json",
+        {"method": config["method"], "pca": config["pca"], "backbone": config["backbone"], "index": config["index"]},
+    )
+
+
+def _headline(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    names = ("AP", "AP_optimistic", "AP_pessimistic", "P@10", "P@50", "RR", "R-precision")
+    return {name: evaluation.measures[name] for name in names}
+
+
+def _curves(evaluation: Evaluation, reference: Reference | None, gallery_codes: Encoded) -> Curves:
+    curves, codes = evaluation.curves, gallery_codes.codes
+    distances = curves["distances"] or {"distance": [], "same_label": [], "other_label": []}
+    return Curves(
+        recall=np.array(curves["precision_recall"]["recall"]),
+        precision=np.array(curves["precision_recall"]["precision"]),
+        k=np.array(curves["precision_at"]["k"]),
+        precision_at_k=np.array(curves["precision_at"]["expected"]),
+        distance_edges=np.arange(len(distances["distance"]) + 1) - 0.5,
+        same_class=np.array(distances["same_label"], np.int64),
+        other_class=np.array(distances["other_label"], np.int64),
+        bit_means=None if codes is None else bit_counts(codes) / len(codes),
+        reference_precision=np.array(reference.curves["precision_recall"]["precision"]) if reference else None,
+        reference_precision_at_k=np.array(reference.curves["precision_at"]["expected"]) if reference else None,
+    )
+
+
+def _search(
+    experiment: Experiment, search: SearchTime, reference: Reference | None, gallery: int
+) -> dict[str, Any]:
+    candidates = search.neighbors.candidates
+    cosine = overlap(search.neighbors.ids, reference.neighbors, 10) if reference else None
+    exact = 1.0 if experiment.index.exhaustive else cosine if experiment.ranking == "cosine" else None
+    return {
+        "index": experiment.config["index"]["name"],
+        "candidates_mean": float(candidates.mean()),
+        "candidates_fraction": float(candidates.mean() / gallery),
+        "queries_without_candidates": int((candidates == 0).sum()),
+        "recall@10": exact,
+        "recall@10/cosine": cosine,
+        "qps": search.qps,
+        "latency_ms": search.latency_ms,
+    }
+
+
+def overlap(found: np.ndarray, exact: np.ndarray, k: int) -> float:
+    """Return the share of the exact first ``k`` rows that are among the first ``k`` found, averaged over queries."""
+    exact = exact[:, :k]
+    hits = (found[:, :k, None] == exact[:, None, :]).any(axis=1)
+    return float((hits & (exact >= 0)).sum() / (exact >= 0).sum())
+
+
+def _diagnostics(gallery_codes: Encoded, seed: int) -> dict[str, Any]:
+    if gallery_codes.codes is None:
+        return dict.fromkeys(("bit_balance", "bit_correlation", "entropy_bits", "distinct_codes"))
+    return dict(diagnose(gallery_codes.codes, gallery_codes.embedding, seed=seed))
