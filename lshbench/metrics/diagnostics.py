@@ -1,0 +1,265 @@
+"""What codes look like: balance, correlation, entropy, buckets, quantisation loss, distances."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+
+from lshbench.types import Codes, Relevance
+
+CELLS = 1 << 22
+"""Bits unpacked, or pairs compared, at a time: bounds the temporaries to some 50 MB."""
+
+CORRELATION_WORK = 2 * 10**11
+"""Multiplications that bit correlations may take; above, codes are sampled (64 bits: 48 million codes)."""
+
+
+class Buckets(TypedDict):
+    """How codes share buckets: a bucket is a distinct code, its size the number of items that have it.
+
+    Attributes:
+        occupied: distinct codes.
+        largest: the largest size.
+        mean: items / occupied.
+        seen: the size of the bucket that an item drawn at random is in, on average (sum of squares / items).
+        singletons: buckets of one item.
+        gini: inequality of sizes over the occupied buckets; 0 if all are equal.
+    """
+
+    occupied: int
+    largest: int
+    mean: float
+    seen: float
+    singletons: int
+    gini: float
+
+
+class Diagnostics(TypedDict):
+    """Figures on the codes of one side; None where one is not defined.
+
+    Attributes:
+        bit_balance: mean over bits of ``|2 p_j - 1|``, with ``p_j`` the share of ones: 0 if every bit is set
+            for half of the items, 1 if every bit is constant.
+        bit_correlation: mean absolute Pearson correlation over pairs of bits that both vary; None without
+        such a pair.
+        constant_bits: bits that are equal in all codes.
+        entropy_bits: sum over bits of ``-p log2 p - (1 - p) log2(1 - p)``: the code's length if every bit is
+        balanced.
+        code_entropy_bits: entropy of the distribution over distinct codes, in bits: at most log2(items), and
+            at most ``entropy_bits``, which it equals if bits are independent.
+        distinct_codes: how many different codes there are.
+        buckets: see :class:`Buckets`.
+        quantisation_loss: mean squared difference between the embedding, scaled to a root mean square of 1,
+            and its signs; None without an embedding.
+    """
+
+    bit_balance: float | None
+    bit_correlation: float | None
+    constant_bits: int
+    entropy_bits: float | None
+    code_entropy_bits: float | None
+    distinct_codes: int
+    buckets: Buckets | None
+    quantisation_loss: float | None
+
+
+class DistanceSample(NamedTuple):
+    """Hamming distances of sampled pairs of a query and a gallery item.
+
+    Attributes:
+        same_label: int64 ``(bits + 1,)``, pairs that share a label, by distance.
+        other_label: int64 ``(bits + 1,)``, the other pairs.
+    """
+
+    same_label: np.ndarray
+    other_label: np.ndarray
+
+
+def diagnose(codes: Codes, embedding: np.ndarray | None = None, *, seed: int = 0) -> Diagnostics:
+    """Return all diagnostics of a set of codes.
+
+    Args:
+        codes: n binary codes.
+        embedding: float ``(n, bits)``, the projections whose signs are the codes.
+        seed: of the sample that bit correlations take where there are very many long codes.
+    """
+    if not len(codes):
+        return {
+            "bit_balance": None,
+            "bit_correlation": None,
+            "constant_bits": 0,
+            "entropy_bits": None,
+            "code_entropy_bits": None,
+            "distinct_codes": 0,
+            "buckets": None,
+            "quantisation_loss": None,
+        }
+    ones, sizes = bit_counts(codes), bucket_sizes(codes)
+    return {
+        "bit_balance": bit_balance(ones, len(codes)),
+        "bit_correlation": bit_correlation(codes, seed=seed),
+        "constant_bits": int(((ones == 0) | (ones == len(codes))).sum()),
+        "entropy_bits": bit_entropy(ones, len(codes)),
+        "code_entropy_bits": code_entropy(sizes),
+        "distinct_codes": len(sizes),
+        "buckets": buckets(sizes),
+        "quantisation_loss": None if embedding is None else quantisation_loss(embedding),
+    }
+
+
+def bit_counts(codes: Codes) -> np.ndarray:
+    """Return for each bit how many codes have it set, int64 ``(bits,)``."""
+    ones = np.zeros(codes.bits, np.int64)
+    step = max(1, CELLS // codes.bits)
+    for start in range(0, len(codes), step):
+        ones += Codes(codes.packed[start : start + step], codes.bits).unpack().sum(axis=0, dtype=np.int64)
+    return ones
+
+
+def bit_balance(ones: np.ndarray, items: int) -> float:
+    """Return the mean over bits of ``|2 p_j - 1|``: 0 is balanced, 1 is constant."""
+    return float(np.mean(np.abs(2 * ones - items) / items))
+
+
+def bit_entropy(ones: np.ndarray, items: int) -> float:
+    """Return the sum of the bits' own entropies, in bits."""
+    share = np.stack([ones, items - ones]) / items
+    return float(-np.sum(share * np.log2(share, out=np.zeros_like(share), where=share > 0)))
+
+
+def bit_correlation(codes: Codes, *, seed: int = 0) -> float | None:
+    """Return the mean absolute Pearson correlation over all pairs of bits that both vary.
+
+    A bit that is equal in all codes has no correlation, and its pairs are left out (``constant_bits`` counts
+    it).  From :data:`CORRELATION_WORK` on, codes are sampled without replacement.
+
+    Returns:
+        None if fewer than two bits vary.
+    """
+    packed = codes.packed
+    limit = max(1000, CORRELATION_WORK // codes.bits**2)
+    if len(packed) > limit:
+        packed = packed[np.sort(np.random.default_rng(seed).choice(len(packed), limit, replace=False))]
+    items = len(packed)
+    both = np.zeros((codes.bits, codes.bits))
+    step = max(1, CELLS // codes.bits)  # at most 2**22 rows: their float32 counts are exact
+    for start in range(0, items, step):
+        bits = Codes(packed[start : start + step], codes.bits).unpack().astype(np.float32)
+        both += bits.T @ bits
+    ones = np.diag(both)
+    varying = np.flatnonzero((ones > 0) & (ones < items))
+    if len(varying) < 2:
+        return None
+    ones, both = ones[varying], both[np.ix_(varying, varying)]
+    spread = np.sqrt(ones * (items - ones))
+    correlation = np.abs(items * both - np.outer(ones, ones)) / np.outer(spread, spread)
+    pairs = len(varying) * (len(varying) - 1)
+    return float((correlation.sum() - np.trace(correlation)) / pairs)
+
+
+def as_words(packed: np.ndarray) -> np.ndarray:
+    """Return packed codes as uint64 ``(n, ceil(bytes / 8))``, filled up with zeros."""
+    items, width = packed.shape
+    words = -(-width // 8)
+    if width == 8 * words and packed.flags.c_contiguous:
+        return packed.view(np.uint64)
+    filled = np.zeros((items, 8 * words), np.uint8)
+    filled[:, :width] = packed
+    return filled.view(np.uint64)
+
+
+def bucket_sizes(codes: Codes) -> np.ndarray:
+    """Return how many items have each distinct code, int64, ascending."""
+    words = as_words(codes.packed)
+    if words.shape[1] == 1:
+        return np.sort(np.unique(words[:, 0], return_counts=True)[1])
+    ordered = words[np.lexsort(words.T)]
+    first = np.flatnonzero(np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)]))
+    return np.sort(np.diff(np.append(first, len(words))))
+
+
+def code_entropy(sizes: np.ndarray) -> float:
+    """Return the entropy, in bits, of the distribution of items over buckets of the given sizes."""
+    share = sizes / sizes.sum()
+    return float(max(0.0, -np.sum(share * np.log2(share))))
+
+
+def buckets(sizes: np.ndarray) -> Buckets:
+    """Return how unequal buckets are; ``sizes`` int64, ascending, all positive."""
+    items, occupied = int(sizes.sum()), len(sizes)
+    ranks = np.arange(1, occupied + 1)
+    return {
+        "occupied": occupied,
+        "largest": int(sizes[-1]),
+        "mean": items / occupied,
+        "seen": float(np.sum(sizes.astype(np.float64) ** 2) / items),
+        "singletons": int((sizes == 1).sum()),
+        "gini": float(np.sum((2 * ranks - occupied - 1) * sizes) / (occupied * items)),
+    }
+
+
+def quantisation_loss(embedding: np.ndarray) -> float:
+    """Return the mean squared difference between the embedding at unit root mean square and its signs.
+
+    With s the root mean square, ``mean (z/s - sign z)^2 = 2 - 2 mean|z| / s``: 0 if all projections are
+    equally large, 0.40 if they are Gaussian.  (The sign of 0 is 1, as in the codes.)  An embedding of zeros
+    loses 1.
+    """
+    squares = magnitudes = 0.0
+    step = max(1, CELLS // max(embedding.shape[1], 1))
+    for start in range(0, len(embedding), step):
+        block = np.abs(embedding[start : start + step], dtype=np.float64)
+        magnitudes += float(block.sum())
+        squares += float(np.einsum("ij,ij->", block, block))
+    if squares == 0:
+        return 1.0
+    return max(0.0, 2.0 - 2.0 * magnitudes / float(np.sqrt(squares * embedding.size)))
+
+
+def sample_distances(
+    queries: Codes,
+    gallery: Codes,
+    relevance: Relevance,
+    *,
+    max_queries: int = 2000,
+    max_pairs: int = 10**8,
+    seed: int = 0,
+) -> DistanceSample:
+    """Return histograms of Hamming distances within and between classes, over sampled pairs.
+
+    Args:
+        queries, gallery: codes of the two sides, of one length.
+        relevance: their labels.
+        max_queries: queries taken, at random without replacement, if there are more.
+        max_pairs: pairs looked at; where all gallery items would exceed it, they are sampled too.
+        seed: of the samples.
+    """
+    generator = np.random.default_rng(seed)
+    rows = _sample(len(queries), max_queries, generator)
+    columns = _sample(len(gallery), max(1, max_pairs // max(len(rows), 1)), generator)
+    left, right = as_words(queries.packed[rows]), as_words(gallery.packed[columns])
+    left_labels, right_labels = relevance.queries[rows], relevance.gallery[columns]
+    several = left_labels.ndim == 2
+    if several:
+        left_labels, right_labels = left_labels.astype(np.float32), right_labels.astype(np.float32)
+    histogram = np.zeros((2, queries.bits + 1), np.int64)
+    step = max(1, CELLS // max(len(columns), 1))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        distance = np.zeros((len(left[part]), len(columns)), np.int64)
+        for word in range(left.shape[1]):
+            distance += np.bitwise_count(left[part, word, None] ^ right[None, :, word])
+        if several:
+            same = left_labels[part] @ right_labels.T > 0
+        else:
+            same = left_labels[part, None] == right_labels
+        distance += same * (queries.bits + 1)
+        histogram += np.bincount(distance.ravel(), minlength=histogram.size).reshape(2, -1)
+    return DistanceSample(same_label=histogram[1], other_label=histogram[0])
+
+
+def _sample(items: int, limit: int, generator: np.random.Generator) -> np.ndarray:
+    if items <= limit:
+        return np.arange(items)
+    return np.sort(generator.choice(items, limit, replace=False))
