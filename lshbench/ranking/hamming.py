@@ -1,0 +1,193 @@
+"""Ranking by Hamming distance, without a distance matrix and without a sort.
+
+Label metrics need, of a query's ranking, how many items and how many relevant items stand at each distance
+(:class:`lshbench.types.RankedBlock`): two histograms over ``bits + 1`` distances.  With single labels the gallery is put
+in order of labels once, so that a query's relevant items are a slice and each item is counted once; with multiple labels
+a bit mask tells them.  The positions of relevant items in the stable order (distance, then gallery row) take a second
+pass with a running counter for each distance; nearest neighbours take one pass that keeps the items below a threshold
+which only falls.
+
+Kernels are in :mod:`lshbench.ranking.hamming_kernels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lshbench.ranking import hamming_kernels as kernels
+from lshbench.ranking.labels import LabelTable
+from lshbench.ranking.words import code_words
+from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
+
+BLOCK_BYTES = 1 << 26
+"""About how much the rankings of one block of queries take."""
+
+
+@dataclass(frozen=True)
+class CodeGallery:
+    """Gallery codes as the kernels read them: what to keep where the same gallery is searched again and again.
+
+    Attributes:
+        words: uint64 ``(ceil(bits / 64), n)``.
+        bits: the code's length.
+    """
+
+    words: np.ndarray
+    bits: int
+
+    @classmethod
+    def from_codes(cls, codes: Codes) -> CodeGallery:
+        """Return the codes as words: a view for codes of 57 to 64 bits without spare ones, a copy otherwise."""
+        return cls(code_words(codes), codes.bits)
+
+    def __len__(self) -> int:
+        return self.words.shape[1]
+
+
+def hamming_blocks(
+    queries: Codes,
+    gallery: Codes | CodeGallery,
+    relevance: Relevance,
+    *,
+    positions: bool = True,
+    position_limit: int | None = None,
+) -> Iterator[RankedBlock]:
+    """Rank the whole gallery for every query, block of queries by block.
+
+    Args:
+        queries: codes of the queries.
+        gallery: codes of the gallery, of the same length.
+        relevance: labels of both, in the same order.
+        positions: also give the positions of the relevant items in the stable order: a second pass.
+        position_limit: leave out positions beyond this rank, which makes the second pass cheaper in a large gallery.
+
+    Yields:
+        Rankings with ``within``, some tens of MB at a time.
+
+    Raises:
+        ValueError: codes of different lengths, or labels that don't match them in number.
+    """
+    gallery = _checked(queries, gallery)
+    if len(relevance.queries) != len(queries) or len(relevance.gallery) != len(gallery):
+        raise ValueError(
+            f"{len(relevance.queries)} and {len(relevance.gallery)} labels for {len(queries)} and {len(gallery)} codes"
+        )
+    return _blocks(queries, gallery, relevance, positions, position_limit)
+
+
+def _blocks(
+    queries: Codes, gallery: CodeGallery, relevance: Relevance, positions: bool, position_limit: int | None
+) -> Iterator[RankedBlock]:
+    bits = queries.bits
+    words = np.ascontiguousarray(code_words(queries).T)
+    labels = LabelTable.from_relevance(relevance)
+    totals = labels.totals
+    by_label = gallery.words if labels.multiple else np.ascontiguousarray(gallery.words[:, labels.order])
+    most = int(totals.max(initial=0))
+    a_query = 16 * (bits + 1) + 32 * min(bits + 1, most) + (8 * most if positions else 0)
+    step = max(1, BLOCK_BYTES // a_query)
+    step = step - step % kernels.CHUNK or step
+    for start in range(0, len(queries), step):
+        stop = min(start + step, len(queries))
+        rows = slice(start, stop)
+        counts = np.zeros((stop - start, bits + 1), np.uint32)
+        relevant = np.zeros_like(counts)
+        if labels.multiple:
+            kernels.masked_histograms(
+                words[rows], by_label, labels.query_masks[rows], labels.gallery_masks, bits, counts, relevant
+            )
+        else:
+            first, last = labels.slices
+            kernels.slice_histograms(words[rows], by_label, first[rows], last[rows], bits, counts, relevant)
+        block = _ranked(counts, relevant, totals[rows])
+        if positions:
+            found = _positions(words[rows], gallery.words, labels, rows, counts, relevant, position_limit)
+            block = RankedBlock(**{**vars(block), **found})
+        yield block
+
+
+def _ranked(counts: np.ndarray, relevant: np.ndarray, totals: np.ndarray) -> RankedBlock:
+    within = np.empty(counts.shape, np.int64)
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    kernels.accumulate(counts, relevant, within, offsets[1:])
+    np.cumsum(offsets, out=offsets)
+    groups = np.empty((4, offsets[-1]), np.int64)
+    kernels.fill_groups(counts, relevant, offsets, groups)
+    return RankedBlock(
+        offsets=offsets,
+        before=groups[0],
+        relevant_before=groups[1],
+        size=groups[2],
+        relevant=groups[3],
+        total_relevant=totals,
+        ranked=within[:, -1].copy(),
+        within=within,
+    )
+
+
+def _positions(
+    words: np.ndarray,
+    gallery: np.ndarray,
+    labels: LabelTable,
+    rows: slice,
+    counts: np.ndarray,
+    relevant: np.ndarray,
+    limit: int | None,
+) -> dict[str, np.ndarray | int | None]:
+    """Return the fields of a block that tell positions."""
+    limits = np.empty(len(words), np.int64)
+    offsets = np.zeros(len(words) + 1, np.int64)
+    # Past this distance all ranks are beyond the limit.
+    kernels.distance_limits(counts, relevant, np.iinfo(np.int64).max if limit is None else limit, limits, offsets[1:])
+    np.cumsum(offsets, out=offsets)
+    found = np.empty(offsets[-1], np.int32)
+    kernels.fill_positions(
+        words,
+        gallery,
+        labels.query_labels[rows],
+        labels.gallery_labels,
+        labels.query_masks[rows],
+        labels.gallery_masks,
+        counts,
+        relevant,
+        limits,
+        offsets,
+        found,
+    )
+    if limit is not None:
+        kept = found <= limit
+        offsets = np.concatenate([[0], np.cumsum(kept)])[offsets]
+        found = found[kept]
+    return {"positions": found, "position_offsets": offsets, "position_limit": limit}
+
+
+def hamming_neighbors(queries: Codes, gallery: Codes | CodeGallery, k: int) -> Neighbors:
+    """Return the exact nearest ``k`` gallery items of each query, ties by the smaller gallery row.
+
+    Args:
+        queries: codes of the queries.
+        gallery: codes of the gallery, of the same length; a :class:`CodeGallery` saves preparing it again.
+        k: how many; beyond the gallery's size, rows are filled up with -1 and infinity.
+
+    Raises:
+        ValueError: codes of different lengths, or k below 1.
+    """
+    gallery = _checked(queries, gallery)
+    if k < 1:
+        raise ValueError(f"k={k}: expected at least 1")
+    ids = np.full((len(queries), k), -1, np.int64)
+    distances = np.full((len(queries), k), np.inf, np.float32)
+    found = min(k, len(gallery))
+    if found and len(queries):
+        words = np.ascontiguousarray(code_words(queries).T)
+        kernels.nearest(words, gallery.words, queries.bits, found, ids, distances)
+    return Neighbors(ids, distances, np.full(len(queries), len(gallery), np.int64))
+
+
+def _checked(queries: Codes, gallery: Codes | CodeGallery) -> CodeGallery:
+    if queries.bits != gallery.bits:
+        raise ValueError(f"queries have {queries.bits} bits, the gallery {gallery.bits}")
+    return gallery if isinstance(gallery, CodeGallery) else CodeGallery.from_codes(gallery)

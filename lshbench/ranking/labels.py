@@ -1,0 +1,132 @@
+"""Relevance by labels in the form that the kernels read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numba import njit, prange
+
+from lshbench.types import Relevance
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Labels as numbers or as bit masks; the half that is not in use has no columns, so that kernels have one type.
+
+    Attributes:
+        query_labels: int32 ``(q,)``; empty where items may have several labels.
+        gallery_labels: int32 ``(n,)``, likewise.
+        query_masks: uint64 ``(q, words)``; ``(q, 0)`` where each item has one label.
+        gallery_masks: uint64 ``(words, n)``, likewise ``(0, n)``.
+    """
+
+    query_labels: np.ndarray
+    gallery_labels: np.ndarray
+    query_masks: np.ndarray
+    gallery_masks: np.ndarray
+
+    @classmethod
+    def from_relevance(cls, relevance: Relevance) -> LabelTable:
+        """Return the table of single or multiple labels."""
+        queries, gallery = relevance.queries, relevance.gallery
+        if queries.ndim == 1:
+            none = np.empty((len(queries), 0), np.uint64), np.empty((0, len(gallery)), np.uint64)
+            return cls(*_small_numbers(queries, gallery), *none)
+        if queries.shape[1] != gallery.shape[1]:
+            raise ValueError(f"queries have {queries.shape[1]} label columns, the gallery {gallery.shape[1]}")
+        masks = _masks(queries), np.ascontiguousarray(_masks(gallery).T)
+        return cls(np.empty(0, np.int32), np.empty(0, np.int32), *masks)
+
+    @property
+    def multiple(self) -> bool:
+        """Whether items may have several labels."""
+        return self.query_masks.shape[1] > 0
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Gallery rows by label, rows ascending within a label: int64 ``(n,)``.  For single labels."""
+        labels = self.gallery_labels
+        if len(labels) and 0 <= labels.min() and labels.max() < 1 << 16:
+            labels = labels.astype(np.uint16)  # which NumPy sorts by radix
+        return np.argsort(labels, kind="stable")
+
+    @cached_property
+    def slices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each query's relevant items start and stop in :attr:`order`: int64 ``(q,)`` each."""
+        ordered = self.gallery_labels[self.order]
+        return tuple(np.searchsorted(ordered, self.query_labels, side) for side in ("left", "right"))  # type: ignore
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """Return how many gallery items are relevant to each query: int64 ``(q,)``."""
+        if not self.multiple:
+            starts, stops = self.slices
+            return stops - starts
+        masks, inverse = np.unique(self.query_masks, axis=0, return_inverse=True)
+        counts = np.empty(len(masks), np.int64)
+        _count_sharing(masks, self.gallery_masks, counts)
+        return counts[inverse.reshape(-1)]
+
+
+def _small_numbers(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return equal labels as equal int32 numbers."""
+    both = [side for side in (queries, gallery) if len(side)]
+    if any(side.min() < 0 or side.max() >= 1 << 31 for side in both):
+        numbers = np.unique(np.concatenate([queries, gallery]), return_inverse=True)[1].reshape(-1)
+        queries, gallery = numbers[: len(queries)], numbers[len(queries) :]
+    return queries.astype(np.int32), gallery.astype(np.int32)
+
+
+def _masks(labels: np.ndarray) -> np.ndarray:
+    """Return bool ``(n, classes)`` as uint64 ``(n, max(1, ceil(classes / 64)))``."""
+    words = max(1, (labels.shape[1] + 63) // 64)
+    padded = np.zeros((len(labels), 8 * words), np.uint8)
+    packed = np.packbits(labels.astype(bool), axis=1)
+    padded[:, : packed.shape[1]] = packed
+    return padded.view(np.uint64)
+
+
+@njit(cache=True)
+def share_label(query_mask: np.ndarray, gallery_masks: np.ndarray, item: int) -> bool:
+    """Return whether a gallery item has one of the query's labels."""
+    common = np.uint64(0)
+    for word in range(gallery_masks.shape[0]):
+        common |= query_mask[word] & gallery_masks[word, item]
+    return common != np.uint64(0)
+
+
+@njit(cache=True)
+def fill_relevant(
+    label: int,
+    query_mask: np.ndarray,
+    gallery_labels: np.ndarray,
+    gallery_masks: np.ndarray,
+    start: int,
+    relevant: np.ndarray,
+) -> None:
+    """Set ``relevant`` uint8 ``(m,)`` to 1 for those of ``m`` gallery items from ``start`` that answer the query."""
+    words = gallery_masks.shape[0]
+    if words == 0:
+        labels = gallery_labels[start : start + len(relevant)]
+        for item in range(len(relevant)):
+            relevant[item] = labels[item] == label
+    elif words == 1:
+        mask = query_mask[0]
+        masks = gallery_masks[0, start : start + len(relevant)]
+        for item in range(len(relevant)):
+            relevant[item] = (mask & masks[item]) != np.uint64(0)
+    else:
+        for item in range(len(relevant)):
+            relevant[item] = share_label(query_mask, gallery_masks, start + item)
+
+
+@njit(cache=True, parallel=True)
+def _count_sharing(query_masks: np.ndarray, gallery_masks: np.ndarray, counts: np.ndarray) -> None:
+    for query in prange(len(query_masks)):
+        count = 0
+        for item in range(gallery_masks.shape[1]):
+            if share_label(query_masks[query], gallery_masks, item):
+                count += 1
+        counts[query] = count
