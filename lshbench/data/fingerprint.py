@@ -50,7 +50,9 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
     known = _look_up(keys)
     missing = sorted({key for key in keys if key not in known})
     if missing:
-        workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        workers = min(
+            8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
         with ThreadPoolExecutor(workers) as pool:
             computed = dict(zip(missing, pool.map(_digest, (key[0] for key in missing)), strict=True))
         _remember(computed)
@@ -61,7 +63,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
 def _key(path: Path) -> _Key:
     try:
         real = os.path.realpath(path)
-        status = os.stat(real)
+        status = Path(real).stat()
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
     return real, status.st_size, status.st_mtime_ns
@@ -69,7 +71,7 @@ def _key(path: Path) -> _Key:
 
 def _digest(path: str) -> str:
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
@@ -83,7 +85,8 @@ def _look_up(keys: Sequence[_Key]) -> dict[_Key, str]:
         for batch in _batches(wanted, LOOK_UP):
             marks = ",".join("?" * len(batch))
             found = connection.execute(
-                f"SELECT path, size, mtime_ns, sha256 FROM files WHERE path IN ({marks})", [key[0] for key in batch]
+                f"SELECT path, size, mtime_ns, sha256 FROM files WHERE path IN ({marks})",
+                [key[0] for key in batch],
             )
             # A damaged page can hold anything; only what looks like a digest is believed.
             known.update(

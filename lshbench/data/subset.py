@@ -49,9 +49,9 @@ def held_out_rows(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.nd
 def _ranks(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return each row's group, its place in the group's drawn order, and the groups' drawn order."""
     if labels.ndim == 2:
-        frequency = labels.sum(axis=0)
-        rarity = np.where(labels, frequency, np.iinfo(np.int64).max)
-        keys = np.where(labels.any(axis=1), rarity.argmin(axis=1), -1)
+        rarest_first = np.argsort(labels.sum(axis=0), kind="stable")
+        rarest = rarest_first[labels[:, rarest_first].argmax(axis=1)]
+        keys = np.where(labels.any(axis=1), rarest, -1)
     else:
         keys = labels
     _, group = np.unique(keys, return_inverse=True)

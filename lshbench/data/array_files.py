@@ -1,0 +1,245 @@
+"""Named arrays in files, opened without reading them: .npz, folders of .npy, HDF5, Parquet."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lshbench.data.checks import RawLabels, raw_labels
+from lshbench.data.columns import Column, list_columns, read_labels
+from lshbench.errors import UsageError
+
+if TYPE_CHECKING:
+    import h5py
+
+BLOCK_ROWS = 16384
+"""Rows of a compressed HDF5 data set that are read in one piece."""
+EXTENSIONS = (".npz", ".npy", ".parquet", ".pq", ".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class NamedArray:
+    """An array in a file.
+
+    Attributes:
+        name: its name in the file.
+        shape: its shape; ``(n, width)`` for vectors.
+        kind: NumPy's kind of its values: ``f``, ``i``, ``u``, ``b``, ``U`` for strings, ``O`` for others.
+        read: returns the values of ascending row numbers.
+        labels: returns all values as labels.
+        files: the files that hold it.
+        column: the column that it is, in Parquet.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    read: Callable[[np.ndarray], np.ndarray]
+    labels: Callable[[], RawLabels]
+    files: tuple[Path, ...]
+    column: Column | None = None
+
+    def __str__(self) -> str:
+        if self.column is not None:
+            return str(self.column)
+        words = {
+            "f": "floats",
+            "i": "integers",
+            "u": "integers",
+            "b": "truth values",
+            "U": "strings",
+            "S": "strings",
+        }
+        return f"{self.name} ({' x '.join(map(str, self.shape))} {words.get(self.kind, 'objects')})"
+
+
+def open_arrays(path: Path, key: str) -> list[NamedArray]:
+    """Return the arrays in a file, or in a folder of .npy files.
+
+    Args:
+        path: the file or folder.
+        key: the configuration key that named it.
+
+    Raises:
+        UsageError: a format that isn't known, a damaged file, or pickled objects.
+    """
+    try:
+        if path.is_dir():
+            return _open_folder(path, key)
+        suffix = path.suffix.lower()
+        if suffix == ".npy":
+            return [_array(path.stem, _map_npy(path), (path,))]
+        if suffix == ".npz":
+            return _open_npz(path)
+        if suffix in (".h5", ".hdf5"):
+            return _open_hdf5(path)
+        if suffix in (".parquet", ".pq"):
+            return _open_parquet(path)
+    except UsageError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{key}={str(path)!r} can't be read: {error}") from error
+    raise UsageError(
+        f"{key}={str(path)!r}: expected a file ending in {', '.join(EXTENSIONS)}, or a folder of .npy files"
+    )
+
+
+def _open_folder(folder: Path, key: str) -> list[NamedArray]:
+    paths = sorted(folder.glob("*.npy"))
+    if not paths:
+        raise UsageError(
+            f"{key}={str(folder)!r}: no .npy files in this folder; expected names such as train_x.npy, train_y.npy, "
+            "test_x.npy and test_y.npy, or one file"
+        )
+    return [_array(path.stem, _map_npy(path), (path,)) for path in paths]
+
+
+def _array(name: str, values: np.ndarray, files: tuple[Path, ...]) -> NamedArray:
+    return NamedArray(
+        name,
+        values.shape,
+        values.dtype.kind,
+        lambda rows: values[rows],
+        lambda: raw_labels(values, f"{files[0].name}: {name!r}"),
+        files,
+    )
+
+
+def _map_npy(path: Path) -> np.ndarray:
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.asarray(values) if values.ndim == 0 else values
+
+
+def _open_npz(path: Path) -> list[NamedArray]:
+    arrays = []
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.filename.endswith(".npy"):
+                continue
+            if member.compress_type == zipfile.ZIP_STORED:
+                values = _map_member(path, member)
+            else:
+                with archive.open(member) as file:
+                    values = np.lib.format.read_array(file, allow_pickle=False)
+            arrays.append(_array(member.filename.removesuffix(".npy"), values, (path,)))
+    return arrays
+
+
+def _map_member(path: Path, member: zipfile.ZipInfo) -> np.ndarray:
+    """Map an array that lies uncompressed in a zip file: its values follow two headers."""
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        name_length, extra_length = struct.unpack("<HH", file.read(4))
+        file.seek(name_length + extra_length, 1)
+        version = np.lib.format.read_magic(file)
+        read_header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds Python objects, which are never loaded")
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+
+
+def _open_hdf5(path: Path) -> list[NamedArray]:
+    import h5py
+
+    file = h5py.File(path, "r")
+    found: list[NamedArray] = []
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.shape:
+            found.append(_hdf5_array(name, item, path))
+
+    file.visititems(visit)
+    return found
+
+
+def _hdf5_array(name: str, stored: h5py.Dataset, path: Path) -> NamedArray:
+    import h5py
+
+    if h5py.check_string_dtype(stored.dtype) is not None:
+        return NamedArray(
+            name, stored.shape, "U", lambda rows: stored.asstr()[:][rows],
+            lambda: raw_labels(np.array(stored.asstr()[:], dtype=str), f"{path.name}: {name!r}"), (path,),
+        )  # fmt: skip
+    offset = stored.id.get_offset() if stored.chunks is None else None
+    if offset is not None and stored.dtype.kind in "fiub":
+        return _array(name, np.memmap(path, stored.dtype, "r", offset, stored.shape), (path,))
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        # Fancy indexing in HDF5 costs far more a row than reading a few rows too many.
+        out = np.empty((len(rows), *stored.shape[1:]), stored.dtype)
+        pieces = rows // BLOCK_ROWS
+        for piece in np.unique(pieces):
+            picked = pieces == piece
+            wanted = rows[picked]
+            block = stored[wanted[0] : wanted[-1] + 1]
+            out[picked] = block[wanted - wanted[0]]
+        return out
+
+    return NamedArray(
+        name,
+        stored.shape,
+        stored.dtype.kind,
+        read,
+        lambda: raw_labels(stored[:], f"{path.name}: {name!r}"),
+        (path,),
+    )
+
+
+def _open_parquet(path: Path) -> list[NamedArray]:
+    import datasets
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path, memory_map=True)
+    schema = file.schema_arrow
+    try:
+        columns = list_columns(datasets.Features.from_arrow_schema(schema))
+    except ValueError:  # metadata of another program under the same key
+        columns = list_columns(datasets.Features.from_arrow_schema(schema.remove_metadata()))
+    groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    starts = np.concatenate([[0], np.cumsum(groups, dtype=np.int64)])
+    return [_parquet_array(file, column, starts, path) for column in columns]
+
+
+def _parquet_array(file: Any, column: Column, starts: np.ndarray, path: Path) -> NamedArray:
+    from lshbench.data.columns import VectorColumn
+
+    where = f"{path.name}: column {column.name!r}"
+    rows_total = int(starts[-1])
+    width = column.width
+    if column.kind == "vector" and width is None and rows_total:
+        width = VectorColumn(file.read_row_group(0, columns=[column.name]).column(0), where).width
+    last: dict[int, VectorColumn] = {}
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        # Row groups are the smallest pieces that can be read; ascending reads meet each of them once.
+        groups = np.searchsorted(starts, rows, side="right") - 1
+        out: np.ndarray | None = None
+        for group in np.unique(groups):
+            if group not in last:
+                last.clear()
+                table = file.read_row_group(int(group), columns=[column.name])
+                last[int(group)] = VectorColumn(table.column(0), f"{where}, rows from {starts[group]}")
+            picked = groups == group
+            values = last[int(group)].read(rows[picked] - starts[group])
+            if out is None:
+                out = np.empty((len(rows), values.shape[1]), values.dtype)
+            out[picked] = values
+        return out if out is not None else np.empty((0, width or 0), np.float32)
+
+    kinds = {"vector": "f", "class": "i", "integer": "i", "text": "U", "real": "f", "list": "O"}
+    shape = (rows_total, width) if column.kind == "vector" and width else (rows_total,)
+    return NamedArray(
+        column.name, shape, kinds.get(column.kind, "O"), read,
+        lambda: read_labels(file.read(columns=[column.name]).column(0), where, column.names), (path,), column,
+    )  # fmt: skip

@@ -1,0 +1,281 @@
+"""What every source checks, in one place: limits, labels, and the values of features."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lshbench.data.base import Dataset, Split
+from lshbench.errors import UsageError, wrong_value
+from lshbench.types import Progress
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 64 << 20
+"""Features are read, checked and converted in blocks of about this size."""
+KEPT_BELOW = 1_000_000
+"""Integer labels from here on are renumbered: metrics count in arrays as long as the largest label."""
+
+
+def check_limit(key: str, value: object) -> int | None:
+    """Return a limit on numbers of items: null, or a positive integer."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise wrong_value(key, value, "a positive number of items, or null for all")
+    return value
+
+
+def check_number(key: str, value: object, smallest: int) -> int:
+    """Return an integer that is not below the smallest."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+        raise wrong_value(key, value, f"a whole number from {smallest}")
+    return value
+
+
+def check_fraction(key: str, value: object) -> float:
+    """Return a fraction strictly between 0 and 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise wrong_value(key, value, "a fraction between 0 and 1")
+    return float(value)
+
+
+def check_path(key: str, value: object, kind: str = "file or folder") -> Path:
+    """Return an existing path.
+
+    Args:
+        key: the configuration key.
+        value: what was given.
+        kind: ``file``, ``folder`` or ``file or folder``.
+    """
+    if not isinstance(value, str | Path) or not str(value):
+        raise wrong_value(key, value, f"the path of a {kind}")
+    path = Path(value).expanduser()
+    fits = {"file": path.is_file(), "folder": path.is_dir()}.get(kind, path.exists())
+    if not fits:
+        there = "it is not there" if not path.exists() else f"it is not a {kind}"
+        raise wrong_value(key, str(value), f"the path of a {kind}; {there} (seen from {Path.cwd()})")
+    return path.resolve()
+
+
+def check_name(key: str, value: object) -> str:
+    """Return a name (of a column or a split) or ``auto``."""
+    if not isinstance(value, str) or not value:
+        raise wrong_value(key, value, "auto or a name")
+    return value
+
+
+@dataclass(frozen=True)
+class RawLabels:
+    """Labels of one split before both splits agree on numbers.
+
+    Attributes:
+        values: int64 ``(n,)``; strings ``(n,)``; bool ``(n, classes)``; or, with ``offsets``, the concatenated
+            lists of labels of all items (int64 or strings).
+        where: names them in messages, such as ``column 'label' of split 'train'``.
+        names: a name for each number, or None.
+        offsets: int64 ``(n + 1,)``, where each item's list begins and ends, or None.
+    """
+
+    values: np.ndarray
+    where: str
+    names: tuple[str, ...] | None = None
+    offsets: np.ndarray | None = None
+
+    @property
+    def kind(self) -> str:
+        inner = "text" if self.values.dtype.kind in "UOT" else "numbers"
+        return (
+            f"lists of {inner}" if self.offsets is not None else "matrix" if self.values.ndim == 2 else inner
+        )
+
+
+def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = None) -> RawLabels:
+    """Return an array's labels: whole numbers in any type, strings, or a matrix of zeros and ones.
+
+    Raises:
+        UsageError: anything else.
+    """
+    values = np.asarray(values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    kind = values.dtype.kind
+    if values.ndim == 2 and (kind == "b" or (kind in "iuf" and bool(((values == 0) | (values == 1)).all()))):
+        return RawLabels(values.astype(bool), where, names)
+    if values.ndim == 1 and kind in "biu":
+        if kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
+            raise UsageError(f"{where} has labels beyond 64-bit integers")
+        return RawLabels(values.astype(np.int64), where, names)
+    if values.ndim == 1 and kind == "f":
+        odd = ~np.isfinite(values) | (values != np.round(values))
+        if odd.any():
+            first = int(np.argmax(odd))
+            raise UsageError(
+                f"{where} has {int(odd.sum())} values that are no whole numbers (the first: row {first}, "
+                f"{values[first]!s}); labels are whole numbers, strings, or a matrix of zeros and ones"
+            )
+        return RawLabels(values.astype(np.int64), where, names)
+    if values.ndim == 1 and kind == "S":
+        return RawLabels(np.char.decode(values, "utf-8"), where, names)
+    if values.ndim == 1 and kind in "UT":
+        return RawLabels(values, where, names)
+    if values.ndim == 1 and kind == "O":
+        if all(isinstance(value, str | bytes) for value in values):
+            text = [value.decode() if isinstance(value, bytes) else value for value in values]
+            return RawLabels(np.array(text), where, names)
+        missing = sum(value is None for value in values)
+        if missing:
+            raise UsageError(f"{where} has no label for {missing} of {len(values)} items")
+    raise UsageError(
+        f"{where} is {values.dtype} of shape {values.shape}: labels are whole numbers or strings, one an item, "
+        "or a matrix of zeros and ones, one column a class"
+    )
+
+
+def match_labels(
+    gallery: RawLabels, query: RawLabels
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:
+    """Return both splits' labels in the same numbers, and the classes' names.
+
+    Strings, and numbers from a million on, are numbered by the sorted vocabulary of both splits.
+
+    Returns:
+        gallery labels and query labels, each int64 ``(n,)`` or bool ``(n, classes)``; names or None.
+    """
+    if gallery.kind != query.kind:
+        raise UsageError(f"{gallery.where} holds {gallery.kind}, but {query.where} holds {query.kind}")
+    names = gallery.names or query.names
+    if gallery.names and query.names and gallery.names != query.names:
+        raise UsageError(f"{gallery.where} and {query.where} name their classes differently")
+    if gallery.values.ndim == 2:
+        if gallery.values.shape[1] != query.values.shape[1]:
+            raise UsageError(
+                f"{gallery.where} has {gallery.values.shape[1]} classes, {query.where} {query.values.shape[1]}"
+            )
+        return gallery.values, query.values, names
+    left, right = gallery.values, query.values
+    largest = max(left.max(initial=0), right.max(initial=0)) if left.dtype.kind == "i" else KEPT_BELOW
+    if left.dtype.kind != "i" or (names is None and largest >= KEPT_BELOW):
+        if left.dtype.kind == "i" and min(left.min(initial=0), right.min(initial=0)) < 0:
+            return left, right, names  # refused later, with the reason
+        vocabulary = np.union1d(left, right)
+        left, right = np.searchsorted(vocabulary, left), np.searchsorted(vocabulary, right)
+        names = tuple(str(word) for word in vocabulary)
+    if gallery.offsets is None or query.offsets is None:
+        return left.astype(np.int64), right.astype(np.int64), names
+    for side, values in ((gallery, left), (query, right)):
+        if values.min(initial=0) < 0:
+            raise UsageError(f"{side.where} has the label {values.min()}: labels are numbers from 0")
+    classes = len(names) if names else int(max(left.max(initial=-1), right.max(initial=-1))) + 1
+    return _matrix(left, gallery.offsets, classes), _matrix(right, query.offsets, classes), names
+
+
+def _matrix(values: np.ndarray, offsets: np.ndarray, classes: int) -> np.ndarray:
+    matrix = np.zeros((len(offsets) - 1, classes), bool)
+    matrix[np.repeat(np.arange(len(matrix)), np.diff(offsets)), values] = True
+    return matrix
+
+
+def has_unlabelled(labels: RawLabels) -> bool:
+    """Whether an item has the label -1, which stands for none."""
+    return labels.values.dtype.kind == "i" and bool((labels.values < 0).any())
+
+
+def check_dataset(dataset: Dataset) -> Dataset:
+    """Return the data set if its two splits can be used together.
+
+    Raises:
+        UsageError: an empty split, labels of -1, one class only, or splits that don't go together.
+    """
+    for role, split in (("gallery", dataset.gallery), ("query", dataset.query)):
+        _check_split(dataset.name, role, split)
+    gallery, query = dataset.gallery, dataset.query
+    if gallery.kind != query.kind:
+        raise UsageError(
+            f"{dataset.name}: the gallery split {gallery.name!r} holds {gallery.kind}, "
+            f"the query split {query.name!r} {query.kind}"
+        )
+    widths = [getattr(split, "width", None) for split in (gallery, query)]
+    if None not in widths and widths[0] != widths[1]:
+        raise UsageError(
+            f"{dataset.name}: features of the gallery split {gallery.name!r} have {widths[0]} values, "
+            f"those of the query split {query.name!r} {widths[1]}: they must come from one model"
+        )
+    return dataset
+
+
+def _check_split(name: str, role: str, split: Split) -> None:
+    labels = split.labels
+    where = f"{name}: the {role} split {split.name!r}"
+    if len(labels) == 0:
+        raise UsageError(f"{where} is empty")
+    if labels.ndim == 2:
+        if (count := int((~labels.any(axis=1)).sum())) > 0:
+            log.warning("%s has %d items without any label: they are relevant to nothing", where, count)
+        classes = int(labels.any(axis=0).sum())
+    else:
+        negative = labels < 0
+        if negative.any():
+            first = int(np.argmax(negative))
+            raise UsageError(
+                f"{where} has the label {labels[first]} for {int(negative.sum())} of {len(labels)} items (the first is "
+                f"row {first}), which stands for 'no label': such items can be neither gallery nor queries. Choose "
+                f"another dataset.{role}_split (of ImageNet: val, as its test split has no labels)"
+            )
+        classes = int((labels[0] != labels).any()) + 1
+    if classes < 2:
+        raise UsageError(f"{where} has one class only: retrieval is judged by telling at least two apart")
+
+
+def read_features(
+    rows: np.ndarray, width: int, read: Callable[[np.ndarray], np.ndarray], where: str, progress: Progress
+) -> np.ndarray:
+    """Return features block by block, converted and checked.
+
+    Args:
+        rows: row numbers, in any order.
+        width: values a row.
+        read: returns the values of ascending rows, ``(len(rows), width)`` in any numeric type.
+        where: names the features in messages.
+        progress: told about the rows.
+
+    Returns:
+        float32 ``(len(rows), width)``, in the order of ``rows``.
+
+    Raises:
+        UsageError: values that are NaN or infinite: how many, the first row.
+    """
+    rows = np.asarray(rows, np.int64)
+    out = np.empty((len(rows), width), np.float32)
+    ascending = bool((np.diff(rows) >= 0).all())
+    order = None if ascending else np.argsort(rows, kind="stable")
+    in_order = rows if order is None else rows[order]
+    step = max(1, BLOCK_BYTES // (8 * max(width, 1)))
+    bad_rows, bad_values, first = 0, 0, sys.maxsize
+    with progress(f"reading {where}", total=len(rows), unit="rows") as advance:
+        for start in range(0, len(rows), step):
+            block_rows = in_order[start : start + step]
+            block = read(block_rows)
+            if block.shape != (len(block_rows), width):
+                raise UsageError(f"{where}: rows of {width} values were expected, not {block.shape[1:]}")
+            target = slice(start, start + step) if order is None else order[start : start + step]
+            with np.errstate(over="ignore"):
+                out[target] = block
+            bad = ~np.isfinite(out[target])
+            if bad.any():
+                by_row = bad.any(axis=1)
+                bad_rows += int(by_row.sum())
+                bad_values += int(bad.sum())
+                first = min(first, int(block_rows[np.argmax(by_row)]))
+            advance(len(block_rows))
+    if bad_rows:
+        raise UsageError(
+            f"{where} has {bad_values} values that are NaN, infinite or too large for float32, in {bad_rows} of "
+            f"{len(rows)} rows; the first is row {first}: leave these rows out, or extract their features again"
+        )
+    return out

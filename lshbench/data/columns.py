@@ -1,0 +1,328 @@
+"""Finds columns and splits by type and name, and reads columns of Arrow tables by row.
+
+Knows `datasets` only by the shapes of its feature types, so that Parquet files without its metadata work too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lshbench.data.checks import RawLabels, raw_labels
+from lshbench.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ColumnKind = Literal["vector", "image", "class", "integer", "text", "real", "list", "other"]
+
+FEATURE_NAMES = (
+    "features",
+    "feature",
+    "embeddings",
+    "embedding",
+    "image_features",
+    "image_embeds",
+    "vector",
+    "x",
+)
+IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
+LABEL_NAMES = (
+    "fine_label", "fine_labels", "label", "labels", "target", "targets", "class", "classes", "class_id", "label_id",
+    "category", "category_id", "cls", "y", "species", "breed",
+)  # fmt: skip
+COARSE = re.compile(r"(^|_)(coarse|super)_?", re.IGNORECASE)
+NOT_A_LABEL = re.compile(
+    r"(^|_)(index|idx|ids?|level_\d+|width|height|size|row|number|year|date|time)(_+|$)", re.I
+)
+
+GALLERY_SPLITS = ("train", "training", "gallery", "database", "base", "trainval")
+QUERY_SPLITS = ("test", "testing", "query", "queries", "validation", "val", "valid", "dev", "eval")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: its name.
+        kind: ``vector`` (a list of floats), ``image``, ``class`` (named classes), ``integer``, ``text``, ``real``,
+            ``list`` (of classes, whole numbers, strings or truth values: several labels an item) or ``other``.
+        type: what it holds, for a person.
+        names: names of the classes, or None.
+        width: values a row if they are the same number by type, or None.
+    """
+
+    name: str
+    kind: ColumnKind
+    type: str
+    names: tuple[str, ...] | None = None
+    width: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.type})"
+
+
+def list_columns(features: Mapping[str, Any]) -> list[Column]:
+    """Return the columns of a ``datasets.Features``."""
+    return [_column(name, feature) for name, feature in features.items()]
+
+
+def _column(name: str, feature: Any) -> Column:
+    type_name = type(feature).__name__
+    if type_name == "Image":
+        return Column(name, "image", "image")
+    if type_name == "ClassLabel":
+        return Column(name, "class", f"{feature.num_classes} classes", tuple(feature.names or ()) or None)
+    if type_name == "Value":
+        return Column(name, _value_kind(name, feature.dtype), str(feature.dtype))
+    if isinstance(feature, Mapping) and {"bytes", "path"} <= set(feature):
+        return Column(name, "image", "bytes and path of an image")
+    inner: Any = getattr(feature, "feature", None)
+    if isinstance(feature, list) and len(feature) == 1:
+        inner = feature[0]
+    if inner is None:
+        return Column(name, "other", type_name)
+    length = getattr(feature, "length", -1)
+    width = length if isinstance(length, int) and length > 0 else None
+    item = _column(name, inner)
+    kind: ColumnKind = "other"
+    if item.kind == "real":
+        kind = "vector"
+    elif item.kind in ("class", "integer", "text"):
+        kind = "list"
+    return Column(name, kind, f"list of {f'{width} x ' if width else ''}{item.type}", item.names, width)
+
+
+def _value_kind(name: str, dtype: str) -> ColumnKind:
+    if dtype.startswith(("int", "uint", "bool")):
+        return "integer"
+    if dtype.startswith(("float", "double", "half")):
+        return "real"
+    if "string" in dtype:
+        return "text"
+    if "binary" in dtype and name.lower() in IMAGE_NAMES:
+        return "image"
+    return "other"
+
+
+def find_column(
+    columns: Sequence[Column], wanted: str, key: str, kinds: Sequence[ColumnKind], what: str
+) -> Column | None:
+    """Return the column of a name, or the best one by type and name; None if ``auto`` finds none.
+
+    Args:
+        columns: what there is.
+        wanted: a name, or ``auto``.
+        key: the configuration key that named it.
+        kinds: types that will do.
+        what: what it should hold, for messages.
+
+    Raises:
+        UsageError: no column of that name, or its type will not do, or ``auto`` can't tell several apart.
+    """
+    there = "; there are: " + ", ".join(map(str, columns))
+    if wanted != "auto":
+        named = next((column for column in columns if column.name == wanted), None)
+        if named is None:
+            raise UsageError(f"{key}={wanted!r}: there is no such column{there}")
+        if named.kind not in kinds:
+            raise UsageError(f"{key}={wanted!r}: a column of type {named.type} can't hold {what}{there}")
+        return named
+    if what == "labels":
+        return _find_label(columns, key, there)
+    names = FEATURE_NAMES if what == "features" else IMAGE_NAMES
+    found = [column for column in columns if column.kind == kinds[0]]
+    found.sort(key=lambda column: (_place(column.name, names), -(column.width or 0)))
+    if len(found) > 1 and _place(found[0].name, names) == len(names) and found[0].width == found[1].width:
+        raise UsageError(f"{key}=auto: several columns could hold {what}; name one{there}")
+    return found[0] if found else None
+
+
+def _find_label(columns: Sequence[Column], key: str, there: str) -> Column | None:
+    likely = [
+        column
+        for column in columns
+        if column.kind == "class"
+        or (column.kind in ("integer", "text", "list", "real") and column.name.lower() in LABEL_NAMES)
+    ]
+    if likely:
+        # Coarse labels last, then classes with names first, then by their usual name, then the finest.
+        return min(
+            likely,
+            key=lambda column: (
+                bool(COARSE.search(column.name)),
+                column.kind != "class",
+                _place(column.name, LABEL_NAMES),
+                -len(column.names or ()),
+            ),
+        )
+    integers = [c for c in columns if c.kind == "integer" and not NOT_A_LABEL.search(c.name)]
+    fine = [column for column in integers if not COARSE.search(column.name)] or integers
+    if len(fine) > 1:
+        raise UsageError(f"{key}=auto: several columns could hold labels; name one{there}")
+    return fine[0] if fine else None
+
+
+def _place(name: str, names: Sequence[str]) -> int:
+    return names.index(name.lower()) if name.lower() in names else len(names)
+
+
+def find_splits(there: Iterable[str], gallery: str, query: str) -> tuple[str, list[str]]:
+    """Return the gallery split, and the splits that may hold queries, best first.
+
+    Args:
+        there: the splits' names.
+        gallery: a name, or ``auto``.
+        query: a name, or ``auto``.
+
+    Returns:
+        The query list is empty where there is one split only and none was named.
+
+    Raises:
+        UsageError: a split that isn't there, or ``auto`` finds none.
+    """
+    names = list(there)
+    listed = ", ".join(names) or "none"
+    for key, wanted in (("dataset.gallery_split", gallery), ("dataset.query_split", query)):
+        if wanted != "auto" and wanted not in names:
+            raise UsageError(f"{key}={wanted!r}: there is no such split; there are: {listed}")
+    if gallery == "auto":
+        left = [name for name in names if name != query]
+        by_name = [name for wanted in GALLERY_SPLITS for name in left if name.lower() == wanted]
+        if not by_name and len(left) != 1:
+            raise UsageError(
+                f"dataset.gallery_split=auto: no split is called {GALLERY_SPLITS[0]}; name one of: {listed}"
+            )
+        gallery = (by_name or left)[0]
+    if query != "auto":
+        return gallery, [query]
+    others = [name for name in names if name != gallery]
+    queries = [name for wanted in QUERY_SPLITS for name in others if name.lower() == wanted]
+    if others and not queries:
+        if len(others) > 1:
+            raise UsageError(
+                f"dataset.query_split=auto: no split is called test or validation; name one of: {listed}"
+            )
+        queries = others
+    return gallery, queries
+
+
+def read_labels(column: pa.ChunkedArray, where: str, names: tuple[str, ...] | None) -> RawLabels:
+    """Return the labels in an Arrow column: integers, strings, or lists of them.
+
+    Raises:
+        UsageError: rows without a label, or a type that can't be a label.
+    """
+    import pyarrow as pa
+
+    if column.null_count:
+        raise UsageError(f"{where} has no label for {column.null_count} of {len(column)} items")
+    arrays = [getattr(chunk, "storage", chunk) for chunk in column.chunks]
+    array = pa.concat_arrays(arrays) if arrays else pa.array([], pa.int64())
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if _is_list(array.type):
+        flat = array.flatten()
+        if pa.types.is_fixed_size_list(array.type):
+            offsets = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+        else:
+            lengths = array.value_lengths().to_numpy(zero_copy_only=False)
+            offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        if pa.types.is_boolean(flat.type):
+            width = len(flat) // max(len(array), 1)
+            if (np.diff(offsets) != width).any():
+                raise UsageError(f"{where} has lists of truth values of differing lengths")
+            return RawLabels(_to_numpy(flat).astype(bool).reshape(len(array), width), where, names)
+        inner = raw_labels(_to_numpy(flat), where, names)
+        return RawLabels(inner.values, where, names, offsets)
+    return raw_labels(_to_numpy(array), where, names)
+
+
+def _to_numpy(array: pa.Array) -> np.ndarray:
+    import pyarrow as pa
+
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        # Through codes: as many Python strings as there are words, not as there are rows.
+        encoded = array.dictionary_encode()
+        words = np.array(encoded.dictionary.to_pylist(), dtype=str)
+        return (
+            words[encoded.indices.to_numpy(zero_copy_only=False)] if len(words) else np.array([], dtype=str)
+        )
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+class VectorColumn:
+    """An Arrow column of number lists, read by row without touching the others.
+
+    Args:
+        column: the column, memory-mapped or not.
+        where: names it in messages.
+
+    Attributes:
+        width: values a row.
+
+    Raises:
+        UsageError: no rows, or a first row without values.
+    """
+
+    def __init__(self, column: pa.ChunkedArray, where: str) -> None:
+        self.column = column
+        self.where = where
+        lengths = [len(chunk) for chunk in column.chunks]
+        self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        first = next((chunk for chunk in column.chunks if len(chunk)), None)
+        if first is None:
+            raise UsageError(f"{where} is empty")
+        self.width = len(first[0].as_py() or ())
+        if self.width == 0:
+            raise UsageError(f"{where} has no values in its first row")
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return the values of ascending rows, ``(len(rows), width)``.
+
+        Raises:
+            UsageError: rows that are missing or of another width.
+        """
+        out: np.ndarray | None = None
+        chunks = np.searchsorted(self.starts, rows, side="right") - 1
+        for chunk in np.unique(chunks):
+            picked = chunks == chunk
+            matrix = self._matrix(int(chunk))
+            if out is None:
+                out = np.empty((len(rows), self.width), matrix.dtype)
+            out[picked] = matrix[rows[picked] - self.starts[chunk]]
+        return out if out is not None else np.empty((0, self.width), np.float32)
+
+    def _matrix(self, chunk: int) -> np.ndarray:
+        """Return a chunk's values as a view ``(rows, width)``."""
+        import pyarrow as pa
+
+        array = self.column.chunk(chunk)
+        array = getattr(array, "storage", array)
+        first = int(self.starts[chunk])
+        if array.null_count:
+            missing = first + int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
+            raise UsageError(
+                f"{self.where} has no values in {array.null_count} rows; the first is row {missing}"
+            )
+        if not pa.types.is_fixed_size_list(array.type):
+            widths = np.diff(array.offsets.to_numpy())
+            other = widths != self.width
+            if other.any():
+                row = int(np.argmax(other))
+                raise UsageError(
+                    f"{self.where} has rows of differing widths: row 0 has {self.width} values, "
+                    f"row {first + row} has {widths[row]}"
+                )
+        return array.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)

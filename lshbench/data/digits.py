@@ -1,0 +1,69 @@
+"""The 1,797 digit images of 8 by 8 pixels that scikit-learn ships (UCI Optical Recognition of Handwritten Digits)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lshbench.data.base import Dataset, Source, Split
+from lshbench.data.checks import check_dataset, check_limit, check_number
+from lshbench.data.fingerprint import bytes_digest, combine
+from lshbench.data.held_out import PartOfSplit
+from lshbench.data.subset import balanced_rows
+from lshbench.types import Progress
+
+QUERIES = 360
+"""A fifth: 36 of each digit."""
+
+
+class DigitsSplit(Split):
+    """All digits, grey values 0 to 16 spread to 0 to 255."""
+
+    name = "digits"
+    kind = "images"
+    class_names = tuple("0123456789")
+
+    def __init__(self) -> None:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        self.labels = digits.target.astype(np.int64)
+        self.images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+
+    def fingerprint(self, rows: np.ndarray | None = None) -> str:
+        return combine("digits", bytes_digest(self.images.tobytes()), bytes_digest(self.labels.tobytes()))
+
+    def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
+        return (self.images[row] for row in rows)
+
+
+class DigitsSource(Source):
+    """``dataset=digits``: 1,437 gallery images and 360 queries, 36 of each digit.
+
+    Args:
+        split_seed: decides which images are held out as queries.
+        max_gallery: at most this many gallery items, or None.
+        max_queries: at most this many queries, or None.
+    """
+
+    name = "digits"
+
+    def __init__(
+        self, split_seed: int = 0, max_gallery: int | None = None, max_queries: int | None = None
+    ) -> None:
+        self.split_seed = check_number("dataset.split_seed", split_seed, 0)
+        self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
+        self.max_queries = check_limit("dataset.max_queries", max_queries)
+
+    def open(self, progress: Progress) -> Dataset:
+        whole = DigitsSplit()
+        queries = balanced_rows(whole.labels, QUERIES, self.split_seed)
+        gallery = np.setdiff1d(np.arange(len(whole)), queries)
+        return check_dataset(
+            Dataset(
+                self.name,
+                PartOfSplit(whole, gallery, "digits[gallery]"),
+                PartOfSplit(whole, queries, "digits[queries]"),
+            )
+        )

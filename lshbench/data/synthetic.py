@@ -1,0 +1,105 @@
+"""Clusters of any size, made when asked for: any rows can be had without the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lshbench.data.base import Dataset, Source, Split
+from lshbench.data.checks import check_dataset, check_limit, check_number, read_features
+from lshbench.data.fingerprint import combine
+from lshbench.errors import wrong_value
+from lshbench.types import Progress
+
+GENERATOR_VERSION = 1
+"""Part of the fingerprint: a change to what is made must not find older features."""
+BLOCK = 1024
+"""Rows that share a random generator: small, so that a scattered subset wastes little."""
+
+
+class SyntheticSplit(Split):
+    """One side of the clusters: item = its cluster's centre + Gaussian noise."""
+
+    kind = "features"
+
+    def __init__(
+        self, name: str, side: int, items: int, centres: np.ndarray, spread: float, seed: int
+    ) -> None:
+        self.name = name
+        self.side = side
+        self.centres = centres
+        self.spread = np.float32(spread)
+        self.seed = seed
+        self.width = centres.shape[1]
+        self.labels = np.random.default_rng([seed, side]).permutation(np.arange(items) % len(centres))
+
+    def fingerprint(self, rows: np.ndarray | None = None) -> str:
+        classes, dim = self.centres.shape
+        return combine(
+            "synthetic", GENERATOR_VERSION, self.side, len(self), classes, dim, float(self.spread), self.seed
+        )
+
+    def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
+        return read_features(rows, self.width, self._make, f"synthetic items ({self.name})", progress)
+
+    def _make(self, rows: np.ndarray) -> np.ndarray:
+        """Return ascending rows, float32 ``(len(rows), dim)``."""
+        out = np.empty((len(rows), self.width), np.float32)
+        blocks, starts = np.unique(rows // BLOCK, return_index=True)
+        for block, start, stop in zip(blocks, starts, [*starts[1:], len(rows)], strict=True):
+            generator = np.random.default_rng([self.seed, self.side, 1 + int(block)])
+            within = rows[start:stop] - block * BLOCK
+            # The last row wanted decides how much is drawn: a block's rows don't depend on those after them.
+            noise = generator.standard_normal((int(within[-1]) + 1, self.width), np.float32)
+            np.multiply(noise[within], self.spread, out=out[start:stop])
+        out += self.centres[self.labels[rows]]
+        return out
+
+
+class SyntheticSource(Source):
+    """``dataset=synthetic``: isotropic Gaussian clusters around Gaussian centres of unit variance.
+
+    Args:
+        items: gallery items.
+        queries: queries.
+        dim: values an item.
+        classes: clusters, each a class, of equal size to within one.
+        spread: standard deviation of the noise a value, where the centres' is 1.
+        data_seed: decides centres and noise.
+        max_gallery: at most this many gallery items, or None.
+        max_queries: at most this many queries, or None.
+    """
+
+    name = "synthetic"
+
+    def __init__(
+        self,
+        items: int = 10000,
+        queries: int = 1000,
+        dim: int = 128,
+        classes: int = 10,
+        spread: float = 3.0,
+        data_seed: int = 0,
+        max_gallery: int | None = None,
+        max_queries: int | None = None,
+    ) -> None:
+        self.classes = check_number("dataset.classes", classes, 2)
+        self.items = check_number("dataset.items", items, self.classes)
+        self.queries = check_number("dataset.queries", queries, 2)
+        self.dim = check_number("dataset.dim", dim, 1)
+        self.data_seed = check_number("dataset.data_seed", data_seed, 0)
+        if isinstance(spread, bool) or not isinstance(spread, int | float) or not 0 <= spread < 1e6:
+            raise wrong_value("dataset.spread", spread, "a number from 0: the noise where centres vary by 1")
+        self.spread = float(spread)
+        self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
+        self.max_queries = check_limit("dataset.max_queries", max_queries)
+
+    def open(self, progress: Progress) -> Dataset:
+        generator = np.random.default_rng([self.data_seed, 2])
+        centres = generator.standard_normal((self.classes, self.dim), np.float32)
+        return check_dataset(
+            Dataset(
+                self.name,
+                SyntheticSplit("gallery", 0, self.items, centres, self.spread, self.data_seed),
+                SyntheticSplit("queries", 1, self.queries, centres, self.spread, self.data_seed),
+            )
+        )

@@ -1,0 +1,298 @@
+"""Any image classification data set of torchvision, by name."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lshbench.cache import cache_dir
+from lshbench.data.base import Dataset, Source, Split
+from lshbench.data.checks import (
+    RawLabels,
+    check_dataset,
+    check_fraction,
+    check_limit,
+    check_name,
+    check_number,
+    match_labels,
+    raw_labels,
+)
+from lshbench.data.fingerprint import bytes_digest, combine, file_digests
+from lshbench.data.held_out import hold_out
+from lshbench.errors import UsageError, wrong_value
+from lshbench.types import Progress
+
+log = logging.getLogger(__name__)
+
+GALLERY_NAMES = ("train", "trainval", "train-standard", "byclass")
+QUERY_NAMES = ("test", "val", "valid")
+SECONDS = 30.0
+"""A download that stays silent for so long has failed."""
+
+
+class TorchvisionSplit(Split):
+    """A split of a torchvision data set.
+
+    Args:
+        name: the split's name.
+        images: the data set, without transforms.
+        root: its folder.
+    """
+
+    kind = "images"
+
+    def __init__(self, name: str, images: Any, root: Path) -> None:
+        self.name = name
+        self.images = images
+        self.root = root
+        self.title = f"{type(images).__name__}, split {name!r}"
+        self.pixels = _pixels(images)
+        self.pixels_digest: str | None = None
+        self.files = _files(images) if self.pixels is None else None
+        self.raw: RawLabels = _labels(images, self.title)
+
+    def fingerprint(self, rows: np.ndarray | None = None) -> str:
+        labels = bytes_digest(np.ascontiguousarray(self.labels).tobytes())
+        if self.pixels is not None:
+            if self.pixels_digest is None:
+                self.pixels_digest = bytes_digest(np.ascontiguousarray(self.pixels).data.cast("B"))
+            content = self.pixels_digest
+        elif self.files is not None:
+            picked = self.files if rows is None else [self.files[row] for row in rows]
+            content = combine(file_digests(picked))
+        else:
+            everything = sorted(path for path in self.root.rglob("*") if path.is_file())
+            content = combine(
+                [str(path.relative_to(self.root)) for path in everything], file_digests(everything)
+            )
+        return combine("torchvision", type(self.images).__name__, self.name, content, labels)
+
+    def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
+        for row in rows:
+            if self.pixels is not None:
+                yield self.pixels[row]
+            elif self.files is not None:
+                yield self.files[row].read_bytes()
+            else:
+                image = self.images[int(row)][0]
+                yield np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+
+    def describe(self, row: int) -> str:
+        return str(self.files[row]) if self.files is not None else f"{self.title}, row {row}"
+
+
+class TorchvisionSource(Source):
+    """``dataset=torchvision``.
+
+    Args:
+        class_name: the class in ``torchvision.datasets``, such as ``CIFAR10``.
+        root: the folder that holds the data set or will; None for one in the cache folder.
+        download: whether it may be downloaded if it is not there.
+        gallery_split: a split as the class calls it, or ``auto``.
+        query_split: a split as the class calls it, or ``auto``.
+        query_fraction: the share of every class held out as queries where the class has no splits.
+        split_seed: decides which items are held out.
+        max_gallery: at most this many gallery items, or None.
+        max_queries: at most this many queries, or None.
+    """
+
+    def __init__(
+        self,
+        class_name: str,
+        root: str | None = None,
+        download: bool = True,
+        gallery_split: str = "auto",
+        query_split: str = "auto",
+        query_fraction: float = 0.2,
+        split_seed: int = 0,
+        max_gallery: int | None = None,
+        max_queries: int | None = None,
+    ) -> None:
+        if not isinstance(class_name, str) or not class_name.isidentifier():
+            raise wrong_value(
+                "dataset.class_name", class_name, "a class of torchvision.datasets, such as CIFAR10"
+            )
+        if not isinstance(download, bool):
+            raise wrong_value("dataset.download", download, "true or false")
+        self.class_name = class_name
+        self.root = None if root is None else Path(root).expanduser().resolve()
+        self.download = download
+        self.gallery_split = check_name("dataset.gallery_split", gallery_split)
+        self.query_split = check_name("dataset.query_split", query_split)
+        self.query_fraction = check_fraction("dataset.query_fraction", query_fraction)
+        self.split_seed = check_number("dataset.split_seed", split_seed, 0)
+        self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
+        self.max_queries = check_limit("dataset.max_queries", max_queries)
+        self.name = class_name
+
+    def open(self, progress: Progress) -> Dataset:
+        found = _find_class(self.class_name)
+        root = self.root or cache_dir() / "torchvision" / self.class_name
+        options = inspect.signature(found).parameters
+        if "train" in options:
+            by_name: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
+        elif "split" in options or "image_set" in options:
+            by_name = {}
+        else:
+            return self._one_split(found, root, progress)
+        key = "split" if "split" in options else "image_set"
+        gallery = self._open_side(found, root, by_name, key, "gallery", progress)
+        query = self._open_side(found, root, by_name, key, "query", progress)
+        gallery.labels, query.labels, names = match_labels(gallery.raw, query.raw)
+        gallery.class_names = query.class_names = names
+        log.info(
+            "%s: gallery split %r (%d), query split %r (%d)",
+            self.class_name, gallery.name, len(gallery), query.name, len(query),
+        )  # fmt: skip
+        return check_dataset(Dataset(self.name, gallery, query))
+
+    def _one_split(self, found: type, root: Path, progress: Progress) -> Dataset:
+        whole = TorchvisionSplit("all", self._construct(found, root, {}, progress), root)
+        whole.labels, _, whole.class_names = match_labels(whole.raw, whole.raw)
+        log.info(
+            "%s has no splits: %g of every class are held out as queries",
+            self.class_name,
+            self.query_fraction,
+        )
+        check_dataset(Dataset(self.name, whole, whole))
+        return check_dataset(Dataset(self.name, *hold_out(whole, self.query_fraction, self.split_seed)))
+
+    def _open_side(
+        self,
+        found: type,
+        root: Path,
+        by_name: dict[str, dict[str, Any]],
+        key: str,
+        side: str,
+        progress: Progress,
+    ) -> TorchvisionSplit:
+        wanted = self.gallery_split if side == "gallery" else self.query_split
+        usual = GALLERY_NAMES if side == "gallery" else QUERY_NAMES
+        config_key = f"dataset.{side}_split"
+        if by_name:
+            name = ("train" if side == "gallery" else "test") if wanted == "auto" else wanted
+            if name not in by_name:
+                raise wrong_value(config_key, wanted, f"auto or one of {', '.join(by_name)}")
+            return TorchvisionSplit(name, self._construct(found, root, by_name[name], progress), root)
+        refusal: ValueError | None = None
+        for name in usual if wanted == "auto" else (wanted,):
+            try:
+                return TorchvisionSplit(name, self._construct(found, root, {key: name}, progress), root)
+            except ValueError as error:  # torchvision's word for a split that the class doesn't have
+                refusal = error
+        raise UsageError(f"{config_key}={wanted!r}: {self.class_name} refuses it: {refusal}") from refusal
+
+    def _construct(self, found: type, root: Path, options: dict[str, Any], progress: Progress) -> Any:
+        """Return the data set: as it lies there, else downloaded.
+
+        Raises:
+            UsageError: it is not there and can't be downloaded: what was tried, and other ways.
+            ValueError: a split that the class does not have.
+        """
+        can_download = "download" in inspect.signature(found).parameters
+        try:
+            return found(root=str(root), **options, **({"download": False} if can_download else {}))
+        except (RuntimeError, FileNotFoundError) as missing:
+            reason: Exception = missing
+        if can_download and self.download:
+            root.mkdir(parents=True, exist_ok=True)
+            log.info("downloading %s into %s", self.class_name, root)
+            try:
+                with progress(f"downloading {self.class_name}", total=None, unit="B"), _impatient():
+                    return found(root=str(root), **options, download=True)
+            except ValueError:
+                raise
+            except (OSError, RuntimeError) as error:
+                reason = error
+        tried = "download failed" if can_download and self.download else "it was not downloaded"
+        raise UsageError(
+            f"dataset.class_name={self.class_name}: not in dataset.root={root}, and {tried} "
+            f"({type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else ''}). Ways out: put torchvision's "
+            "files there, name another dataset.root, or take images from elsewhere (dataset=folder, dataset=hub "
+            "dataset.path=FOLDER); dataset=digits needs no download"
+        ) from reason
+
+
+def _find_class(name: str) -> type:
+    from torchvision import datasets
+
+    found = getattr(datasets, name, None)
+    if not (isinstance(found, type) and issubclass(found, datasets.VisionDataset)):
+        known = [each for each in datasets.__all__ if isinstance(getattr(datasets, each), type)]
+        close = [each for each in known if each.lower() == name.lower()]
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise wrong_value(
+            "dataset.class_name", name, f"a class of torchvision.datasets{hint}: {', '.join(known)}"
+        )
+    return found
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Give up on a server that stays silent: urllib waits for ever by default."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _pixels(images: Any) -> np.ndarray | None:
+    """Return all images of a data set that holds them in memory, uint8 ``(n, h, w)`` or ``(n, h, w, 3)``."""
+    data = getattr(images, "data", None)
+    if data is None or isinstance(data, list):
+        return None
+    pixels = np.asarray(data)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or len(pixels) != len(images):
+        return None
+    if pixels.ndim == 4 and pixels.shape[1] == 3 and pixels.shape[3] != 3:
+        pixels = pixels.transpose(0, 2, 3, 1)  # SVHN and STL10 have colours first
+    return pixels if pixels.ndim == 3 or pixels.shape[3] == 3 else None
+
+
+def _files(images: Any) -> list[Path] | None:
+    """Return the image file of each item, where the data set keeps such a list; the attribute's name varies."""
+    for value in vars(images).values():
+        if not isinstance(value, list) or len(value) != len(images) or not value:
+            continue
+        first = value[0][0] if isinstance(value[0], tuple | list) and value[0] else value[0]
+        if isinstance(first, str | Path) and Path(first).is_file():
+            paths = [Path(item[0] if isinstance(item, tuple | list) else item) for item in value]
+            # Lists of masks or annotations have files too; images are what the data set itself gives out first.
+            if Path(first).suffix.lower() in (
+                ".jpg",
+                ".jpeg",
+                ".png",
+                ".ppm",
+                ".bmp",
+                ".tif",
+                ".tiff",
+                ".gif",
+                ".webp",
+            ):
+                return paths
+    return None
+
+
+def _labels(images: Any, where: str) -> RawLabels:
+    """Return the labels without decoding an image, where the data set keeps them in a list."""
+    names = getattr(images, "classes", None)
+    class_names = tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
+    for attribute in ("targets", "labels", "_labels", "y"):
+        values = getattr(images, attribute, None)
+        if values is not None and len(values) == len(images):
+            return raw_labels(np.asarray(values), where, class_names)
+    for attribute in ("samples", "_samples"):
+        values = getattr(images, attribute, None)
+        if isinstance(values, list) and len(values) == len(images) and isinstance(values[0], tuple | list):
+            return raw_labels(np.array([value[-1] for value in values]), where, class_names)
+    log.warning("%s: labels can only be had by opening every image, which takes a while", where)
+    return raw_labels(np.array([images[row][1] for row in range(len(images))]), where, class_names)

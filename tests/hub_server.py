@@ -1,0 +1,151 @@
+"""A stand-in for the Hugging Face Hub on the loopback interface, for data sets in a folder ``OWNER/NAME/...``.
+
+It speaks as much of the Hub's protocol as `huggingface_hub` and `datasets` need to list and download files, counts
+what was downloaded, and fails as often as it is told to: with status 503, or by hanging up half way, in turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+COMMIT = hashlib.sha1(b"the only commit").hexdigest()
+
+
+class HubServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, folder: Path, failures: int = 0) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder = folder
+        self.failures = failures
+        self.downloads: list[str] = []
+        self.lock = threading.Lock()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    @contextmanager
+    def running(self) -> Iterator[HubServer]:
+        thread = threading.Thread(target=self.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.shutdown()
+            self.server_close()
+            thread.join()
+
+    def next_failure(self) -> int:
+        """Return 0 (answer well), 1 (status 503) or 2 (hang up half way)."""
+        with self.lock:
+            if self.failures == 0:
+                return 0
+            self.failures -= 1
+            return 1 + self.failures % 2
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: HubServer
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
+
+    def _answer(self, body: str = "") -> None:
+        match unquote(urlsplit(self.path).path).strip("/").split("/"):
+            case ["api", "datasets", owner, name] | ["api", "datasets", owner, name, "revision", _]:
+                self._describe(owner, name)
+            case ["api", "datasets", owner, name, "tree", _, *below]:
+                self._list(self.server.folder / owner / name, "/".join(below))
+            case ["api", "datasets", owner, name, "paths-info", _]:
+                root = self.server.folder / owner / name
+                wanted = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
+                self._json([_entry(root, root / path) for path in wanted if (root / path).exists()])
+            case ["datasets", owner, name, "resolve", _, *path]:
+                self._send(self.server.folder / owner / name / "/".join(path))
+            case _:
+                self._missing("EntryNotFound")
+
+    def _describe(self, owner: str, name: str) -> None:
+        root = self.server.folder / owner / name
+        if not root.is_dir():
+            self._missing("RepoNotFound")
+            return
+        names = [
+            {"rfilename": str(path.relative_to(root))} for path in sorted(root.rglob("*")) if path.is_file()
+        ]
+        self._json(
+            {"id": f"{owner}/{name}", "sha": COMMIT, "siblings": names, "private": False, "tags": [],
+             "downloads": 0, "likes": 0, "gated": False, "disabled": False}
+        )  # fmt: skip
+
+    def _list(self, root: Path, below: str) -> None:
+        if not (root / below).is_dir():
+            self._missing("EntryNotFound")
+            return
+        paths = (
+            (root / below).rglob("*") if "recursive=true" in self.path.lower() else (root / below).iterdir()
+        )
+        self._json([_entry(root, path) for path in sorted(paths)])
+
+    def _send(self, path: Path) -> None:
+        if not path.is_file():
+            self._missing("EntryNotFound")
+            return
+        content = path.read_bytes()
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+        failure = self.server.next_failure() if self.command == "GET" else 0
+        if failure == 1:
+            self._reply(503, b"try again")
+            return
+        if self.command == "GET" and failure == 0:
+            self.server.downloads.append(path.name)
+        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._reply(206 if start else 200, content[start:], headers, hang_up=failure == 2)
+
+    def _json(self, value: object) -> None:
+        self._reply(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _missing(self, code: str) -> None:
+        self._reply(404, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
+
+    def _reply(
+        self, status: int, body: bytes, headers: dict[str, str] | None = None, hang_up: bool = False
+    ) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if hang_up else body)
+        self.close_connection = self.close_connection or hang_up
+
+
+def _entry(root: Path, path: Path) -> dict[str, Any]:
+    name = str(path.relative_to(root))
+    if path.is_dir():
+        return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    lfs = {"oid": digest, "size": len(content), "pointerSize": 134}
+    return {"type": "file", "path": name, "oid": digest[:40], "size": len(content), "lfs": lfs}
