@@ -118,8 +118,8 @@ def interpolated_precision(block: RankedBlock, levels: int = LEVELS) -> np.ndarr
     following = np.concatenate([later[:, 1:], stop], axis=1)
     between = np.maximum.reduceat(np.append(best, 0.0), later.ravel()).reshape(later.shape)
     between[later == following] = 0.0  # reduceat returns an element for an empty slice
-    beyond = np.maximum.accumulate(between[:, ::-1], axis=1)[:, ::-1]
-    return np.where(reached, np.maximum(precision, beyond), 0.0)
+    highest = np.where(reached, np.maximum(precision, between), 0.0)
+    return np.maximum.accumulate(highest[:, ::-1], axis=1)[:, ::-1]
 
 
 class Curves:

@@ -1,0 +1,323 @@
+"""Finished runs side by side: means with intervals, and which differences are more than chance.
+
+Runs that differ in nothing but the seed are repeats of one configuration.  Every pair of configurations is
+compared query by query; the p-values are corrected for the number of pairs.  Reads run folders only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lshbench.errors import UsageError, wrong_value
+from lshbench.metrics.significance import (
+    Interval,
+    PermutationTest,
+    holm,
+    paired_permutation_test,
+    seed_bootstrap_interval,
+)
+from lshbench.run_folder import Run, finished_runs
+
+if TYPE_CHECKING:
+    import pyarrow
+
+NOT_COMPARED = frozenset(
+    {"cache", "device", "evaluation", "hydra", "output", "reference", "resume", "threads"}
+)
+"""Root keys of a configuration that don't decide what is computed."""
+
+NOT_MEASURES = frozenset({"query", "label", "first_hits", "first_distances"})
+"""Columns of ``per_query.parquet`` that are no figures."""
+
+Settings = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One run's values.
+
+    Attributes:
+        path: the run's folder.
+        seed: its seed.
+        queries: int64 ``(q,)``, item numbers, ascending.
+        labels: their labels, in that order: an Arrow array of integers or of lists.
+        values: float64 ``(q,)``, the metric, in that order.
+    """
+
+    path: Path
+    seed: int
+    queries: np.ndarray
+    labels: pyarrow.Array
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        name: method, bits, and whatever else sets it apart from the others compared.
+        settings: the flattened configuration, without the seed.
+        repeats: one for each seed, by seed.
+        interval: mean over seeds and queries, with its bootstrap interval.
+        supervision: ``none`` or ``labels``.
+        leak: whether queries are in the gallery or in training in any of the runs.
+    """
+
+    name: str
+    settings: Settings
+    repeats: list[Repeat]
+    interval: Interval
+    supervision: str
+    leak: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two configurations, paired by query.
+
+    Attributes:
+        first, second: names of the configurations.
+        test: the sign-flip test of first minus second.
+        adjusted: its p-value by Holm's method, over all pairs compared.
+        seeds: how the seeds came in: ``all`` averaged for each query, or the common ones, each with queries
+        of its own.
+    """
+
+    first: str
+    second: str
+    test: PermutationTest
+    adjusted: float
+    seeds: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All configurations, best first, and every pair of them."""
+
+    metric: str
+    configurations: list[Configuration]
+    pairs: list[Pair]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain numbers and text, for JSON."""
+        return {
+            "metric": self.metric,
+            "configurations": [
+                {
+                    "name": one.name,
+                    "settings": dict(one.settings),
+                    "seeds": [repeat.seed for repeat in one.repeats],
+                    "runs": [str(repeat.path) for repeat in one.repeats],
+                    "seed_means": [float(repeat.values.mean()) for repeat in one.repeats],
+                    "queries": len(one.repeats[0].queries),
+                    "supervision": one.supervision,
+                    "leak": one.leak,
+                    **asdict(one.interval),
+                }
+                for one in self.configurations
+            ],
+            "pairs": [
+                {
+                    "first": pair.first,
+                    "second": pair.second,
+                    "seeds": pair.seeds,
+                    "p_value_holm": pair.adjusted,
+                    **asdict(pair.test),
+                }
+                for pair in self.pairs
+            ],
+        }
+
+
+def find_runs(folders: Sequence[Path]) -> list[Run]:
+    """Return the finished runs in and below folders, each once.
+
+    Raises:
+        UsageError: a folder is not there, or holds no finished run.
+    """
+    runs: dict[Path, Run] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no folder: expected a run, or a folder of runs")
+        found = list(finished_runs(folder))
+        if not found:
+            raise UsageError(f"{folder} holds no finished run (no metrics.json in it or below it)")
+        runs.update((run.path.resolve(), run) for run in found)
+    return list(runs.values())
+
+
+def compare(
+    runs: Sequence[Run], metric: str = "AP", *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Comparison:
+    """Group runs by configuration and test every pair.
+
+    Where all runs of two configurations answered the same queries, each query's mean over the seeds is
+    paired.  Where queries are drawn by the seed, seeds that both have are paired, and their differences
+    pooled.
+
+    Args:
+        runs: finished runs (:func:`find_runs`).
+        metric: a column of ``per_query.parquet``, such as ``AP``.
+        level: coverage of the intervals.
+        resamples: sign patterns of the tests; a fifth as many bootstrap draws.
+        seed: of both.
+
+    Raises:
+        UsageError: a run lacks the metric; a configuration has one seed twice; runs answered different
+        queries.
+    """
+    if not 0 < level < 1:
+        raise wrong_value("level", level, "a number between 0 and 1")
+    if resamples < 100:
+        raise wrong_value("resamples", resamples, "at least 100")
+    groups: dict[Settings, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(settings_of(run), []).append(run)
+    configurations = []
+    for (settings, members), name in zip(groups.items(), names_of(list(groups)), strict=True):
+        repeats = sorted((read_repeat(run, metric) for run in members), key=lambda repeat: repeat.seed)
+        for repeat, following in pairwise(repeats):
+            if repeat.seed == following.seed:
+                raise UsageError(
+                    f"{repeat.path} and {following.path} are the same run, seed={repeat.seed} of {name}: "
+                    "expected one of them"
+                )
+        values = [repeat.values for repeat in repeats]
+        interval = seed_bootstrap_interval(
+            np.stack(values) if _same_queries(repeats) else values,
+            level=level,
+            resamples=max(100, resamples // 5),
+            seed=seed,
+        )
+        configurations.append(
+            Configuration(
+                name,
+                settings,
+                repeats,
+                interval,
+                supervision=str(members[0].metrics["method"]["supervision"]),
+                leak=any(run.metrics["protocol"].get("leak", False) for run in members),
+            )
+        )
+    configurations.sort(key=lambda one: (-one.interval.mean, one.name))
+    tests = []
+    for one, other in combinations(configurations, 2):
+        first, second, seeds = paired_values(one, other)
+        tests.append(
+            (one, other, paired_permutation_test(first, second, resamples=resamples, seed=seed), seeds)
+        )
+    adjusted = holm(np.array([test.p_value for _, _, test, _ in tests]))
+    pairs = [
+        Pair(one.name, other.name, test, float(p_value), seeds)
+        for (one, other, test, seeds), p_value in zip(tests, adjusted, strict=True)
+    ]
+    return Comparison(metric, configurations, pairs)
+
+
+def read_repeat(run: Run, metric: str) -> Repeat:
+    """Return a run's values of a metric, by ascending query number."""
+    table = run.per_query()
+    offered = [name for name in table.column_names if name not in NOT_MEASURES]
+    if metric not in offered:
+        raise wrong_value(
+            "metric", metric, f"a column of {run.path / 'per_query.parquet'}: {', '.join(offered)}"
+        )
+    queries = np.asarray(table["query"].to_numpy(), np.int64)
+    values = np.asarray(table[metric].to_numpy(), np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        raise UsageError(
+            f"{run.path / 'per_query.parquet'} has no value of {metric} for some queries, or no query"
+        )
+    order = np.argsort(queries, kind="stable")
+    labels = table["label"].combine_chunks().take(order)
+    return Repeat(run.path, int(run.metrics["seed"]), queries[order], labels, values[order])
+
+
+def paired_values(one: Configuration, other: Configuration) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the values of two configurations, paired by query, and which seeds they come from.
+
+    Raises:
+        UsageError: they answered different queries.
+    """
+    if _same_queries([*one.repeats, *other.repeats]):
+        first, second = (np.mean([repeat.values for repeat in side.repeats], axis=0) for side in (one, other))
+        return first, second, "all"
+    theirs = {repeat.seed: repeat for repeat in other.repeats}
+    common = [(repeat, theirs[repeat.seed]) for repeat in one.repeats if repeat.seed in theirs]
+    if not common:
+        raise UsageError(
+            f"{one.name} and {other.name} answered different queries and share no seed: no pairs"
+        )
+    for left, right in common:
+        if not _same_queries([left, right]):
+            if np.array_equal(left.queries, right.queries):
+                raise UsageError(
+                    f"{left.path} and {right.path} number their queries alike, but give them other labels: "
+                    "expected runs of one data set"
+                )
+            shared = len(np.intersect1d(left.queries, right.queries))
+            raise UsageError(
+                f"{left.path} and {right.path} answered different queries ({len(left.queries)} and "
+                f"{len(right.queries)}, {shared} in common): expected runs of one data set, protocol and seed"
+            )
+    return (
+        np.concatenate([left.values for left, _ in common]),
+        np.concatenate([right.values for _, right in common]),
+        ", ".join(str(left.seed) for left, _ in common),
+    )
+
+
+def settings_of(run: Run) -> Settings:
+    """Return what decides a run's figures except the seed, as sorted pairs of a dotted key and its value."""
+    config = {key: value for key, value in run.config().items() if key not in NOT_COMPARED}
+    return tuple(sorted(_flat(config)))
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for key, value in node.items():
+        # Methods and protocols carry the root's seed and device in their own nodes.
+        if key in ("seed", "device", "_target_"):
+            continue
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((prefix + key, value if isinstance(value, str) else json.dumps(value)))
+    return pairs
+
+
+def names_of(groups: Sequence[Settings]) -> list[str]:
+    """Return a short name for each configuration: method and bits, and every key in which they differ.
+
+    A key that only some methods have tells them apart no better than the method's name, and is left out.
+    """
+    tables = [dict(settings) for settings in groups]
+    keys = sorted({key for table in tables for key in table})
+    names = []
+    for table in tables:
+        peers = [other for other in tables if other.get("method.name") == table.get("method.name")]
+        parts = [table.get("method.name", "?"), f"{table.get('bits', '?')} bits"]
+        for key in keys:
+            scope = peers if key.startswith("method.") else tables
+            if key in ("bits", "method.bits", "method.name") or key not in table:
+                continue
+            if len({other.get(key) for other in scope if key in other}) > 1:
+                parts.append(f"{key.removesuffix('.name')}={table[key]}")
+        names.append(" ".join(parts))
+    return names
+
+
+def _same_queries(repeats: Sequence[Repeat]) -> bool:
+    first = repeats[0]
+    return all(
+        np.array_equal(first.queries, repeat.queries) and first.labels.equals(repeat.labels)
+        for repeat in repeats[1:]
+    )
