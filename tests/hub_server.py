@@ -1,7 +1,9 @@
-"""A stand-in for the Hugging Face Hub on the loopback interface, for data sets in a folder ``OWNER/NAME/...``.
+"""A stand-in for the Hugging Face Hub on the loopback interface, for data sets in a folder
+``OWNER/NAME/...``.
 
-It speaks as much of the Hub's protocol as `huggingface_hub` and `datasets` need to list and download files, counts
-what was downloaded, and fails as often as it is told to: with status 503, or by hanging up half way, in turn.
+It speaks as much of the Hub's protocol as `huggingface_hub` and `datasets` need to list and download files,
+counts what was downloaded, and fails as often as it is told to: with status 503, or by hanging up half way,
+in turn.
 """
 
 from __future__ import annotations

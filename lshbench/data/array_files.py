@@ -94,8 +94,8 @@ def _open_folder(folder: Path, key: str) -> list[NamedArray]:
     paths = sorted(folder.glob("*.npy"))
     if not paths:
         raise UsageError(
-            f"{key}={str(folder)!r}: no .npy files in this folder; expected names such as train_x.npy, train_y.npy, "
-            "test_x.npy and test_y.npy, or one file"
+            f"{key}={str(folder)!r}: no .npy files in this folder; expected names such as train_x.npy, "
+            "train_y.npy, test_x.npy and test_y.npy, or one file"
         )
     return [_array(path.stem, _map_npy(path), (path,)) for path in paths]
 

@@ -71,11 +71,12 @@ class ArraySplit(Split):
 
 
 class ArraySource(Source):
-    """``dataset=features``: one file (or folder of .npy files) for all, or one for the gallery and one for queries.
+    """``dataset=features``: one file (or folder of .npy files) for all, or one for the gallery and one for
+    queries.
 
-    Arrays are found by shape, type and name: features are two-dimensional, labels have one value an item (or are a
-    matrix of zeros and ones); names with train, gallery, base or database belong to the gallery, names with test,
-    query or val to the queries; without either, part of every class is held out as queries.
+    Arrays are found by shape, type and name: features are two-dimensional, labels have one value an item (or
+    are a matrix of zeros and ones); names with train, gallery, base or database belong to the gallery, names
+    with test, query or val to the queries; without either, part of every class is held out as queries.
 
     Args:
         path: a file or folder that holds everything, or None.
@@ -260,8 +261,8 @@ class ArraySource(Source):
             hint = ""
             if any(NOT_FEATURES & set(_words(array.name)) for array in there):
                 hint = (
-                    "; files of ann-benchmarks have neighbours but no labels, by which retrieval is judged here: "
-                    "add train_labels and test_labels to this one"
+                    "; files of ann-benchmarks have neighbours but no labels, by which retrieval is judged "
+                    "here: add train_labels and test_labels to this one"
                 )
             raise UsageError(
                 f"{key}: no array of {count} labels (whole numbers or strings, one an item); "

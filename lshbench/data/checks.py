@@ -75,8 +75,8 @@ class RawLabels:
     """Labels of one split before both splits agree on numbers.
 
     Attributes:
-        values: int64 ``(n,)``; strings ``(n,)``; bool ``(n, classes)``; or, with ``offsets``, the concatenated
-            lists of labels of all items (int64 or strings).
+        values: int64 ``(n,)``; strings ``(n,)``; bool ``(n, classes)``; or, with ``offsets``, the
+            concatenated lists of labels of all items (int64 or strings).
         where: names them in messages, such as ``column 'label' of split 'train'``.
         names: a name for each number, or None.
         offsets: int64 ``(n + 1,)``, where each item's list begins and ends, or None.
@@ -132,8 +132,8 @@ def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = N
         if missing:
             raise UsageError(f"{where} has no label for {missing} of {len(values)} items")
     raise UsageError(
-        f"{where} is {values.dtype} of shape {values.shape}: labels are whole numbers or strings, one an item, "
-        "or a matrix of zeros and ones, one column a class"
+        f"{where} is {values.dtype} of shape {values.shape}: labels are whole numbers or strings, one an "
+        "item, or a matrix of zeros and ones, one column a class"
     )
 
 
@@ -155,7 +155,8 @@ def match_labels(
     if gallery.values.ndim == 2:
         if gallery.values.shape[1] != query.values.shape[1]:
             raise UsageError(
-                f"{gallery.where} has {gallery.values.shape[1]} classes, {query.where} {query.values.shape[1]}"
+                f"{gallery.where} has {gallery.values.shape[1]} classes, {query.where} "
+                f"{query.values.shape[1]}"
             )
         return gallery.values, query.values, names
     left, right = gallery.values, query.values
@@ -223,9 +224,10 @@ def _check_split(name: str, role: str, split: Split) -> None:
         if negative.any():
             first = int(np.argmax(negative))
             raise UsageError(
-                f"{where} has the label {labels[first]} for {int(negative.sum())} of {len(labels)} items (the first is "
-                f"row {first}), which stands for 'no label': such items can be neither gallery nor queries. Choose "
-                f"another dataset.{role}_split (of ImageNet: val, as its test split has no labels)"
+                f"{where} has the label {labels[first]} for {int(negative.sum())} of {len(labels)} items "
+                f"(the first is row {first}), which stands for 'no label': such items can be neither "
+                f"gallery nor queries. Choose another dataset.{role}_split (of ImageNet: val, as its test "
+                "split has no labels)"
             )
         classes = int((labels[0] != labels).any()) + 1
     if classes < 2:
@@ -275,7 +277,8 @@ def read_features(
             advance(len(block_rows))
     if bad_rows:
         raise UsageError(
-            f"{where} has {bad_values} values that are NaN, infinite or too large for float32, in {bad_rows} of "
-            f"{len(rows)} rows; the first is row {first}: leave these rows out, or extract their features again"
+            f"{where} has {bad_values} values that are NaN, infinite or too large for float32, in "
+            f"{bad_rows} of {len(rows)} rows; the first is row {first}: leave these rows out, or extract "
+            "their features again"
         )
     return out

@@ -32,8 +32,8 @@ FEATURE_NAMES = (
 )
 IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
 LABEL_NAMES = (
-    "fine_label", "fine_labels", "label", "labels", "target", "targets", "class", "classes", "class_id", "label_id",
-    "category", "category_id", "cls", "y", "species", "breed",
+    "fine_label", "fine_labels", "label", "labels", "target", "targets", "class", "classes", "class_id",
+    "label_id", "category", "category_id", "cls", "y", "species", "breed",
 )  # fmt: skip
 COARSE = re.compile(r"(^|_)(coarse|super)_?", re.IGNORECASE)
 NOT_A_LABEL = re.compile(
@@ -50,8 +50,9 @@ class Column:
 
     Attributes:
         name: its name.
-        kind: ``vector`` (a list of floats), ``image``, ``class`` (named classes), ``integer``, ``text``, ``real``,
-            ``list`` (of classes, whole numbers, strings or truth values: several labels an item) or ``other``.
+        kind: ``vector`` (a list of floats), ``image``, ``class`` (named classes), ``integer``, ``text``,
+            ``real``, ``list`` (of classes, whole numbers, strings or truth values: several labels an item)
+            or ``other``.
         type: what it holds, for a person.
         names: names of the classes, or None.
         width: values a row if they are the same number by type, or None.

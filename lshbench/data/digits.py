@@ -1,4 +1,4 @@
-"""The 1,797 digit images of 8 by 8 pixels that scikit-learn ships (UCI Optical Recognition of Handwritten Digits)."""
+"""The 1,797 digit images of 8 by 8 pixels that scikit-learn ships (UCI's handwritten digits)."""
 
 from __future__ import annotations
 

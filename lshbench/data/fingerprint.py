@@ -22,7 +22,7 @@ DATABASE = "fingerprints.sqlite"
 LOOK_UP = 500
 """Paths asked for in one statement: SQLite allows 999 parameters everywhere."""
 SETTLED_NS = 2_000_000_000
-"""A file changed less than two seconds ago may change again within its time stamp's resolution: not remembered."""
+"""A file changed less than two seconds ago may change again under the same time stamp: not remembered."""
 
 _Key = tuple[str, int, int]
 
@@ -130,7 +130,8 @@ def _with_database(work: Callable[[sqlite3.Connection], None]) -> None:
 def _connect(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path, timeout=30)) as connection:
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
+            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, "
+            "sha256 TEXT)"
         )
         yield connection
 

@@ -67,8 +67,8 @@ class FolderSplit(Split):
 class FolderSource(Source):
     """``dataset=folder``: ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``, or ``PATH/CLASS/*``.
 
-    Files count as images by their extension (every one that Pillow knows), at any depth below a class; hidden files
-    and folders are passed over.
+    Files count as images by their extension (every one that Pillow knows), at any depth below a class;
+    hidden files and folders are passed over.
 
     Args:
         path: the folder.
@@ -185,8 +185,8 @@ def _image_files(folder: Path, extensions: frozenset[str], progress: Progress) -
                 advance(len(files))
     if not found:
         raise UsageError(
-            f"dataset.path={str(folder)!r}: no images in the sub-folders ({others} other files); expected files such as "
-            "CLASS/1.jpg with an extension that Pillow reads"
+            f"dataset.path={str(folder)!r}: no images in the sub-folders ({others} other files); expected "
+            "files such as CLASS/1.jpg with an extension that Pillow reads"
         )
     if others:
         log.info("%s: %d files are no images by their extension and are passed over", folder, others)

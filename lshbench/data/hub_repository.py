@@ -1,27 +1,33 @@
-"""Repositories in the Hub's layout: finds their splits, downloads those that are needed, opens them as Arrow tables.
+"""Repositories in the Hub's layout: finds their splits, downloads and opens those that are needed.
 
-Three places give the same thing, the data files of each split: a local folder, the Hub, and (offline) what an earlier
-download left in the Hub's cache.  Files are downloaded by `huggingface_hub` into its own cache; `datasets` converts
-each split once into Arrow files in its own cache, which are memory-mapped.
+Three places give the same thing, the data files of each split: a local folder, the Hub, and (offline) what
+an earlier download left in the Hub's cache.  Files are downloaded by `huggingface_hub` into its own cache;
+`datasets` converts each split once into Arrow files in its own cache, which are memory-mapped.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import logging
 import os
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from lshbench.cache import cache_dir
+from lshbench.data.conversion import Splits, convert
+from lshbench.data.hub_client import (
+    ATTEMPTS,
+    FULL_DISK,
+    ByteCounter,
+    endpoint,
+    first_line,
+    literal,
+    quiet,
+    retried,
+)
 from lshbench.errors import UsageError
 from lshbench.types import Progress
 
@@ -30,38 +36,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 5
-"""Tries of a download; waits of 1, 2, 4 and 8 seconds lie between them."""
 PROBES = 3
 """Tries of the first contact: a Hub that isn't there should be told soon."""
 PROBE_SECONDS = 10.0
 SHARD = re.compile(r"-(\d+)-of-(\d+)\.")
 RECORD_VERSION = 1
 
-Result = TypeVar("Result")
-
 
 class Unreachable(Exception):
     """The Hub did not answer."""
-
-
-@dataclass(frozen=True)
-class Splits:
-    """What a repository holds.
-
-    Attributes:
-        files: the data files of each split, relative to the repository's root (or absolute, for a local folder).
-        module: the `datasets` loader that reads them, such as ``parquet``.
-        options: the loader's options that differ from its defaults.
-        features: the columns' declared types as ``Features.to_dict()``, or None to take those of the files.
-        commit: the Hub's commit, or None for a local folder.
-    """
-
-    files: Mapping[str, list[str]]
-    module: str
-    options: Mapping[str, Any]
-    features: Mapping[str, Any] | None
-    commit: str | None = None
 
 
 class LocalRepository:
@@ -86,12 +69,12 @@ class LocalRepository:
         import datasets
 
         try:
-            with _quiet():
+            with quiet():
                 builder = datasets.load_dataset_builder(str(folder), name=configuration)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise UsageError(
                 f"{key}={str(folder)!r}: no data set in the Hub's layout (Parquet, CSV, JSON or image files, "
-                f"or what save_to_disk wrote): {_first_line(error)}"
+                f"or what save_to_disk wrote): {first_line(error)}"
             ) from error
         self.splits = _splits(builder, prefix="")
 
@@ -104,9 +87,10 @@ class LocalRepository:
         if self.saved:
             import datasets
 
-            with _quiet():
+            with quiet():
                 return datasets.load_from_disk(str(self.folder / split))
-        return _open(self.splits, split, self.fetch(split, progress), f"{self.name}, split {split}", progress)
+        paths = self.fetch(split, progress)
+        return convert(self.splits, split, paths, f"{self.name}, split {split}", progress)
 
 
 class HubRepository:
@@ -118,7 +102,8 @@ class HubRepository:
         configuration: which of its configurations, or None for the only one.
 
     Raises:
-        UsageError: no such repository, or no Hub and nothing in the cache: what was tried, and ways without the Hub.
+        UsageError: no such repository, or no Hub and nothing in the cache: what was tried, and ways without
+        the Hub.
     """
 
     def __init__(self, repository: str, revision: str | None, configuration: str | None) -> None:
@@ -159,8 +144,8 @@ class HubRepository:
         if self.offline:
             missing = [path for path in wanted if folder is None or not (folder / path).is_file()]
             raise UsageError(
-                f"{self.name}: {len(missing)} of {len(wanted)} files of split {split!r} are not in the Hub's cache "
-                f"(the first: {missing[0]}) and can't be downloaded now. {self._ways()}"
+                f"{self.name}: {len(missing)} of {len(wanted)} files of split {split!r} are not in the "
+                f"Hub's cache (the first: {missing[0]}) and can't be downloaded now. {self._ways()}"
             )
         folder = self._download(split, wanted, progress)
         self._name_revision(wanted[0])
@@ -168,7 +153,8 @@ class HubRepository:
 
     def open(self, split: str, progress: Progress) -> datasets.Dataset:
         """Return a split as a memory-mapped table, downloaded and converted where it isn't yet."""
-        return _open(self.splits, split, self.fetch(split, progress), f"{self.name}, split {split}", progress)
+        paths = self.fetch(split, progress)
+        return convert(self.splits, split, paths, f"{self.name}, split {split}", progress)
 
     def _probe(self) -> str:
         """Return the revision's commit.
@@ -179,19 +165,20 @@ class HubRepository:
         from huggingface_hub import HfApi, errors
 
         def ask() -> str:
-            with _quiet():
+            with quiet():
                 return str(HfApi().dataset_info(self.name, revision=self.revision, timeout=PROBE_SECONDS).sha)
 
         tries = 1 if self._record_path().is_file() or self._cached_folder() is not None else PROBES
         try:
-            return _retried(ask, tries, f"asking {_endpoint()} for {self.name}")
+            return retried(ask, tries, f"asking {endpoint()} for {self.name}")
         except errors.GatedRepoError as error:
             raise UsageError(
-                f"dataset.repository={self.name!r}: access has to be granted on the Hub first, and HF_TOKEN set"
+                f"dataset.repository={self.name!r}: access has to be granted on the Hub first, and HF_TOKEN "
+                "set"
             ) from error
         except errors.RepositoryNotFoundError as error:
             raise UsageError(
-                f"dataset.repository={self.name!r}: {_endpoint()} has no such data set "
+                f"dataset.repository={self.name!r}: {endpoint()} has no such data set "
                 "(or it is private and HF_TOKEN is not set)"
             ) from error
         except errors.RevisionNotFoundError as error:
@@ -201,34 +188,34 @@ class HubRepository:
         except errors.HFValidationError as error:
             raise UsageError(f"dataset.repository={self.name!r}: expected owner/name: {error}") from error
         except Exception as error:
-            raise Unreachable(f"{_endpoint()} can't be reached ({_first_line(error)})") from error
+            raise Unreachable(f"{endpoint()} can't be reached ({first_line(error)})") from error
 
     def _resolve(self, commit: str) -> Splits:
         import datasets
 
         def resolve() -> Splits:
-            with _quiet():
+            with quiet():
                 builder = datasets.load_dataset_builder(self.name, name=self.configuration, revision=commit)
             return dataclasses.replace(
                 _splits(builder, prefix=f"hf://datasets/{self.name}@{commit}/"), commit=commit
             )
 
         try:
-            return _retried(resolve, ATTEMPTS, f"listing {self.name}")
+            return retried(resolve, ATTEMPTS, f"listing {self.name}")
         except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
             raise UsageError(
-                f"dataset.repository={self.name!r} can't be read: {_first_line(error)}"
+                f"dataset.repository={self.name!r} can't be read: {first_line(error)}"
             ) from error
         except Exception as error:
             raise UsageError(
-                f"{self.name} could not be listed at {_endpoint()}: {_first_line(error)}. {self._ways()}"
+                f"{self.name} could not be listed at {endpoint()}: {first_line(error)}. {self._ways()}"
             ) from error
 
     def _download(self, split: str, wanted: list[str], progress: Progress) -> Path:
         from huggingface_hub import HfApi, snapshot_download
 
         commit = self.splits.commit
-        sizes = _retried(
+        sizes = retried(
             lambda: [
                 getattr(entry, "size", 0)
                 for start in range(0, len(wanted), 500)
@@ -242,42 +229,44 @@ class HubRepository:
         total = sum(sizes)
         log.info("downloading split %s of %s: %d files, %.1f MB", split, self.name, len(wanted), total / 1e6)
         with progress(f"downloading {self.name} ({split})", total=total or None, unit="B") as advance:
-            counter = _ByteCounter(advance)
+            counter = ByteCounter(advance)
 
             def download() -> str:
-                with _quiet():
+                with quiet():
                     return snapshot_download(
                         self.name,
                         repo_type="dataset",
                         revision=commit,
-                        allow_patterns=[_literal(path) for path in wanted],
+                        allow_patterns=[literal(path) for path in wanted],
                         tqdm_class=counter.bar_class(),
                     )
 
             try:
-                return Path(_retried(download, ATTEMPTS, f"downloading {self.name}"))
+                return Path(retried(download, ATTEMPTS, f"downloading {self.name}"))
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if isinstance(error, OSError) and error.errno in FULL_DISK:
                     raise UsageError(
-                        f"no disk space left for {self.name} ({total / 1e9:.1f} GB): set HF_HOME to a larger disk"
+                        f"no disk space left for {self.name} ({total / 1e9:.1f} GB): set HF_HOME to a "
+                        "larger disk"
                     ) from error
                 raise UsageError(
-                    f"{self.name}: split {split!r} could not be downloaded from {_endpoint()} in {ATTEMPTS} tries: "
-                    f"{_first_line(error)}. Run the same command again to go on from here. {self._ways()}"
+                    f"{self.name}: split {split!r} could not be downloaded from {endpoint()} in {ATTEMPTS} "
+                    f"tries: {first_line(error)}. Run the same command again to go on from here. "
+                    f"{self._ways()}"
                 ) from error
 
     def _name_revision(self, path: str) -> None:
-        """Have the Hub's cache remember which commit the revision is: files asked for by commit don't tell it."""
+        """Have the Hub's cache remember the revision's commit: files asked for by commit don't tell it."""
         from huggingface_hub import snapshot_download
 
         try:
-            with _quiet():
+            with quiet():
                 snapshot_download(
                     self.name,
                     repo_type="dataset",
                     revision=self.revision,
-                    allow_patterns=[_literal(path)],
-                    tqdm_class=_ByteCounter(lambda count: None).bar_class(),
+                    allow_patterns=[literal(path)],
+                    tqdm_class=ByteCounter(lambda count: None).bar_class(),
                 )
         except Exception as error:  # only other users of that cache need it
             log.debug("the cache was not told of %s: %s", self.revision, error)
@@ -310,7 +299,8 @@ class HubRepository:
         folder = self._cached_folder()
         if folder is None:
             raise UsageError(
-                f"dataset.repository={self.name!r}: {why}, and {self.name} is not in its cache. {self._ways()}"
+                f"dataset.repository={self.name!r}: {why}, and {self.name} is not in its cache. "
+                f"{self._ways()}"
             )
         found = LocalRepository(folder, self.configuration, key="dataset.repository").splits
         whole = {name: paths for name, paths in found.files.items() if _all_shards(paths)}
@@ -318,12 +308,13 @@ class HubRepository:
 
     def _ways(self) -> str:
         return (
-            "Ways without the Hub: dataset.path=FOLDER takes a local copy of the repository; HF_HUB_OFFLINE=1 takes "
+            "Ways without the Hub: dataset.path=FOLDER takes a local copy of the repository; "
+            "HF_HUB_OFFLINE=1 takes "
             "what is in the Hub's cache (HF_HOME) without asking; dataset=digits needs neither"
         )
 
     def _record_path(self) -> Path:
-        parts = (_endpoint(), self.name, self.revision, self.configuration or "default")
+        parts = (endpoint(), self.name, self.revision, self.configuration or "default")
         stem = "@".join(re.sub(r"[^\w.-]+", "--", part) for part in parts)
         return cache_dir() / "hub" / f"{stem}.json"
 
@@ -370,177 +361,7 @@ def _splits(builder: datasets.DatasetBuilder, prefix: str) -> Splits:
     return Splits(files, builder.name, options, features.to_dict() if features else None)
 
 
-def _open(splits: Splits, split: str, paths: list[Path], where: str, progress: Progress) -> datasets.Dataset:
-    """Return a split as a memory-mapped table, converted by `datasets` the first time."""
-    import datasets
-
-    size = sum(path.stat().st_size for path in paths)
-    features = datasets.Features.from_dict(dict(splits.features)) if splits.features else None
-    try:
-        with _quiet():
-            builder = datasets.load_dataset_builder(
-                splits.module,
-                # Only this split's files: all splits of a builder are converted together.
-                data_files={split: [str(path) for path in paths]},
-                features=features,
-                **splits.options,
-            )
-            folder = Path(builder.cache_dir)
-            if not folder.is_dir():
-                log.info("converting %s (%.1f MB) into %s, once", where, size / 1e6, folder)
-                with _growth(folder, size, f"converting {where}", progress):
-                    builder.download_and_prepare(verification_mode="no_checks")
-            try:
-                return builder.as_dataset(split=split)
-            except (OSError, ValueError) as error:
-                log.warning("%s is damaged (%s) and is converted again", folder, _first_line(error))
-                builder.download_and_prepare(
-                    verification_mode="no_checks", download_mode=datasets.DownloadMode.FORCE_REDOWNLOAD
-                )
-                return builder.as_dataset(split=split)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UsageError(
-                f"no disk space left for converting {where} ({size / 1e9:.1f} GB): set HF_HOME or HF_DATASETS_CACHE "
-                "to a larger disk"
-            ) from error
-        raise UsageError(f"{where} can't be read: {_first_line(error)}") from error
-    except (ValueError, datasets.exceptions.DatasetsError) as error:
-        cause = error.__cause__ or error
-        raise UsageError(f"{where} can't be read: {_first_line(cause)}") from error
-
-
-@contextmanager
-def _growth(folder: Path, expected: int, description: str, progress: Progress) -> Iterator[None]:
-    """Report how a folder grows while it is written beside its final place, as `datasets` offers no callback."""
-    done = threading.Event()
-    seen = 0
-    with progress(description, total=expected or None, unit="B") as advance:
-
-        def watch() -> None:
-            nonlocal seen
-            while not done.wait(0.5):
-                written = sum(_size(path) for path in folder.parent.glob(f"{folder.name}*incomplete*/*"))
-                advance(max(0, min(written, expected) - seen))
-                seen = max(seen, min(written, expected))
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
-        advance(expected - seen)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _retried(work: Callable[[], Result], attempts: int, doing: str) -> Result:
-    """Return what the work returns; a failure that may pass is tried again after a growing pause."""
-    for attempt in range(1, attempts + 1):
-        try:
-            return work()
-        except Exception as error:
-            if attempt == attempts or not _may_pass(error):
-                raise
-            pause = 2.0 ** (attempt - 1)
-            log.warning(
-                "%s failed (%s); try %d of %d in %.0f s",
-                doing,
-                _first_line(error),
-                attempt + 1,
-                attempts,
-                pause,
-            )
-            time.sleep(pause)
-    raise AssertionError("attempts is at least 1")
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether trying again may help: no refusal, no defect of the data, no full disk."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        return status in (408, 425, 429) or status >= 500
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-        return False
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"HFValidationError", "DatasetNotFoundError", "EmptyDatasetError", "DataFilesNotFoundError"}:
-        return False
-    # The libraries' HTTP client has changed over time; its errors are known by name.
-    return isinstance(error, OSError) or bool(names & {"TransportError", "RequestException", "HTTPError"})
-
-
-class _ByteCounter:
-    """Turns `huggingface_hub`'s bars into one count of bytes."""
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self.advance = advance
-        self.lock = threading.Lock()
-
-    def bar_class(self) -> type:
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
-        counter = self
-
-        class Bar(tqdm):
-            """Shows nothing.  Of the two bars over bytes, received and written, the second is counted."""
-
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                name = str(kwargs.pop("name", ""))
-                self.counts = (
-                    kwargs.get("unit") == "B" and "Downloading" not in str(kwargs.get("desc", "")) + name
-                )
-                kwargs["disable"] = True
-                super().__init__(*args, **kwargs)
-
-            def update(self, n: float | None = 1) -> None:
-                if self.counts and n:
-                    with counter.lock:
-                        counter.advance(int(n))
-
-        return Bar
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the bars of the Hub's libraries, as the program has its own, and the line for each HTTP request."""
-    import datasets
-
-    for name in ("httpx", "httpx2", "urllib3"):
-        if (logger := logging.getLogger(name)).level == logging.NOTSET:
-            logger.setLevel(logging.WARNING)
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return str(constants.ENDPOINT)
-
-
-def _literal(path: str) -> str:
-    """Return a path as a pattern that matches nothing else."""
-    return re.sub(r"([*?\[])", r"[\1]", path)
-
-
 def _all_shards(paths: list[str]) -> bool:
-    """Whether files called ``...-00001-of-00005...`` are all there; files of other names are taken as whole."""
+    """Whether files called ``...-00001-of-00005...`` are all there; others are taken as whole."""
     counts = [int(found[2]) for path in paths if (found := SHARD.search(Path(path).name))]
     return not counts or len(counts) >= max(counts)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -8,9 +8,10 @@ import numpy as np
 def balanced_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return the rows of a class-balanced subset.
 
-    Every class gives its first item (in an order drawn by the seed), then every class its second, and so on: classes
-    differ by at most one, a class that runs out gives all it has and the others fill up, and a smaller subset is part
-    of every larger one of the same seed.  An item with several labels counts for the rarest of them.
+    Every class gives its first item (in an order drawn by the seed), then every class its second, and so on:
+    classes differ by at most one, a class that runs out gives all it has and the others fill up, and a
+    smaller subset is part of every larger one of the same seed.  An item with several labels counts for the
+    rarest of them.
 
     Args:
         labels: int64 ``(n,)``, or bool ``(n, classes)``.

@@ -214,9 +214,9 @@ class TorchvisionSource(Source):
         tried = "download failed" if can_download and self.download else "it was not downloaded"
         raise UsageError(
             f"dataset.class_name={self.class_name}: not in dataset.root={root}, and {tried} "
-            f"({type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else ''}). Ways out: put torchvision's "
-            "files there, name another dataset.root, or take images from elsewhere (dataset=folder, dataset=hub "
-            "dataset.path=FOLDER); dataset=digits needs no download"
+            f"({type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else ''}). Ways out: "
+            "put torchvision's files there, name another dataset.root, or take images from elsewhere "
+            "(dataset=folder, dataset=hub dataset.path=FOLDER); dataset=digits needs no download"
         ) from reason
 
 
@@ -259,14 +259,15 @@ def _pixels(images: Any) -> np.ndarray | None:
 
 
 def _files(images: Any) -> list[Path] | None:
-    """Return the image file of each item, where the data set keeps such a list; the attribute's name varies."""
+    """Return each item's image file, where the data set keeps a list; the attribute's name varies."""
     for value in vars(images).values():
         if not isinstance(value, list) or len(value) != len(images) or not value:
             continue
         first = value[0][0] if isinstance(value[0], tuple | list) and value[0] else value[0]
         if isinstance(first, str | Path) and Path(first).is_file():
             paths = [Path(item[0] if isinstance(item, tuple | list) else item) for item in value]
-            # Lists of masks or annotations have files too; images are what the data set itself gives out first.
+            # Lists of masks or annotations have files too; images are what the data set itself gives out
+            # first.
             if Path(first).suffix.lower() in (
                 ".jpg",
                 ".jpeg",

@@ -1,4 +1,4 @@
-"""What the tests of data sources share: caches of their own, a silent progress, a look at what it was told."""
+"""What the tests of data sources share: caches of their own, and progress that says nothing or remembers."""
 
 from __future__ import annotations
 

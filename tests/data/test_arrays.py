@@ -233,7 +233,7 @@ def test_wrong_files_are_named(tmp_path: Path, silent: Progress) -> None:
     (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 broken")
     with pytest.raises(UsageError, match=r"b.npz' can't be read"):
         source({"path": tmp_path / "b.npz"}).open(silent)
-    with pytest.raises(UsageError, match="no .npy files in this folder"):
+    with pytest.raises(UsageError, match=r"no .npy files in this folder"):
         source({"path": tmp_path}).open(silent)
     np.savez(tmp_path / "c.npz", x=TRAIN_X, y=TRAIN_Y[:20])
     with pytest.raises(UsageError, match=r"no array of 30 labels|differ in length"):

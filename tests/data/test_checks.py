@@ -63,7 +63,7 @@ def test_whole_numbers_of_any_type_are_labels(kind: str) -> None:
 
 
 def test_broken_numbers_are_no_labels() -> None:
-    with pytest.raises(UsageError, match="2 values that are no whole numbers.*row 1, 0.5"):
+    with pytest.raises(UsageError, match=r"2 values that are no whole numbers.*row 1, 0.5"):
         raw_labels(np.array([0, 0.5, np.nan]), "labels")
 
 
@@ -105,7 +105,7 @@ def test_values_that_are_no_numbers_are_counted_and_the_first_is_named(
     x[37, 2] = np.nan
     x[93, :2] = -np.inf
     x[60, 0] = 1e300
-    with pytest.raises(UsageError, match="made has 4 values .* in 3 of 100 rows; the first is row 37"):
+    with pytest.raises(UsageError, match=r"made has 4 values .* in 3 of 100 rows; the first is row 37"):
         read_features(np.arange(100)[order], 4, lambda rows: x[rows], "made", silent)
 
 

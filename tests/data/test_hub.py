@@ -143,7 +143,7 @@ def test_a_split_without_labels_is_passed_over_by_auto_and_refused_by_name(
     with caplog.at_level(logging.INFO):
         assert HubSource(path=str(features)).open(silent).query.name == "val"
     assert "the split 'test' has items without a label (-1) and is passed over" in caplog.text
-    with pytest.raises(UsageError, match="dataset.query_split"):
+    with pytest.raises(UsageError, match=r"dataset.query_split"):
         HubSource(path=str(features), query_split="test").open(silent)
 
 

@@ -19,8 +19,8 @@ OPTIONS = sorted((conf_folder() / "dataset").glob("*.yaml"))
 
 def test_the_promised_options_are_there() -> None:
     assert {path.stem for path in OPTIONS} >= {
-        "digits", "cifar10", "cifar100", "imagenet1k", "cifar10_images", "cifar100_images", "folder", "features",
-        "hub", "torchvision", "synthetic",
+        "digits", "cifar10", "cifar100", "imagenet1k", "cifar10_images", "cifar100_images",
+        "folder", "features", "hub", "torchvision", "synthetic",
     }  # fmt: skip
 
 
@@ -50,7 +50,8 @@ from lshbench.data.synthetic import SyntheticSource
 from lshbench.data.torchvision import TorchvisionSource
 DigitsSource(), SyntheticSource(), TorchvisionSource("MNIST"), HubSource(repository="a/b")
 ArraySource(path=sys.executable)
-heavy = {"torch", "torchvision", "datasets", "huggingface_hub", "sklearn", "pyarrow", "h5py", "PIL"} & set(sys.modules)
+heavy = {"torch", "torchvision", "datasets", "huggingface_hub", "sklearn", "pyarrow", "h5py", "PIL"}
+heavy &= set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -49,7 +49,8 @@ def test_a_data_set_with_training_and_test_parts(name: str, tmp_path: Path, sile
 def test_a_data_set_with_named_splits_and_colours_first(
     tmp_path: Path, silent: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # torchvision compares SVHN's files with known checksums: those of the files written here stand in for them.
+    # torchvision compares SVHN's files with known checksums: those of the files written here stand in for
+    # them.
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 12), np.uint8)
     for split in ("train", "test"):
         savemat(tmp_path / f"{split}_32x32.mat", {"X": pixels, "y": (np.arange(12) % 10 + 1)[:, None]})
@@ -78,7 +79,7 @@ def test_a_data_set_of_files_gives_them_out_encoded(
         next(iter(data.query.image_bytes(np.array([1])))) == (folder / "jpg" / "image_00005.jpg").read_bytes()
     )
     assert data.query.describe(1).endswith("image_00005.jpg")
-    with pytest.raises(UsageError, match="dataset.query_split='testing'.*Flowers102 refuses it"):
+    with pytest.raises(UsageError, match=r"dataset.query_split='testing'.*Flowers102 refuses it"):
         TorchvisionSource("Flowers102", root=str(tmp_path), download=False, query_split="testing").open(
             silent
         )
@@ -97,7 +98,7 @@ def test_cifars_pickles_are_loaded_only_if_they_are_the_published_ones(
 
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"):
         (folder / name).write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(UsageError, match="CIFAR10: not in dataset.root"):
+    with pytest.raises(UsageError, match=r"CIFAR10: not in dataset.root"):
         TorchvisionSource("CIFAR10", root=str(tmp_path), download=False).open(silent)
     assert not trap.exists()
 

@@ -1,0 +1,119 @@
+"""Contact with the Hub: retries, progress, and silence of its libraries' own bars."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+"""Tries of a download; waits of 1, 2, 4 and 8 seconds lie between them."""
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+Result = TypeVar("Result")
+
+
+def retried(work: Callable[[], Result], attempts: int, doing: str) -> Result:
+    """Return what the work returns; a failure that may pass is tried again after a growing pause."""
+    for attempt in range(1, attempts + 1):
+        try:
+            return work()
+        except Exception as error:
+            if attempt == attempts or not may_pass(error):
+                raise
+            pause = 2.0 ** (attempt - 1)
+            log.warning(
+                "%s failed (%s); try %d of %d in %.0f s",
+                doing,
+                first_line(error),
+                attempt + 1,
+                attempts,
+                pause,
+            )
+            time.sleep(pause)
+    raise AssertionError("attempts is at least 1")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether trying again may help: no refusal, no defect of the data, no full disk."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status in (408, 425, 429) or status >= 500
+    if isinstance(error, OSError) and error.errno in (*FULL_DISK, errno.EACCES, errno.EROFS):
+        return False
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"HFValidationError", "DatasetNotFoundError", "EmptyDatasetError", "DataFilesNotFoundError"}:
+        return False
+    # The libraries' HTTP client has changed over time; its errors are known by name.
+    return isinstance(error, OSError) or bool(names & {"TransportError", "RequestException", "HTTPError"})
+
+
+class ByteCounter:
+    """Turns `huggingface_hub`'s bars into one count of bytes."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance = advance
+        self.lock = threading.Lock()
+
+    def bar_class(self) -> type:
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+        counter = self
+
+        class Bar(tqdm):
+            """Shows nothing.  Of the two bars over bytes, received and written, the second is counted."""
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                name = str(kwargs.pop("name", ""))
+                self.counts = (
+                    kwargs.get("unit") == "B" and "Downloading" not in str(kwargs.get("desc", "")) + name
+                )
+                kwargs["disable"] = True
+                super().__init__(*args, **kwargs)
+
+            def update(self, n: float | None = 1) -> None:
+                if self.counts and n:
+                    with counter.lock:
+                        counter.advance(int(n))
+
+        return Bar
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the bars of the Hub's libraries, as the program has its own, and a line for each request."""
+    import datasets
+
+    for name in ("httpx", "httpx2", "urllib3"):
+        if (logger := logging.getLogger(name)).level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def literal(path: str) -> str:
+    """Return a path as a pattern that matches nothing else."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
