@@ -20,9 +20,9 @@ import pytest
 
 from lshbench.errors import UsageError
 from lshbench.run_folder import (
+    Curves,
     Run,
     RunFolder,
-    StoredCurves,
     atomic_file,
     find_finished,
     finished_runs,
@@ -350,7 +350,7 @@ def test_numpy_values_become_plain_ones(tmp_path: Path) -> None:
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     ids = np.array([[4, 2, -1], [0, -1, -1]])
     neighbors = Neighbors(ids, np.array([[0, 1, np.inf], [2, np.inf, np.inf]], np.float32), np.array([2, 1]))
-    curves = StoredCurves(
+    curves = Curves(
         recall=np.array([0.0, 1.0]),
         precision=np.array([1.0, 0.5]),
         k=np.array([1, 10]),
@@ -415,14 +415,14 @@ def test_curves_come_from_the_metrics_summary() -> None:
         "radius": None,
         "distances": {"distance": [0, 1, 2], "same_label": [5, 3, 1], "other_label": [0, 2, 9]},
     }
-    curves = StoredCurves.from_summary(summary, reference={**summary, "distances": None})
+    curves = Curves.from_summary(summary, reference={**summary, "distances": None})
     assert curves.distance_edges is not None
     assert curves.precision_at_k_bounds is not None
     assert curves.reference_precision is not None
     assert curves.distance_edges.tolist() == [-0.5, 0.5, 1.5, 2.5]
     assert curves.precision_at_k_bounds.tolist() == [[0.8, 0.4], [1.0, 0.6]]
     assert curves.reference_precision.tolist() == [1.0, 0.2]
-    assert StoredCurves.from_summary({**summary, "distances": None}).same_class is None
+    assert Curves.from_summary({**summary, "distances": None}).same_class is None
 
 
 def test_no_pickle_is_written_or_read(tmp_path: Path) -> None:

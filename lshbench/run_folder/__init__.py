@@ -7,16 +7,16 @@ here reads or writes a pickle.
 
 from __future__ import annotations
 
-from lshbench.run_folder.contents import SCHEMA_VERSION, StoredCurves
+from lshbench.run_folder.contents import SCHEMA_VERSION, Curves
 from lshbench.run_folder.disk import atomic_file
 from lshbench.run_folder.reader import Run, find_finished, finished_runs, metrics_schema
 from lshbench.run_folder.writer import RunFolder
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Curves",
     "Run",
     "RunFolder",
-    "StoredCurves",
     "atomic_file",
     "find_finished",
     "finished_runs",

@@ -56,7 +56,7 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 
 @dataclass(frozen=True)
-class StoredCurves:
+class Curves:
     """What the plots draw, as arrays (``curves.npz``).
 
     Attributes:

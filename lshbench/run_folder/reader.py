@@ -22,7 +22,7 @@ from lshbench.run_folder.contents import (
     PER_QUERY,
     SCHEMA_VERSION,
     TRAINING,
-    StoredCurves,
+    Curves,
 )
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ class Run:
         with np.load(self._existing(NEIGHBORS), allow_pickle=False) as stored:
             return stored["ids"], stored["distances"]
 
-    def curves(self) -> StoredCurves:
+    def curves(self) -> Curves:
         """Return what the plots draw."""
         with np.load(self._existing(CURVES), allow_pickle=False) as stored:
-            return StoredCurves(
-                **{field.name: stored[field.name] for field in fields(StoredCurves) if field.name in stored}
+            return Curves(
+                **{field.name: stored[field.name] for field in fields(Curves) if field.name in stored}
             )
 
     def per_query(self) -> pyarrow.Table:

@@ -23,7 +23,7 @@ from lshbench.run_folder.contents import (
     NEIGHBORS,
     PER_QUERY,
     TRAINING,
-    StoredCurves,
+    Curves,
     known_files,
 )
 from lshbench.run_folder.disk import atomic_file, explained, flush
@@ -171,7 +171,7 @@ class RunFolder:
         ids, distances = neighbors.ids.astype(np.int64), neighbors.distances.astype(np.float32)
         self.write_npz(NEIGHBORS, {"ids": ids, "distances": distances})
 
-    def write_curves(self, curves: StoredCurves) -> None:
+    def write_curves(self, curves: Curves) -> None:
         """Write ``curves.npz``."""
         self.write_npz(CURVES, {key: value for key, value in asdict(curves).items() if value is not None})
 
