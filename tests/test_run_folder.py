@@ -17,6 +17,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from example_run import METRICS
 
 from lshbench.errors import UsageError
 from lshbench.run_folder import (
@@ -29,67 +30,6 @@ from lshbench.run_folder import (
     metrics_schema,
 )
 from lshbench.types import Neighbors
-
-METRICS: dict[str, Any] = {
-    "schema_version": 1,
-    "run_id": "0123456789abcdef",
-    "created": "2025-01-01T00:00:00Z",
-    "command": ["lshbench", "run", "bits=64"],
-    "seed": 0,
-    "dataset": {
-        "name": "cifar100_images",
-        "gallery": 50000,
-        "queries": 10000,
-        "train": 50000,
-        "classes": 100,
-        "dim": 1280,
-        "backbone": "efficientnet_lite0",
-        "fingerprint": "sha256:00",
-    },
-    "protocol": {
-        "name": "full",
-        "split_hash": "sha256:00",
-        "query_gallery_overlap": 0,
-        "train_gallery_overlap": 50000,
-        "exact_duplicates": 3,
-    },
-    "method": {"name": "fourier", "bits": 64, "supervision": "labels", "params": {"a": 1}, "parameters": 123},
-    "ranking": "hamming",
-    "metrics": {"mAP": 0.3, "P@10": 0.6, "P@50": 0.5, "MRR": 0.7},
-    "ties": {"mAP": {"expected": 0.3, "optimistic": 0.31, "pessimistic": 0.29}},
-    "definitions": {"mAP@all/trec": 0.3, "precision@radius2": None},
-    "reference": {"cosine": {"mAP": 0.19, "P@10": 0.47, "P@50": 0.4}},
-    "search": {
-        "index": "flat",
-        "candidates_mean": 50000,
-        "candidates_fraction": 1.0,
-        "queries_without_candidates": 0,
-        "recall@10": 1.0,
-        "qps": 1000.0,
-        "latency_ms": {"p50": 0.1, "p95": 0.2, "p99": 0.3},
-    },
-    "codes": {"bit_balance": 0.1, "bit_correlation": 0.2, "entropy_bits": 60.0, "distinct_codes": 40000},
-    "time_s": {
-        "load": 0.1,
-        "extract": 0.0,
-        "fit": 1.0,
-        "encode": 0.1,
-        "index": 0.1,
-        "search": 0.2,
-        "evaluate": 0.3,
-        "total": 2.0,
-    },
-    "memory": {"peak_rss_bytes": 10**9, "index_bytes": 400000, "bytes_per_item": 8.0},
-    "environment": {
-        "lshbench": "0.1.0",
-        "python": "3.11",
-        "torch": "2.6",
-        "faiss": None,
-        "cpu": "x",
-        "threads": 2,
-        "git": None,
-    },
-}
 
 
 def validator() -> jsonschema.Draft202012Validator:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from example_run import METRICS
 from rich.console import Console
 
 from lshbench.summary import print_summary
-from tests.test_run_folder import METRICS
 
 
 def printed(metrics: dict[str, Any], folder: Path = Path("outputs/digits/fourier/64-x")) -> str:
