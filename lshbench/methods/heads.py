@@ -1,0 +1,228 @@
+"""Networks on frozen features: standardisation, linear or hidden layers, and hashers made of one head.
+
+Imports torch: import this module where a trained method is used, not from the command line.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lshbench.errors import UsageError, wrong_value
+from lshbench.methods.base import BinaryHasher
+from lshbench.methods.training import (
+    Batch,
+    Terms,
+    Training,
+    TrainingData,
+    resolve_device,
+    seeded,
+    train_model,
+)
+from lshbench.types import Features, Progress, Side
+
+STATISTICS_ROWS = 16_384
+"""Rows read at a time for means and deviations."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The layers between standardised features and projections; the keys of a method's ``head``.
+
+    Attributes:
+        hidden: widths of the hidden layers; none for a linear head.
+        batch_norm: batch normalisation before each activation.
+        dropout: the part of each hidden layer's outputs that is dropped in training.
+    """
+
+    hidden: tuple[int, ...] = (512,)
+    batch_norm: bool = True
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        if any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in self.hidden):
+            raise wrong_value(
+                "method.head.hidden", list(self.hidden), "a list of positive widths, such as [512]"
+            )
+        if not 0 <= self.dropout < 1:
+            raise wrong_value("method.head.dropout", self.dropout, "at least 0 and below 1")
+
+    def updated(self, keys: Mapping[str, Any] | None) -> Head:
+        """Return these settings with the given keys in place; a value of None leaves a setting as it is.
+
+        Raises:
+            UsageError: an unknown key, or a value that can't be used.
+        """
+        given = {key: value for key, value in (keys or {}).items() if value is not None}
+        check_keys("method.head", given, [field.name for field in fields(self)])
+        if "hidden" in given:
+            if isinstance(given["hidden"], str) or not isinstance(given["hidden"], Sequence):
+                raise wrong_value(
+                    "method.head.hidden", given["hidden"], "a list of widths, such as [512] or []"
+                )
+            given["hidden"] = tuple(given["hidden"])
+        return replace(self, **given)
+
+    def build(self, inputs: int, outputs: int) -> nn.Sequential:
+        """Return the layers from ``inputs`` to ``outputs`` features, freshly drawn from torch's generator."""
+        return nn.Sequential(*self._layers(inputs, outputs))
+
+    def _layers(self, inputs: int, outputs: int) -> Iterator[nn.Module]:
+        for width in self.hidden:
+            yield nn.Linear(inputs, width, bias=not self.batch_norm)
+            if self.batch_norm:
+                yield nn.BatchNorm1d(width)
+            yield nn.ReLU()
+            if self.dropout > 0:
+                yield nn.Dropout(self.dropout)
+            inputs = width
+        yield nn.Linear(inputs, outputs)
+
+
+class Standardise(nn.Module):
+    """Takes each input dimension to mean 0 and deviation 1 by training statistics, and clips what lies far out.
+
+    Dimensions that don't vary come out as 0.
+
+    Args:
+        inputs: how many dimensions.
+        clip: largest absolute value that is let through, in deviations.
+    """
+
+    mean: Tensor
+    inverse_deviation: Tensor
+
+    def __init__(self, inputs: int, clip: float = 10.0) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("inverse_deviation", torch.ones(inputs))
+
+    def learn(self, x: np.ndarray) -> None:
+        """Take the statistics of features ``(n, d)``, read in blocks."""
+        mean, deviation = mean_and_deviation(x)
+        varies = deviation > 1e-6 * max(float(deviation.max(initial=0)), 1e-30)
+        inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
+        self.mean = torch.tensor(mean, dtype=torch.float32)
+        self.inverse_deviation = torch.tensor(inverse, dtype=torch.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) * self.inverse_deviation).clamp_(-self.clip, self.clip)
+
+
+def mean_and_deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each dimension's mean and standard deviation, float64 ``(d,)``, reading ``x`` in blocks."""
+    count, mean, squares = 0, np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for start in range(0, len(x), STATISTICS_ROWS):
+        block = np.asarray(x[start : start + STATISTICS_ROWS], np.float64)
+        block_mean = block.mean(0)
+        total = count + len(block)
+        # Chan et al.'s update: sums of squares about the mean don't cancel.
+        squares += ((block - block_mean) ** 2).sum(0) + (block_mean - mean) ** 2 * count * len(block) / total
+        mean += (block_mean - mean) * len(block) / total
+        count = total
+    return mean, np.sqrt(squares / max(count, 1))
+
+
+def check_keys(group: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise the error for a key that a configuration group doesn't have."""
+    for key in given:
+        if key not in known:
+            raise UsageError(f"{group}.{key}={given[key]!r}: no such key; {group} takes: {', '.join(known)}")
+
+
+def arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    """Return a module's weights and statistics as NumPy arrays."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+def load_arrays(module: nn.Module, state: Mapping[str, np.ndarray]) -> None:
+    """Put what :func:`arrays` returned into a module of the same shape."""
+    module.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
+
+
+def project_block(encoder: nn.Module, x: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return an encoder's outputs for a block of features, float32, in evaluation mode."""
+    encoder.eval()
+    with torch.inference_mode():
+        # A copy, because torch refuses to share read-only memory maps quietly.
+        return encoder(torch.tensor(np.asarray(x, np.float32), device=device)).float().cpu().numpy()
+
+
+class HeadHasher(BinaryHasher):
+    """A trained method that is one head: standardised features to ``bits`` projections, whose signs are the code.
+
+    A subclass sets ``supervision`` and gives the loss: :meth:`criterion` makes a module, which may have parameters of
+    its own, that is called as ``criterion(encoder, batch)`` and returns named, weighted terms to be summed.
+
+    Args:
+        bits: the code's length.
+        seed: decides weights, batches and the validation part.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        head: keys of :class:`Head`; None or missing: the defaults.
+        training: keys of :class:`lshbench.methods.training.Training`; None or missing: the defaults.
+    """
+
+    checkpoint: Path | None = None
+    default_head = Head()
+    default_training = Training()
+
+    def __init__(
+        self,
+        bits: int,
+        seed: int = 0,
+        device: str = "auto",
+        head: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(bits, seed)
+        self.device = resolve_device(device)
+        self.head = self.default_head.updated(head)
+        self.training = self.default_training.updated(training)
+        self.encoder: nn.Module | None = None
+
+    @abstractmethod
+    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
+        """Return the loss: called with the encoder (features to projections) and a batch, it returns its terms."""
+
+    def build(self, inputs: int) -> nn.Sequential:
+        """Return the encoder for features of a width, its first layer a :class:`Standardise` yet to learn."""
+        return nn.Sequential(Standardise(inputs), *self.head.build(inputs, self.bits))
+
+    def fit(self, train: Features, progress: Progress) -> Self:
+        data = TrainingData(train, self.training, self.seed, self.device)
+        with seeded(self.seed, self.device):
+            encoder = self.build(data.inputs)
+            encoder[0].learn(train.x)
+            criterion = self.criterion(data, progress)
+        model = nn.ModuleList([encoder, criterion]).to(self.device)
+
+        def loss(batch: Batch) -> Terms:
+            return criterion(encoder, batch)
+
+        result = train_model(
+            model, loss, lambda x, side: encoder(x), data, self.training, self.seed, progress, self.checkpoint
+        )
+        self.history, self.chosen_epoch, self.encoder = result.history, result.chosen_epoch, encoder
+        return self
+
+    def project(self, x: np.ndarray, side: Side) -> np.ndarray:
+        assert self.encoder is not None, "fit or restore first"
+        return project_block(self.encoder, x, self.device)
+
+    def state(self) -> dict[str, np.ndarray]:
+        assert self.encoder is not None, "fit or restore first"
+        return arrays(self.encoder)
+
+    def restore(self, state: dict[str, np.ndarray]) -> Self:
+        self.encoder = self.build(len(state["0.mean"]))
+        load_arrays(self.encoder, state)
+        self.encoder.to(self.device).eval()
+        return self

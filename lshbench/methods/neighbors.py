@@ -1,0 +1,77 @@
+"""Nearest neighbours among training items under cosine: what stands for labels where there are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lshbench.types import Progress
+
+BLOCK_ROWS = 1024
+
+
+def nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.ndarray:
+    """Return each item's nearest others by cosine, nearest first, int64 ``(n, count)``; exact, in blocks of rows.
+
+    Args:
+        vectors: ``(n, d)``, on the device to compute on.
+        count: neighbours of each item; at most n - 1 are returned.
+        progress: shown while it runs.
+    """
+    unit = functional.normalize(vectors)
+    count = min(count, len(unit) - 1)
+    result = np.empty((len(unit), count), np.int64)
+    with progress("nearest neighbours", total=len(unit), unit="items") as advance:
+        for start in range(0, len(unit), BLOCK_ROWS):
+            block = unit[start : start + BLOCK_ROWS]
+            cosines = block @ unit.T
+            rows = torch.arange(len(block), device=unit.device)
+            cosines[rows, rows + start] = -torch.inf
+            result[start : start + len(block)] = cosines.topk(count, dim=1).indices.cpu().numpy()
+            advance(len(block))
+    return result
+
+
+def mutual(neighbors: np.ndarray) -> np.ndarray:
+    """Return which of the neighbours have the item among their own, bool, shaped as ``neighbors`` (n, k)."""
+    count, width = neighbors.shape
+    items = np.repeat(np.arange(count, dtype=np.int64), width)
+    forward = items * count + neighbors.ravel()
+    backward = neighbors.ravel() * count + items
+    return np.isin(backward, forward).reshape(neighbors.shape)
+
+
+class NeighborGraph:
+    """Mutual nearest neighbours, for drawing partners and for telling which pairs of a batch are neighbours.
+
+    An item without any mutual neighbour has its nearest one.
+
+    Args:
+        neighbors: int64 ``(n, k)``, nearest first.
+    """
+
+    def __init__(self, neighbors: np.ndarray) -> None:
+        both_ways = mutual(neighbors)
+        both_ways[~both_ways.any(1), 0] = True
+        self.counts = both_ways.sum(1)
+        # Mutual neighbours to the front, in order of nearness; the rest of a row is -1.
+        order = np.argsort(~both_ways, axis=1, kind="stable")
+        self.partners = np.take_along_axis(neighbors, order, axis=1)[:, : self.counts.max()]
+        self.partners[np.arange(self.partners.shape[1]) >= self.counts[:, None]] = -1
+
+    def draw(self, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Return one neighbour of each item, int64 ``(len(rows),)``."""
+        column = (generator.random(len(rows)) * self.counts[rows]).astype(np.int64)
+        return self.partners[rows, column]
+
+    def related(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return which items of ``second`` are neighbours of which of ``first``, bool ``(len(first), len(second))``."""
+        distinct, place = np.unique(second, return_inverse=True)
+        neighbors = self.partners[first]
+        at = np.minimum(np.searchsorted(distinct, neighbors), len(distinct) - 1)
+        row, column = np.nonzero(distinct[at] == neighbors)
+        found = np.zeros((len(first), len(distinct)), bool)
+        found[row, at[row, column]] = True
+        return found[:, place]
