@@ -215,45 +215,44 @@ class HubRepository:
         from huggingface_hub import HfApi, snapshot_download
 
         commit = self.splits.commit
-        sizes = retried(
-            lambda: [
+
+        def sizes() -> list[int]:
+            return [
                 getattr(entry, "size", 0)
                 for start in range(0, len(wanted), 500)
                 for entry in HfApi().get_paths_info(
                     self.name, wanted[start : start + 500], repo_type="dataset", revision=commit
                 )
-            ],
-            ATTEMPTS,
-            f"asking for the sizes of {self.name}",
-        )
-        total = sum(sizes)
-        log.info("downloading split %s of %s: %d files, %.1f MB", split, self.name, len(wanted), total / 1e6)
-        with progress(f"downloading {self.name} ({split})", total=total or None, unit="B") as advance:
-            counter = ByteCounter(advance)
+            ]
 
-            def download() -> str:
-                with quiet():
-                    return snapshot_download(
-                        self.name,
-                        repo_type="dataset",
-                        revision=commit,
-                        allow_patterns=[literal(path) for path in wanted],
-                        tqdm_class=counter.bar_class(),
-                    )
+        total = 0
+        try:
+            total = sum(retried(sizes, ATTEMPTS, f"asking for the sizes of {self.name}"))
+            count = len(wanted)
+            log.info("downloading split %s of %s: %d files, %.1f MB", split, self.name, count, total / 1e6)
+            with progress(f"downloading {self.name} ({split})", total=total or None, unit="B") as advance:
+                counter = ByteCounter(advance)
 
-            try:
+                def download() -> str:
+                    with quiet():
+                        return snapshot_download(
+                            self.name,
+                            repo_type="dataset",
+                            revision=commit,
+                            allow_patterns=[literal(path) for path in wanted],
+                            tqdm_class=counter.bar_class(),
+                        )
+
                 return Path(retried(download, ATTEMPTS, f"downloading {self.name}"))
-            except Exception as error:
-                if isinstance(error, OSError) and error.errno in FULL_DISK:
-                    raise UsageError(
-                        f"no disk space left for {self.name} ({total / 1e9:.1f} GB): set HF_HOME to a "
-                        "larger disk"
-                    ) from error
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
                 raise UsageError(
-                    f"{self.name}: split {split!r} could not be downloaded from {endpoint()} in {ATTEMPTS} "
-                    f"tries: {first_line(error)}. Run the same command again to go on from here. "
-                    f"{self._ways()}"
+                    f"no disk space left for {self.name} ({total / 1e9:.1f} GB): set HF_HOME to a larger disk"
                 ) from error
+            raise UsageError(
+                f"{self.name}: split {split!r} could not be downloaded from {endpoint()} in {ATTEMPTS} "
+                f"tries: {first_line(error)}. Run the same command again to go on from here. {self._ways()}"
+            ) from error
 
     def _name_revision(self, path: str) -> None:
         """Have the Hub's cache remember the revision's commit: files asked for by commit don't tell it."""
