@@ -1,0 +1,41 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all runs of the test session, as a user has one."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def lshbench(tmp_path: Path, shared_cache: Path) -> Command:
+    """Run the real command in an empty folder; returns its exit code and output."""
+
+    def run(*arguments: str, check: bool = True, **keywords: object) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "LSHBENCH_CACHE": str(shared_cache), **keywords.pop("env", {})}
+        done = subprocess.run(
+            [sys.executable, "-m", "lshbench", *arguments],
+            cwd=keywords.pop("cwd", tmp_path),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **keywords,
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"{arguments} gave {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return done
+
+    return run
