@@ -103,6 +103,27 @@ def test_hits_definitions_equal_the_usual_loop_over_a_stable_sort(rankings) -> N
             assert value == pytest.approx(mean(parts) or 0.0, abs=1e-14)
 
 
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.lists(st.booleans(), max_size=12), st.integers(0, 3)), min_size=1, max_size=6))
+def test_other_denominators_equal_the_published_loops_without_ties(cases) -> None:
+    block = brute.block_of([list(enumerate(marks)) for marks, _ in cases], [missing for _, missing in cases])
+    for k in (1, 3, 20):
+        measures = measure(block, cutoffs=(k,), ap_cutoffs=(k,))
+        for query, (marks, missing) in enumerate(cases):
+            total, hits = sum(marks) + missing, sum(marks[:k])
+            ranks = [rank for rank, mark in enumerate(marks, 1) if mark]
+            precision = math.fsum(brute.precisions(marks, k))
+            wanted = {
+                f"AP@{k}/trec": brute.ratio(precision, total),
+                f"AP@{k}/min": brute.ratio(precision, min(total, k)),
+                f"P@{k}/short_relevant": brute.ratio(hits, min(total, k)),
+                f"P@{k}/short_ranked": brute.ratio(hits, min(len(marks), k)),
+                f"P@{k}/short_last": brute.ratio(hits, min(max(ranks, default=0), k)),
+            }
+            for key, value in wanted.items():
+                assert measures[key][query] == pytest.approx(value, abs=1e-14), key
+
+
 def test_without_ties_positions_are_not_needed() -> None:
     plain = brute.block_of(RANKINGS, MISSING, positions=False, bits=4)
     given_positions = brute.block_of(RANKINGS, MISSING, bits=4)
