@@ -5,7 +5,6 @@ Nothing heavy is imported here, so that help and errors come at once.
 
 from __future__ import annotations
 
-import os
 import sys
 
 from lshbench import __version__
@@ -55,8 +54,3 @@ def main() -> None:
             hint = f"; did you mean `lshbench run {first}`?" if "=" in first or first == "-m" else ""
             sys.stderr.write(f"lshbench: no command {first!r}: expected run or ls{hint} (lshbench --help)\n")
             sys.exit(2)
-
-
-def prefix_of_program() -> str:
-    """Return the name that this program was called by."""
-    return os.path.basename(sys.argv[0])

@@ -28,9 +28,7 @@ from lshbench.run_folder import Run, finished_runs
 if TYPE_CHECKING:
     import pyarrow
 
-NOT_COMPARED = frozenset(
-    {"cache", "device", "evaluation", "hydra", "output", "reference", "resume", "threads"}
-)
+NOT_COMPARED = frozenset({"cache", "device", "evaluation", "hydra", "output", "reference", "resume", "threads"})
 """Root keys of a configuration that don't decide what is computed."""
 
 NOT_MEASURES = frozenset({"query", "label", "first_hits", "first_distances"})
@@ -211,9 +209,7 @@ def compare(
     tests = []
     for one, other in combinations(configurations, 2):
         first, second, seeds = paired_values(one, other)
-        tests.append(
-            (one, other, paired_permutation_test(first, second, resamples=resamples, seed=seed), seeds)
-        )
+        tests.append((one, other, paired_permutation_test(first, second, resamples=resamples, seed=seed), seeds))
     adjusted = holm(np.array([test.p_value for _, _, test, _ in tests]))
     pairs = [
         Pair(one.name, other.name, test, float(p_value), seeds)
@@ -227,15 +223,11 @@ def read_repeat(run: Run, metric: str) -> Repeat:
     table = run.per_query()
     offered = [name for name in table.column_names if name not in NOT_MEASURES]
     if metric not in offered:
-        raise wrong_value(
-            "metric", metric, f"a column of {run.path / 'per_query.parquet'}: {', '.join(offered)}"
-        )
+        raise wrong_value("metric", metric, f"a column of {run.path / 'per_query.parquet'}: {', '.join(offered)}")
     queries = np.asarray(table["query"].to_numpy(), np.int64)
     values = np.asarray(table[metric].to_numpy(), np.float64)
     if not len(values) or not np.isfinite(values).all():
-        raise UsageError(
-            f"{run.path / 'per_query.parquet'} has no value of {metric} for some queries, or no query"
-        )
+        raise UsageError(f"{run.path / 'per_query.parquet'} has no value of {metric} for some queries, or no query")
     order = np.argsort(queries, kind="stable")
     labels = table["label"].combine_chunks().take(order)
     return Repeat(run.path, int(run.metrics["seed"]), queries[order], labels, values[order])
@@ -253,9 +245,7 @@ def paired_values(one: Configuration, other: Configuration) -> tuple[np.ndarray,
     theirs = {repeat.seed: repeat for repeat in other.repeats}
     common = [(repeat, theirs[repeat.seed]) for repeat in one.repeats if repeat.seed in theirs]
     if not common:
-        raise UsageError(
-            f"{one.name} and {other.name} answered different queries and share no seed: no pairs"
-        )
+        raise UsageError(f"{one.name} and {other.name} answered different queries and share no seed: no pairs")
     for left, right in common:
         if not _same_queries([left, right]):
             if np.array_equal(left.queries, right.queries):
@@ -318,6 +308,5 @@ def names_of(groups: Sequence[Settings]) -> list[str]:
 def _same_queries(repeats: Sequence[Repeat]) -> bool:
     first = repeats[0]
     return all(
-        np.array_equal(first.queries, repeat.queries) and first.labels.equals(repeat.labels)
-        for repeat in repeats[1:]
+        np.array_equal(first.queries, repeat.queries) and first.labels.equals(repeat.labels) for repeat in repeats[1:]
     )

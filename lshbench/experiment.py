@@ -153,9 +153,7 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
     search = time_search(index, query_codes, min(NEIGHBORS, len(gallery)))
     clock.add("search", search.seconds)
     with clock.measure("evaluate"):
-        blocks = index.rank(
-            query_codes, Relevance(queries.y, gallery.y), positions=config["evaluation"]["definitions"]
-        )
+        blocks = index.rank(query_codes, Relevance(queries.y, gallery.y), positions=config["evaluation"]["definitions"])
         evaluation = evaluate(blocks, len(queries), progress, f"ranking by {experiment.ranking}")
     reference = None
     if config["reference"]["cosine"]:
@@ -250,7 +248,12 @@ def _write_model(folder: RunFolder, experiment: Experiment) -> None:
         folder.write_safetensors("model/pca.safetensors", experiment.pca.state(), {})
     folder.write_json(
         "model/model.json",
-        {"method": config["method"], "pca": config["pca"], "backbone": config["backbone"], "index": config["index"]},
+        {
+            "method": config["method"],
+            "pca": config["pca"],
+            "backbone": config["backbone"],
+            "index": config["index"],
+        },
     )
 
 
@@ -276,9 +279,7 @@ def _curves(evaluation: Evaluation, reference: Reference | None, gallery_codes: 
     )
 
 
-def _search(
-    experiment: Experiment, search: SearchTime, reference: Reference | None, gallery: int
-) -> dict[str, Any]:
+def _search(experiment: Experiment, search: SearchTime, reference: Reference | None, gallery: int) -> dict[str, Any]:
     candidates = search.neighbors.candidates
     cosine = overlap(search.neighbors.ids, reference.neighbors, 10) if reference else None
     exact = 1.0 if experiment.index.exhaustive else cosine if experiment.ranking == "cosine" else None

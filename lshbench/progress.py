@@ -106,9 +106,7 @@ class LogLines:
         done = 0
         mentioned = depth == 0
         if mentioned:
-            log.info(
-                "%s: %s", description, "started" if total is None else f"{amount(total, None, unit)} to do"
-            )
+            log.info("%s: %s", description, "started" if total is None else f"{amount(total, None, unit)} to do")
 
         def advance(count: int) -> None:
             nonlocal done, last, mentioned
@@ -147,9 +145,7 @@ def amount(done: float, total: float | None, unit: str) -> str:
     """Return "12,345/50,000 images", "12,345 images", or "1.2/3.4 GB" where the unit is bytes."""
     if unit == "bytes":
         size, name = _scaled(total if total is not None else done)
-        return (
-            f"{done / size:.1f} {name}" if total is None else f"{done / size:.1f}/{total / size:.1f} {name}"
-        )
+        return f"{done / size:.1f} {name}" if total is None else f"{done / size:.1f}/{total / size:.1f} {name}"
     return f"{done:,.0f} {unit}" if total is None else f"{done:,.0f}/{total:,.0f} {unit}"
 
 

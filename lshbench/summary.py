@@ -30,10 +30,11 @@ def print_summary(metrics: Mapping[str, Any], folder: Path, console: Console | N
     dataset, method, protocol = metrics["dataset"], metrics["method"], metrics["protocol"]
     source = f" ({dataset['backbone']}, {dataset['dim']} dims)" if dataset["backbone"] else ""
     trained = "trained with labels" if method["supervision"] == "labels" else "no labels used"
+    clusters = metrics["codes"]["entropy_bits"] is None
     console.print()
     console.print(
         Text.assemble(
-            (f"{method['name']}, {method['bits']} bits", "bold"),
+            (method["name"] if clusters else f"{method['name']}, {method['bits']} bits", "bold"),
             f" ({trained}), ranked by {metrics['ranking']} distance",
         )
     )
@@ -102,9 +103,7 @@ def _lines(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
             speed += f", recall@10 {search['recall@10']:.3f}"
     if search["queries_without_candidates"]:
         speed += f", {search['queries_without_candidates']:,} queries without candidates"
-    parts = [
-        f"{name} {seconds[name]:.1f}" for name in seconds if name != "total" and (seconds[name] or 0) >= 0.05
-    ]
+    parts = [f"{name} {seconds[name]:.1f}" for name in seconds if name != "total" and (seconds[name] or 0) >= 0.05]
     time = f"{seconds['total']:.1f} s" + (f" ({', '.join(parts)})" if parts else "")
     size = f"index {_size(memory['index_bytes'])}, {memory['bytes_per_item']:.4g} bytes an item"
     if memory["peak_rss_bytes"] is not None:

@@ -15,7 +15,13 @@ import pytest
 
 from lshbench.run_folder import Run, metrics_schema
 
-SMALL = ("dataset=synthetic", "dataset.items=400", "dataset.queries=40", "dataset.dim=16", "dataset.classes=4")
+SMALL = (
+    "dataset=synthetic",
+    "dataset.items=400",
+    "dataset.queries=40",
+    "dataset.dim=16",
+    "dataset.classes=4",
+)
 QUICK = (*SMALL, "method=random_projection", "bits=16", "evaluation.plots=false")
 VOLATILE = ("created", "time_s", "memory", "environment")
 
@@ -35,7 +41,12 @@ def comparable(path: Path) -> dict:
 def test_smoke_runs_all_four_methods_and_every_folder_is_whole(lshbench, tmp_path: Path) -> None:
     done = lshbench("run", "experiment=smoke")
     found = finished(tmp_path / "outputs")
-    assert sorted(path.parents[1].name for path in found) == ["fourier", "kmeans", "neural", "random_projection"]
+    assert sorted(path.parents[1].name for path in found) == [
+        "fourier",
+        "kmeans",
+        "neural",
+        "random_projection",
+    ]
     for path in found:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         jsonschema.validate(metrics, metrics_schema())
@@ -109,7 +120,11 @@ def test_a_sweep_makes_a_folder_for_each_job_and_a_resumed_one_makes_none(lshben
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )  # fmt: skip
 def test_wrong_use_gets_one_message_exit_code_2_and_no_folder(lshbench, tmp_path: Path, arguments, words) -> None:
-    base = [] if any(argument.startswith(("method=", "index=")) for argument in arguments) else ["method=random_projection"]
+    base = (
+        []
+        if any(argument.startswith(("method=", "index=")) for argument in arguments)
+        else ["method=random_projection"]
+    )
     data = [] if any(argument.startswith("dataset") for argument in arguments) else list(SMALL)
     done = lshbench("run", *data, *base, *arguments, check=False)
     assert done.returncode == 2, done.stderr
@@ -169,7 +184,9 @@ def test_the_recorded_command_repeats_the_run(lshbench, tmp_path: Path) -> None:
 def test_completion_offers_methods(lshbench) -> None:
     line = "lshbench run method=four"
     done = lshbench(
-        "-sc", "query=bash", env={"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_CWORD": "2", "COMP_TYPE": "9"}
+        "-sc",
+        "query=bash",
+        env={"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_CWORD": "2", "COMP_TYPE": "9"},
     )
     assert "method=fourier" in done.stdout.split()
 
@@ -196,7 +213,16 @@ def test_queries_in_the_gallery_are_refused_unless_asked_for(lshbench, tmp_path:
 @pytest.mark.slow
 def test_kill_at_any_moment_leaves_no_finished_folder_that_is_not_whole(tmp_path: Path) -> None:
     environment = {**os.environ, "LSHBENCH_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "lshbench", "run", "dataset=digits", "backbone=pixels", "method=neural", "bits=16"]
+    command = [
+        sys.executable,
+        "-m",
+        "lshbench",
+        "run",
+        "dataset=digits",
+        "backbone=pixels",
+        "method=neural",
+        "bits=16",
+    ]
     start = time.monotonic()
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     whole = time.monotonic() - start

@@ -32,12 +32,14 @@ ALLOWED = {
     "cache": set(),
     "threads": set(),
     "config": set(),
-    "reference": {"metrics", "ranking"},
+    "reference": {"evaluation", "metrics", "ranking", "run_folder"},
     "experiment": {
         "data", "features", "index", "methods", "metrics", "plots", "protocols", "reduction", "reference",
-        "run_folder", "config", "threads", "environment",
+        "run_folder", "config", "environment", "evaluation", "timing",
     },
     "environment": set(),
+    "timing": {"index"},
+    "evaluation": {"metrics"},
     "assemble": {
         "cache", "config", "data", "experiment", "features", "index", "logs", "methods", "progress", "protocols",
         "reduction", "run_folder", "summary", "threads",
@@ -56,7 +58,18 @@ FORBIDDEN = {
     "run_folder": {"torch", "faiss", "hydra", "omegaconf", "datasets", "timm"},
     "compare": {"torch", "faiss", "hydra", "omegaconf", "datasets", "timm"},
 }
-HEAVY = {"torch", "faiss", "datasets", "timm", "numba", "sklearn", "hydra", "matplotlib", "pyarrow", "torchvision"}
+HEAVY = {
+    "torch",
+    "faiss",
+    "datasets",
+    "timm",
+    "numba",
+    "sklearn",
+    "hydra",
+    "matplotlib",
+    "pyarrow",
+    "torchvision",
+}
 
 
 def modules() -> list[Path]:

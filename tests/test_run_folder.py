@@ -245,9 +245,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"before"}
 
 
-def test_a_full_disk_is_one_message_that_names_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_message_that_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -403,9 +401,7 @@ def test_arrays_keep_their_order_and_shape_in_safetensors(tmp_path: Path) -> Non
         ('{"schema_version": 2}', "schema_version=2: expected 1"),
     ],
 )
-def test_a_folder_without_a_whole_finished_run_is_refused(
-    tmp_path: Path, content: str | None, message: str
-) -> None:
+def test_a_folder_without_a_whole_finished_run_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(UsageError, match=message):

@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> None:
 
 def complete(arguments: list[str]) -> None:
     """Answer the shell's completion, which calls the program without its subcommand."""
-    program = os.path.basename(sys.argv[0])
+    program = Path(sys.argv[0]).name
     line = os.environ.get("COMP_LINE", "")
     os.environ["COMP_LINE"] = re.sub(rf"^(\S*{re.escape(program)})\s+run\b\s?", r"\1 ", line)
     sys.argv = [sys.argv[0], *arguments]
@@ -125,7 +125,13 @@ def _log_to_file_only(folder: Path, error: Exception) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             record = log.makeRecord(
-                log.name, logging.ERROR, __file__, 0, "traceback", (), (type(error), error, error.__traceback__)
+                log.name,
+                logging.ERROR,
+                __file__,
+                0,
+                "traceback",
+                (),
+                (type(error), error, error.__traceback__),
             )
             handler.handle(record)
 
