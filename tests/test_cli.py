@@ -94,7 +94,7 @@ def test_a_sweep_makes_a_folder_for_each_job_and_a_resumed_one_makes_none(lshben
     done = lshbench(*sweep)
     assert finished(tmp_path / "outputs") == found
     assert done.stderr.count("already finished") == 4
-    folders = {path for path in (tmp_path / "outputs" / "synthetic" / "random_projection").iterdir()}
+    folders = set((tmp_path / "outputs" / "synthetic" / "random_projection").iterdir())
     assert folders == {path.parent for path in found}
 
 

@@ -136,7 +136,7 @@ def test_copies_across_the_splits_are_counted_or_refused() -> None:
     report = audit(SplitProtocol("report", False), selection, labels, digests)
     assert report["exact_duplicates"] == 2
     assert report["leak"] is False
-    with pytest.raises(UsageError, match="2 queries have an exact copy in the gallery.*item 63"):
+    with pytest.raises(UsageError, match=r"2 queries have an exact copy in the gallery.*item 63"):
         audit(SplitProtocol("error", False), selection, labels, digests)
 
 
