@@ -1,18 +1,21 @@
-"""FourierHashNet (Roy et al., NeurIPS 2023, "Locality Sensitive Hashing in Fourier Frequency Domain for Soft Set
-Containment Search"): features are mapped so that products of the two sides' maps estimate a dominance similarity, the maps
-are reduced by an encoder on each side, and a hash layer that the sides share gives the code.
+"""FourierHashNet (Roy et al., NeurIPS 2023, "Locality Sensitive Hashing in Fourier Frequency Domain for Soft
+Set Containment Search"): features are mapped so that products of the two sides' maps estimate a dominance
+similarity, the maps are reduced by an encoder on each side, and a hash layer that the sides share gives the
+code.
 
 Three recipes:
 
 ``paper``
-    The published objective in its two stages (:mod:`lshbench.methods.fourier_stages`): T = 3, frequencies in +-100, ten of
-    each component, a linear reduction to ten dimensions trained by the cross-entropy of (cos + 1) / 2 on pairs; then the hash
-    layer by ranking, fence and balance of one query against the gallery, the positives being those of least hinge distance.
+    The published objective in its two stages (:mod:`lshbench.methods.fourier_stages`): T = 3, frequencies in
+    +-100, ten of each component, a linear reduction to ten dimensions trained by the cross-entropy of (cos +
+    1) / 2 on pairs; then the hash layer by ranking, fence and balance of one query against the gallery, the
+    positives being those of least hinge distance.
 ``design``
     The two stages without the map: hidden layers 1024, 512, 256 and 128, a reduction of 512.
 ``default``
-    A variant that is trained in one go: a narrow band of frequencies, the standardised features beside the map, a wide
-    reduction, and a ranking term that is a softmax over the batch.  With labels, a term draws codes to one code per class.
+    A variant that is trained in one go: a narrow band of frequencies, the standardised features beside the
+    map, a wide reduction, and a ranking term that is a softmax over the batch.  With labels, a term draws
+    codes to one code per class.
 """
 
 from __future__ import annotations
@@ -112,7 +115,9 @@ SETTINGS = [field.name for field in fields(Recipe) if field.name not in ("head",
 
 
 class Fourier(BinaryHasher):
-    """FourierHashNet; the arguments are the keys of ``conf/method/fourier.yaml``, None meaning what the recipe says."""
+    """FourierHashNet; the arguments are the keys of ``conf/method/fourier.yaml``, None meaning what the
+    recipe says.
+    """
 
     checkpoint: Path | None = None
 

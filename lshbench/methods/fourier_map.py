@@ -1,5 +1,5 @@
-"""The asymmetric Fourier map of dominance similarity (Roy et al., NeurIPS 2023, "Locality Sensitive Hashing in Fourier
-Frequency Domain for Soft Set Containment Search").
+"""The asymmetric Fourier map of dominance similarity (Roy et al., NeurIPS 2023, "Locality Sensitive Hashing
+in Fourier Frequency Domain for Soft Set Containment Search").
 
 Dominance similarity of a query coordinate and a gallery coordinate that differ by ``s = q - c`` is
 
@@ -10,14 +10,14 @@ with the Fourier transform (integral of G(s) exp(-i w s) ds) R(w) + i I(w):
     R(w) = 2 sin^2(w T / 2) / w^2 + T sin(w T) / w          (even, 3 T^2 / 2 at 0)
     I(w) = sin(w T) / w^2 - T cos(w T) / w                  (odd, 0 at 0)
 
-Frequencies are drawn with density p(w) = (|R| + |I|) / N on [-b, b]; each input dimension d has its own m of them.  With
-theta = w x_d, the maps consist of four blocks, divided by sqrt(p):
+Frequencies are drawn with density p(w) = (|R| + |I|) / N on [-b, b]; each input dimension d has its own m of
+them.  With theta = w x_d, the maps consist of four blocks, divided by sqrt(p):
 
     query    [ sgn R sqrt|R| cos, sgn R sqrt|R| sin, -sgn I sqrt|I| sin, sgn I sqrt|I| cos ]
     gallery  [       sqrt|R| cos,       sqrt|R| sin,        sqrt|I| cos,       sqrt|I| sin ]
 
-so that <F_q, F_c> / (2 pi m) is an unbiased estimate of the sum over d of G, limited to the band.  Both maps have the
-norm sqrt(m D N), whatever the input.
+so that <F_q, F_c> / (2 pi m) is an unbiased estimate of the sum over d of G, limited to the band.  Both maps
+have the norm sqrt(m D N), whatever the input.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def imaginary_part(frequency: np.ndarray, threshold: float) -> np.ndarray:
     angle = np.asarray(frequency, np.float64) * threshold
     small = np.abs(angle) < 0.02
     safe = np.where(small, 1.0, angle)
-    # (sin u - u cos u) / u^2 cancels near 0, where its series u/3 - u^3/30 + u^5/840 is exact to the last bit.
+    # (sin u - u cos u) / u^2 cancels near 0; its series u/3 - u^3/30 + u^5/840 is exact there.
     series = angle * (1 / 3 - angle**2 * (1 / 30 - angle**2 / 840))
     return threshold**2 * np.where(small, series, (np.sin(safe) - safe * np.cos(safe)) / safe**2)
 
 
 def normaliser(threshold: float, band: float) -> float:
-    """Return N, the integral of |R| + |I| over [-band, band], by Gauss-Legendre quadrature between the zeros."""
+    """Return N, the integral of |R| + |I| over [-band, band]: Gauss-Legendre between the zeros."""
     points = np.linspace(0.0, band, max(64, int(np.ceil(threshold * band)) * 4) + 1)
     edges = [points]
     for part in (real_part, imaginary_part):
@@ -78,7 +78,7 @@ def density(frequency: np.ndarray, threshold: float, band: float) -> np.ndarray:
 def sample_frequencies(
     count: int, threshold: float, band: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Return ``count`` independent frequencies of density p, float64, by linear inversion of its sums on a grid."""
+    """Return ``count`` independent frequencies of density p, float64: its sums on a grid, inverted."""
     # An even number of points: the grid never has 0.
     grid = np.linspace(-band, band, GRID)
     sums = np.cumsum(np.abs(real_part(grid, threshold)) + np.abs(imaginary_part(grid, threshold)))
@@ -93,6 +93,12 @@ class FourierMap(nn.Module):
         threshold: T.
         band: b; the normaliser depends on it.
     """
+
+    frequencies: Tensor
+    real_scale: Tensor
+    real_sign: Tensor
+    imaginary_scale: Tensor
+    imaginary_sign: Tensor
 
     def __init__(self, frequencies: np.ndarray, threshold: float, band: float) -> None:
         super().__init__()
@@ -138,8 +144,8 @@ class FourierMap(nn.Module):
     def collapse(self, weight: Tensor, side: Side) -> tuple[Tensor, Tensor]:
         """Return the weights on ``cos`` and ``sin`` that equal a linear layer on the four-part map.
 
-        A linear layer of the map is one of half as many inputs: what the blocks of the same wave are weighted by adds
-        up.  The map itself need not be made.
+        A linear layer of the map is one of half as many inputs: what the blocks of the same wave are weighted
+        by adds up.  The map itself need not be made.
 
         Args:
             weight: of a layer on the four-part map, ``(h, 4 * D * m)``.
@@ -161,8 +167,8 @@ class FourierMap(nn.Module):
 class MapLayer(nn.Linear):
     """A linear layer on one side's Fourier map, computed from the collapsed weights.
 
-    Parameters are those of the layer on the four-part map, so that its initial weights, its gradients and the decay of
-    its weights are those of the published network, at half the arithmetic and memory.
+    Parameters are those of the layer on the four-part map, so that its initial weights, its gradients and the
+    decay of its weights are those of the published network, at half the arithmetic and memory.
 
     Args:
         inputs: the four-part map's width.

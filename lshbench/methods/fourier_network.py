@@ -1,4 +1,4 @@
-"""The networks of FourierHashNet: the map's reduction on each side, and the hash layer that both sides share."""
+"""The networks of FourierHashNet: the map's reduction on each side, and the hash layer both sides share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Shape:
         band: frequencies lie in [-band, band].
         scale: the components' common deviation when they enter the map.
         skip: whether the first layer sees the standardised features beside the map.
-        hidden: widths of the layers between map and hash layer, the last being the reduction that the sides share.
+        hidden: widths of the layers between map and hash layer, the last being the reduction that the sides
+            share.
         batch_norm, dropout: of these layers.
         unit_length: whether the reduction is taken to length 1, as published.
     """
@@ -165,7 +166,9 @@ class FourierNetwork(nn.Module):
         return Prepared(features, self.fourier, self.fourier.waves(self.components(features)))
 
     def mapped(self, x: Tensor) -> Tensor:
-        """Return what the map takes (or would, if there were one) for features ``(n, d)``: the scaled components."""
+        """Return what the map takes (or would, if there were one) for features ``(n, d)``: the scaled
+        components.
+        """
         features = self.standardise(x)
         return features if self.components is None else self.components(features)
 

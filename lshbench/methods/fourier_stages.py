@@ -1,7 +1,7 @@
 """The two trained stages of FourierHashNet as published: first the reduction of the map, then the hash layer.
 
-Neither the gallery's map nor the list of all query-gallery pairs is ever made: pairs are drawn batch by batch, one relevant
-for one irrelevant, and the map is computed for a batch at a time.
+Neither the gallery's map nor the list of all query-gallery pairs is ever made: pairs are drawn batch by
+batch, one relevant for one irrelevant, and the map is computed for a batch at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lshbench.methods import losses
 from lshbench.methods.base import Epoch
 from lshbench.methods.fourier_network import FourierNetwork
 from lshbench.methods.neighbors import NeighborGraph
-from lshbench.methods.training import Batch, Terms, Training, TrainingData, train_model
+from lshbench.methods.training import Batch, Terms, TrainingData, train_model
 from lshbench.types import Progress, Side
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def train_in_stages(
     progress: Progress,
     checkpoint: Path | None,
 ) -> tuple[list[Epoch], int | None]:
-    """Train the encoders on pairs, then the hash layer on rankings; return both curves and the last stage's epoch.
+    """Train the encoders on pairs, then the hash layer on rankings; return both curves and the last stage's
+    epoch.
 
     Epochs of the second stage are numbered on from the first; their terms tell them apart.
     """
@@ -163,8 +164,8 @@ class PairSampler:
 class HashStage:
     """One query against the gallery at a time: ranking, fence and balance of codes.
 
-    The positives are the floor(n / 2^8) gallery items of least hinge distance sum_d max(0, q_d - c_d), which the map's
-    products stand for; in the ``design`` recipe, which has no map, those of highest learnt cosine.
+    The positives are the floor(n / 2^8) gallery items of least hinge distance sum_d max(0, q_d - c_d), which
+    the map's products stand for; in the ``design`` recipe, which has no map, those of highest learnt cosine.
     """
 
     def __init__(

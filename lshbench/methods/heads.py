@@ -87,7 +87,8 @@ class Head:
 
 
 class Standardise(nn.Module):
-    """Takes each input dimension to mean 0 and deviation 1 by training statistics, and clips what lies far out.
+    """Takes each input dimension to mean 0 and deviation 1 by training statistics, and clips what lies far
+    out.
 
     Dimensions that don't vary come out as 0.
 
@@ -157,10 +158,12 @@ def project_block(encoder: nn.Module, x: np.ndarray, device: torch.device) -> np
 
 
 class HeadHasher(BinaryHasher):
-    """A trained method that is one head: standardised features to ``bits`` projections, whose signs are the code.
+    """A trained method that is one head: standardised features to ``bits`` projections, whose signs are the
+    code.
 
-    A subclass sets ``supervision`` and gives the loss: :meth:`criterion` makes a module, which may have parameters of
-    its own, that is called as ``criterion(encoder, batch)`` and returns named, weighted terms to be summed.
+    A subclass sets ``supervision`` and gives the loss: :meth:`criterion` makes a module, which may have
+    parameters of its own, that is called as ``criterion(encoder, batch)`` and returns named, weighted terms
+    to be summed.
 
     Args:
         bits: the code's length.
@@ -190,7 +193,9 @@ class HeadHasher(BinaryHasher):
 
     @abstractmethod
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        """Return the loss: called with the encoder (features to projections) and a batch, it returns its terms."""
+        """Return the loss: called with the encoder (features to projections) and a batch, it returns its
+        terms.
+        """
 
     def build(self, inputs: int) -> nn.Sequential:
         """Return the encoder for features of a width, its first layer a :class:`Standardise` yet to learn."""
@@ -200,7 +205,9 @@ class HeadHasher(BinaryHasher):
         data = TrainingData(train, self.training, self.seed, self.device)
         with seeded(self.seed, self.device):
             encoder = self.build(data.inputs)
-            encoder[0].learn(train.x)
+            first = encoder[0]
+            assert isinstance(first, Standardise), "build() must begin with a Standardise"
+            first.learn(train.x)
             criterion = self.criterion(data, progress)
         model = nn.ModuleList([encoder, criterion]).to(self.device)
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-
-# --- PermGNN hashing (Roy et al., AAAI 2021, arXiv 2012.08974), section 4: sums, which the caller normalises ------------
+# --- PermGNN hashing (Roy et al., AAAI 2021, arXiv 2012.08974), section 4: sums, which the caller normalises
 
 
 def item_balance(codes: Tensor) -> Tensor:
@@ -19,7 +18,7 @@ def item_balance(codes: Tensor) -> Tensor:
 
 
 def fence(codes: Tensor) -> Tensor:
-    """Return D2 = sum_i sum_h | |b_ih| - 1 |: outputs should sit on neither side of the fence between -1 and 1."""
+    """Return D2 = sum_i sum_h | |b_ih| - 1 |: outputs should not sit on the fence between -1 and 1."""
     return (codes.abs() - 1).abs().sum()
 
 
@@ -44,11 +43,11 @@ def permgnn(codes: Tensor, apart: Tensor, balance_weight: float, fence_weight: f
     }
 
 
-# --- FourierHashNet (Roy et al., NeurIPS 2023): the reduction of the map, on cosines of query and gallery ----------------
+# --- FourierHashNet (Roy et al., NeurIPS 2023): the reduction of the map, on cosines of query and gallery ---
 
 
 def cosine_cross_entropy(cosines: Tensor, relevant: Tensor) -> Tensor:
-    """Return the cross-entropy of (cos + 1) / 2 (called BCE3 in the reference implementation, its default)."""
+    """Return the cross-entropy of (cos + 1) / 2 (BCE3 in the reference implementation, its default)."""
     # Rounding can push a cosine past 1, where the logarithm ends.
     return functional.binary_cross_entropy(((cosines + 1) / 2).clamp(0, 1), relevant)
 
@@ -64,7 +63,7 @@ def pairwise_ranking(cosines: Tensor, relevant: Tensor, margin: float = 0.05) ->
     return functional.relu(margin + cosines[~wanted][None, :] - cosines[wanted][:, None]).mean()
 
 
-# --- FourierHashNet: the hash layer --------------------------------------------------------------------------------------
+# --- FourierHashNet: the hash layer -------------------------------------------------------------------------
 
 
 def mean_fence(codes: Tensor) -> Tensor:
@@ -93,7 +92,7 @@ def query_agnostic(codes: Tensor, fence_weight: float, decorrelation_weight: flo
 
 
 def code_ranking(query: Tensor, relevant: Tensor, others: Tensor, margin: float = 1.0) -> Tensor:
-    """Return the mean of max(0, margin + <q, c-> - <q, c+>) over all pairs of a relevant and another gallery item.
+    """Return the mean of max(0, margin + <q, c-> - <q, c+>) over relevant and other gallery items.
 
     Args:
         query: one code, ``(bits,)``.
@@ -130,13 +129,15 @@ def query_aware(
     }
 
 
-# --- Terms of the variants -------------------------------------------------------------------------------------------------
+# --- Terms of the variants ----------------------------------------------------------------------------------
 
 
 def contrastive(
     queries: Tensor, gallery: Tensor, relevant: Tensor, temperature: float, paired: bool = False
 ) -> Tensor:
-    """Return the multi-positive softmax cross-entropy (Khosla et al. 2020, "Supervised contrastive learning", L_out).
+    """Return the multi-positive softmax cross-entropy of "Supervised contrastive learning".
+
+    (L_out of Khosla et al. 2020, arXiv 2004.11362.)
 
     Args:
         queries: ``(n, bits)`` codes, each to find its relevant ones among ``gallery``, ``(g, bits)``.
@@ -159,7 +160,10 @@ def contrastive(
 def class_softmax(
     projections: Tensor, class_codes: Tensor, targets: Tensor, margin: float, scale: float
 ) -> Tensor:
-    """Return the cross-entropy of scaled cosines with one code per class (Hoe et al. 2021, "One loss for all", eq. 4).
+    """Return the cross-entropy of scaled cosines with one code per class.
+
+    (Hoe et al. 2021, "One loss for all: deep hashing with a single cosine similarity based learning
+    objective", arXiv 2109.14449.)
 
     Args:
         projections: ``(n, bits)``.

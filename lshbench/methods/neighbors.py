@@ -13,7 +13,8 @@ BLOCK_ROWS = 1024
 
 
 def nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.ndarray:
-    """Return each item's nearest others by cosine, nearest first, int64 ``(n, count)``; exact, in blocks of rows.
+    """Return each item's nearest others by cosine, nearest first, int64 ``(n, count)``; exact, in blocks of
+    rows.
 
     Args:
         vectors: ``(n, d)``, on the device to compute on.
@@ -67,7 +68,9 @@ class NeighborGraph:
         return self.partners[rows, column]
 
     def related(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return which items of ``second`` are neighbours of which of ``first``, bool ``(len(first), len(second))``."""
+        """Return which items of ``second`` are neighbours of which of ``first``, bool ``(len(first),
+        len(second))``.
+        """
         distinct, place = np.unique(second, return_inverse=True)
         neighbors = self.partners[first]
         at = np.minimum(np.searchsorted(distinct, neighbors), len(distinct) - 1)

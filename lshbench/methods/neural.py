@@ -1,17 +1,18 @@
-"""Neural hashing after PermGNN (Roy et al., AAAI 2021, arXiv 2012.08974): a network trained so that items that aren't
-neighbours don't share codes, that bits are balanced, and that outputs lie close to -1 and 1.
+"""Neural hashing after PermGNN (Roy et al., AAAI 2021, arXiv 2012.08974): a network trained so that items
+that aren't neighbours don't share codes, that bits are balanced, and that outputs lie close to -1 and 1.
 
 Three recipes:
 
 ``paper``
-    The published objective: one layer on unit-length features, weights drawn from N(0, 1), per-item bit balance, fence and
-    the collision |<b_i, b_j>| of all pairs that aren't neighbours.  Neighbours are merely exempt: nothing draws them together.
+    The published objective: one layer on unit-length features, weights drawn from N(0, 1), per-item bit
+    balance, fence and the collision |<b_i, b_j>| of all pairs that aren't neighbours.  Neighbours are merely
+    exempt: nothing draws them together.
 ``design``
-    Hidden layers 1024, 512 and 256; the collision is the mean over the different-class pairs of highest similarity: the 16
-    of *lowest* cosine between a batch and a second one.
+    Hidden layers 1024, 512 and 256; the collision is the mean over the different-class pairs of highest
+    similarity: the 16 of *lowest* cosine between a batch and a second one.
 ``default``
-    A variant.  The collision term becomes a softmax over the batch (neighbours against the others), so that neighbours
-    attract, and balance is of each bit over items; fence as published, divided by bits.
+    A variant.  The collision term becomes a softmax over the batch (neighbours against the others), so that
+    neighbours attract, and balance is of each bit over items; fence as published, divided by bits.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ RECIPES = {
 
 
 class Neural(HeadHasher):
-    """Neural hashing; the arguments are the keys of ``conf/method/neural.yaml``, None meaning what the recipe says."""
+    """Neural hashing; the arguments are the keys of ``conf/method/neural.yaml``, None meaning what the recipe
+    says.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The training loop that every trained method shares: the same data, budget, schedule and choice of weights for all.
+"""The training loop that every trained method shares: the same data, budget and choice of weights for all.
 
 Imports torch: import this module where a trained method is used, not from the command line.
 """
@@ -51,12 +51,13 @@ class Training:
         max_batches: batches in an epoch at most; None passes through the whole set.
         optimizer: ``adamw``, ``adam`` or ``sgd``.
         learning_rate: the largest step size.
-        schedule: ``one_cycle`` (a warm-up over the first fifth, then a cosine down to 0), ``cosine`` or ``constant``.
+        schedule: ``one_cycle`` (a warm-up over the first fifth, then a cosine down to 0), ``cosine`` or
+            ``constant``.
         weight_decay: of weight matrices; decoupled for ``adamw``.
         averaging: decay of the exponential average of the weights, a step; 0 uses the last weights.
-        validation: the part of the training set that models are chosen by (of at most 2,500 items); 0 trains on all and
-            keeps the last epoch.
-        patience: epochs without a better validation result after which training stops; None never stops early.
+        validation: the part of the training set that models are chosen by, 2,500 items at most; 0 trains on
+            all and keeps the last epoch.
+        patience: epochs without a better validation result before training stops; None goes on to the end.
     """
 
     epochs: int = 15
@@ -109,7 +110,8 @@ class Training:
         for key in given:
             if key not in known:
                 raise UsageError(
-                    f"method.training.{key}={given[key]!r}: no such key; method.training takes: {', '.join(known)}"
+                    f"method.training.{key}={given[key]!r}: no such key; "
+                    f"method.training takes: {', '.join(known)}"
                 )
         return replace(self, **given)
 
@@ -145,8 +147,9 @@ class Batch:
 class TrainingData:
     """A training set, split into the part that is learnt from and the part that models are chosen by.
 
-    The validation part is the same for the same seed, and has each class in proportion.  Labels are renumbered
-    0 to ``classes - 1``.  A set of up to ``RESIDENT_BYTES`` lies on the device; a larger one stays where it is.
+    The validation part is the same for the same seed, and has each class in proportion.  Labels are
+    renumbered 0 to ``classes - 1``.  A set of up to ``RESIDENT_BYTES`` lies on the device; a larger one stays
+    where it is.
 
     Attributes:
         rows: rows of the training set that are learnt from, int64 ``(n,)``.
@@ -266,10 +269,11 @@ def train_model(
     description: str = "training",
     ranking: Literal["hamming", "cosine"] = "hamming",
 ) -> TrainingResult:
-    """Minimise a loss over batches, and leave in the model the weights that retrieve the validation part best.
+    """Minimise a loss over batches; leave in the model the weights that retrieve the validation part best.
 
-    The validation quality of an epoch is the expected mAP, validation items as queries against a sample of the others.  The result is a function of the arguments: batches come from ``seed`` and the epoch's
-    number, and what draws from torch's generator (dropout) is seeded anew at each epoch, so that a training that is
+    The validation quality of an epoch is the expected mAP, validation items as queries against a sample of
+    the others.  The result is a function of the arguments: batches come from ``seed`` and the epoch's number,
+    and what draws from torch's generator (dropout) is seeded anew at each epoch, so that a training that is
     taken up again from its checkpoint ends as if it had never stopped.
 
     Args:
@@ -321,8 +325,8 @@ def train_model(
             means = {name: float(value) / per_epoch for name, value in sums.items()}
             if not all(math.isfinite(value) for value in means.values()):
                 raise UsageError(
-                    f"{description} diverged in epoch {epoch} ({means}): try a smaller method.training.learning_rate "
-                    f"than {settings.learning_rate}"
+                    f"{description} diverged in epoch {epoch} ({means}): "
+                    f"try a smaller method.training.learning_rate than {settings.learning_rate}"
                 )
             with average.in_place():
                 quality = validation.quality(model)

@@ -16,7 +16,7 @@ CELLS = 8_000_000
 
 
 def same_labels(first: Tensor, second: Tensor) -> Tensor:
-    """Return which pairs share a label, bool ``(n, m)``, for labels int64 ``(n,)`` or bool ``(n, classes)``."""
+    """Return which pairs share a label, bool ``(n, m)``; labels int64 ``(n,)`` or bool ``(n, classes)``."""
     if first.ndim == 1:
         return first[:, None] == second[None, :]
     return first.float() @ second.float().T > 0
@@ -66,7 +66,9 @@ def _blocks(queries: int, gallery: int) -> Iterator[slice]:
 
 
 def ranked(sizes: np.ndarray, hits: np.ndarray) -> RankedBlock:
-    """Return the rankings of histograms over distances, int64 ``(q, bits + 1)``: all items, and relevant ones."""
+    """Return the rankings of histograms over distances, int64 ``(q, bits + 1)``: all items, and relevant
+    ones.
+    """
     query, group = np.nonzero(hits)
     return RankedBlock(
         offsets=np.concatenate([[0], np.cumsum((hits > 0).sum(1))]),

@@ -76,8 +76,8 @@ def test_query_aware_terms_have_the_reference_values(ranking_weight: float, tota
 def test_contrastive_loss_is_the_mean_surprise_of_the_relevant() -> None:
     codes = torch.tensor([[1.0, 1.0], [1.0, 1.0], [-1.0, 1.0]])
     relevant = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
-    # Items 0 and 1 choose between each other (product 1 after division) and item 2 (product 0) at temperature 1/2;
-    # item 2 has nobody to find and counts as 0.
+    # Items 0 and 1 choose between each other (product 1 after division) and item 2 (product 0) at
+    # temperature 1/2; item 2 has nobody to find and counts as 0.
     expected = 2 * -math.log(math.exp(2) / (math.exp(2) + 1)) / 3
     assert float(losses.contrastive(codes, codes, relevant, 0.5)) == pytest.approx(expected, rel=1e-5)
 
