@@ -1,0 +1,85 @@
+"""How precise the results are: over recall, and over their number."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from lshbench.plots.style import REFERENCE, RUN, dress, figure_for, legend, show_shares
+from lshbench.run_folder import Run
+
+
+def precision_recall(run: Run) -> Figure:
+    """Draw mean precision over recall, beside exact cosine ranking of the same features."""
+    curves, name = run.curves(), run.metrics["method"]["name"]
+    figure = figure_for(run, "Precision over recall")
+    axes = figure.add_subplot()
+    axes.plot(
+        curves.recall,
+        curves.precision,
+        color=RUN,
+        linewidth=2,
+        label=_with_figure(name, "mAP", run.metrics["metrics"]["mAP"]),
+        zorder=3,
+    )
+    cosine = run.metrics["reference"]["cosine"]
+    if cosine is not None:
+        label = _with_figure("exact cosine", "mAP", cosine["mAP"])
+        if curves.reference_precision is not None:
+            axes.plot(
+                curves.recall,
+                curves.reference_precision,
+                color=REFERENCE,
+                linewidth=1.6,
+                linestyle="--",
+                label=label,
+            )
+        elif cosine["mAP"] is not None:
+            axes.axhline(cosine["mAP"], color=REFERENCE, linewidth=1.6, linestyle="--", label=label)
+    dress(axes, x="recall", y="precision, mean over queries")
+    axes.set_xlim(0, 1)
+    show_shares(axes, _highest(curves.precision, curves.reference_precision))
+    legend(axes, loc="best")
+    return figure
+
+
+def precision_at_k(run: Run) -> Figure:
+    """Draw mean P@k over k, with the bounds that the order of ties leaves, beside exact cosine ranking."""
+    curves, name = run.curves(), run.metrics["method"]["name"]
+    figure = figure_for(run, "Precision of the first k results")
+    axes = figure.add_subplot()
+    marker = "o" if len(curves.k) == 1 else None
+    if curves.precision_at_k_bounds is not None:
+        low, high = curves.precision_at_k_bounds
+        if (high - low).max() > 1e-3:
+            axes.fill_between(curves.k, low, high, color=RUN, alpha=0.15, linewidth=0, label="any order of ties")
+    label = _with_figure(name, "P@10", run.metrics["metrics"]["P@10"])
+    axes.plot(curves.k, curves.precision_at_k, color=RUN, linewidth=2, label=label, zorder=3, marker=marker)
+    cosine = run.metrics["reference"]["cosine"]
+    if cosine is not None:
+        label = _with_figure("exact cosine", "P@10", cosine["P@10"])
+        if curves.reference_precision_at_k is not None:
+            values = curves.reference_precision_at_k
+            axes.plot(curves.k, values, color=REFERENCE, linewidth=1.6, linestyle="--", label=label, marker=marker)
+        else:
+            known = [(k, cosine[f"P@{k}"]) for k in (10, 50) if cosine[f"P@{k}"] is not None]
+            axes.plot(*zip(*known, strict=True), color=REFERENCE, marker="o", linestyle="--", label=label)
+    dress(axes, x="k, length of the result list", y="P@k, mean over queries")
+    axes.set_xscale("log")
+    first, last = int(curves.k[0]), int(curves.k[-1])
+    ticks = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if first <= k <= last]
+    axes.set_xticks(ticks, [f"{k:,}" for k in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(first, max(last, first + 1))
+    show_shares(axes, _highest(curves.precision_at_k, curves.reference_precision_at_k))
+    legend(axes, loc="best")
+    return figure
+
+
+def _highest(*curves: np.ndarray | None) -> float:
+    return max(float(curve.max()) for curve in curves if curve is not None)
+
+
+def _with_figure(name: str, metric: str, value: float | None) -> str:
+    return name if value is None or not np.isfinite(value) else f"{name}, {metric} {value:.3f}"

@@ -1,0 +1,258 @@
+"""Queries and their first hits as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from lshbench.plots.style import MUTED, OTHER_CLASS, SAME_CLASS, TEXT, shortened
+from lshbench.types import Features, Neighbors
+
+TILE = 128
+FRAME = 5
+GAP = 12
+CAPTION = 40
+LABEL_WIDTH = TILE + FRAME
+MARGIN = 24
+QUERY_GAP = 34
+HEADER = 92
+BLANK = "#f3f4f6"
+PIXELATED = 16
+"""Images up to this size are enlarged pixel by pixel: smoothing would invent most of what is seen."""
+
+
+class Split(Protocol):
+    class_names: Sequence[str] | None
+
+
+class Pictures(Protocol):
+    """What gives an item's picture: a data set."""
+
+    @property
+    def gallery(self) -> Split: ...
+
+    def image(self, item: int) -> Image.Image: ...
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A result: its picture, label and distance, and whether it shares a label with the query."""
+
+    image: Image.Image
+    label: str
+    distance: float
+    relevant: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A query and its results, nearest first."""
+
+    image: Image.Image
+    label: str
+    hits: list[Hit]
+
+
+def choose_queries(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return rows of queries spread over the classes: not the best ones, and the same ones every time.
+
+    Classes are taken evenly spaced among those present, of each its first queries; an item of several labels
+    counts for its first one.
+
+    Args:
+        labels: int64 ``(q,)``, or bool ``(q, classes)``.
+        count: how many at most.
+
+    Returns:
+        int64 ``(min(count, q),)``, in the order of their classes.
+    """
+    single = labels if labels.ndim == 1 else np.argmax(labels, axis=1)
+    classes = np.unique(single)
+    if len(classes) > count:
+        classes = classes[np.linspace(0, len(classes) - 1, count).round().astype(int)]
+    members = [np.flatnonzero(single == label) for label in classes]
+    chosen: list[tuple[int, int]] = []
+    turn = 0
+    while len(chosen) < min(count, sum(map(len, members))):
+        for place, rows in enumerate(members):
+            if turn < len(rows) and len(chosen) < count:
+                chosen.append((place, int(rows[turn])))
+        turn += 1
+    return np.array([row for _, row in sorted(chosen)], np.int64)
+
+
+def chosen_rows(
+    dataset: Pictures,
+    gallery: Features,
+    queries: Features,
+    neighbors: Neighbors,
+    *,
+    count: int = 10,
+    hits: int = 10,
+) -> list[Row]:
+    """Return a few queries with their first hits, read from the data set."""
+    names = dataset.gallery.class_names
+    rows = []
+    for query in choose_queries(queries.y, count):
+        label = queries.y[query]
+        found = []
+        for row, distance in zip(neighbors.ids[query, :hits], neighbors.distances[query, :hits], strict=True):
+            if row < 0:
+                break
+            other = gallery.y[row]
+            relevant = bool((label & other).any()) if labels_are_sets(queries.y) else bool(label == other)
+            image = dataset.image(int(gallery.ids[row]))
+            found.append(Hit(image, label_text(other, names), float(distance), relevant))
+        rows.append(Row(dataset.image(int(queries.ids[query])), label_text(label, names), found))
+    return rows
+
+
+def labels_are_sets(labels: np.ndarray) -> bool:
+    return labels.ndim == 2
+
+
+def label_text(label: np.ndarray | np.integer, names: Sequence[str] | None) -> str:
+    """Return the name of a label, or the names of several."""
+    numbers = np.flatnonzero(label).tolist() if np.ndim(label) else [int(label)]
+    return ", ".join(names[i] if names is not None else f"class {i}" for i in numbers) or "no label"
+
+
+def retrieval(rows: Sequence[Row], *, title: str, ranking: str) -> Image.Image:
+    """Draw each query and its hits in a row.
+
+    The query stands apart at the left; hits of its class are framed green, others red with a cross in the
+    corner.  Label and distance stand below each picture.
+
+    Args:
+        rows: at least one.
+        title: what the run is.
+        ranking: ``hamming`` or ``cosine``, the kind of distance.
+    """
+    columns = max(1, *(len(row.hits) for row in rows))
+    cell = TILE + 2 * FRAME
+    first = MARGIN + cell + QUERY_GAP
+    width = first + columns * (cell + GAP) - GAP + MARGIN
+    # A header line is as wide as some pictures, whatever the number of hits.
+    width = max(width, 760)
+    pitch = cell + CAPTION + GAP
+    canvas = Image.new("RGB", (width, HEADER + len(rows) * pitch - GAP + MARGIN), "white")
+    draw = ImageDraw.Draw(canvas)
+
+    _text(draw, (MARGIN, 14), "Queries and their first hits", 20, TEXT, width - 2 * MARGIN, bold=True)
+    _text(draw, (MARGIN, 42), title, 14, MUTED, width - 2 * MARGIN - 330)
+    _key(draw, width - MARGIN, 44)
+    distance = "Hamming distance in bits" if ranking == "hamming" else "distance: 1 - cosine"
+    _text(draw, (MARGIN + FRAME, HEADER - 22), "query", 13, TEXT, cell, bold=True)
+    _text(
+        draw,
+        (first + FRAME, HEADER - 22),
+        f"nearest first, with label and {distance}",
+        13,
+        TEXT,
+        width - first,
+    )
+    line = first - QUERY_GAP // 2
+    draw.line([(line, HEADER - 24), (line, canvas.height - MARGIN)], fill="#9ca3af", width=1)
+
+    for i, row in enumerate(rows):
+        top = HEADER + i * pitch
+        canvas.paste(letterboxed(row.image), (MARGIN + FRAME, top + FRAME))
+        below = top + cell + 3
+        _text(draw, (MARGIN + FRAME, below), row.label, 13, TEXT, LABEL_WIDTH, bold=True)
+        right = sum(hit.relevant for hit in row.hits)
+        _text(draw, (MARGIN + FRAME, below + 18), f"{right} of {len(row.hits)} right", 12, MUTED, LABEL_WIDTH)
+        for j in range(columns):
+            left = first + j * (cell + GAP)
+            if j < len(row.hits):
+                _hit(canvas, draw, row.hits[j], left, top, ranking)
+            else:
+                box = (left + FRAME, top + FRAME, left + FRAME + TILE - 1, top + FRAME + TILE - 1)
+                draw.rectangle(box, fill=BLANK)
+                _text(draw, (left + FRAME, below), "no result", 12, MUTED, LABEL_WIDTH)
+    return canvas
+
+
+def letterboxed(image: Image.Image) -> Image.Image:
+    """Return an image of any 8-bit mode and any shape on a square tile, as large as fits, undistorted."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        see_through = image.convert("RGBA")
+        image = Image.new("RGBA", image.size, "white")
+        image.alpha_composite(see_through)
+    image = image.convert("RGB")
+    scale = TILE / max(image.size)
+    if max(image.size) <= PIXELATED:
+        resampling, scale = Image.Resampling.NEAREST, float(int(scale))
+    else:
+        resampling = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    tile = Image.new("RGB", (TILE, TILE), BLANK)
+    tile.paste(image.resize(size, resampling), ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
+    return tile
+
+
+def _hit(canvas: Image.Image, draw: ImageDraw.ImageDraw, hit: Hit, left: int, top: int, ranking: str) -> None:
+    cell = TILE + 2 * FRAME
+    colour = SAME_CLASS if hit.relevant else OTHER_CLASS
+    draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=colour)
+    canvas.paste(letterboxed(hit.image), (left + FRAME, top + FRAME))
+    if not hit.relevant:
+        _cross(draw, left + cell - 20, top)
+    distance = f"{hit.distance:.0f}" if ranking == "hamming" else f"{hit.distance:.3f}"
+    _text(
+        draw,
+        (left + FRAME, top + cell + 3),
+        hit.label,
+        13,
+        TEXT if hit.relevant else OTHER_CLASS,
+        LABEL_WIDTH,
+    )
+    _text(draw, (left + FRAME, top + cell + 21), distance, 12, MUTED, LABEL_WIDTH)
+
+
+def _cross(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
+    """Mark a wrong hit for those who can't tell green from red."""
+    draw.rectangle((left, top, left + 19, top + 19), fill=OTHER_CLASS)
+    draw.line([(left + 6, top + 6), (left + 13, top + 13)], fill="white", width=2)
+    draw.line([(left + 13, top + 6), (left + 6, top + 13)], fill="white", width=2)
+
+
+def _key(draw: ImageDraw.ImageDraw, right: int, top: int) -> None:
+    for text, colour in (("other class", OTHER_CLASS), ("same class as the query", SAME_CLASS)):
+        length = round(_font(13, bold=False).getlength(text))
+        _text(draw, (right - length, top), text, 13, TEXT, length + 1)
+        draw.rectangle((right - length - 22, top + 1, right - length - 8, top + 15), outline=colour, width=4)
+        right -= length + 44
+
+
+def _text(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    size: int,
+    colour: str,
+    width: int,
+    *,
+    bold: bool = False,
+) -> None:
+    """Draw one line of text, cut to a width."""
+    font = _font(size, bold)
+    text = " ".join(text.split())
+    length = len(text)
+    while length > 1 and font.getlength(shortened(text, length)) > width:
+        length -= 1
+    draw.text(at, shortened(text, length), fill=colour, font=font)
+
+
+@lru_cache
+def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
+    # matplotlib brings a font; what the machine has differs from one to the next.
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)

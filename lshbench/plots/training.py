@@ -1,0 +1,49 @@
+"""How training went."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lshbench.plots.style import REFERENCE, RUN, VALIDATION, dress, figure_for
+from lshbench.run_folder import Run
+
+
+def training(run: Run) -> Figure | None:
+    """Draw loss and validation quality over epochs, the chosen one marked; None for fewer than two epochs."""
+    if not run.has("training.json"):
+        return None
+    history = run.training()
+    epochs, chosen = history["epochs"], history["chosen_epoch"]
+    if len(epochs) < 2:
+        return None
+    figure = figure_for(run, "Training")
+    axes = figure.add_subplot()
+    numbers = [epoch["epoch"] for epoch in epochs]
+    marker = "o" if len(epochs) <= 30 else None
+    lines = axes.plot(numbers, [epoch["loss"] for epoch in epochs], color=RUN, linewidth=2, marker=marker,
+                      markersize=4, label="loss (left)")  # fmt: skip
+    dress(axes, x="epoch", y="training loss", grid="x")
+    axes.yaxis.label.set_color(RUN)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+    checked = [(epoch["epoch"], epoch["validation"]) for epoch in epochs if epoch["validation"] is not None]
+    if checked:
+        right = axes.twinx()
+        lines += right.plot(
+            *zip(*checked, strict=True),
+            color=VALIDATION,
+            linewidth=2,
+            linestyle="--",
+            marker=marker,
+            markersize=4,
+            label="validation (right)",
+        )
+        dress(right, x="", y="quality on the validation part", grid=None)
+        right.spines["right"].set_visible(True)
+        right.spines["right"].set_color("#9ca3af")
+        right.yaxis.label.set_color("#a15c00")
+    if chosen is not None:
+        label = f"epoch {chosen} is used"
+        lines.append(axes.axvline(chosen, color=REFERENCE, linewidth=1.4, linestyle=":", label=label))
+    figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    return figure

@@ -1,0 +1,214 @@
+"""Plots: drawn where there is something to draw, legible at the extremes, right in what they compute."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from example_run import make_run
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from lshbench.plots import draw_all
+from lshbench.plots.bits import bit_balance, bit_correlations
+from lshbench.plots.distances import _separation, distances
+from lshbench.plots.precision import precision_at_k, precision_recall
+from lshbench.plots.style import DPI
+from lshbench.plots.tradeoff import tradeoff
+from lshbench.plots.training import training
+from lshbench.run_folder import Curves, RunFolder
+
+ALL = ["bit_balance", "distances", "precision_at_k", "precision_recall", "tradeoff", "training"]
+EXTREMES: dict[str, dict[str, Any]] = {
+    "one bit": {"bits": 1, "classes": 2, "queries": 20, "noise": 0.2},
+    "4096 bits": {"bits": 4096, "classes": 20, "queries": 20, "gallery": 400},
+    "one query": {"queries": 1, "classes": 2, "gallery": 60, "bits": 16},
+    "1000 classes and long names": {
+        "classes": 1000,
+        "bits": 128,
+        "gallery": 2000,
+        "queries": 50,
+        "dataset": "some_organisation_with_a_long_name/a_data_set_with_a_long_name_v2",
+        "method": "random_projection_with_a_long_name",
+        "noise": 0.5,
+        "reference": False,
+        "fraction": 0.0123,
+        "epochs": 200,
+    },
+}
+
+
+def test_a_run_gets_every_plot_as_a_whole_picture(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    drawn = draw_all(run.path, run.metrics)
+    assert sorted(path.stem for path in drawn) == ALL
+    for path in drawn:
+        with Image.open(path) as image:
+            image.load()
+            assert image.width >= 900
+            # More than a blank page with a frame.
+            assert len(set(image.convert("L").resize((64, 48)).tobytes())) > 20
+    assert sorted(run.path.glob("plots/*")) == sorted(drawn)
+
+
+def test_the_same_run_gets_the_same_pictures_byte_by_byte(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    for left, right in zip(draw_all(first.path, first.metrics), draw_all(second.path, second.metrics), strict=True):
+        assert left.read_bytes() == right.read_bytes()
+
+
+def test_a_method_without_bits_or_training_gets_no_plot_of_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", codes=False, epochs=0, ranking="cosine", method="kmeans")
+    assert sorted(path.stem for path in draw_all(run.path, run.metrics)) == [
+        "distances",
+        "precision_at_k",
+        "precision_recall",
+        "tradeoff",
+    ]
+    assert "bits" not in " ".join(texts(precision_recall(run)))
+
+
+def test_a_ranking_whose_distances_were_not_counted_gets_no_plot_of_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=200, queries=10)
+    one = np.array([0.0, 1.0])
+    for counted in ({}, dict.fromkeys(("same_class", "other_class"), np.array([], np.int64))):
+        edges = {"distance_edges": np.array([-0.5])} if counted else {}
+        curves = Curves(recall=one, precision=one, k=np.array([1, 2]), precision_at_k=one, **edges, **counted)
+        with RunFolder.claim(tmp_path / f"other{len(counted)}") as folder:
+            folder.write_curves(curves)
+        other = type(run)(folder.path, run.metrics)
+        assert distances(other) is None
+        assert bit_balance(other) is None
+        assert isinstance(precision_at_k(other), Figure)
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_no_text_is_cut_off_at_the_picture_s_edge_or_lies_on_other_text(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "run", **EXTREMES[name])
+    for draw in (precision_recall, precision_at_k, distances, bit_balance, training, tradeoff):
+        figure = draw(run)
+        assert figure is not None
+        figure.canvas.draw()
+        width, height = figure.get_size_inches() * DPI
+        boxes = []
+        for text in figure.findobj(Text):
+            if not (text.get_visible() and text.get_text().strip()) or text.get_figure() is None:
+                continue
+            box = text.get_window_extent()
+            if is_hidden_tick(text, figure):
+                continue
+            where = f"{draw.__name__}: {text.get_text()!r} at {box}"
+            assert box.x0 >= -1, where
+            assert box.y0 >= -1, where
+            assert box.x1 <= width + 1, where
+            assert box.y1 <= height + 1, where
+            boxes.append((text.get_text(), box))
+        for i, (first, box) in enumerate(boxes):
+            for second, other in boxes[i + 1 :]:
+                apart = box.x1 <= other.x0 + 1 or other.x1 <= box.x0 + 1
+                apart = apart or box.y1 <= other.y0 + 3 or other.y1 <= box.y0 + 3
+                # The heading keeps an empty line for what stands below it.
+                assert apart or first.endswith("\n") or second.endswith("\n"), f"{draw.__name__}: {first!r} {second!r}"
+
+
+def is_hidden_tick(text: Text, figure: Figure) -> bool:
+    """Ticks outside an axis' limits exist but are not drawn."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in axis.get_major_ticks() + axis.get_minor_ticks():
+                if text in (tick.label1, tick.label2):
+                    return not low <= tick.get_loc() <= high
+    return False
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_figures_say_what_where_and_beside_what(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    shown = " | ".join(texts(precision_recall(run)))
+    assert "Precision over recall" in shown
+    assert "cifar10_images (efficientnet_lite0) · fourier · 64 bits · hamming ranking" in shown
+    assert f"fourier, mAP {run.metrics['metrics']['mAP']:.3f}" in shown
+    assert f"exact cosine, mAP {run.metrics['reference']['cosine']['mAP']:.3f}" in shown
+
+
+def test_only_the_reference_s_mean_is_known_where_its_curve_was_not_kept(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=200, queries=10)
+    kept = run.curves()
+    with RunFolder.claim(tmp_path / "other") as folder:
+        folder.write_curves(
+            Curves(recall=kept.recall, precision=kept.precision, k=kept.k, precision_at_k=kept.precision_at_k)
+        )
+    other = type(run)(folder.path, run.metrics)
+    [_, line] = precision_recall(other).axes[0].get_lines()
+    assert set(line.get_ydata()) == {run.metrics["reference"]["cosine"]["mAP"]}
+    assert len(precision_at_k(other).axes[0].get_lines()[1].get_xdata()) == 2
+
+
+def test_class_names_with_dollars_are_no_formulas(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=200, queries=10, dataset="a$\\frac$b")
+    draw_all(run.path, run.metrics)
+
+
+def test_correlations_are_those_of_numpy_and_unknown_for_constant_bits() -> None:
+    generator = np.random.default_rng(0)
+    bits = (generator.random((500, 11)) < 0.5).astype(np.uint8)
+    bits[:, 3] = bits[:, 7]
+    bits[:, 5] = 1
+    shown = np.array([0, 3, 5, 7, 10])
+    found = bit_correlations(np.packbits(bits, axis=1), 11, shown)
+    with np.errstate(invalid="ignore"):
+        expected = np.corrcoef(bits[:, shown].T)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.isnan(found[2]).all()
+    assert found[1, 3] == pytest.approx(1)
+
+
+def test_separation_is_the_share_of_couples_in_the_right_order() -> None:
+    # Same-class distances 0, 1, 1; others 1, 2: of 6 couples 4 are right and 2 tied.
+    assert _separation(np.array([1, 2, 0]), np.array([0, 1, 1])) == pytest.approx((4 + 2 / 2) / 6)
+
+
+def test_long_codes_share_bars_and_lose_no_pair(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", bits=4096, classes=20, queries=20, gallery=400)
+    figure = distances(run)
+    assert figure is not None
+    for patch in figure.axes[0].patches:
+        data = patch.get_data()  # type: ignore[attr-defined]
+        assert len(data.values) <= 80
+        assert data.values.sum() == pytest.approx(1)
+
+
+def test_the_chosen_epoch_is_marked(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=200, queries=10, epochs=12)
+    figure = training(run)
+    assert figure is not None
+    chosen = json.loads((run.path / "training.json").read_text())["chosen_epoch"]
+    assert figure.axes[0].get_lines()[1].get_xdata()[0] == chosen
+    assert training(make_run(tmp_path / "one", gallery=200, queries=10, epochs=1)) is None
+
+
+def test_drawing_leaves_matplotlib_s_global_state_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=200, queries=10)
+    (run.path / "metrics.json").write_text(json.dumps(run.metrics))
+    code = (
+        "import sys, matplotlib\nfrom pathlib import Path\n"
+        "from lshbench.plots import draw_all\nfrom lshbench.run_folder import Run\n"
+        # Looking at the backend would load pyplot.
+        "def settings(): return {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != 'backend'}\n"
+        "before = settings()\nrun = Run.open(Path(sys.argv[1]))\n"
+        "assert len(draw_all(run.path, run.metrics)) == 6\n"
+        "assert settings() == before\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+        "assert not {'torch', 'faiss'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)
