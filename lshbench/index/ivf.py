@@ -1,0 +1,167 @@
+"""Inverted lists: the gallery by cluster, of which a query visits the nearest few.
+
+Jegou, Douze, Schmid, Product quantization for nearest neighbor search, TPAMI 2011, section 4 (IVF), with
+exact cosine of the original features inside the lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from lshbench.errors import wrong_value
+from lshbench.index.base import Index
+from lshbench.index.files import save_array, save_description
+from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance
+
+BLOCK_CANDIDATES = 1 << 24
+"""Candidates whose distances are held at a time: bounds memory at a few hundred MB."""
+
+GATHER_ROWS = 8192
+"""Gallery vectors copied together at a time."""
+
+
+class IvfIndex(Index):
+    """Clusters' members, ranked by cosine of the original features; what isn't visited is never retrieved.
+
+    Gallery vectors stay where they are (a memory map, say): only row numbers are put in order of clusters.
+
+    Args:
+        nprobe: clusters that a query visits, nearest first.
+        clusters: how many there are, if known, so that a greater ``nprobe`` is refused before any work.
+    """
+
+    vectors: np.ndarray
+    norms: np.ndarray
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def __init__(self, *, nprobe: int = 1, clusters: int | None = None) -> None:
+        if nprobe < 1:
+            raise wrong_value("index.nprobe", nprobe, "at least 1")
+        self.nprobe = nprobe
+        if clusters is not None:
+            self._check_nprobe(clusters)
+
+    def _check_nprobe(self, clusters: int) -> None:
+        if self.nprobe > clusters:
+            raise wrong_value("index.nprobe", self.nprobe, f"at most {clusters}, the number of clusters")
+
+    def check(self, method_kind: str, ranking: str) -> str:
+        if method_kind != "clusters":
+            raise wrong_value(
+                "index",
+                "ivf",
+                f"flat for a method that gives {method_kind} codes (ivf visits clusters, such as kmeans gives)",
+            )
+        if ranking == "hamming":
+            raise wrong_value("ranking", ranking, "cosine or auto with index=ivf (no Hamming distance there)")
+        return "cosine"
+
+    def build(self, gallery: Encoded, ranking: str) -> Self:
+        if gallery.clusters is None:
+            raise ValueError("an index of clusters takes cluster numbers")
+        clusters = gallery.clusters[:, 0]
+        self.vectors = gallery.vectors
+        self.norms = np.empty(len(gallery), np.float32)
+        for start in range(0, len(gallery), GATHER_ROWS):
+            self.norms[start : start + GATHER_ROWS] = _norms(gallery.vectors[start : start + GATHER_ROWS])
+        self.ids = np.argsort(clusters, kind="stable").astype(np.int32)
+        self.offsets = np.concatenate([[0], np.cumsum(np.bincount(clusters))]).astype(np.int64)
+        return self
+
+    def search(self, queries: Encoded, k: int) -> Neighbors:
+        from lshbench.ranking.lists import list_neighbors
+
+        found = [list_neighbors(*lists, k) for _, _, *lists in self._lists(queries)]
+        return Neighbors(
+            np.concatenate([part.ids for part in found]),
+            np.concatenate([part.distances for part in found]),
+            np.concatenate([part.candidates for part in found]),
+        )
+
+    def rank(self, queries: Encoded, relevance: Relevance, *, positions: bool = True) -> Iterator[RankedBlock]:
+        from lshbench.ranking.lists import list_blocks
+
+        for start, stop, offsets, rows, distances in self._lists(queries):
+            yield from list_blocks(offsets, rows, distances, relevance.rows(start, stop), positions=positions)
+
+    def _lists(self, queries: Encoded) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield queries' candidates, a block of queries at a time.
+
+        Yields:
+            The first query and the one past the last; where each query's candidates begin, int64 ``(q + 1,)``; gallery
+            rows, int32 ``(candidates,)``; distances (1 - cosine), float32 ``(candidates,)``.
+        """
+        assert queries.clusters is not None
+        self._check_nprobe(queries.clusters.shape[1])
+        probes = queries.clusters[:, : self.nprobe]
+        # Clusters after the last one that has members have no entry in `offsets`.
+        last = len(self.offsets) - 1
+        counts = np.diff(self.offsets, append=self.offsets[-1])
+        sizes = counts[np.minimum(probes, last)]
+        ends = np.cumsum(sizes.sum(axis=1))
+        start = 0
+        while start < len(probes):
+            done = ends[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, done + BLOCK_CANDIDATES, side="right")))
+            block = slice(start, stop)
+            offsets = np.concatenate([[0], ends[block] - done])
+            yield start, stop, offsets, *self._distances(queries.vectors[block], probes[block], sizes[block])
+            start = stop
+
+    def _distances(self, queries: np.ndarray, probes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and distances of all candidates, query by query, in the order of their probes.
+
+        One matrix product for each cluster against all the queries that visit it.
+        """
+        begins = (np.cumsum(sizes) - sizes.ravel()).astype(np.int64)
+        rows = np.empty(int(sizes.sum()), np.int32)
+        distances = np.empty(len(rows), np.float32)
+        norms = _norms(queries)
+        directions = np.divide(queries, norms[:, None], out=np.zeros_like(queries), where=norms[:, None] > 0)
+        visits = np.flatnonzero(sizes.ravel())
+        visits = visits[np.argsort(probes.ravel()[visits], kind="stable")]
+        firsts = np.flatnonzero(np.diff(probes.ravel()[visits], prepend=-1))
+        for visit in np.split(visits, firsts)[1:]:
+            cluster = probes.ravel()[visit[0]]
+            members = self.ids[self.offsets[cluster] : self.offsets[cluster + 1]]
+            visitors = directions[visit // probes.shape[1]]
+            for first in range(0, len(members), GATHER_ROWS):
+                part = members[first : first + GATHER_ROWS]
+                norms = self.norms[part]
+                cosines = visitors @ self.vectors[part].T
+                cosines *= np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+                places = begins[visit, None] + (first + np.arange(len(part)))
+                distances[places] = 1 - cosines
+                rows[places] = part
+        return rows, distances
+
+    @property
+    def bytes(self) -> int:
+        return self.ids.nbytes + self.offsets.nbytes + self.norms.nbytes
+
+    def save(self, folder: Path) -> None:
+        """Write ``offsets.npy``, ``ids.npy`` and ``norms.npy``, and ``index.json`` last."""
+        for name in ("offsets", "ids", "norms"):
+            save_array(folder / f"{name}.npy", getattr(self, name))
+        save_description(
+            folder,
+            {
+                "index": "ivf",
+                "ranking": "cosine",
+                "items": len(self.ids),
+                "dim": self.vectors.shape[1],
+                "clusters": len(self.offsets) - 1,
+                "nprobe": self.nprobe,
+                "files": ["offsets.npy", "ids.npy", "norms.npy"],
+                "vectors": "the gallery's features as loaded, which stay in the feature store",
+            },
+        )
+
+
+def _norms(vectors: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors)).astype(np.float32)

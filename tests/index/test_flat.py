@@ -1,0 +1,104 @@
+"""Exhaustive search: which ranking, what is found, what is saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from lshbench.errors import UsageError
+from lshbench.index.flat import FlatIndex
+from lshbench.types import Codes, Encoded, Relevance
+
+BITS = 13
+
+
+def sides(seed: int = 0) -> tuple[Encoded, Encoded, Relevance]:
+    generator = np.random.default_rng(seed)
+    embeddings = [generator.standard_normal((count, BITS)).astype(np.float32) for count in (90, 12)]
+    gallery, queries = (
+        Encoded(np.zeros((len(e), 3), np.float32), codes=Codes.from_signs(e), embedding=e) for e in embeddings
+    )
+    return gallery, queries, Relevance(generator.integers(0, 3, 12), generator.integers(0, 3, 90))
+
+
+def distances(gallery: Encoded, queries: Encoded, ranking: str) -> np.ndarray:
+    if ranking == "hamming":
+        return (queries.codes.unpack()[:, None] != gallery.codes.unpack()).sum(axis=2).astype(np.float64)
+    first, second = (
+        e.embedding.astype(np.float64) / np.linalg.norm(e.embedding, axis=1, keepdims=True) for e in (queries, gallery)
+    )
+    return 1 - first @ second.T
+
+
+def test_auto_is_hamming_and_both_rankings_can_be_asked_for() -> None:
+    index = FlatIndex()
+    assert [index.check("binary", ranking) for ranking in ("auto", "hamming", "cosine")] == [
+        "hamming", "hamming", "cosine",
+    ]  # fmt: skip
+    assert index.exhaustive
+
+
+def test_clusters_are_refused_with_the_index_that_takes_them() -> None:
+    with pytest.raises(UsageError, match="index='flat': expected ivf for a method that gives clusters"):
+        FlatIndex().check("clusters", "auto")
+
+
+@pytest.mark.parametrize("ranking", ["hamming", "cosine"])
+def test_the_nearest_are_those_of_brute_force(ranking: str) -> None:
+    gallery, queries, _ = sides()
+    found = FlatIndex().build(gallery, ranking).search(queries, 10)
+    exact = distances(gallery, queries, ranking)
+    expected = np.argsort(exact, axis=1, kind="stable")[:, :10]
+    np.testing.assert_array_equal(found.ids, expected)
+    np.testing.assert_allclose(found.distances, np.take_along_axis(exact, expected, axis=1), atol=1e-6)
+    assert (found.candidates == 90).all()
+
+
+@pytest.mark.parametrize("ranking", ["hamming", "cosine"])
+def test_complete_rankings_place_every_relevant_item_where_brute_force_does(ranking: str) -> None:
+    gallery, queries, relevance = sides()
+    exact = distances(gallery, queries, ranking)
+    positions = []
+    for block in FlatIndex().build(gallery, ranking).rank(queries, relevance):
+        assert (block.ranked == 90).all()
+        positions += np.split(block.positions, block.position_offsets[1:-1])
+    assert len(positions) == len(queries)
+    for query, found in enumerate(positions):
+        order = np.argsort(exact[query], kind="stable")
+        expected = np.flatnonzero(relevance.gallery[order] == relevance.queries[query]) + 1
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_saved_codes_open_in_faiss_and_find_the_same(tmp_path: Path) -> None:
+    gallery, queries, _ = sides()
+    index = FlatIndex().build(gallery, "hamming")
+    index.save(tmp_path)
+    described = json.loads((tmp_path / "index.json").read_text())
+    expected = {"index": "flat", "ranking": "hamming", "bits": 13, "items": 90, "file": "codes.faiss"}
+    assert described == expected
+    opened = faiss.read_index_binary(str(tmp_path / "codes.faiss"))
+    assert isinstance(opened, faiss.IndexBinaryFlat)
+    np.testing.assert_array_equal(
+        opened.search(queries.codes.packed, 5)[0], index.search(queries, 5).distances.astype(np.int32)
+    )
+    assert index.bytes == gallery.codes.packed.nbytes == 180
+
+
+def test_saved_embeddings_are_a_plain_array(tmp_path: Path) -> None:
+    gallery, _, _ = sides()
+    index = FlatIndex().build(gallery, "cosine")
+    index.save(tmp_path)
+    assert json.loads((tmp_path / "index.json").read_text())["file"] == "embeddings.npy"
+    np.testing.assert_array_equal(np.load(tmp_path / "embeddings.npy", mmap_mode="r"), gallery.embedding)
+    assert index.bytes == gallery.embedding.nbytes
+
+
+def test_what_a_ranking_needs_must_be_there() -> None:
+    vectors = np.zeros((4, 3), np.float32)
+    for ranking, message in (("hamming", "takes codes"), ("cosine", "takes embeddings")):
+        with pytest.raises(ValueError, match=message):
+            FlatIndex().build(Encoded(vectors), ranking)

@@ -1,0 +1,173 @@
+"""Inverted lists: against brute force over the visited clusters, at every size of block."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lshbench.errors import UsageError
+from lshbench.index import ivf
+from lshbench.index.ivf import IvfIndex
+from lshbench.types import Encoded, Relevance
+
+
+def sides(
+    seed: int = 0, items: int = 120, asked: int = 15, clusters: int = 9, used: int = 7
+) -> tuple[Encoded, Encoded, Relevance]:
+    """Return gallery and queries of which the last clusters have no members."""
+    generator = np.random.default_rng(seed)
+    vectors = [(generator.standard_normal((count, 6)) + 0.5).astype(np.float32) for count in (items, asked)]
+    gallery = Encoded(vectors[0], clusters=generator.integers(0, used, (items, 1)).astype(np.int32))
+    orders = np.argsort(generator.random((asked, clusters)), axis=1).astype(np.int32)
+    labels = Relevance(generator.integers(0, 3, asked), generator.integers(0, 3, items))
+    return gallery, Encoded(vectors[1], clusters=orders), labels
+
+
+def brute_force(gallery: Encoded, queries: Encoded, nprobe: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return each query's candidates and their distances, nearest first."""
+    first, second = (e.vectors.astype(np.float64) for e in (queries, gallery))
+    cosines = first @ second.T
+    norms = np.linalg.norm(first, axis=1)[:, None] * np.linalg.norm(second, axis=1)
+    exact = 1 - np.divide(cosines, norms, out=np.zeros_like(cosines), where=norms > 0)
+    found = []
+    for query in range(len(queries)):
+        rows = np.flatnonzero(np.isin(gallery.clusters[:, 0], queries.clusters[query, :nprobe]))
+        rows = rows[np.argsort(exact[query, rows], kind="stable")]
+        found.append((rows, exact[query, rows]))
+    return found
+
+
+@pytest.mark.parametrize("nprobe", [1, 3, 9])
+@pytest.mark.parametrize(("block", "gather"), [(1 << 24, 8192), (50, 8192), (1, 3)])
+def test_the_nearest_are_those_of_brute_force(
+    nprobe: int, block: int, gather: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ivf, "BLOCK_CANDIDATES", block)
+    monkeypatch.setattr(ivf, "GATHER_ROWS", gather)
+    gallery, queries, _ = sides()
+    found = IvfIndex(nprobe=nprobe).build(gallery, "cosine").search(queries, 10)
+    for query, (rows, exact) in enumerate(brute_force(gallery, queries, nprobe)):
+        kept = min(10, len(rows))
+        assert found.candidates[query] == len(rows)
+        np.testing.assert_array_equal(found.ids[query, :kept], rows[:kept])
+        np.testing.assert_allclose(found.distances[query, :kept], exact[:kept], atol=1e-6)
+        assert (found.ids[query, kept:] == -1).all()
+        assert np.isinf(found.distances[query, kept:]).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 9), st.integers(1, 40), st.integers(1, 200))
+def test_relevant_items_stand_where_brute_force_puts_them(seed: int, nprobe: int, items: int, block: int) -> None:
+    gallery, queries, relevance = sides(seed, items=items)
+    before, ivf.BLOCK_CANDIDATES = ivf.BLOCK_CANDIDATES, block
+    try:
+        blocks = list(IvfIndex(nprobe=nprobe).build(gallery, "cosine").rank(queries, relevance))
+    finally:
+        ivf.BLOCK_CANDIDATES = before
+    positions = [part for b in blocks for part in np.split(b.positions, b.position_offsets[1:-1])]
+    ranked = np.concatenate([b.ranked for b in blocks])
+    totals = np.concatenate([b.total_relevant for b in blocks])
+    for query, (rows, _) in enumerate(brute_force(gallery, queries, nprobe)):
+        right = relevance.gallery == relevance.queries[query]
+        np.testing.assert_array_equal(positions[query], np.flatnonzero(right[rows]) + 1)
+        assert (ranked[query], totals[query]) == (len(rows), right.sum())
+
+
+def test_all_clusters_make_the_exhaustive_cosine_ranking() -> None:
+    from lshbench.ranking.real import cosine_blocks, cosine_neighbors
+
+    gallery, queries, relevance = sides(items=400)
+    index = IvfIndex(nprobe=9).build(gallery, "cosine")
+    ours, flat = (
+        [part for b in blocks for part in np.split(b.positions, b.position_offsets[1:-1])]
+        for blocks in (index.rank(queries, relevance), cosine_blocks(queries.vectors, gallery.vectors, relevance))
+    )
+    for first, second in zip(ours, flat, strict=True):
+        np.testing.assert_array_equal(first, second)
+    found, exact = index.search(queries, 20), cosine_neighbors(queries.vectors, gallery.vectors, 20)
+    np.testing.assert_array_equal(found.ids, exact.ids)
+    np.testing.assert_allclose(found.distances, exact.distances, atol=1e-6)
+    np.testing.assert_array_equal(found.candidates, exact.candidates)
+
+
+def test_a_visit_to_an_empty_cluster_finds_nothing() -> None:
+    gallery, queries, relevance = sides()
+    last = Encoded(queries.vectors, clusters=queries.clusters[:, :1] * 0 + 8)
+    index = IvfIndex().build(gallery, "cosine")
+    found = index.search(last, 3)
+    assert (found.ids == -1).all()
+    assert (found.candidates == 0).all()
+    for block in index.rank(last, relevance):
+        assert (block.ranked == 0).all()
+        assert block.size.sum() == 0
+        assert (block.total_relevant > 0).all()
+
+
+def test_vectors_of_length_zero_are_as_far_as_orthogonal_ones() -> None:
+    gallery, queries, _ = sides()
+    gallery.vectors[:5] = 0
+    queries.vectors[0] = 0
+    found = IvfIndex(nprobe=9).build(gallery, "cosine").search(queries, 120)
+    assert (found.distances[0] == 1).all()
+    assert (np.sort(found.distances[1])[np.isfinite(found.distances[1])] >= 0).all()
+    assert (found.distances[found.ids < 5] == 1).all()
+
+
+def test_a_query_alone_finds_what_it_finds_among_others() -> None:
+    gallery, queries, _ = sides()
+    index = IvfIndex(nprobe=3).build(gallery, "cosine")
+    together = index.search(queries, 10)
+    for query in range(len(queries)):
+        alone = index.search(queries.rows(query, query + 1), 10)
+        np.testing.assert_array_equal(alone.ids[0], together.ids[query])
+        np.testing.assert_allclose(alone.distances[0], together.distances[query], atol=1e-6)
+
+
+def test_the_gallery_may_be_a_read_only_memory_map_and_stays_where_it_is(tmp_path: Path) -> None:
+    gallery, queries, _ = sides()
+    np.save(tmp_path / "x.npy", gallery.vectors)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    index = IvfIndex(nprobe=4).build(Encoded(mapped, clusters=gallery.clusters), "cosine")
+    assert index.vectors is mapped
+    expected = IvfIndex(nprobe=4).build(gallery, "cosine").search(queries, 5)
+    np.testing.assert_array_equal(index.search(queries, 5).ids, expected.ids)
+
+
+def test_saved_lists_hold_every_item_in_its_cluster(tmp_path: Path) -> None:
+    gallery, _, _ = sides()
+    index = IvfIndex(nprobe=2).build(gallery, "cosine")
+    index.save(tmp_path)
+    described = json.loads((tmp_path / "index.json").read_text())
+    assert (described["items"], described["clusters"], described["nprobe"]) == (120, 7, 2)
+    assert "feature store" in described["vectors"]
+    offsets, ids, norms = (np.load(tmp_path / name) for name in described["files"])
+    assert sorted(ids) == list(range(120))
+    for cluster in range(7):
+        members = ids[offsets[cluster] : offsets[cluster + 1]]
+        np.testing.assert_array_equal(members, np.flatnonzero(gallery.clusters[:, 0] == cluster))
+    np.testing.assert_allclose(norms, np.linalg.norm(gallery.vectors, axis=1), rtol=1e-6)
+    assert index.bytes == offsets.nbytes + ids.nbytes + norms.nbytes
+
+
+def test_only_clusters_and_only_cosine() -> None:
+    index = IvfIndex()
+    assert [index.check("clusters", ranking) for ranking in ("auto", "cosine")] == ["cosine", "cosine"]
+    with pytest.raises(UsageError, match="index='ivf': expected flat for a method that gives binary codes"):
+        index.check("binary", "auto")
+    with pytest.raises(UsageError, match="ranking='hamming': expected cosine or auto"):
+        index.check("clusters", "hamming")
+
+
+def test_more_probes_than_clusters_are_refused_as_soon_as_their_number_is_known() -> None:
+    with pytest.raises(UsageError, match=r"index\.nprobe=0: expected at least 1"):
+        IvfIndex(nprobe=0)
+    with pytest.raises(UsageError, match=r"index\.nprobe=10: expected at most 9, the number of clusters"):
+        IvfIndex(nprobe=10, clusters=9)
+    gallery, queries, _ = sides()
+    with pytest.raises(UsageError, match=r"index\.nprobe=10: expected at most 9"):
+        IvfIndex(nprobe=10).build(gallery, "cosine").search(queries, 1)
