@@ -1,0 +1,262 @@
+"""One contract, held by every shipped method: each conf/method/*.yaml is covered as soon as it is there."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from safetensors import numpy as safetensors
+
+from lshbench.config import build, conf_folder
+from lshbench.errors import UsageError
+from lshbench.methods.base import Epoch, Method
+from lshbench.types import Codes, Encoded, Features
+
+BITS = 12
+FOLDER = conf_folder() / "method"
+QUICK = {"epochs": 2, "max_epochs": 2, "max_batches": 25, "clusters": 8}
+
+
+def variants() -> list[str]:
+    """Every method, and once more without labels where it can do either."""
+    found = []
+    for path in sorted(FOLDER.glob("*.yaml")):
+        found.append(path.stem)
+        if OmegaConf.load(path).get("supervision") == "labels":
+            found.append(f"{path.stem}:none")
+    return found
+
+
+METHODS = variants()
+
+
+def node(variant: str, *, bits: int = BITS, seed: int = 0) -> dict[str, Any]:
+    """Return a method's configuration as the command line would resolve it, with little training."""
+    name, _, supervision = variant.partition(":")
+    method = OmegaConf.load(FOLDER / f"{name}.yaml")
+    method.pop("defaults", None)
+    root = OmegaConf.create({"bits": bits, "seed": seed, "device": "cpu", "threads": 1, "method": method})
+    plain = OmegaConf.to_container(root, resolve=True)["method"]
+    if supervision:
+        plain["supervision"] = supervision
+    return _quick(plain)
+
+
+def _quick(keys: dict[str, Any]) -> dict[str, Any]:
+    return {key: _quick(value) if isinstance(value, dict) else QUICK.get(key, value) for key, value in keys.items()}
+
+
+def make(variant: str, **changes: int) -> Method:
+    return build({"method": node(variant, **changes)}, "method", Method)
+
+
+@contextlib.contextmanager
+def silent(description: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    yield lambda amount: None
+
+
+@functools.cache
+def data() -> tuple[Features, Features]:
+    """Five classes of two clusters each, away from the origin: 600 training items, 150 queries, read-only."""
+    generator = np.random.default_rng(0)
+    centres = generator.standard_normal((5, 2, 32)) * 1.2 + 3
+    parts = []
+    for items, first in ((600, 0), (150, 600)):
+        y = np.arange(items) % 5
+        x = centres[y, generator.integers(0, 2, items)] + generator.standard_normal((items, 32))
+        x = x.astype(np.float32)
+        x.setflags(write=False)
+        parts.append(Features(x, y.astype(np.int64), np.arange(first, first + items)))
+    return parts[0], parts[1]
+
+
+@functools.cache
+def fitted(variant: str, seed: int = 0, permuted: bool = False) -> Method:
+    train, _ = data()
+    y = np.random.default_rng(1).permutation(train.y) if permuted else train.y
+    return make(variant, seed=seed).fit(Features(train.x, y, train.ids), silent)
+
+
+def encode(method: Method, features: Features, side: Any = "gallery", **options: bool) -> Encoded:
+    return method.encode(features.x, side, vectors=features.x, **options)
+
+
+def numbers(encoded: Encoded) -> np.ndarray:
+    """Return what an encoding says of its items, whichever kind it is."""
+    if encoded.codes is not None:
+        return encoded.codes.packed
+    assert encoded.clusters is not None
+    return encoded.clusters
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_its_yaml_describes_it_in_the_first_line(variant: str) -> None:
+    name = variant.partition(":")[0]
+    lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    assert f"name: {name}" in lines
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_its_yaml_lists_every_key_of_its_constructor(variant: str) -> None:
+    keys = node(variant)
+    module, _, name = keys["_target_"].rpartition(".")
+    target = getattr(__import__(module, fromlist=[name]), name)
+    assert set(keys) - {"_target_", "name"} == set(inspect.signature(target).parameters) - {"name"}
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_it_refuses_a_code_without_bits_before_seeing_data(variant: str) -> None:
+    if "bits" not in node(variant):
+        assert make(variant).kind == "clusters"
+        return
+    for bits in (0, -1, 4097):
+        with pytest.raises(UsageError, match=f"bits={bits}"):
+            make(variant, bits=bits)
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_it_learns_from_training_items_alone(variant: str) -> None:
+    method = fitted(variant)
+    assert list(inspect.signature(method.fit).parameters) == ["train", "progress"]
+    assert list(inspect.signature(method.encode).parameters) == ["x", "side", "vectors", "embedding"]
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_its_codes_have_the_promised_shapes(variant: str) -> None:
+    method, (train, queries) = fitted(variant), data()
+    for side, features in (("gallery", train), ("query", queries)):
+        encoded = encode(method, features, side, embedding=True)
+        assert encoded.vectors is features.x
+        if method.kind == "clusters":
+            assert encoded.codes is None
+            assert encoded.embedding is None
+            clusters = encoded.clusters
+            assert clusters is not None
+            assert clusters.dtype == np.int32
+            assert clusters.shape[0] == len(features)
+            assert side == "query" or clusters.shape[1] == 1
+            assert 0 <= clusters.min() <= clusters.max() < 2**method.bits
+            assert all(len(set(row)) == len(row) for row in clusters.tolist())
+            continue
+        assert (encoded.codes.bits, method.bits) == (BITS, BITS)
+        assert encoded.codes.packed.shape == (len(features), 2)
+        assert not (encoded.codes.packed[:, -1] & 0b1111).any()
+        assert encoded.embedding.dtype == np.float32
+        assert encoded.embedding.shape == (len(features), BITS)
+        assert np.isfinite(encoded.embedding).all()
+        np.testing.assert_array_equal(Codes.from_signs(encoded.embedding).packed, encoded.codes.packed)
+        assert encode(method, features, side).embedding is None
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_parts_are_encoded_as_the_whole_is(variant: str) -> None:
+    method, (train, _) = fitted(variant), data()
+    for side in ("gallery", "query"):
+        whole = encode(method, train, side, embedding=True)
+        parts = [encode(method, train.take(rows), side, embedding=True) for rows in np.split(np.arange(600), [7, 300])]
+        if method.kind == "clusters":
+            np.testing.assert_array_equal(np.concatenate([part.clusters for part in parts]), whole.clusters)
+            continue
+        embedding = np.concatenate([part.embedding for part in parts])
+        scale = np.abs(whole.embedding).max()
+        np.testing.assert_allclose(embedding, whole.embedding, atol=1e-4 * scale)
+        # Matrix products of other sizes may round otherwise, which may turn a projection of about zero.
+        clear = np.abs(whole.embedding) > 1e-4 * scale
+        bits = np.concatenate([part.codes.unpack() for part in parts])
+        np.testing.assert_array_equal(bits[clear], whole.codes.unpack()[clear])
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_a_seed_decides_everything_and_a_memory_map_serves_as_training_items(variant: str, tmp_path: Path) -> None:
+    train, queries = data()
+    np.save(tmp_path / "x.npy", train.x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    again = make(variant).fit(Features(mapped, train.y, train.ids), silent)
+    first = fitted(variant)
+    for side, features in (("gallery", Features(mapped, train.y, train.ids)), ("query", queries)):
+        np.testing.assert_array_equal(numbers(encode(again, features, side)), numbers(encode(first, features, side)))
+    assert again.history == first.history
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_another_seed_gives_another_code_if_the_method_takes_one(variant: str) -> None:
+    train, _ = data()
+    if "seed" not in node(variant):
+        return
+    assert (numbers(encode(fitted(variant, seed=1), train)) != numbers(encode(fitted(variant), train))).any()
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_it_says_truly_whether_it_looks_at_labels(variant: str) -> None:
+    train, _ = data()
+    method = fitted(variant)
+    assert method.supervision == (variant.partition(":")[2] or method.supervision)
+    assert method.supervision in ("none", "labels")
+    same = np.array_equal(numbers(encode(fitted(variant, permuted=True), train)), numbers(encode(method, train)))
+    assert same == (method.supervision == "none")
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_it_can_be_saved_without_a_pickle_and_restored(variant: str) -> None:
+    method, (train, queries) = fitted(variant), data()
+    state = method.state()
+    for name, array in state.items():
+        assert isinstance(array, np.ndarray), name
+        assert array.flags.c_contiguous, name
+        assert array.dtype.kind in "fiub", name
+    restored = make(variant, seed=0).restore(safetensors.load(safetensors.save(state)))
+    for side, features in (("gallery", train), ("query", queries)):
+        before, after = (encode(one, features, side, embedding=True) for one in (method, restored))
+        np.testing.assert_array_equal(numbers(after), numbers(before))
+        if before.embedding is not None:
+            np.testing.assert_array_equal(after.embedding, before.embedding)
+    assert restored.parameters == method.parameters == sum(array.size for array in state.values())
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_it_leaves_its_inputs_alone(variant: str) -> None:
+    train, queries = data()  # read-only: writing into them would have failed while fitting
+    copies = Features(train.x.copy(), train.y.copy(), train.ids.copy())
+    method = make(variant).fit(copies, silent)
+    writable = queries.x.copy()
+    for side in ("gallery", "query"):
+        method.encode(writable, side, vectors=writable, embedding=True)
+    np.testing.assert_array_equal(copies.x, train.x)
+    np.testing.assert_array_equal(copies.y, train.y)
+    np.testing.assert_array_equal(copies.ids, train.ids)
+    np.testing.assert_array_equal(writable, queries.x)
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_its_training_curve_is_made_of_finite_numbers(variant: str) -> None:
+    method = fitted(variant)
+    for number, epoch in enumerate(method.history):
+        assert isinstance(epoch, Epoch)
+        assert number == 0 or epoch.epoch > method.history[number - 1].epoch
+        assert np.isfinite(epoch.loss)
+        assert epoch.validation is None or np.isfinite(epoch.validation)
+        assert all(np.isfinite(value) for value in epoch.terms.values())
+    assert method.chosen_epoch is None or method.chosen_epoch in {epoch.epoch for epoch in method.history}
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_what_it_finds_is_far_more_often_right_than_by_chance(variant: str) -> None:
+    method, (train, queries) = fitted(variant), data()
+    gallery, asked = encode(method, train), encode(method, queries, "query")
+    right = queries.y[:, None] == train.y
+    if method.kind == "clusters":
+        found = asked.clusters[:, :1] == gallery.clusters[:, 0]
+        precision = right[found].mean()
+    else:
+        distances = (asked.codes.unpack()[:, None] != gallery.codes.unpack()).sum(axis=2)
+        nearest = np.argsort(distances, axis=1, kind="stable")[:, :10]
+        precision = np.take_along_axis(right, nearest, axis=1).mean()
+    assert precision > 0.4, "chance is 0.2"
