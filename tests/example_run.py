@@ -124,9 +124,7 @@ def make_run(
     metrics["ranking"] = ranking
     figures = {"mAP": average, "P@10": float(precision[:, 9].mean()), "P@50": float(precision[:, 49].mean())}
     metrics["metrics"] = figures
-    metrics["reference"]["cosine"] = (
-        {key: 0.8 * value for key, value in figures.items()} if reference else None
-    )
+    metrics["reference"]["cosine"] = {key: 0.8 * value for key, value in figures.items()} if reference else None
     metrics["search"] |= {"candidates_fraction": fraction, "candidates_mean": fraction * gallery}
     if not codes:
         metrics["codes"] = dict.fromkeys(metrics["codes"])

@@ -43,9 +43,7 @@ def explained(folder: Path) -> Iterator[None]:
                 "output= or hydra.run.dir="
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UsageError(
-                f"hydra.run.dir={folder}: expected a folder that can be written ({error})"
-            ) from error
+            raise UsageError(f"hydra.run.dir={folder}: expected a folder that can be written ({error})") from error
         raise
 
 

@@ -87,9 +87,7 @@ class Run:
     def curves(self) -> Curves:
         """Return what the plots draw."""
         with np.load(self._existing(CURVES), allow_pickle=False) as stored:
-            return Curves(
-                **{field.name: stored[field.name] for field in fields(Curves) if field.name in stored}
-            )
+            return Curves(**{field.name: stored[field.name] for field in fields(Curves) if field.name in stored})
 
     def per_query(self) -> pyarrow.Table:
         """Return one row a query."""

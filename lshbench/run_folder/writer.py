@@ -146,9 +146,7 @@ class RunFolder:
         with self._file(name) as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
-    def write_safetensors(
-        self, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
-    ) -> None:
+    def write_safetensors(self, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
         """Write named arrays with a few strings about them (.safetensors)."""
         from safetensors.numpy import save
 
