@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import faiss
+import hydra
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from sklearn.cluster import KMeans as ReferenceKMeans
 
+import lshbench.commands.run  # noqa: F401  (registers the schema that the root configuration names)
+from lshbench.config import build, conf_folder
 from lshbench.errors import UsageError
+from lshbench.index.base import Index
 from lshbench.methods.kmeans import KMeans
 from lshbench.types import Features
 
@@ -80,9 +85,7 @@ def test_the_same_seed_gives_the_same_clusters_with_one_thread_and_with_two(thre
     before = faiss.omp_get_max_threads()
     try:
         faiss.omp_set_num_threads(threads)
-        first, second = (
-            KMeans(clusters=40, seed=5, iterations=8).fit(train, silent).centroids for _ in range(2)
-        )
+        first, second = (KMeans(clusters=40, seed=5, iterations=8).fit(train, silent).centroids for _ in range(2))
     finally:
         faiss.omp_set_num_threads(before)
     np.testing.assert_array_equal(first, second)
@@ -112,22 +115,40 @@ def test_at_most_so_many_items_a_cluster_are_learnt_from() -> None:
     )
 
 
+@pytest.mark.parametrize(("overrides", "index"), [([], "ivf"), (["index=flat"], "flat"), (["index.nprobe=3"], "ivf")])
+def test_choosing_it_chooses_its_index_unless_the_command_line_does(overrides: list[str], index: str) -> None:
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        composed = hydra.compose("config", ["method=kmeans", "method.clusters=7", "~backbone", *overrides])
+    config = OmegaConf.to_container(composed, resolve=True)
+    assert config["index"]["name"] == index
+    built = build(config, "index", Index)
+    if index == "flat":
+        with pytest.raises(UsageError, match="index='flat': expected ivf for a method that gives clusters"):
+            built.check("clusters", "auto")
+    else:
+        assert config["index"]["clusters"] == 7
+        assert built.check("clusters", "auto") == "cosine"
+
+
+def test_more_probes_than_clusters_are_refused_before_any_data_is_read() -> None:
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        composed = hydra.compose("config", ["method=kmeans", "method.clusters=7", "index.nprobe=8", "~backbone"])
+    with pytest.raises(UsageError, match=r"index\.nprobe=8: expected at most 7, the number of clusters"):
+        build(OmegaConf.to_container(composed, resolve=True), "index", Index)
+
+
 def test_faiss_prints_no_warning_about_few_items(capfd: pytest.CaptureFixture[str]) -> None:
     KMeans(clusters=100).fit(items(200), silent)
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("clusters", "bits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (500, 9), (512, 9), (513, 10)]
-)
+@pytest.mark.parametrize(("clusters", "bits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (500, 9), (512, 9), (513, 10)])
 def test_bits_are_what_it_takes_to_write_a_clusters_number(clusters: int, bits: int) -> None:
     assert KMeans(clusters=clusters).bits == bits
 
 
 def test_more_clusters_than_training_items_are_refused() -> None:
-    with pytest.raises(
-        UsageError, match=r"method\.clusters=31: expected at most 30, the number of training items"
-    ):
+    with pytest.raises(UsageError, match=r"method\.clusters=31: expected at most 30, the number of training items"):
         KMeans(clusters=31).fit(items(30), silent)
 
 
