@@ -187,6 +187,7 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
             "dim": gallery.x.shape[1],
             "backbone": experiment.backbone.label if dataset.kind == "images" else None,
             "fingerprint": prepared.fingerprint,
+            "queries_without_relevant": evaluation.summary["counts"]["queries_without_relevant"],
         },
         "protocol": {"name": config["protocol"]["name"], **audited},
         "method": {
@@ -263,19 +264,11 @@ def _headline(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 
 def _curves(evaluation: Evaluation, reference: Reference | None, gallery_codes: Encoded) -> Curves:
-    curves, codes = evaluation.curves, gallery_codes.codes
-    distances = curves["distances"] or {"distance": [], "same_label": [], "other_label": []}
-    return Curves(
-        recall=np.array(curves["precision_recall"]["recall"]),
-        precision=np.array(curves["precision_recall"]["precision"]),
-        k=np.array(curves["precision_at"]["k"]),
-        precision_at_k=np.array(curves["precision_at"]["expected"]),
-        distance_edges=np.arange(len(distances["distance"]) + 1) - 0.5,
-        same_class=np.array(distances["same_label"], np.int64),
-        other_class=np.array(distances["other_label"], np.int64),
+    codes = gallery_codes.codes
+    return Curves.from_summary(
+        evaluation.curves,
         bit_means=None if codes is None else bit_counts(codes) / len(codes),
-        reference_precision=np.array(reference.curves["precision_recall"]["precision"]) if reference else None,
-        reference_precision_at_k=np.array(reference.curves["precision_at"]["expected"]) if reference else None,
+        reference=reference.curves if reference else None,
     )
 
 

@@ -78,7 +78,7 @@ def cosine_reference(gallery: Features, queries: Features, cache: Path, progress
 def _hash(features: Features) -> str:
     digest = xxhash.xxh3_128()
     for array in (features.x, features.y):
-        digest.update(f"{array.dtype} {array.shape}")
+        digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
