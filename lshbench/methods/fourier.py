@@ -151,9 +151,7 @@ class Fourier(BinaryHasher):
             raise wrong_value("method.supervision", supervision, "labels or none")
         given = {name: value for name, value in locals().items() if name in SETTINGS and value is not None}
         chosen = replace(RECIPES[recipe], **given)
-        self.settings = replace(
-            chosen, head=chosen.head.updated(head), training=chosen.training.updated(training)
-        )
+        self.settings = replace(chosen, head=chosen.head.updated(head), training=chosen.training.updated(training))
         self.recipe, self.supervision, self.neighbors = recipe, supervision, neighbors
         self.device = resolve_device(device)
         self.network: FourierNetwork | None = None
@@ -176,9 +174,7 @@ class Fourier(BinaryHasher):
         if not self.settings.head.hidden:
             raise wrong_value("method.head.hidden", [], "at least one width: the reduction of the map")
         if not self.settings.map_dim and not self.settings.skip:
-            raise wrong_value(
-                "method.skip", False, "true where method.map_dim=0, or the encoder sees nothing"
-            )
+            raise wrong_value("method.skip", False, "true where method.map_dim=0, or the encoder sees nothing")
 
     def fit(self, train: Features, progress: Progress) -> Self:
         data = TrainingData(train, self.settings.training, self.seed, self.device)
@@ -186,7 +182,7 @@ class Fourier(BinaryHasher):
             network = self._build(data.inputs).to(self.device)
             network.learn(train.x, self.seed)
             network.to(self.device)
-            graph = neighbor_graph(data, self.neighbors, progress) if self.supervision == "none" else None
+            graph = neighbor_graph(data, self.neighbors, self.seed, progress) if self.supervision == "none" else None
             objective = Objective(self.settings, data, graph, self.bits).to(self.device)
         if self.recipe == "default":
             model = nn.ModuleList([network, objective])

@@ -75,9 +75,7 @@ def density(frequency: np.ndarray, threshold: float, band: float) -> np.ndarray:
     return magnitude / normaliser(threshold, band)
 
 
-def sample_frequencies(
-    count: int, threshold: float, band: float, generator: np.random.Generator
-) -> np.ndarray:
+def sample_frequencies(count: int, threshold: float, band: float, generator: np.random.Generator) -> np.ndarray:
     """Return ``count`` independent frequencies of density p, float64: its sums on a grid, inverted."""
     # An even number of points: the grid never has 0.
     grid = np.linspace(-band, band, GRID)
@@ -106,9 +104,7 @@ class FourierMap(nn.Module):
         self.inputs, self.per_input = frequencies.shape
         real, imaginary = real_part(flat, threshold), imaginary_part(flat, threshold)
         chance = density(flat, threshold, band)
-        self.register_buffer(
-            "frequencies", torch.tensor(flat.reshape(frequencies.shape), dtype=torch.float32)
-        )
+        self.register_buffer("frequencies", torch.tensor(flat.reshape(frequencies.shape), dtype=torch.float32))
         for name, values in (("real", real), ("imaginary", imaginary)):
             scale = np.sqrt(np.abs(values) / chance)
             self.register_buffer(f"{name}_scale", torch.tensor(scale, dtype=torch.float32))

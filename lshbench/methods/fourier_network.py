@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.methods.fourier_map import FourierMap, MapLayer
-from lshbench.methods.heads import Standardise
+from lshbench.methods.heads import Components, Standardise
 from lshbench.types import Side
 
 SIDES: tuple[Side, Side] = ("gallery", "query")
-PCA_ROWS = 20_000
-"""Items that the rotation before the map is learnt from at most."""
 
 
 @dataclass(frozen=True)
@@ -49,36 +46,6 @@ class Shape:
     batch_norm: bool
     dropout: float
     unit_length: bool
-
-
-class Components(nn.Module):
-    """Rotates standardised features to their leading principal components, scaled by one common factor.
-
-    Args:
-        inputs: the features' width.
-        outputs: how many components; of at most ``inputs``.
-        scale: the components' root mean square over the training items.
-    """
-
-    directions: Tensor
-
-    def __init__(self, inputs: int, outputs: int, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-        self.register_buffer("directions", torch.zeros(inputs, outputs))
-
-    def learn(self, x: Tensor) -> None:
-        """Take the directions from standardised features ``(n, d)``."""
-        centred = (x - x.mean(0)).double()
-        values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
-        count = self.directions.shape[1]
-        vectors, values = vectors.flip(1)[:, :count], values.flip(0)[:count].clamp(min=0)
-        # An eigenvector's sign is arbitrary: fix it, or it would depend on the library.
-        vectors = vectors * torch.sign(vectors[vectors.abs().argmax(0), torch.arange(count)])
-        self.directions = (vectors * self.scale / values.mean().clamp(min=1e-12).sqrt()).float()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.directions
 
 
 class Encoder(nn.Module):
@@ -155,8 +122,7 @@ class FourierNetwork(nn.Module):
         """Take statistics and directions from training features ``(n, d)``."""
         self.standardise.learn(x)
         if self.components is not None:
-            rows = np.sort(np.random.default_rng([seed, 6]).permutation(len(x))[:PCA_ROWS])
-            self.components.learn(self.standardise(torch.tensor(np.asarray(x[rows], np.float32))))
+            self.components.learn(self.standardise, x, seed)
 
     def prepare(self, x: Tensor) -> Prepared:
         """Return the encoders' input for features ``(n, d)``."""

@@ -106,9 +106,7 @@ def train_in_stages(
 
 
 def _stage_file(checkpoint: Path | None, stage: int) -> Path | None:
-    return (
-        None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-{stage}{checkpoint.suffix}")
-    )
+    return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-{stage}{checkpoint.suffix}")
 
 
 class PairSampler:
@@ -212,14 +210,10 @@ class HashStage:
     def _reduce(self, data: TrainingData, rows: np.ndarray, side: Side) -> Tensor:
         with torch.no_grad():
             blocks = [
-                self.network.reduce(
-                    self.network.prepare(data.take(rows[start : start + ENCODE_ROWS])[0]), side
-                )
+                self.network.reduce(self.network.prepare(data.take(rows[start : start + ENCODE_ROWS])[0]), side)
                 for start in range(0, len(rows), ENCODE_ROWS)
             ]
-        return (
-            torch.nn.functional.normalize(torch.cat(blocks)) if self.recipe == "design" else torch.cat(blocks)
-        )
+        return torch.nn.functional.normalize(torch.cat(blocks)) if self.recipe == "design" else torch.cat(blocks)
 
     def _distances(self, data: TrainingData, number: int, row: int) -> Tensor:
         if self.recipe == "design":

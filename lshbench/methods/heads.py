@@ -31,6 +31,9 @@ from lshbench.types import Features, Progress, Side
 STATISTICS_ROWS = 16_384
 """Rows read at a time for means and deviations."""
 
+COMPONENT_ROWS = 20_000
+"""Items that principal components are learnt from at most."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -44,13 +47,11 @@ class Head:
 
     hidden: tuple[int, ...] = (512,)
     batch_norm: bool = True
-    dropout: float = 0.3
+    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in self.hidden):
-            raise wrong_value(
-                "method.head.hidden", list(self.hidden), "a list of positive widths, such as [512]"
-            )
+            raise wrong_value("method.head.hidden", list(self.hidden), "a list of positive widths, such as [512]")
         if not 0 <= self.dropout < 1:
             raise wrong_value("method.head.dropout", self.dropout, "at least 0 and below 1")
 
@@ -64,9 +65,7 @@ class Head:
         check_keys("method.head", given, [field.name for field in fields(self)])
         if "hidden" in given:
             if isinstance(given["hidden"], str) or not isinstance(given["hidden"], Sequence):
-                raise wrong_value(
-                    "method.head.hidden", given["hidden"], "a list of widths, such as [512] or []"
-                )
+                raise wrong_value("method.head.hidden", given["hidden"], "a list of widths, such as [512] or []")
             given["hidden"] = tuple(given["hidden"])
         return replace(self, **given)
 
@@ -116,6 +115,38 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.mean) * self.inverse_deviation).clamp_(-self.clip, self.clip)
+
+
+class Components(nn.Module):
+    """Rotates standardised features to their leading principal components, scaled by one common factor.
+
+    Args:
+        inputs: the features' width.
+        outputs: how many components; of at most ``inputs``.
+        scale: the components' root mean square over the training items.
+    """
+
+    directions: Tensor
+
+    def __init__(self, inputs: int, outputs: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("directions", torch.zeros(inputs, outputs))
+
+    def learn(self, standardise: Standardise, x: np.ndarray, seed: int) -> None:
+        """Take the directions from features ``(n, d)``, standardised; from a sample where there are many."""
+        rows = np.sort(np.random.default_rng([seed, 6]).permutation(len(x))[:COMPONENT_ROWS])
+        standard = standardise(torch.tensor(np.asarray(x[rows], np.float32)))
+        centred = standard - standard.mean(0)
+        values, vectors = torch.linalg.eigh((centred.T @ centred).double() / len(rows))
+        count = self.directions.shape[1]
+        vectors, values = vectors.flip(1)[:, :count], values.flip(0)[:count].clamp(min=0)
+        # An eigenvector's sign is arbitrary: fix it, or it would depend on the library.
+        vectors = vectors * torch.sign(vectors[vectors.abs().argmax(0), torch.arange(count)])
+        self.directions = (vectors * self.scale / values.mean().clamp(min=1e-12).sqrt()).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.directions
 
 
 def mean_and_deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -132,9 +132,7 @@ def query_aware(
 # --- Terms of the variants ----------------------------------------------------------------------------------
 
 
-def contrastive(
-    queries: Tensor, gallery: Tensor, relevant: Tensor, temperature: float, paired: bool = False
-) -> Tensor:
+def contrastive(queries: Tensor, gallery: Tensor, relevant: Tensor, temperature: float, paired: bool = False) -> Tensor:
     """Return the multi-positive softmax cross-entropy of "Supervised contrastive learning".
 
     (L_out of Khosla et al. 2020, arXiv 2004.11362.)
@@ -157,9 +155,7 @@ def contrastive(
     return -(found / weights.sum(1).clamp(min=1e-12)).mean()
 
 
-def class_softmax(
-    projections: Tensor, class_codes: Tensor, targets: Tensor, margin: float, scale: float
-) -> Tensor:
+def class_softmax(projections: Tensor, class_codes: Tensor, targets: Tensor, margin: float, scale: float) -> Tensor:
     """Return the cross-entropy of scaled cosines with one code per class.
 
     (Hoe et al. 2021, "One loss for all: deep hashing with a single cosine similarity based learning

@@ -21,13 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.errors import wrong_value
 from lshbench.methods import losses
-from lshbench.methods.heads import Head, HeadHasher, Standardise
+from lshbench.methods.heads import Components, Head, HeadHasher, Standardise
 from lshbench.methods.neighbors import NeighborGraph, nearest_neighbors
 from lshbench.methods.training import Batch, Terms, Training, TrainingData
 from lshbench.methods.validation import same_labels
@@ -35,6 +36,9 @@ from lshbench.types import Progress, Supervision
 
 HARD_PAIRS = 16
 """Pairs of a batch that the ``design`` recipe's collision is the mean of."""
+
+NEIGHBOR_COMPONENTS = 256
+"""Principal components that cosines of neighbours are taken of."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class Neural(HeadHasher):
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
         graph = None
         if self.supervision == "none":
-            graph = neighbor_graph(data, self.neighbors, progress)
+            graph = neighbor_graph(data, self.neighbors, self.seed, progress)
         kinds = {
             "default": AttractingCriterion,
             "paper": CollisionCriterion,
@@ -148,12 +152,19 @@ class Neural(HeadHasher):
         return kinds[self.recipe](self, data, graph)
 
 
-def neighbor_graph(data: TrainingData, count: int, progress: Progress) -> NeighborGraph:
-    """Return the mutual nearest neighbours of the training part, by cosine of standardised features."""
+def neighbor_graph(data: TrainingData, count: int, seed: int, progress: Progress) -> NeighborGraph:
+    """Return the mutual nearest neighbours of the training part, by cosine of standardised features.
+
+    Cosines are taken of the leading principal components, which hold nearly all of them at a fifth of the work.
+    """
     standardise = Standardise(data.inputs)
-    vectors = data.features(data.rows)
-    standardise.learn(vectors.cpu().numpy())
-    return NeighborGraph(nearest_neighbors(standardise.to(data.device)(vectors), count, progress))
+    standardise.learn(data.source)
+    components = Components(data.inputs, min(NEIGHBOR_COMPONENTS, data.inputs), 1.0)
+    components.learn(standardise, data.source, seed)
+    reduce = nn.Sequential(standardise, components).to(data.device)
+    blocks = np.array_split(np.arange(len(data)), max(1, len(data) // 8192))
+    vectors = torch.cat([reduce(data.take(rows)[0]) for rows in blocks])
+    return NeighborGraph(nearest_neighbors(vectors, count, progress))
 
 
 class UnitLength(nn.Module):

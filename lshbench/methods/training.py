@@ -65,7 +65,7 @@ class Training:
     min_batches: int = 25
     max_batches: int | None = None
     optimizer: str = "adamw"
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     schedule: str = "one_cycle"
     weight_decay: float = 1e-2
     averaging: float = 0.0
@@ -95,9 +95,7 @@ class Training:
         if not 0 <= self.validation <= 0.5:
             raise wrong_value("method.training.validation", self.validation, "from 0 to 0.5")
         if self.patience is not None and self.patience < 1:
-            raise wrong_value(
-                "method.training.patience", self.patience, "at least 1, or null to go on to the end"
-            )
+            raise wrong_value("method.training.patience", self.patience, "at least 1, or null to go on to the end")
 
     def updated(self, keys: Mapping[str, Any] | None) -> Training:
         """Return these settings with the given keys in place; a value of None leaves a setting as it is.
@@ -110,8 +108,7 @@ class Training:
         for key in given:
             if key not in known:
                 raise UsageError(
-                    f"method.training.{key}={given[key]!r}: no such key; "
-                    f"method.training takes: {', '.join(known)}"
+                    f"method.training.{key}={given[key]!r}: no such key; method.training takes: {', '.join(known)}"
                 )
         return replace(self, **given)
 
@@ -156,6 +153,7 @@ class TrainingData:
         validation_rows: the others, int64; empty for ``validation=0``.
         labels: int64 ``(n,)`` or bool ``(n, classes)``, of the items learnt from.
         classes: how many classes there are.
+        source: all features of the training set, as given.
     """
 
     def __init__(self, train: Features, settings: Training, seed: int, device: torch.device) -> None:
@@ -171,7 +169,7 @@ class TrainingData:
         self.labels = labels[self.rows]
         self.device = device
         self._all_labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
-        self._source = train.x
+        self.source = train.x
         self._resident: Tensor | None = None
         if train.x.nbytes <= RESIDENT_BYTES:
             self._resident = torch.tensor(np.asarray(train.x, np.float32), device=device)
@@ -182,7 +180,7 @@ class TrainingData:
     @property
     def inputs(self) -> int:
         """The features' width."""
-        return self._source.shape[1]
+        return self.source.shape[1]
 
     def features(self, rows: np.ndarray) -> Tensor:
         """Return features of rows of the whole training set, float32 ``(len(rows), d)``, on the device."""
@@ -190,7 +188,7 @@ class TrainingData:
             return self._resident[torch.from_numpy(rows).to(self.device)]
         order = np.argsort(rows, kind="stable")  # a memory map is read fastest in its own order
         block = np.empty((len(rows), self.inputs), np.float32)
-        block[order] = self._source[rows[order]]
+        block[order] = self.source[rows[order]]
         return torch.from_numpy(block).to(self.device)
 
     def take(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -242,8 +240,7 @@ def held_out(labels: np.ndarray, part: float, generator: np.random.Generator) ->
     # Every 1/part-th item of the shuffled order sorted by class: proportions hold to within one item.
     ordered = shuffled[np.argsort(labels[shuffled], kind="stable")]
     chosen = ordered[
-        (np.arange(len(labels)) * part).astype(np.int64)
-        != ((np.arange(len(labels)) + 1) * part).astype(np.int64)
+        (np.arange(len(labels)) * part).astype(np.int64) != ((np.arange(len(labels)) + 1) * part).astype(np.int64)
     ]
     sizes, taken = np.bincount(labels), np.bincount(labels[chosen], minlength=labels.max() + 1)
     return np.sort(chosen[(taken < sizes)[labels[chosen]]])
@@ -293,9 +290,7 @@ def train_model(
     average = _Average(model, settings.averaging)
     best: dict[str, Tensor] = {}
     history: list[Epoch] = []
-    store = (
-        Checkpoint(checkpoint, {"seed": seed, "items": len(data), **asdict(settings)}) if checkpoint else None
-    )
+    store = Checkpoint(checkpoint, {"seed": seed, "items": len(data), **asdict(settings)}) if checkpoint else None
     if store and store.load(model, average.state, optimizer, best, history):
         log.info("%s goes on after epoch %d, from %s", description, len(history), checkpoint)
     per_epoch = data.batches_per_epoch(settings)
@@ -333,9 +328,7 @@ def train_model(
                 if quality is None or not best or quality > max(e.validation or 0.0 for e in history):
                     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
             history.append(Epoch(epoch, sum(means.values()), quality, means))
-            log.debug(
-                "%s, epoch %d: loss %.5g, validation mAP %s", description, epoch, history[-1].loss, quality
-            )
+            log.debug("%s, epoch %d: loss %.5g, validation mAP %s", description, epoch, history[-1].loss, quality)
             if store:
                 store.save(model, average.state, optimizer, best, history)
             advance(1)

@@ -50,9 +50,7 @@ def cosine_quality(queries: Tensor, gallery: Tensor, query_labels: Tensor, galle
     units = torch.nn.functional.normalize(gallery)
     total = 0.0
     for rows in _blocks(len(queries), len(gallery)):
-        order = (torch.nn.functional.normalize(queries[rows]) @ units.T).argsort(
-            dim=1, descending=True, stable=True
-        )
+        order = (torch.nn.functional.normalize(queries[rows]) @ units.T).argsort(dim=1, descending=True, stable=True)
         hits = same_labels(query_labels[rows], gallery_labels).gather(1, order).double()
         ranks = torch.arange(1, len(units) + 1, device=hits.device)
         total += float(((hits.cumsum(1) / ranks * hits).sum(1) / hits.sum(1).clamp(min=1)).sum())

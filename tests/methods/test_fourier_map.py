@@ -69,9 +69,7 @@ def test_the_transform_has_its_limits_at_zero() -> None:
         (38.0, 100.0, 988.7995994986936),
     ],
 )
-def test_the_normaliser_is_the_integral_between_the_zeros(
-    threshold: float, band: float, expected: float
-) -> None:
+def test_the_normaliser_is_the_integral_between_the_zeros(threshold: float, band: float, expected: float) -> None:
     assert normaliser(threshold, band) == pytest.approx(expected, rel=1e-11)
 
 
@@ -84,9 +82,7 @@ def test_the_normaliser_is_the_integral_between_the_zeros(
         (3.0, 0.004762362613418226),
     ],
 )
-def test_integrating_the_transform_back_gives_the_band_limited_dominance(
-    difference: float, expected: float
-) -> None:
+def test_integrating_the_transform_back_gives_the_band_limited_dominance(difference: float, expected: float) -> None:
     nodes, weights = np.polynomial.legendre.leggauss(4000)
     at, weights = nodes * 100, weights * 100
     values = real_part(at, 3.0) * np.cos(at * difference) - imaginary_part(at, 3.0) * np.sin(at * difference)

@@ -85,9 +85,7 @@ def test_contrastive_loss_is_the_mean_surprise_of_the_relevant() -> None:
 def test_paired_contrastive_loss_counts_the_item_on_the_same_row() -> None:
     codes = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
     expected = -math.log(math.exp(2) / (math.exp(2) + math.exp(-2)))
-    assert float(losses.contrastive(codes, codes, torch.eye(2), 0.5, paired=True)) == pytest.approx(
-        expected, rel=1e-5
-    )
+    assert float(losses.contrastive(codes, codes, torch.eye(2), 0.5, paired=True)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_class_softmax_takes_the_margin_from_the_target_only() -> None:

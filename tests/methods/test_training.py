@@ -139,9 +139,7 @@ def test_batches_pass_through_the_training_part_and_read_a_memory_map_alike(
     np.save(tmp_path / "x.npy", items.x)
     monkeypatch.setattr(training, "RESIDENT_BYTES", 0)
     mapped = Features(np.load(tmp_path / "x.npy", mmap_mode="r"), items.y, items.ids)
-    for one, other in zip(
-        resident, TrainingData(mapped, settings, 0, CPU).batches(settings, 0, 1), strict=True
-    ):
+    for one, other in zip(resident, TrainingData(mapped, settings, 0, CPU).batches(settings, 0, 1), strict=True):
         assert torch.equal(one.x, other.x)
         assert torch.equal(one.y, other.y)
 
