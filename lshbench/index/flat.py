@@ -15,6 +15,7 @@ from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance
 
 if TYPE_CHECKING:
     from lshbench.ranking.hamming import CodeGallery
+    from lshbench.ranking.real import VectorGallery
 
 
 class FlatIndex(Index):
@@ -24,7 +25,7 @@ class FlatIndex(Index):
     ranking: str
     codes: CodeGallery
     packed: np.ndarray
-    embedding: np.ndarray
+    embedding: VectorGallery
 
     def check(self, method_kind: str, ranking: str) -> str:
         if method_kind != "binary":
@@ -34,10 +35,10 @@ class FlatIndex(Index):
         return "hamming" if ranking == "auto" else ranking
 
     def build(self, gallery: Encoded, ranking: str) -> Self:
-        from lshbench.ranking.hamming import CodeGallery
-
         self.ranking = ranking
         if ranking == "hamming":
+            from lshbench.ranking.hamming import CodeGallery
+
             if gallery.codes is None:
                 raise ValueError("ranking by Hamming distance takes codes")
             self.packed = gallery.codes.packed
@@ -45,7 +46,9 @@ class FlatIndex(Index):
         else:
             if gallery.embedding is None:
                 raise ValueError("ranking by cosine takes embeddings: encode(..., embedding=True)")
-            self.embedding = gallery.embedding
+            from lshbench.ranking.real import VectorGallery
+
+            self.embedding = VectorGallery.from_vectors(gallery.embedding)
         return self
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
@@ -72,7 +75,9 @@ class FlatIndex(Index):
 
     @property
     def bytes(self) -> int:
-        return self.packed.nbytes if self.ranking == "hamming" else self.embedding.nbytes
+        if self.ranking == "hamming":
+            return self.packed.nbytes
+        return self.embedding.vectors.nbytes + self.embedding.inverse_norms.nbytes
 
     def save(self, folder: Path) -> None:
         """Write ``codes.faiss`` (an ``IndexBinaryFlat``) or ``embeddings.npy``, and ``index.json`` last."""
@@ -87,9 +92,9 @@ class FlatIndex(Index):
             faiss.write_index_binary(index, str(folder / "codes.faiss"))
             details = {"bits": self.codes.bits, "items": len(self.packed), "file": "codes.faiss"}
         else:
-            save_array(folder / "embeddings.npy", self.embedding)
+            save_array(folder / "embeddings.npy", self.embedding.vectors)
             details = {
-                "bits": self.embedding.shape[1],
+                "bits": self.embedding.vectors.shape[1],
                 "items": len(self.embedding),
                 "file": "embeddings.npy",
             }

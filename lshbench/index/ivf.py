@@ -15,6 +15,7 @@ import numpy as np
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index
 from lshbench.index.files import save_array, save_description
+from lshbench.ranking.real import VectorGallery
 from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance
 
 BLOCK_CANDIDATES = 1 << 24
@@ -22,6 +23,9 @@ BLOCK_CANDIDATES = 1 << 24
 
 GATHER_ROWS = 8192
 """Gallery vectors copied together at a time."""
+
+TILE = 16
+"""Columns that matrix products treat alike, a divisor of ``GATHER_ROWS``."""
 
 
 class IvfIndex(Index):
@@ -34,8 +38,7 @@ class IvfIndex(Index):
         clusters: how many there are, if known, so that a greater ``nprobe`` is refused before any work.
     """
 
-    vectors: np.ndarray
-    norms: np.ndarray
+    gallery: VectorGallery
     ids: np.ndarray
     offsets: np.ndarray
 
@@ -65,10 +68,7 @@ class IvfIndex(Index):
         if gallery.clusters is None:
             raise ValueError("an index of clusters takes cluster numbers")
         clusters = gallery.clusters[:, 0]
-        self.vectors = gallery.vectors
-        self.norms = np.empty(len(gallery), np.float32)
-        for start in range(0, len(gallery), GATHER_ROWS):
-            self.norms[start : start + GATHER_ROWS] = _norms(gallery.vectors[start : start + GATHER_ROWS])
+        self.gallery = VectorGallery.from_vectors(gallery.vectors)
         self.ids = np.argsort(clusters, kind="stable").astype(np.int32)
         self.offsets = np.concatenate([[0], np.cumsum(np.bincount(clusters))]).astype(np.int64)
         return self
@@ -76,7 +76,7 @@ class IvfIndex(Index):
     def search(self, queries: Encoded, k: int) -> Neighbors:
         from lshbench.ranking.lists import list_neighbors
 
-        found = [list_neighbors(*lists, k) for _, _, *lists in self._lists(queries)]
+        found = [list_neighbors(offsets, rows, distances, k) for _, _, offsets, rows, distances in self._lists(queries)]
         return Neighbors(
             np.concatenate([part.ids for part in found]),
             np.concatenate([part.distances for part in found]),
@@ -121,8 +121,7 @@ class IvfIndex(Index):
         begins = (np.cumsum(sizes) - sizes.ravel()).astype(np.int64)
         rows = np.empty(int(sizes.sum()), np.int32)
         distances = np.empty(len(rows), np.float32)
-        norms = _norms(queries)
-        directions = np.divide(queries, norms[:, None], out=np.zeros_like(queries), where=norms[:, None] > 0)
+        directions = _directions(queries)
         visits = np.flatnonzero(sizes.ravel())
         visits = visits[np.argsort(probes.ravel()[visits], kind="stable")]
         firsts = np.flatnonzero(np.diff(probes.ravel()[visits], prepend=-1))
@@ -132,36 +131,48 @@ class IvfIndex(Index):
             visitors = directions[visit // probes.shape[1]]
             for first in range(0, len(members), GATHER_ROWS):
                 part = members[first : first + GATHER_ROWS]
-                norms = self.norms[part]
-                cosines = visitors @ self.vectors[part].T
-                cosines *= np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+                cosines = (visitors @ self._gather(part).T)[:, : len(part)]
+                cosines *= self.gallery.inverse_norms[part]
                 places = begins[visit, None] + (first + np.arange(len(part)))
                 distances[places] = 1 - cosines
                 rows[places] = part
         return rows, distances
 
+    def _gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return gallery vectors, filled up with zeros to whole tiles.
+
+        Products round the columns of an incomplete tile otherwise, which would tell equal vectors apart.
+        """
+        vectors = self.gallery.vectors
+        gathered = np.zeros((-(-len(rows) // TILE) * TILE, vectors.shape[1]), np.float32)
+        gathered[: len(rows)] = _directions(vectors[rows]) if self.gallery.scaled else vectors[rows]
+        return gathered
+
     @property
     def bytes(self) -> int:
-        return self.ids.nbytes + self.offsets.nbytes + self.norms.nbytes
+        return self.ids.nbytes + self.offsets.nbytes + self.gallery.inverse_norms.nbytes
 
     def save(self, folder: Path) -> None:
-        """Write ``offsets.npy``, ``ids.npy`` and ``norms.npy``, and ``index.json`` last."""
-        for name in ("offsets", "ids", "norms"):
-            save_array(folder / f"{name}.npy", getattr(self, name))
+        """Write ``offsets.npy``, ``ids.npy`` and ``inverse_norms.npy``, and ``index.json`` last."""
+        save_array(folder / "offsets.npy", self.offsets)
+        save_array(folder / "ids.npy", self.ids)
+        save_array(folder / "inverse_norms.npy", self.gallery.inverse_norms)
         save_description(
             folder,
             {
                 "index": "ivf",
                 "ranking": "cosine",
                 "items": len(self.ids),
-                "dim": self.vectors.shape[1],
+                "dim": self.gallery.vectors.shape[1],
                 "clusters": len(self.offsets) - 1,
                 "nprobe": self.nprobe,
-                "files": ["offsets.npy", "ids.npy", "norms.npy"],
+                "files": ["offsets.npy", "ids.npy", "inverse_norms.npy"],
                 "vectors": "the gallery's features as loaded, which stay in the feature store",
             },
         )
 
 
-def _norms(vectors: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors)).astype(np.float32)
+def _directions(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors at length 1, float32; zero vectors stay zero."""
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))[:, None]
+    return np.divide(vectors, norms, out=np.zeros(vectors.shape), where=norms > 0).astype(np.float32)

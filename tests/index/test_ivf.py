@@ -118,6 +118,32 @@ def test_vectors_of_length_zero_are_as_far_as_orthogonal_ones() -> None:
     assert (found.distances[found.ids < 5] == 1).all()
 
 
+def test_equal_vectors_are_equally_far_wherever_they_stand() -> None:
+    generator = np.random.default_rng(0)
+    distinct = generator.standard_normal((40, 333)).astype(np.float32)
+    for items in (41, 97, 250):
+        number = generator.integers(0, 40, items)
+        gallery = Encoded(distinct[number], clusters=(number % 3).astype(np.int32)[:, None])
+        queries = Encoded(
+            generator.standard_normal((7, 333)).astype(np.float32), clusters=np.tile(np.arange(3), (7, 1))
+        )
+        found = IvfIndex(nprobe=3).build(gallery, "cosine").search(queries, items)
+        for query in range(7):
+            for each in np.unique(number):
+                assert len(set(found.distances[query, number[found.ids[query]] == each])) == 1
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e30])
+def test_very_short_and_very_long_vectors_have_directions_too(length: float) -> None:
+    gallery, queries, _ = sides()
+    expected = IvfIndex(nprobe=9).build(gallery, "cosine").search(queries, 20)
+    gallery.vectors[::2] *= np.float32(length)
+    queries.vectors[:] *= np.float32(length)
+    found = IvfIndex(nprobe=9).build(gallery, "cosine").search(queries, 20)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_allclose(found.distances, expected.distances, atol=1e-6)
+
+
 def test_a_query_alone_finds_what_it_finds_among_others() -> None:
     gallery, queries, _ = sides()
     index = IvfIndex(nprobe=3).build(gallery, "cosine")
@@ -133,7 +159,7 @@ def test_the_gallery_may_be_a_read_only_memory_map_and_stays_where_it_is(tmp_pat
     np.save(tmp_path / "x.npy", gallery.vectors)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     index = IvfIndex(nprobe=4).build(Encoded(mapped, clusters=gallery.clusters), "cosine")
-    assert index.vectors is mapped
+    assert index.gallery.vectors is mapped
     expected = IvfIndex(nprobe=4).build(gallery, "cosine").search(queries, 5)
     np.testing.assert_array_equal(index.search(queries, 5).ids, expected.ids)
 
@@ -150,7 +176,7 @@ def test_saved_lists_hold_every_item_in_its_cluster(tmp_path: Path) -> None:
     for cluster in range(7):
         members = ids[offsets[cluster] : offsets[cluster + 1]]
         np.testing.assert_array_equal(members, np.flatnonzero(gallery.clusters[:, 0] == cluster))
-    np.testing.assert_allclose(norms, np.linalg.norm(gallery.vectors, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(1 / norms, np.linalg.norm(gallery.vectors, axis=1), rtol=1e-6)
     assert index.bytes == offsets.nbytes + ids.nbytes + norms.nbytes
 
 
