@@ -1,0 +1,117 @@
+"""From an image file's bytes, or a decoded array, to RGB pixels: every mode that image folders hold."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lshbench.errors import UsageError
+
+BACKGROUND = (255, 255, 255)
+"""What transparent images are laid on: white, as a page would show them."""
+
+ORIENTATION = 0x0112
+SIXTEEN_BITS = 65535
+
+
+class ImageError(UsageError):
+    """An image that can't be read; the message names it."""
+
+
+def decode(image: bytes | np.ndarray, name: str) -> Image.Image:
+    """Return an image as RGB.
+
+    Grey-scale, palette, one-bit, CMYK and YCbCr images are converted; transparent ones are laid on white; 16-bit
+    and floating-point grey values are scaled to 8 bits, not clipped; the orientation that a camera noted (EXIF) is
+    applied; of an animation, the first frame is taken.
+
+    Args:
+        image: an encoded file, or an array ``(h, w)``, ``(h, w, 1)``, ``(h, w, 3)`` or ``(h, w, 4)``, uint8 or
+            uint16.
+        name: what names the image to a person.
+
+    Raises:
+        ImageError: it is no image, is cut off, or has pixels that have no meaning as a picture.
+    """
+    try:
+        if isinstance(image, np.ndarray):
+            opened = _from_array(image)
+        else:
+            opened = Image.open(io.BytesIO(image))
+            opened.load()
+            opened = _upright(opened)
+        return _to_rgb(opened)
+    except MemoryError:
+        raise
+    except Exception as error:  # Decoders raise anything: OSError, SyntaxError, struct.error, IndexError, ...
+        raise ImageError(f"{name}: the image can't be read ({_reason(error, image)})") from error
+
+
+def _reason(error: Exception, image: bytes | np.ndarray) -> str:
+    if isinstance(image, bytes) and not image:
+        return "it is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no image format that Pillow knows"
+    return str(error) or type(error).__name__
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)) or 0 in pixels.shape:
+        raise ValueError(f"an array of shape {pixels.shape}; expected (h, w), (h, w, 3) or (h, w, 4)")
+    if pixels.dtype == np.uint16:
+        pixels = _to_bytes(pixels)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"an array of {pixels.dtype}; expected uint8 or uint16")
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if "exif" not in image.info and "Raw profile type exif" not in image.info and "xmp" not in image.info:
+        return image
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # A damaged note on the orientation does not spoil the picture.
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        page = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+        return Image.alpha_composite(page, _with_alpha(image)).convert("RGB")
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
+    return image.convert("RGB")
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # The transparent value is one of 65,536: lost once the grey values are scaled, so found before.
+        grey = np.asarray(image)
+        alpha = np.where(grey == image.info["transparency"], 0, 255).astype(np.uint8)
+        scaled = Image.fromarray(_to_bytes(grey)).convert("RGB")
+        scaled.putalpha(Image.fromarray(alpha))
+        return scaled
+    if image.mode in ("La", "RGBa"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    return image.convert("RGBA")
+
+
+def _to_bytes(grey: np.ndarray) -> np.ndarray:
+    """Scale grey values to uint8: 16-bit integers by their full range, others by the values they hold."""
+    if not np.isfinite(grey).all():
+        raise ValueError("NaN or infinite grey values")
+    low, high = float(grey.min()), float(grey.max())
+    if grey.dtype.kind in "iu" and low >= 0 and high <= SIXTEEN_BITS:
+        low, high = 0.0, float(SIXTEEN_BITS)
+    elif low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    scale = 255 / (high - low) if high > low else 0.0
+    return np.round((grey.astype(np.float64) - low) * scale).astype(np.uint8)
