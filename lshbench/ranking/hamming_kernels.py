@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from lshbench.ranking.labels import fill_relevant
-from lshbench.ranking.words import LANE, distance, packed_distances
+from lshbench.ranking.labels import is_relevant, mark_relevant
+from lshbench.ranking.words import LANE, distance, lane_of, lowest_bit, near_items, packed_distances
 
 CHUNK = 32
 """Queries that share a tile."""
@@ -19,8 +19,8 @@ CHUNK = 32
 TILE_WORDS = 1 << 15
 """Words of a tile: 256 KB."""
 
-BLOCK = 1024
-"""Entries of four distances that are worked on at a time."""
+GROUPS = 64
+"""Groups of 64 items that are worked on at a time."""
 
 PAIR_BITS = 127
 """Longest codes whose distances are counted two at a time."""
@@ -28,20 +28,28 @@ PAIR_BITS = 127
 PAIR_ITEMS = 4096
 """Fewest items for which clearing and adding up the table of pairs pays."""
 
+FEW = 16
+"""Items within a distance limit are picked out one by one where they are fewer than one in this many."""
+
 SIXTEEN, THIRTY_TWO, FORTY_EIGHT = np.uint64(16), np.uint64(32), np.uint64(48)
 LOW = np.uint64(0xFFFFFFFF)
+DISTANCE = np.uint64(0x7FFF)
+SEVENTEEN = np.uint64(17)
+NEXT_ITEM, NEXT_SLOT = np.uint64(1), np.uint64(1 << 32)
 ONE = np.uint32(1)
 
 
 @njit(cache=True)
-def _chunk_size(queries: int) -> int:
+def chunk_size(queries: int) -> int:
+    """Return how many queries share a tile."""
     # Few queries: one a chunk, so that all threads have some.
     return max(1, min(CHUNK, queries // 16))
 
 
 @njit(cache=True)
-def _tile_size(planes: int) -> int:
-    return max(4 * BLOCK, TILE_WORDS // planes)
+def tile_size(planes: int) -> int:
+    """Return how many items a tile has."""
+    return max(64 * GROUPS, TILE_WORDS // planes)
 
 
 @njit(cache=True)
@@ -66,10 +74,10 @@ def _count_pairs(
     up = np.uint64(shift)
     one = np.uint16(1)
     pairs[:] = 0
-    while stop - start >= 8:
-        half = min(BLOCK // 2, (stop - start) // 8)
-        packed_distances(query, words, start, half, buffer[:half])
-        packed_distances(query, words, start + 4 * half, half, buffer[half : 2 * half])
+    while stop - start >= 128:
+        groups = min(GROUPS // 2, (stop - start) // 128)
+        packed_distances(query, words, start, 2 * groups, buffer)
+        half = 16 * groups
         for j in range(half):
             buffer[j] |= buffer[half + j] << up
         for j in range(half):
@@ -78,7 +86,7 @@ def _count_pairs(
             pairs[second + ((entry >> SIXTEEN) & LANE)] += one
             pairs[(entry >> THIRTY_TWO) & LANE] += one
             pairs[second + (entry >> FORTY_EIGHT)] += one
-        start += 8 * half
+        start += 128 * groups
     distances = len(histogram)
     for first in range(distances):
         row = first << shift
@@ -91,6 +99,15 @@ def _count_pairs(
             total += count
         histogram[first] += total
     return start
+
+
+@njit(cache=True)
+def _count_lanes(buffer: np.ndarray, entries: int, histogram: np.ndarray) -> None:
+    for entry in buffer[:entries]:
+        histogram[entry & LANE] += ONE
+        histogram[(entry >> SIXTEEN) & LANE] += ONE
+        histogram[(entry >> THIRTY_TWO) & LANE] += ONE
+        histogram[entry >> FORTY_EIGHT] += ONE
 
 
 @njit(cache=True)
@@ -107,16 +124,11 @@ def _count(
     """Add the distances of items ``start`` to ``stop`` (at most 131,070, which 16-bit pair counters hold)."""
     if shift > 0 and stop - start >= PAIR_ITEMS:
         start = _count_pairs(query, words, start, stop, shift, histogram, pairs, buffer)
-    while stop - start >= 4:
-        quarter = min(BLOCK, (stop - start) // 4)
-        packed_distances(query, words, start, quarter, buffer[:quarter])
-        for j in range(quarter):
-            entry = buffer[j]
-            histogram[entry & LANE] += ONE
-            histogram[(entry >> SIXTEEN) & LANE] += ONE
-            histogram[(entry >> THIRTY_TWO) & LANE] += ONE
-            histogram[entry >> FORTY_EIGHT] += ONE
-        start += 4 * quarter
+    while stop - start >= 64:
+        groups = min(GROUPS, (stop - start) // 64)
+        packed_distances(query, words, start, groups, buffer)
+        _count_lanes(buffer, 16 * groups, histogram)
+        start += 64 * groups
     for item in range(start, stop):
         histogram[distance(query, words, item)] += ONE
 
@@ -133,8 +145,8 @@ def slice_histograms(
 ) -> None:
     """Add to the histograms of all items and of the relevant ones, which are a slice of the gallery for each query."""
     items = words.shape[1]
-    tile = _tile_size(words.shape[0])
-    size = _chunk_size(len(queries))
+    tile = tile_size(words.shape[0])
+    size = chunk_size(len(queries))
     shift = 0
     if bits <= PAIR_BITS:
         while 1 << shift <= bits:
@@ -142,7 +154,7 @@ def slice_histograms(
     table = (((bits << shift) | bits) // 32 + 1) * 32 if shift else 0
     for chunk in prange((len(queries) + size - 1) // size):
         pairs = np.empty(2 * table, np.uint16)
-        buffer = np.empty(BLOCK, np.uint64)
+        buffer = np.empty(16 * GROUPS, np.uint64)
         last = min(len(queries), (chunk + 1) * size)
         for begin in range(0, items, tile):
             end = min(items, begin + tile)
@@ -171,41 +183,36 @@ def masked_histograms(
     Both come from one table: an item's counter is its distance, one table further on where it is relevant.
     """
     items = words.shape[1]
-    tile = _tile_size(words.shape[0])
-    size = _chunk_size(len(queries))
+    tile = tile_size(words.shape[0])
+    size = chunk_size(len(queries))
     no_labels = np.empty(0, np.int32)
+    bit = 0
+    while 1 << bit <= bits:
+        bit += 1
+    second = 1 << bit
     for chunk in prange((len(queries) + size - 1) // size):
-        buffer = np.empty(BLOCK, np.uint64)
-        lanes = buffer.view(np.uint16)
-        flags = np.empty(4 * BLOCK, np.uint8)
+        buffer = np.empty(16 * GROUPS, np.uint64)
         last = min(len(queries), (chunk + 1) * size)
-        both = np.zeros((last - chunk * size, 2 * (bits + 1)), np.uint32)
+        both = np.zeros((last - chunk * size, second + bits + 1), np.uint32)
         for begin in range(0, items, tile):
             end = min(items, begin + tile)
             for i in range(chunk * size, last):
                 table = both[i - chunk * size]
                 start = begin
-                while start < end:
-                    quarter = min(BLOCK, (end - start) // 4)
-                    if quarter:
-                        packed_distances(queries[i], words, start, quarter, buffer[:quarter])
-                        fill_relevant(
-                            0, query_masks[i], no_labels, gallery_masks, start, flags[: 4 * quarter]
-                        )
-                        for j in range(quarter):
-                            for lane in range(4):
-                                table[lanes[4 * j + lane] + flags[lane * quarter + j] * (bits + 1)] += ONE
-                    else:
-                        fill_relevant(0, query_masks[i], no_labels, gallery_masks, start, flags[: end - start])
-                        for item in range(start, end):
-                            found = distance(queries[i], words, item)
-                            table[found + flags[item - start] * (bits + 1)] += ONE
-                        start = end
-                    start += 4 * quarter
+                while end - start >= 64:
+                    groups = min(GROUPS, (end - start) // 64)
+                    packed_distances(queries[i], words, start, groups, buffer)
+                    mark_relevant(0, query_masks[i], no_labels, gallery_masks, start, groups, bit, buffer)
+                    _count_lanes(buffer, 16 * groups, table)
+                    start += 64 * groups
+                for item in range(start, end):
+                    found = distance(queries[i], words, item)
+                    mark = np.int64(is_relevant(0, query_masks[i], no_labels, gallery_masks, item))
+                    table[found | mark << bit] += ONE
         for i in range(chunk * size, last):
             table = both[i - chunk * size]
-            relevant[i] = table[bits + 1 :]
-            counts[i] = table[: bits + 1] + table[bits + 1 :]
+            relevant[i] = table[second:]
+            counts[i] = table[: bits + 1] + table[second:]
 
 
 @njit(cache=True, parallel=True)
@@ -241,10 +248,11 @@ def fill_groups(counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, g
 
 
 @njit(cache=True, parallel=True)
-def distance_limits(
-    counts: np.ndarray, relevant: np.ndarray, rank: int, limits: np.ndarray, found: np.ndarray
-) -> None:
-    """Fill ``limits`` with the distance at which a rank is reached, ``found`` with the relevant items up to there."""
+def distance_limits(counts: np.ndarray, relevant: np.ndarray, rank: int, limits: np.ndarray, found: np.ndarray) -> None:
+    """Fill ``limits`` with the distance at which a rank is reached, ``found`` with the relevant items up to there.
+
+    Picking items out pays where they are few; otherwise the limit is the largest distance.
+    """
     for i in prange(len(counts)):
         step = 0
         total = np.int64(counts[i, 0])
@@ -253,18 +261,16 @@ def distance_limits(
             step += 1
             total += np.int64(counts[i, step])
             reached += np.int64(relevant[i, step])
+        items = total
+        for later in range(step + 1, counts.shape[1]):
+            items += np.int64(counts[i, later])
+        if total * FEW > items:
+            step = counts.shape[1] - 1
+            reached = np.int64(0)
+            for each in range(counts.shape[1]):
+                reached += np.int64(relevant[i, each])
         limits[i] = step
         found[i] = reached
-
-
-@njit(cache=True)
-def _any_below(lanes: np.ndarray, limit: int, quarter: int, near: np.ndarray) -> None:
-    """Tell, for every 16 entries, whether any of their 64 distances is at most the limit."""
-    for group in range((quarter + 15) // 16):
-        least = np.uint16(0xFFFF)
-        for value in lanes[64 * group : min(64 * group + 64, 4 * quarter)]:
-            least = min(least, value)
-        near[group] = least <= limit
 
 
 @njit(cache=True, parallel=True)
@@ -302,39 +308,45 @@ def fill_positions(
             counters[step] = ((slot if inside else np.uint64(0)) << THIRTY_TWO) | before
             before += np.uint64(counts[i, step])
             slot += np.uint64(relevant[i, step] + ONE) if inside else np.uint64(0)
-        buffer = np.empty(BLOCK, np.uint64)
-        lanes = buffer.view(np.uint16)
-        near = np.ones(BLOCK // 16, np.bool_)
-        flags = np.empty(4 * BLOCK, np.uint8)
+        all_items = limit + 1 == distances
+        buffer = np.empty(16 * GROUPS, np.uint64)
         label = query_labels[i] if single else np.int32(0)
+        mask = query_masks[i]
         start = 0
-        while start < items:
-            # The last items, fewer than four, come with some that are counted already.
-            quarter = min(BLOCK, (items - start) // 4)
-            block = 4 * quarter if quarter else items - start
-            fill_relevant(label, query_masks[i], gallery_labels, gallery_masks, start, flags[:block])
-            if quarter:
-                packed_distances(queries[i], words, start, quarter, buffer[:quarter])
-                if limit + 1 < distances:
-                    _any_below(lanes, limit, quarter, near)
-                for lane in range(4):
-                    own = flags[lane * quarter : (lane + 1) * quarter]
-                    for group in range((quarter + 15) // 16):
-                        if near[group]:
-                            for j in range(16 * group, min(16 * group + 16, quarter)):
-                                step = lanes[4 * j + lane]
-                                counter = counters[step]
-                                slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
-                                taken = np.uint64(own[j] & np.uint8(step <= limit))
-                                counters[step] = counter + np.uint64(1) + (taken << THIRTY_TWO)
-            else:
-                for item in range(block):
-                    far = distance(queries[i], words, start + item)
-                    counter = counters[far]
-                    slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
-                    taken = np.uint64(flags[item] & np.uint8(far <= limit))
-                    counters[far] = counter + np.uint64(1) + (taken << THIRTY_TWO)
-            start += block
+        while items - start >= 64:
+            groups = min(GROUPS, (items - start) // 64)
+            packed_distances(queries[i], words, start, groups, buffer)
+            if all_items:
+                mark_relevant(label, mask, gallery_labels, gallery_masks, start, groups, 15, buffer)
+            for group in range(groups):
+                if all_items:
+                    for lane in range(4):
+                        down = np.uint64(16 * lane)
+                        for entry in buffer[16 * group : 16 * group + 16]:
+                            marked = entry >> down
+                            step = marked & DISTANCE
+                            counter = counters[step]
+                            slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
+                            counters[step] = counter + NEXT_ITEM + ((marked << SEVENTEEN) & NEXT_SLOT)
+                else:
+                    near = near_items(buffer, group, limit)
+                    while near:
+                        item = lowest_bit(near)
+                        near &= near - np.uint64(1)
+                        step = lane_of(buffer, group, item)
+                        row = start + 64 * group + item
+                        taken = is_relevant(label, mask, gallery_labels, gallery_masks, row)
+                        counter = counters[step]
+                        slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
+                        counters[step] = counter + NEXT_ITEM + (np.uint64(taken) << THIRTY_TWO)
+            start += 64 * groups
+        for row in range(start, items):
+            far = distance(queries[i], words, row)
+            if far <= limit:
+                taken = is_relevant(label, mask, gallery_labels, gallery_masks, row)
+                counter = counters[far]
+                slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
+                counters[far] = counter + NEXT_ITEM + (np.uint64(taken) << THIRTY_TWO)
         source = 1
         target = offsets[i]
         for step in range(min(limit + 1, distances)):
@@ -343,109 +355,3 @@ def fill_positions(
                 positions[target : target + found] = slots[source : source + found]
                 target += found
                 source += found + 1
-
-
-@njit(cache=True)
-def _keep_nearest(entries: np.ndarray, filled: int, k: int, histogram: np.ndarray) -> tuple[int, int]:
-    """Keep the nearest ``k`` of entries (distance in the high half, row in the low) that are in order of rows.
-
-    Returns:
-        The distance of the farthest kept, which a later row has to undercut, and how many lie below that distance.
-    """
-    histogram[:] = 0
-    for entry in entries[:filled]:
-        histogram[entry >> THIRTY_TWO] += ONE
-    limit = 0
-    below = np.int64(0)
-    while below + np.int64(histogram[limit]) < k:
-        below += np.int64(histogram[limit])
-        limit += 1
-    ties = k - below
-    kept = 0
-    for j in range(filled):
-        entry = entries[j]
-        far = np.int64(entry >> THIRTY_TWO)
-        if far < limit:
-            entries[kept] = entry
-            kept += 1
-        elif far == limit and ties > 0:
-            entries[kept] = entry
-            kept += 1
-            ties -= 1
-    return limit, below
-
-
-@njit(cache=True, parallel=True)
-def nearest(
-    queries: np.ndarray, words: np.ndarray, bits: int, k: int, ids: np.ndarray, distances: np.ndarray
-) -> None:
-    """Fill the first ``k`` columns with the nearest items, ties by the smaller row; k is at most n.
-
-    Items nearer than a threshold are collected; when they are some more than k, the farthest go and the threshold falls
-    to the k-th distance.
-    """
-    items = words.shape[1]
-    tile = _tile_size(words.shape[0])
-    size = max(1, min(_chunk_size(len(queries)), (1 << 15) // k))
-    quarters = BLOCK // 4
-    room = 2 * k + 4 * quarters
-    for chunk in prange((len(queries) + size - 1) // size):
-        last = min(len(queries), (chunk + 1) * size)
-        kept = np.empty((last - chunk * size, room + 1), np.uint64)
-        filled = np.zeros(last - chunk * size, np.int64)
-        limits = np.full(last - chunk * size, bits, np.int64)
-        histogram = np.empty(bits + 1, np.uint32)
-        buffer = np.empty(quarters, np.uint64)
-        lanes = buffer.view(np.uint16)
-        near = np.empty(quarters // 16, np.bool_)
-        for begin in range(0, items, tile):
-            end = min(items, begin + tile)
-            for i in range(chunk * size, last):
-                own = i - chunk * size
-                entries = kept[own]
-                count = filled[own]
-                limit = limits[own]
-                start = begin
-                while start < end:
-                    quarter = min(quarters, (end - start) // 4)
-                    if quarter:
-                        packed_distances(queries[i], words, start, quarter, buffer[:quarter])
-                        _any_below(lanes, limit, quarter, near)
-                        for lane in range(4):
-                            first = start + lane * quarter
-                            for group in range((quarter + 15) // 16):
-                                if near[group]:
-                                    for j in range(16 * group, min(16 * group + 16, quarter)):
-                                        far = np.int64(lanes[4 * j + lane])
-                                        entries[count] = np.uint64((far << 32) | (first + j))
-                                        count += far <= limit
-                        start += 4 * quarter
-                    else:
-                        for item in range(start, end):
-                            far = distance(queries[i], words, item)
-                            entries[count] = np.uint64((far << 32) | item)
-                            count += far <= limit
-                        start = end
-                    # The first cut comes as soon as there are k, later ones when they are worth it.
-                    if count >= 2 * k or (limit == bits and count >= k):
-                        limit = _keep_nearest(entries, count, k, histogram)[0] - 1
-                        count = k
-                filled[own] = count
-                limits[own] = limit
-        for i in range(chunk * size, last):
-            own = i - chunk * size
-            _keep_nearest(kept[own], filled[own], k, histogram)
-            histogram[:] = 0
-            for entry in kept[own, :k]:
-                histogram[entry >> THIRTY_TWO] += ONE
-            place = np.uint32(0)
-            for step in range(bits + 1):
-                count_here = histogram[step]
-                histogram[step] = place
-                place += count_here
-            for entry in kept[own, :k]:
-                step = entry >> THIRTY_TWO
-                column = histogram[step]
-                ids[i, column] = np.int64(entry & LOW)
-                distances[i, column] = np.float32(step)
-                histogram[step] = column + ONE

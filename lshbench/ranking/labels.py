@@ -48,7 +48,7 @@ class LabelTable:
     def order(self) -> np.ndarray:
         """Gallery rows by label, rows ascending within a label: int64 ``(n,)``.  For single labels."""
         labels = self.gallery_labels
-        if len(labels) and 0 <= labels.min() and labels.max() < 1 << 16:
+        if len(labels) and labels.min() >= 0 and labels.max() < 1 << 16:
             labels = labels.astype(np.uint16)  # which NumPy sorts by radix
         return np.argsort(labels, kind="stable")
 
@@ -98,35 +98,77 @@ def share_label(query_mask: np.ndarray, gallery_masks: np.ndarray, item: int) ->
 
 
 @njit(cache=True)
-def fill_relevant(
+def is_relevant(
+    label: int, query_mask: np.ndarray, gallery_labels: np.ndarray, gallery_masks: np.ndarray, item: int
+) -> bool:
+    """Return whether a gallery item answers a query; the label counts where there are no masks."""
+    if gallery_masks.shape[0] == 0:
+        return gallery_labels[item] == label
+    return share_label(query_mask, gallery_masks, item)
+
+
+@njit(cache=True)
+def mark_relevant(
     label: int,
     query_mask: np.ndarray,
     gallery_labels: np.ndarray,
     gallery_masks: np.ndarray,
     start: int,
-    relevant: np.ndarray,
+    groups: int,
+    bit: int,
+    distances: np.ndarray,
 ) -> None:
-    """Set ``relevant`` uint8 ``(m,)`` to 1 for those of ``m`` gallery items from ``start`` that answer the query."""
-    words = gallery_masks.shape[0]
-    if words == 0:
-        labels = gallery_labels[start : start + len(relevant)]
-        for item in range(len(relevant)):
-            relevant[item] = labels[item] == label
-    elif words == 1:
+    """Set a bit in the lanes of relevant items, in the layout of :func:`lshbench.ranking.words.packed_distances`."""
+    up = np.uint64(bit)
+    stop = start + 64 * groups
+    if gallery_masks.shape[0] == 0:
+        labels = gallery_labels[start:stop]
+        for group in range(groups):
+            for j in range(16):
+                item = 64 * group + j
+                marks = (
+                    np.uint64(labels[item] == label)
+                    | np.uint64(labels[item + 16] == label) << np.uint64(16)
+                    | np.uint64(labels[item + 32] == label) << np.uint64(32)
+                    | np.uint64(labels[item + 48] == label) << np.uint64(48)
+                )
+                distances[16 * group + j] |= marks << up
+    elif gallery_masks.shape[0] == 1:
         mask = query_mask[0]
-        masks = gallery_masks[0, start : start + len(relevant)]
-        for item in range(len(relevant)):
-            relevant[item] = (mask & masks[item]) != np.uint64(0)
+        masks = gallery_masks[0, start:stop]
+        none = np.uint64(0)
+        for group in range(groups):
+            for j in range(16):
+                item = 64 * group + j
+                marks = (
+                    np.uint64(mask & masks[item] != none)
+                    | np.uint64(mask & masks[item + 16] != none) << np.uint64(16)
+                    | np.uint64(mask & masks[item + 32] != none) << np.uint64(32)
+                    | np.uint64(mask & masks[item + 48] != none) << np.uint64(48)
+                )
+                distances[16 * group + j] |= marks << up
     else:
-        for item in range(len(relevant)):
-            relevant[item] = share_label(query_mask, gallery_masks, start + item)
+        for group in range(groups):
+            for item in range(64):
+                mark = np.uint64(share_label(query_mask, gallery_masks, start + 64 * group + item))
+                distances[16 * group + (item & 15)] |= mark << np.uint64(16 * (item >> 4) + bit)
 
 
 @njit(cache=True, parallel=True)
 def _count_sharing(query_masks: np.ndarray, gallery_masks: np.ndarray, counts: np.ndarray) -> None:
+    words = gallery_masks.shape[0]
+    none = np.uint64(0)
     for query in prange(len(query_masks)):
         count = 0
-        for item in range(gallery_masks.shape[1]):
-            if share_label(query_masks[query], gallery_masks, item):
-                count += 1
+        if words == 1:
+            mask = query_masks[query, 0]
+            for other in gallery_masks[0]:
+                count += mask & other != none
+        elif words == 2:
+            first, second = query_masks[query, 0], query_masks[query, 1]
+            for item in range(gallery_masks.shape[1]):
+                count += (first & gallery_masks[0, item] | second & gallery_masks[1, item]) != none
+        else:
+            for item in range(gallery_masks.shape[1]):
+                count += share_label(query_masks[query], gallery_masks, item)
         counts[query] = count

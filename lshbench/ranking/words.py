@@ -1,9 +1,11 @@
 """Codes as 64-bit words, and the kernels that take distances from them.
 
 Words lie plane by plane, uint64 ``(words, n)``, so that one vector instruction takes the same word of several items.
-Distances come four to a 64-bit lane: lane ``s`` (16 bits) of entry ``j`` belongs to item ``start + s * quarter + j``.
-Counting bits in 64-bit elements and joining four counts by shifts needs no narrowing of vectors, which costs more than
-the counts themselves.
+Distances come in groups of 64 items, four to an entry of 64 bits: lane ``s`` (16 bits) of a group's entry ``j`` (of 16)
+belongs to item ``16 s + j`` of the group.  Counting bits in 64-bit elements and joining four counts by shifts needs no
+narrowing of vectors, which costs more than the counts themselves.
+
+Compiled code is kept on disk by the module that calls it: after an edit here, the kernels' modules have to be touched.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from numba.extending import intrinsic
 from lshbench.types import Codes
 
 LANE = np.uint64(0xFFFF)
+ONES = np.uint64(0x0001_0001_0001_0001)
+TOPS = np.uint64(0x8000_8000_8000_8000)
 
 
 def code_words(codes: Codes) -> np.ndarray:
@@ -47,8 +51,18 @@ def popcount(typing_context: Any, word: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
+@intrinsic
+def lowest_bit(typing_context: Any, word: Any) -> Any:
+    """Return the number of the lowest set bit of a uint64 that isn't 0: LLVM's ``cttz``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, True))
+
+    return types.int64(types.uint64), generate
+
+
 @njit(cache=True)
-def distance(query: np.ndarray, words: np.ndarray, item: int) -> int:
+def distance(query: np.ndarray, words: np.ndarray, item: int) -> np.int64:
     """Return the Hamming distance of one query ``(words,)`` to one item."""
     total = np.uint64(0)
     for plane in range(words.shape[0]):
@@ -57,42 +71,66 @@ def distance(query: np.ndarray, words: np.ndarray, item: int) -> int:
 
 
 @njit(cache=True, inline="always")
-def _four(word: np.uint64, plane: np.ndarray, quarter: int, j: int) -> np.uint64:
+def _four(word: np.uint64, plane: np.ndarray, item: int) -> np.uint64:
     return (
-        popcount(word ^ plane[j])
-        | popcount(word ^ plane[quarter + j]) << np.uint64(16)
-        | popcount(word ^ plane[2 * quarter + j]) << np.uint64(32)
-        | popcount(word ^ plane[3 * quarter + j]) << np.uint64(48)
+        popcount(word ^ plane[item])
+        | popcount(word ^ plane[item + 16]) << np.uint64(16)
+        | popcount(word ^ plane[item + 32]) << np.uint64(32)
+        | popcount(word ^ plane[item + 48]) << np.uint64(48)
     )
 
 
 @njit(cache=True)
-def packed_distances(
-    query: np.ndarray, words: np.ndarray, start: int, quarter: int, distances: np.ndarray
-) -> None:
-    """Fill ``distances`` uint64 ``(quarter,)`` with those of ``4 * quarter`` items from ``start``, four to an entry."""
-    stop = start + 4 * quarter
+def packed_distances(query: np.ndarray, words: np.ndarray, start: int, groups: int, distances: np.ndarray) -> None:
+    """Fill ``distances`` uint64 ``(16 * groups,)`` with those of ``64 * groups`` items from ``start``."""
+    stop = start + 64 * groups
     planes = words.shape[0]
     # The common lengths keep the sum in registers; longer codes go over the entries again, two words at a time.
     if planes == 1:
         a = query[0]
         first = words[0, start:stop]
-        for j in range(quarter):
-            distances[j] = _four(a, first, quarter, j)
+        for group in range(groups):
+            for j in range(16):
+                distances[16 * group + j] = _four(a, first, 64 * group + j)
     elif planes == 2:
         a, b = query[0], query[1]
         first, second = words[0, start:stop], words[1, start:stop]
-        for j in range(quarter):
-            distances[j] = _four(a, first, quarter, j) + _four(b, second, quarter, j)
+        for group in range(groups):
+            for j in range(16):
+                item = 64 * group + j
+                distances[16 * group + j] = _four(a, first, item) + _four(b, second, item)
     else:
-        distances[:quarter] = np.uint64(0)
+        distances[: 16 * groups] = np.uint64(0)
         for plane in range(0, planes - 1, 2):
             a, b = query[plane], query[plane + 1]
             first, second = words[plane, start:stop], words[plane + 1, start:stop]
-            for j in range(quarter):
-                distances[j] += _four(a, first, quarter, j) + _four(b, second, quarter, j)
+            for group in range(groups):
+                for j in range(16):
+                    item = 64 * group + j
+                    distances[16 * group + j] += _four(a, first, item) + _four(b, second, item)
         if planes % 2:
             a = query[planes - 1]
             first = words[planes - 1, start:stop]
-            for j in range(quarter):
-                distances[j] += _four(a, first, quarter, j)
+            for group in range(groups):
+                for j in range(16):
+                    distances[16 * group + j] += _four(a, first, 64 * group + j)
+
+
+@njit(cache=True)
+def near_items(distances: np.ndarray, group: int, limit: int) -> np.uint64:
+    """Return a mask of a group's 64 items: bit ``i`` is set where item ``i`` is at most ``limit`` (>= -1) away.
+
+    With the top bit of each lane set, subtracting ``limit + 1`` clears it exactly where the distance is no larger.
+    """
+    bound = np.uint64(limit + 1) * ONES
+    mask = np.uint64(0)
+    for j in range(16):
+        entry = distances[16 * group + j]
+        mask |= ((~((entry | TOPS) - bound) & TOPS) >> np.uint64(15)) << np.uint64(j)
+    return mask
+
+
+@njit(cache=True, inline="always")
+def lane_of(distances: np.ndarray, group: int, item: int) -> np.uint64:
+    """Return the lane that belongs to item ``item`` (0 to 63) of a group."""
+    return (distances[16 * group + (item & 15)] >> np.uint64(16 * (item >> 4))) & LANE
