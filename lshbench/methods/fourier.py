@@ -15,7 +15,7 @@ Three recipes:
 ``default``
     A variant that is trained in one go: a narrow band of frequencies, the standardised features beside the
     map, a wide reduction, and a ranking term that is a softmax over the batch.  With labels, a term draws
-    codes to one code per class.
+    codes to one code per class; another can keep the geometry of the features.
 """
 
 from __future__ import annotations
@@ -68,11 +68,14 @@ class Recipe:
     balance_weight: float = 0.05
     ranking_weight: float = 1.0
     class_weight: float = 1.0
+    geometry_weight: float = 0.0
     temperature: float = 0.125
+    geometry_temperature: float = 0.05
+    gallery_dropout: float = 0.0
 
 
 RECIPES = {
-    "default": Recipe(Head(), Training()),
+    "default": Recipe(Head(dropout=0.3), Training()),
     "paper": Recipe(
         Head(hidden=(10,), batch_norm=False, dropout=0.0),
         Training(
@@ -140,7 +143,10 @@ class Fourier(BinaryHasher):
         balance_weight: float | None = None,
         ranking_weight: float | None = None,
         class_weight: float | None = None,
+        geometry_weight: float | None = None,
         temperature: float | None = None,
+        geometry_temperature: float | None = None,
+        gallery_dropout: float | None = None,
         head: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> None:
@@ -165,12 +171,14 @@ class Fourier(BinaryHasher):
         ):
             if value < least:
                 raise wrong_value(f"method.{key}", value, f"at least {least}")
-        for key in ("threshold", "band", "scale", "temperature"):
+        for key in ("threshold", "band", "scale", "temperature", "geometry_temperature"):
             if getattr(self.settings, key) <= 0:
                 raise wrong_value(f"method.{key}", getattr(self.settings, key), "a positive number")
-        for key in ("fence_weight", "balance_weight", "ranking_weight", "class_weight"):
+        for key in ("fence_weight", "balance_weight", "ranking_weight", "class_weight", "geometry_weight"):
             if getattr(self.settings, key) < 0:
                 raise wrong_value(f"method.{key}", getattr(self.settings, key), "0 or a positive number")
+        if not 0 <= self.settings.gallery_dropout < 1:
+            raise wrong_value("method.gallery_dropout", self.settings.gallery_dropout, "at least 0 and below 1")
         if not self.settings.head.hidden:
             raise wrong_value("method.head.hidden", [], "at least one width: the reduction of the map")
         if not self.settings.map_dim and not self.settings.skip:
@@ -220,7 +228,7 @@ class Fourier(BinaryHasher):
             skip=settings.skip,
             hidden=settings.head.hidden,
             batch_norm=settings.head.batch_norm,
-            dropout=settings.head.dropout,
+            dropout={"gallery": settings.gallery_dropout, "query": settings.head.dropout},
             unit_length=settings.unit_length,
         )
         drawn = sample_frequencies(
@@ -286,7 +294,16 @@ class Objective(nn.Module):
         both = losses.class_softmax(queries, self.class_codes, targets, margin, scale) + losses.class_softmax(
             gallery, self.class_codes, targets, margin, scale
         )
-        return terms | {"class": self.settings.class_weight / 2 * both}
+        terms["class"] = self.settings.class_weight / 2 * both
+        if self.settings.geometry_weight:
+            terms["geometry"] = self.settings.geometry_weight * losses.geometry(
+                torch.tanh(queries),
+                torch.tanh(gallery),
+                prepared.features,
+                self.settings.temperature,
+                self.settings.geometry_temperature,
+            )
+        return terms
 
     def _unsupervised(self, network: FourierNetwork, batch: Batch) -> Terms:
         assert self.graph is not None

@@ -30,7 +30,8 @@ class Shape:
         skip: whether the first layer sees the standardised features beside the map.
         hidden: widths of the layers between map and hash layer, the last being the reduction that the sides
             share.
-        batch_norm, dropout: of these layers.
+        batch_norm: of these layers.
+        dropout: of them, on each side.
         unit_length: whether the reduction is taken to length 1, as published.
     """
 
@@ -44,7 +45,7 @@ class Shape:
     skip: bool
     hidden: tuple[int, ...]
     batch_norm: bool
-    dropout: float
+    dropout: dict[Side, float]
     unit_length: bool
 
 
@@ -68,8 +69,7 @@ class Encoder(nn.Module):
                 layers.append(nn.BatchNorm1d(width))
             if shape.batch_norm or following is not None:
                 layers.append(nn.ReLU())
-            if shape.dropout:
-                layers.append(nn.Dropout(shape.dropout))
+            layers.append(nn.Dropout(shape.dropout[side]))
             if following is not None:
                 layers.append(nn.Linear(width, following))
         self.layers = nn.Sequential(*layers)

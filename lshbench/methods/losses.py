@@ -155,6 +155,25 @@ def contrastive(queries: Tensor, gallery: Tensor, relevant: Tensor, temperature:
     return -(found / weights.sum(1).clamp(min=1e-12)).mean()
 
 
+def geometry(queries: Tensor, gallery: Tensor, features: Tensor, temperature: float, scale: float) -> Tensor:
+    """Return the cross-entropy of code products against the cosines of the features that the codes are of.
+
+    Each item ranks the others of the batch by a softmax of cosines; its code should rank them alike (as in
+    relational distillation), so that codes keep what the features know beyond labels.
+
+    Args:
+        queries, gallery: codes of the same n items, ``(n, bits)``.
+        features: ``(n, d)``.
+        temperature: of the products divided by bits.
+        scale: temperature of the cosines.
+    """
+    unit = functional.normalize(features)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    targets = (unit @ unit.T / scale).masked_fill(itself, -1e4).softmax(1)
+    logits = (queries @ gallery.T / (queries.shape[1] * temperature)).masked_fill(itself, -1e4)
+    return -(targets * logits.log_softmax(1)).sum(1).mean()
+
+
 def class_softmax(projections: Tensor, class_codes: Tensor, targets: Tensor, margin: float, scale: float) -> Tensor:
     """Return the cross-entropy of scaled cosines with one code per class.
 

@@ -105,3 +105,8 @@ def test_a_wrong_key_is_named(keys: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError) as error:
         Fourier(8, **keys)
     assert named in str(error.value)
+
+
+def test_the_geometry_term_is_trained_where_it_has_a_weight() -> None:
+    method = Fourier(8, 0, "cpu", geometry_weight=0.5, training={"epochs": 1}).fit(clusters(200), silent)
+    assert set(method.history[0].terms) == {"ranking", "fence", "balance", "class", "geometry"}

@@ -94,3 +94,11 @@ def test_class_softmax_takes_the_margin_from_the_target_only() -> None:
     expected = -math.log(math.exp(2 * 0.8) / (math.exp(2 * 0.8) + 1))
     loss = losses.class_softmax(torch.tensor([[3.0, 3.0]]), class_codes, target, margin=0.2, scale=2.0)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_geometry_is_least_for_codes_that_rank_as_the_features_do() -> None:
+    features = torch.tensor([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.0], [-1.0, 0.2]])
+    alike = torch.tensor([[1.0, 1.0], [1.0, 1.0], [-1.0, -1.0], [-1.0, -1.0]])
+    unlike = alike[[0, 2, 1, 3]]
+    assert float(losses.geometry(alike, alike, features, 0.5, 0.1)) < 0.1
+    assert float(losses.geometry(unlike, unlike, features, 0.5, 0.1)) > 1
