@@ -144,8 +144,12 @@ class IvfIndex(Index):
         Products round the columns of an incomplete tile otherwise, which would tell equal vectors apart.
         """
         vectors = self.gallery.vectors
-        gathered = np.zeros((-(-len(rows) // TILE) * TILE, vectors.shape[1]), np.float32)
-        gathered[: len(rows)] = _directions(vectors[rows]) if self.gallery.scaled else vectors[rows]
+        gathered = np.empty((-(-len(rows) // TILE) * TILE, vectors.shape[1]), np.float32)
+        gathered[len(rows) :] = 0
+        # With another mode, `take` fills a copy first.
+        inside = np.take(vectors, rows, axis=0, out=gathered[: len(rows)], mode="clip")
+        if self.gallery.scaled:
+            inside[:] = _directions(inside)
         return gathered
 
     @property

@@ -59,9 +59,7 @@ class Spectral(BinaryHasher):
         kept = []
         for start in range(0, len(rows), ENCODE_ROWS):
             components = (x[rows[start : start + ENCODE_ROWS]] - axes.mean) @ axes.weight
-            kept.append(
-                components if self.quantile else np.stack([components.min(axis=0), components.max(axis=0)])
-            )
+            kept.append(components if self.quantile else np.stack([components.min(axis=0), components.max(axis=0)]))
         ends = np.quantile(np.concatenate(kept), [self.quantile, 1 - self.quantile], axis=0)
         return ends[0], ends[1]
 

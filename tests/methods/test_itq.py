@@ -30,9 +30,7 @@ def features(x: np.ndarray) -> Features:
 def clustered(count: int = 1500, dim: int = 20) -> Features:
     generator = np.random.default_rng(0)
     centres = generator.standard_normal((30, dim)) * np.linspace(3, 1, dim)
-    return features(
-        centres[generator.integers(30, size=count)] + generator.standard_normal((count, dim)) * 0.5 + 2
-    )
+    return features(centres[generator.integers(30, size=count)] + generator.standard_normal((count, dim)) * 0.5 + 2)
 
 
 def test_the_corners_of_a_turned_square_are_brought_back_to_its_corners() -> None:
