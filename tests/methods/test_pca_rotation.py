@@ -34,16 +34,13 @@ def test_rotating_keeps_the_distances_of_components_and_evens_out_their_variance
     )
     np.testing.assert_allclose(rotated @ rotated.T, plain @ plain.T, atol=0.05)
     assert (
-        rotated.var(axis=0).max() / rotated.var(axis=0).min()
-        < 0.05 * plain.var(axis=0).max() / plain.var(axis=0).min()
+        rotated.var(axis=0).max() / rotated.var(axis=0).min() < 0.05 * plain.var(axis=0).max() / plain.var(axis=0).min()
     )
 
 
 def test_random_rotations_are_orthogonal_and_uniform() -> None:
     drawn = np.stack([random_rotation(3, np.random.default_rng(seed)) for seed in range(4000)])
-    np.testing.assert_allclose(
-        drawn @ drawn.transpose(0, 2, 1), np.broadcast_to(np.eye(3), drawn.shape), atol=1e-12
-    )
+    np.testing.assert_allclose(drawn @ drawn.transpose(0, 2, 1), np.broadcast_to(np.eye(3), drawn.shape), atol=1e-12)
     # An entry of a uniform rotation of 3 dimensions is uniform on [-1, 1]: mean 0, variance 1/3.
     np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=0.04)
     np.testing.assert_allclose(drawn.var(axis=0), 1 / 3, atol=0.03)

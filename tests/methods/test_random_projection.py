@@ -33,9 +33,7 @@ def test_bits_differ_with_the_probability_that_the_angle_says(degrees: int) -> N
     method = RandomProjection(bits=4096, center=False).fit(features(pair), silent)
     first, second = bits_of(method, pair)
     expected = degrees / 180
-    assert (first != second).mean() == pytest.approx(
-        expected, abs=4 * np.sqrt(0.25 / 4096) * (0 < expected < 1)
-    )
+    assert (first != second).mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / 4096) * (0 < expected < 1))
 
 
 def test_a_longer_code_begins_with_the_shorter_one_of_the_same_seed() -> None:

@@ -64,9 +64,7 @@ def test_quantiles_keep_an_outlier_from_stretching_the_box() -> None:
 
 def test_a_code_may_be_longer_than_features_are_wide() -> None:
     x = np.random.default_rng(0).uniform(size=(500, 3))
-    codes = (
-        Spectral(bits=50).fit(features(x), silent).encode(x.astype(np.float32), "gallery", vectors=x).codes
-    )
+    codes = Spectral(bits=50).fit(features(x), silent).encode(x.astype(np.float32), "gallery", vectors=x).codes
     assert codes.bits == 50
     assert len(np.unique(codes.packed, axis=0)) > 400
 
