@@ -125,7 +125,9 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
         roles = load_roles(dataset, asdict(selection), labels, load)
     clock.move("load", "extract", roles.seconds_extracting)
     gallery, queries, train = roles.gallery, roles.queries, roles.train
-    audited = audit(experiment.protocol, selection, labels, roles.digests)
+    # Images that can't be read may have been left out.
+    present = Selection(queries=queries.ids, gallery=gallery.ids, train=train.ids)
+    audited = audit(experiment.protocol, present, labels, roles.digests)
     log.info(
         "%d gallery, %d queries, %d training items; features of %d numbers",
         len(gallery),

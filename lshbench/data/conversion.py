@@ -86,7 +86,7 @@ def _growth(folder: Path, expected: int, description: str, progress: Progress) -
     """Report how a folder grows beside its final place, as `datasets` offers no callback."""
     done = threading.Event()
     seen = 0
-    with progress(description, total=expected or None, unit="B") as advance:
+    with progress(description, total=expected or None, unit="bytes") as advance:
 
         def watch() -> None:
             nonlocal seen

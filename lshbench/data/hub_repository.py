@@ -230,7 +230,7 @@ class HubRepository:
             total = sum(retried(sizes, ATTEMPTS, f"asking for the sizes of {self.name}"))
             count = len(wanted)
             log.info("downloading split %s of %s: %d files, %.1f MB", split, self.name, count, total / 1e6)
-            with progress(f"downloading {self.name} ({split})", total=total or None, unit="B") as advance:
+            with progress(f"downloading {self.name} ({split})", total=total or None, unit="bytes") as advance:
                 counter = ByteCounter(advance)
 
                 def download() -> str:

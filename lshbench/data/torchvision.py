@@ -205,7 +205,7 @@ class TorchvisionSource(Source):
             root.mkdir(parents=True, exist_ok=True)
             log.info("downloading %s into %s", self.class_name, root)
             try:
-                with progress(f"downloading {self.class_name}", total=None, unit="B"), _impatient():
+                with progress(f"downloading {self.class_name}", total=None, unit="bytes"), _impatient():
                     return found(root=str(root), **options, download=True)
             except ValueError:
                 raise

@@ -44,7 +44,11 @@ def load_roles(dataset: Dataset, items: dict[str, np.ndarray], labels: np.ndarra
     needed = np.unique(np.concatenate(list(items.values())))
     parts = []
     for split, rows, places in dataset.split_rows(needed):
-        parts.append((needed[places], load(split, rows)))
+        loaded = load(split, rows)
+        parts.append((needed[places], loaded))
+        if len(loaded.unreadable):
+            unreadable = needed[places][loaded.unreadable]
+            items = {role: numbers[~np.isin(numbers, unreadable)] for role, numbers in items.items()}
     widths = {loaded.x.shape[1] for _, loaded in parts}
     if len(widths) > 1:
         raise UsageError(
