@@ -83,6 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json([_entry(root, root / path) for path in wanted if (root / path).exists()])
             case ["datasets", owner, name, "resolve", _, *path]:
                 self._send(self.server.folder / owner / name / "/".join(path))
+            case [owner, name, "resolve", _, *path]:  # of a model
+                self._send(self.server.folder / owner / name / "/".join(path))
             case _:
                 self._missing("EntryNotFound")
 

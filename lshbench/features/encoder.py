@@ -1,0 +1,159 @@
+"""Encoders: from decoded images to features, in two steps that can run in different threads."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from lshbench.errors import UsageError, wrong_value
+from lshbench.features.preprocess import Preprocess
+
+CPU_BATCH = 16
+"""With one network a thread, activations of 16 images stay in a core's cache: faster here than 4, 8, 32 or 64."""
+GPU_BATCH = 128
+
+
+class Encoder(ABC):
+    """A loaded backbone.
+
+    Attributes:
+        dim: numbers of a feature.
+        shape: ``(height, width)`` of prepared images.
+        batch_size: images that :meth:`encode` takes at a time.
+        on_cpu: whether :meth:`encode` may run in several threads at once.
+    """
+
+    dim: int
+    shape: tuple[int, int]
+    batch_size: int
+    on_cpu: bool
+
+    @abstractmethod
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """Return an RGB image's input pixels, uint8 ``(height, width, 3)``."""
+
+    @abstractmethod
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the features, float32 ``(n, dim)``, of prepared images, uint8 ``(n, height, width, 3)``."""
+
+
+class PixelEncoder(Encoder):
+    """The image resized, as a vector of values from 0 to 1, row by row."""
+
+    def __init__(self, size: int) -> None:
+        self.dim = size * size * 3
+        self.shape = (size, size)
+        self.batch_size = 256
+        self.on_cpu = True
+        self.preprocess = Preprocess(
+            {"input_size": (3, size, size), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "squash"}
+        )
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        return self.preprocess(image)
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels.reshape(len(pixels), -1).astype(np.float32) / 255
+
+
+class TimmEncoder(Encoder):
+    """A network in its precision on its device.
+
+    Args:
+        network: from normalised images to features, float32 on the CPU.
+        data: timm's data configuration.
+        device: where it runs.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
+        batch_size: None takes what suits the device.
+    """
+
+    def __init__(
+        self, network: nn.Module, data: dict[str, Any], device: torch.device, precision: str, batch_size: int | None
+    ) -> None:
+        self.device = device
+        self.precision = precision
+        self.dtype = getattr(torch, precision)
+        self.on_cpu = device.type == "cpu"
+        self.batch_size = batch_size or (CPU_BATCH if self.on_cpu else GPU_BATCH)
+        self.preprocess = Preprocess(data)
+        self.shape = (self.preprocess.height, self.preprocess.width)
+        self.network = network.to(device, self.dtype).to(memory_format=torch.channels_last)
+        mean, deviation = (torch.tensor(data[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
+        self.scale, self.shift = 1 / (255 * deviation), -mean / deviation
+        self.dim = self.encode(np.zeros((1, *self.shape, 3), np.uint8)).shape[1]
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        return self.preprocess(image)
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            images = torch.from_numpy(pixels)
+            if not self.on_cpu:
+                images = images.pin_memory() if self.device.type == "cuda" else images
+                images = images.to(self.device, non_blocking=True)
+            normalised = torch.addcmul(self.shift, images.permute(0, 3, 1, 2).float(), self.scale).to(self.dtype)
+            features = self.network(normalised.contiguous(memory_format=torch.channels_last))
+            found = features.float().cpu().numpy()
+        if not np.isfinite(found).all():
+            raise UsageError(
+                f"the network gives NaN or infinite features in {self.precision}; backbone.precision=float32 may help"
+            )
+        return found
+
+
+@contextmanager
+def single_threaded_operators() -> Iterator[None]:
+    """Let torch's operators run in the thread that calls them.
+
+    Extraction is parallel over batches, so a team of threads for each operator would only get in its way; where
+    cores are shared with other processes, such teams spend most of their time waiting for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the device that a configuration means: with ``auto``, a GPU if there is one.
+
+    Raises:
+        UsageError: it isn't there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    resolved = torch.device(device)
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise wrong_value("device", device, f"one that is here: cpu, or one of {torch.cuda.device_count()} GPUs")
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise wrong_value("device", device, "one that is here, such as cpu")
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return the precision in effect: with ``auto``, bfloat16 where the processor computes in it."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    # Private names, as older versions have no public ones.
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        try:
+            if getattr(torch.cpu, name)():
+                return True
+        except (AttributeError, RuntimeError):
+            continue
+    return False

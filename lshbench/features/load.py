@@ -1,0 +1,204 @@
+"""The features of a split's rows: from the cache, or extracted, or read as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from lshbench.data.base import Split
+from lshbench.errors import UsageError
+from lshbench.features.backbone import Backbone
+from lshbench.features.store import Entry, EntryWriter, FeatureStore
+from lshbench.types import Progress
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+SLOW_SECONDS = 0.5
+"""Ready features that take longer to read are kept in the cache; for others a copy would only cost space."""
+NAMED = 10
+"""Unreadable images that are named in the log."""
+
+
+@dataclass(frozen=True)
+class SplitFeatures:
+    """Features of a split's rows.
+
+    Attributes:
+        x: float32 ``(n, d)``; may be a read-only memory map.
+        digests: uint64 ``(n,)``, hashes of the items' content: of decoded pixels, or of feature vectors.
+        seconds_extracting: time that the network and its data took; 0 if the features were there.
+        from_cache: whether they came from the cache.
+        unreadable: int64, positions (into the rows asked for) of images that could not be read, under
+            ``backbone.unreadable=skip``: their rows of ``x`` are NaN, and whoever uses the rest must drop them.
+    """
+
+    x: np.ndarray
+    digests: np.ndarray
+    seconds_extracting: float
+    from_cache: bool
+    unreadable: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+def load_split_features(
+    split: Split,
+    rows: np.ndarray,
+    backbone: Backbone | None,
+    *,
+    store: FeatureStore,
+    device: str,
+    threads: int,
+    progress: Progress,
+) -> SplitFeatures:
+    """Return the features of rows.
+
+    Args:
+        split: of features or images.
+        rows: int64 ``(n,)``, ascending.
+        backbone: encodes images; not used for a split of features.
+        store: keeps them.
+        device: as configured, such as ``auto`` or ``cuda:1``.
+        threads: that extraction may use.
+        progress: told about extraction and downloads.
+
+    Raises:
+        UsageError: an image that can't be read (named), features with NaN or infinite values, no disk space,
+            weights that can't be had.
+    """
+    complete = len(rows) == len(split) and np.array_equal(rows, np.arange(len(split)))
+    base: dict[str, Any] = {"version": VERSION, "data": split.fingerprint(rows), "items": len(split)}
+    if split.kind == "features":
+        base["backbone"] = None
+        base["vectors"] = "float32"
+    elif backbone is None:
+        raise wrong_backbone(split)
+    else:
+        base["backbone"] = backbone.key(device, progress)
+    whole = {**base, "rows": "all"}
+    key = whole if complete else {**base, "rows": _rows_digest(rows)}
+    if not complete and (entry := store.find(whole)) is not None:
+        return _from_entry(entry, split, rows, backbone, None, picked=rows)
+    if split.kind == "features":
+        return _ready(split, rows, key, store, progress)
+    assert backbone is not None
+    return _extracted(split, rows, key, backbone, store, device, threads, progress)
+
+
+def wrong_backbone(split: Split) -> UsageError:
+    """Return the error for images without an encoder."""
+    return UsageError(f"backbone=null: expected an image encoder, as {split.name} holds images")
+
+
+def row_digests(x: np.ndarray) -> np.ndarray:
+    """Return a hash of each vector's bytes, uint64 ``(n,)``; equal vectors have equal hashes."""
+    contiguous = np.ascontiguousarray(x)
+    hashes = (xxhash.xxh3_64_intdigest(row.data) for row in contiguous)
+    return np.fromiter(hashes, np.uint64, len(contiguous))
+
+
+def _ready(
+    split: Split, rows: np.ndarray, key: dict[str, Any], store: FeatureStore, progress: Progress
+) -> SplitFeatures:
+    if (entry := store.find(key)) is not None:
+        return SplitFeatures(entry.x, entry.digests, 0.0, True)
+    start = time.perf_counter()
+    x = split.read_features(rows, progress)
+    seconds = time.perf_counter() - start
+    digests = row_digests(x)
+    if seconds > SLOW_SECONDS:
+
+        def build(writer: EntryWriter) -> None:
+            writer.create(*x.shape).write(0, x)
+            writer.write_digests(digests)
+
+        try:
+            entry, _ = store.get_or_build(key, build)
+            return SplitFeatures(entry.x, entry.digests, 0.0, False)
+        except UsageError as error:
+            log.warning("the features are not kept for the next run: %s", error)
+    return SplitFeatures(x, digests, 0.0, False)
+
+
+def _extracted(
+    split: Split,
+    rows: np.ndarray,
+    key: dict[str, Any],
+    backbone: Backbone,
+    store: FeatureStore,
+    device: str,
+    threads: int,
+    progress: Progress,
+) -> SplitFeatures:
+    seconds = 0.0
+
+    def build(writer: EntryWriter) -> None:
+        # Imported here: a run with cached features needs no network.
+        from lshbench.features.extract import extract
+
+        nonlocal seconds
+        started = time.perf_counter()
+        encoder = backbone.load(device, progress)
+        features = writer.create(len(rows), encoder.dim)
+        found = extract(
+            split,
+            rows,
+            encoder,
+            features.write,
+            threads=backbone.workers or threads,
+            skip=backbone.unreadable == "skip",
+            progress=progress,
+        )
+        writer.write_digests(found.digests)
+        writer.unreadable = found.unreadable
+        seconds = time.perf_counter() - started
+        writer.details = {"backbone": backbone.label, "split": split.name, "seconds": round(seconds, 3)}
+        log.info(
+            "extracted %d x %d features of %s in %.1f s (%.0f images/s)",
+            len(rows),
+            encoder.dim,
+            split.name,
+            seconds,
+            len(rows) / seconds,
+        )
+
+    entry, built = store.get_or_build(key, build)
+    if not built:
+        log.info("features of %s are in the cache (%s)", split.name, entry.folder)
+    return _from_entry(entry, split, rows, backbone, seconds if built else None, picked=None)
+
+
+def _from_entry(
+    entry: Entry,
+    split: Split,
+    rows: np.ndarray,
+    backbone: Backbone | None,
+    seconds: float | None,
+    picked: np.ndarray | None,
+) -> SplitFeatures:
+    """Return an entry's features, all or the picked rows, after telling about unreadable images among them.
+
+    ``seconds`` is what extracting them took, or None if they were there.
+    """
+    faults = dict(entry.unreadable)
+    if picked is not None:
+        places = {int(row): place for place, row in enumerate(picked)} if faults else {}
+        faults = {places[row]: fault for row, fault in faults.items() if row in places}
+    if faults:
+        from lshbench.data.images import ImageError
+
+        if backbone is None or backbone.unreadable == "stop":
+            raise ImageError(next(iter(faults.values())))
+        named = "; ".join(list(faults.values())[:NAMED])
+        log.warning("%d of %d images of %s are left out: %s", len(faults), len(rows), split.name, named)
+    x, digests = (entry.x, entry.digests) if picked is None else (entry.x[picked], entry.digests[picked])
+    return SplitFeatures(x, digests, seconds or 0.0, seconds is None, np.array(sorted(faults), np.int64))
+
+
+def _rows_digest(rows: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows, "<i8").tobytes()).hexdigest()
