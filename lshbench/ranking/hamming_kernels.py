@@ -347,7 +347,7 @@ def fill_positions(
                 counter = counters[far]
                 slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
                 counters[far] = counter + NEXT_ITEM + (np.uint64(taken) << THIRTY_TWO)
-        source = 1
+        source = np.int64(1)
         target = offsets[i]
         for step in range(min(limit + 1, distances)):
             found = np.int64(relevant[i, step])

@@ -1,0 +1,188 @@
+"""Ranking by cosine against sorting, float64 and itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from brute_force import nearest, random_labels, ranking, read, relevant_matrix
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lshbench.metrics.measures import concatenate, measure
+from lshbench.ranking import real
+from lshbench.ranking.real import VectorGallery, cosine_blocks, cosine_neighbors
+from lshbench.types import Relevance
+
+
+def exact_cosine(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """Return cosines in float64, 0 for zero vectors."""
+    ours, theirs = queries.astype(np.float64), gallery.astype(np.float64)
+    norms = np.linalg.norm(ours, axis=1)[:, None] * np.linalg.norm(theirs, axis=1)
+    return np.divide(ours @ theirs.T, norms, out=np.zeros(norms.shape), where=norms > 0)
+
+
+def check(queries: np.ndarray, gallery: np.ndarray, relevance: Relevance, k: int) -> None:
+    """Hold groups, positions and neighbours against sorts of the similarities that neighbours report."""
+    everything = cosine_neighbors(queries, gallery, len(gallery))
+    similarity = np.empty(everything.ids.shape, np.float32)
+    np.put_along_axis(similarity, everything.ids, 1 - everything.distances, axis=1)
+    assert np.abs(similarity - exact_cosine(queries, gallery)).max() < 2e-6
+    relevant = relevant_matrix(relevance)
+    expected = [ranking(-row, own) for row, own in zip(similarity, relevant, strict=True)]
+    groups, positions, totals, ranked = read(cosine_blocks(queries, gallery, relevance))
+    assert groups == [pair[0] for pair in expected]
+    assert positions == [pair[1] for pair in expected]
+    assert totals == relevant.sum(1).tolist()
+    assert ranked == [len(gallery)] * len(queries)
+    found = cosine_neighbors(queries, gallery, k)
+    for i, row in enumerate(similarity):
+        first = nearest(-row, k)
+        assert found.ids[i, : len(first)].tolist() == first.tolist()
+        assert (found.ids[i, len(first) :] == -1).all()
+        assert np.isinf(found.distances[i, len(first) :]).all()
+
+
+def grid(random: np.random.Generator, items: int, dimensions: int) -> np.ndarray:
+    """Return vectors of one axis each, or zero: cosines are -1, 0 or 1 exactly, so that ties abound."""
+    rows = np.zeros((items, dimensions), np.float32)
+    rows[np.arange(items), random.integers(0, dimensions, items)] = random.choice([-2, 0, 1, 4], items)
+    return rows
+
+
+@pytest.mark.parametrize("multiple", [False, True])
+@pytest.mark.parametrize("items", [1, 5, 300, 5000])
+def test_tied_similarities_rank_as_a_stable_sort_does(items: int, multiple: bool) -> None:
+    random = np.random.default_rng(items)
+    queries, gallery = grid(random, 20, 4), grid(random, items, 4)
+    check(queries, gallery, random_labels(random, 20, items, multiple=multiple), 7)
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_small_input_with_ties_ranks_as_a_stable_sort_does(data: st.DataObject) -> None:
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    items, dimensions = data.draw(st.integers(1, 120)), data.draw(st.integers(1, 5))
+    relevance = random_labels(random, 4, items, multiple=data.draw(st.booleans()))
+    queries, gallery = grid(random, 4, dimensions), grid(random, items, dimensions)
+    check(queries, gallery, relevance, data.draw(st.integers(1, 130)))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "clustered", "outlier", "all equal", "tiny and huge"])
+def test_similarities_of_any_distribution_are_placed_exactly(kind: str) -> None:
+    random = np.random.default_rng(1)
+    queries, gallery = (random.standard_normal((count, 24)).astype(np.float32) for count in (9, 4500))
+    if kind == "clustered":
+        gallery = gallery * 1e-4 + queries[0]
+    elif kind == "outlier":
+        # All but one relevant item fall into the same bin.
+        gallery = gallery * 1e-5 + queries[0]
+        gallery[17] = -queries[0]
+    elif kind == "all equal":
+        gallery[:] = gallery[0]
+    elif kind == "tiny and huge":
+        gallery = (gallery.astype(np.float64) * 10.0 ** random.integers(-35, 30, (4500, 1))).astype(np.float32)
+    relevance = random_labels(random, 9, 4500, multiple=False)
+    relevant = relevant_matrix(relevance)
+    blocks = list(cosine_blocks(queries, gallery, relevance))
+    groups, positions, _, _ = read(blocks)
+    cosine = exact_cosine(queries, gallery)
+    for i in range(9):
+        assert sum(group[3] for group in groups[i]) == relevant[i].sum() == len(positions[i])
+        assert positions[i] == sorted(set(positions[i]))
+        assert all(0 <= group[0] <= 4500 - group[2] for group in groups[i])
+        # Rounding may swap neighbours, but not items whose cosines differ by more than it.
+        best = np.sort(cosine[i])[::-1]
+        own = np.sort(cosine[i][relevant[i]])[::-1]
+        assert np.abs(best[np.array(positions[i], int) - 1] - own).max(initial=0) < 1e-5
+
+
+@pytest.mark.parametrize("dimensions", [3, 64, 1280])
+@pytest.mark.parametrize("items", [37, 999, 5003])
+def test_a_gallery_in_another_order_gives_the_same_similarities_to_the_last_bit(items: int, dimensions: int) -> None:
+    random = np.random.default_rng(2)
+    queries, gallery = (random.standard_normal((n, dimensions)).astype(np.float32) for n in (21, items))
+    relevance = random_labels(random, 21, items, multiple=False)
+    order = random.permutation(items)
+    shuffled = Relevance(relevance.queries, relevance.gallery[order])
+    first = concatenate([measure(block) for block in cosine_blocks(queries, gallery, relevance)])
+    second = concatenate([measure(block) for block in cosine_blocks(queries, gallery[order], shuffled)])
+    assert np.array_equal(first["AP"], second["AP"])
+    one = cosine_neighbors(queries, gallery, 30)
+    two = cosine_neighbors(queries, gallery[order], 30)
+    assert np.array_equal(one.distances, two.distances)
+    assert np.array_equal(one.ids, order[two.ids])
+
+
+def test_one_query_alone_gets_what_it_gets_among_others() -> None:
+    random = np.random.default_rng(3)
+    queries, gallery = (random.standard_normal((n, 100)).astype(np.float32) for n in (50, 3000))
+    together = cosine_neighbors(queries, gallery, 20)
+    alone = cosine_neighbors(queries[31:32], VectorGallery.from_vectors(gallery), 20)
+    assert np.array_equal(together.ids[31:32], alone.ids)
+    assert np.array_equal(together.distances[31:32], alone.distances)
+
+
+def test_blocks_of_queries_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(4)
+    queries, gallery = (random.standard_normal((n, 16)).astype(np.float32) for n in (70, 500))
+    relevance = random_labels(random, 70, 500, multiple=False)
+    whole = list(cosine_blocks(queries, gallery, relevance))
+    monkeypatch.setattr(real, "MOST_QUERIES", 13)
+    parts = list(cosine_blocks(queries, gallery, relevance))
+    assert len(whole) == 1
+    assert len(parts) == 6
+    assert read(whole) == read(parts)
+
+
+def test_a_zero_vector_has_cosine_zero_and_ties_with_right_angles() -> None:
+    queries = np.array([[1, 0]], np.float32)
+    gallery = np.array([[0, 0], [1, 0], [0, -3], [-1, 0]], np.float32)
+    relevance = Relevance(np.array([1]), np.array([1, 0, 0, 1]))
+    groups, positions, _, _ = read(cosine_blocks(queries, gallery, relevance))
+    assert groups == [[(1, 0, 2, 1), (3, 1, 1, 1)]]
+    assert positions == [[2, 4]]
+    found = cosine_neighbors(queries, gallery, 4)
+    assert found.ids.tolist() == [[1, 0, 2, 3]]
+    assert found.distances.tolist() == [[0, 1, 1, 2]]
+
+
+def test_one_label_an_item_ranks_alike_as_numbers_and_as_masks() -> None:
+    random = np.random.default_rng(5)
+    queries, gallery = (random.standard_normal((n, 8)).astype(np.float32) for n in (20, 700))
+    numbers = Relevance(random.integers(0, 9, 20), random.integers(0, 9, 700))
+    masks = Relevance(np.eye(9, dtype=bool)[numbers.queries], np.eye(9, dtype=bool)[numbers.gallery])
+    assert read(cosine_blocks(queries, gallery, numbers)) == read(cosine_blocks(queries, gallery, masks))
+
+
+def test_a_read_only_memory_map_is_ranked_as_it_lies(tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    gallery = random.standard_normal((3000, 12)).astype(np.float32)
+    np.save(tmp_path / "x.npy", gallery)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert np.array_equal(cosine_neighbors(gallery[:9], mapped, 5).ids, cosine_neighbors(gallery[:9], gallery, 5).ids)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("side", ["gallery", "query"])
+def test_values_that_are_not_finite_are_refused_and_located(side: str, value: float) -> None:
+    sides = {"query": np.ones((4, 3), np.float32), "gallery": np.ones((6, 3), np.float32)}
+    sides[side][2, 1] = sides[side][3, 0] = value
+    message = rf"2 of \d {side} vectors hold NaN or infinite values; the first is row 2"
+    with pytest.raises(ValueError, match=message):
+        cosine_neighbors(sides["query"], sides["gallery"], 1)
+    with pytest.raises(ValueError, match=message):
+        cosine_blocks(sides["query"], sides["gallery"], Relevance(np.zeros(4, np.int64), np.zeros(6, np.int64)))
+
+
+def test_mismatched_input_is_refused() -> None:
+    three, four = np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)
+    with pytest.raises(ValueError, match="queries have 3 dimensions, the gallery 4"):
+        cosine_neighbors(three, four, 1)
+    with pytest.raises(ValueError, match="float32"):
+        cosine_neighbors(three.astype(np.float64), three, 1)
+    with pytest.raises(ValueError, match="k=0"):
+        cosine_neighbors(three, three, 0)
+    with pytest.raises(ValueError, match="labels"):
+        cosine_blocks(three, three, Relevance(np.zeros(2, np.int64), np.zeros(3, np.int64)))
