@@ -185,7 +185,7 @@ class Fourier(BinaryHasher):
             raise wrong_value("method.skip", False, "true where method.map_dim=0, or the encoder sees nothing")
 
     def fit(self, train: Features, progress: Progress) -> Self:
-        data = TrainingData(train, self.settings.training, self.seed, self.device)
+        data = TrainingData(train, self.settings.training, self.seed, self.device, self.supervision)
         with seeded(self.seed, self.device):
             network = self._build(data.inputs).to(self.device)
             network.learn(train.x, self.seed)

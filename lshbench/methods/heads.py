@@ -233,7 +233,7 @@ class HeadHasher(BinaryHasher):
         return nn.Sequential(Standardise(inputs), *self.head.build(inputs, self.bits))
 
     def fit(self, train: Features, progress: Progress) -> Self:
-        data = TrainingData(train, self.training, self.seed, self.device)
+        data = TrainingData(train, self.training, self.seed, self.device, self.supervision)
         with seeded(self.seed, self.device):
             encoder = self.build(data.inputs)
             first = encoder[0]

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from lshbench.errors import UsageError, wrong_value
 from lshbench.methods.base import Epoch
 from lshbench.methods.checkpoint import Checkpoint
-from lshbench.methods.validation import cosine_quality, hamming_quality
-from lshbench.types import Features, Progress, Side
+from lshbench.methods.validation import cosine_quality, hamming_quality, nearest_by_cosine, sharing_labels
+from lshbench.types import Features, Progress, Side, Supervision
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class TrainingData:
     """A training set, split into the part that is learnt from and the part that models are chosen by.
 
     The validation part is the same for the same seed, and has each class in proportion.  Labels are
-    renumbered 0 to ``classes - 1``.  A set of up to ``RESIDENT_BYTES`` lies on the device; a larger one stays
+    renumbered 0 to ``classes - 1``; without supervision all are 0, and the validation part is drawn blindly.  A set of up to ``RESIDENT_BYTES`` lies on the device; a larger one stays
     where it is.
 
     Attributes:
@@ -156,8 +156,19 @@ class TrainingData:
         source: all features of the training set, as given.
     """
 
-    def __init__(self, train: Features, settings: Training, seed: int, device: torch.device) -> None:
-        if train.y.ndim == 1:
+    def __init__(
+        self,
+        train: Features,
+        settings: Training,
+        seed: int,
+        device: torch.device,
+        supervision: Supervision = "labels",
+    ) -> None:
+        self.supervision = supervision
+        if supervision == "none":
+            # Labels end here, so that nothing after this line can look at them.
+            labels, self.classes = np.zeros(len(train), np.int64), 1
+        elif train.y.ndim == 1:
             names, labels = np.unique(train.y, return_inverse=True)
             self.classes = len(names)
         else:
@@ -447,15 +458,17 @@ class _Validation:
         self._data, self._encode = data, encode
         self._measure = hamming_quality if ranking == "hamming" else cosine_quality
         self._queries, self._gallery = data.validation_sample(seed)
-        self._query_labels = data.labels_of(self._queries)
-        self._gallery_labels = data.labels_of(self._gallery)
+        if data.supervision == "labels":
+            self._relevant = sharing_labels(data.labels_of(self._queries), data.labels_of(self._gallery))
+        else:
+            self._relevant = nearest_by_cosine(data.features(self._queries), data.features(self._gallery))
 
     def quality(self, model: nn.Module) -> float | None:
         if not len(self._queries):
             return None
         model.eval()
         queries, gallery = self._project(self._queries, "query"), self._project(self._gallery, "gallery")
-        return self._measure(queries, gallery, self._query_labels, self._gallery_labels)
+        return self._measure(queries, gallery, self._relevant)
 
     def _project(self, rows: np.ndarray, side: Side) -> Tensor:
         with torch.no_grad():

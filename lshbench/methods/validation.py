@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,6 +14,39 @@ from lshbench.types import RankedBlock
 CELLS = 8_000_000
 """Query-gallery pairs worked on at a time."""
 
+NEAREST = 100
+"""Gallery items that count as relevant to a validation query where there are no labels."""
+
+Relation = Callable[[slice], Tensor]
+"""Which gallery items are relevant to a run of queries, bool ``(q, n)``."""
+
+
+def sharing_labels(queries: Tensor, gallery: Tensor) -> Relation:
+    """Items that share a label are relevant; labels int64 ``(n,)`` or bool ``(n, classes)``."""
+    return lambda rows: same_labels(queries[rows], gallery)
+
+
+def nearest_by_cosine(queries: Tensor, gallery: Tensor) -> Relation:
+    """The :data:`NEAREST` gallery items by cosine are relevant; features ``(q, d)`` and ``(n, d)``.
+
+    What methods that must not see labels are chosen by.
+    """
+    units = torch.nn.functional.normalize(gallery)
+    count = min(NEAREST, len(units))
+    nearest = torch.cat(
+        [
+            (torch.nn.functional.normalize(queries[rows]) @ units.T).topk(count, dim=1).indices
+            for rows in _blocks(len(queries), len(units))
+        ]
+        or [torch.empty((0, count), dtype=torch.int64, device=gallery.device)]
+    )
+
+    def relation(rows: slice) -> Tensor:
+        chosen = nearest[rows]
+        return torch.zeros((len(chosen), len(units)), dtype=torch.bool, device=chosen.device).scatter_(1, chosen, True)
+
+    return relation
+
 
 def same_labels(first: Tensor, second: Tensor) -> Tensor:
     """Return which pairs share a label, bool ``(n, m)``; labels int64 ``(n,)`` or bool ``(n, classes)``."""
@@ -22,12 +55,12 @@ def same_labels(first: Tensor, second: Tensor) -> Tensor:
     return first.float() @ second.float().T > 0
 
 
-def hamming_quality(queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> float:
+def hamming_quality(queries: Tensor, gallery: Tensor, relevant: Relation) -> float:
     """Return the expected mAP of ranking by Hamming distance.
 
     Args:
         queries, gallery: projections ``(q, bits)`` and ``(n, bits)``, whose signs are the bits.
-        query_labels, gallery_labels: int64 ``(q,)``, ``(n,)``, or bool ``(q, classes)``, ``(n, classes)``.
+        relevant: which gallery items answer which query.
     """
     bits = queries.shape[1]
     signs = (gallery >= 0).float().mul_(2).sub_(1)
@@ -38,20 +71,19 @@ def hamming_quality(queries: Tensor, gallery: Tensor, query_labels: Tensor, gall
         distances += torch.arange(len(block), device=distances.device)[:, None] * (bits + 1)
         cells = len(block) * (bits + 1)
         sizes = torch.bincount(distances.flatten(), minlength=cells).cpu().numpy()
-        relevant = same_labels(query_labels[rows], gallery_labels)
-        hits = torch.bincount(distances[relevant], minlength=cells).cpu().numpy()
+        hits = torch.bincount(distances[relevant(rows)], minlength=cells).cpu().numpy()
         scores = average_precision(ranked(sizes.reshape(len(block), -1), hits.reshape(len(block), -1)))
         total += float(scores.expected.sum())
     return total / max(len(queries), 1)
 
 
-def cosine_quality(queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> float:
+def cosine_quality(queries: Tensor, gallery: Tensor, relevant: Relation) -> float:
     """Return the mAP of ranking by cosine; arguments as for :func:`hamming_quality`."""
     units = torch.nn.functional.normalize(gallery)
     total = 0.0
     for rows in _blocks(len(queries), len(gallery)):
         order = (torch.nn.functional.normalize(queries[rows]) @ units.T).argsort(dim=1, descending=True, stable=True)
-        hits = same_labels(query_labels[rows], gallery_labels).gather(1, order).double()
+        hits = relevant(rows).gather(1, order).double()
         ranks = torch.arange(1, len(units) + 1, device=hits.device)
         total += float(((hits.cumsum(1) / ranks * hits).sum(1) / hits.sum(1).clamp(min=1)).sum())
     return total / max(len(queries), 1)

@@ -13,7 +13,7 @@ from lshbench.errors import UsageError
 from lshbench.methods import training
 from lshbench.methods.heads import Head, HeadHasher, mean_and_deviation
 from lshbench.methods.training import Training, TrainingData, held_out
-from lshbench.methods.validation import cosine_quality, hamming_quality
+from lshbench.methods.validation import cosine_quality, hamming_quality, sharing_labels
 from lshbench.types import Features, Progress
 from tests.methods.clusters import clusters, quality, several_labels, silent
 
@@ -165,9 +165,9 @@ def test_validation_quality_equals_a_worked_example() -> None:
     gallery = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
     query, labels = torch.tensor([[1.0, 1.0]]), torch.tensor([0, 1, 1, 0])
     expected = ((1 + 1 / 2) / 2 + 2 / 4) / 2
-    assert hamming_quality(query, gallery, torch.tensor([0]), labels) == pytest.approx(expected)
+    assert hamming_quality(query, gallery, sharing_labels(torch.tensor([0]), labels)) == pytest.approx(expected)
     untied = torch.tensor([[1.0, 0.9], [1.0, 0.1], [1.0, -1.0], [-1.0, -1.0]])
-    assert cosine_quality(query, untied, torch.tensor([0]), labels) == pytest.approx((1 + 2 / 4) / 2)
+    assert cosine_quality(query, untied, sharing_labels(torch.tensor([0]), labels)) == pytest.approx((1 + 2 / 4) / 2)
 
 
 @pytest.mark.parametrize(
