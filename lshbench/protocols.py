@@ -10,6 +10,7 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Selection:
         digest = hashlib.sha256()
         for items in (self.queries, self.gallery, self.train):
             digest.update(len(items).to_bytes(8, "little"))
-            digest.update(np.ascontiguousarray(items, "<i8"))
+            digest.update(np.ascontiguousarray(items, "<i8").tobytes())
         return f"sha256:{digest.hexdigest()}"
 
 
@@ -196,7 +197,7 @@ def audit(
     selection: Selection,
     labels: np.ndarray,
     digests: dict[str, np.ndarray],
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return what has to be known to trust a figure, and stop a run that leaks.
 
     Args:

@@ -46,9 +46,7 @@ def print_tables(comparison: Comparison, console: Console) -> None:
         console.print("Methods that saw labels in training compare only with their like.")
     if not comparison.pairs:
         return
-    tests = Table(
-        "configuration", "against", box=box.SIMPLE_HEAD, title="paired sign-flip tests over queries"
-    )
+    tests = Table("configuration", "against", box=box.SIMPLE_HEAD, title="paired sign-flip tests over queries")
     for heading in ("difference", "p", "p (Holm)"):
         tests.add_column(heading, justify="right", no_wrap=True)
     for pair in comparison.pairs:
@@ -60,9 +58,7 @@ def print_tables(comparison: Comparison, console: Console) -> None:
             f"{pair.adjusted:.2g}" + (" *" if pair.adjusted < 0.05 else ""),
         )
     console.print(tests)
-    console.print(
-        "* significant at 0.05 over all pairs together.  Runs are taken as they are: the tests speak of"
-    )
+    console.print("* significant at 0.05 over all pairs together.  Runs are taken as they are: the tests speak of")
     console.print("other queries like these; the intervals count the spread between seeds too.")
 
 
@@ -75,12 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         "folders", nargs="+", type=Path, metavar="DIR", help="a run's folder, or one with runs below it"
     )
     parser.add_argument("--metric", default="AP", help="a column of per_query.parquet (default: %(default)s)")
-    parser.add_argument(
-        "--level", type=float, default=0.95, help="coverage of the intervals (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--resamples", type=int, default=10_000, help="sign patterns tried (default: %(default)s)"
-    )
+    parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default: %(default)s)")
+    parser.add_argument("--resamples", type=int, default=10_000, help="sign patterns tried (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to a file")
     options = parser.parse_args(arguments)
@@ -98,9 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     print_tables(comparison, Console())
     if options.json:
         temporary = options.json.with_name(f".{options.json.name}.{os.getpid()}")
-        temporary.write_text(
-            json.dumps(comparison.as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        temporary.write_text(json.dumps(comparison.as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         temporary.replace(options.json)
     return 0
 

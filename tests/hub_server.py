@@ -93,9 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not root.is_dir():
             self._missing("RepoNotFound")
             return
-        names = [
-            {"rfilename": str(path.relative_to(root))} for path in sorted(root.rglob("*")) if path.is_file()
-        ]
+        names = [{"rfilename": str(path.relative_to(root))} for path in sorted(root.rglob("*")) if path.is_file()]
         self._json(
             {"id": f"{owner}/{name}", "sha": COMMIT, "siblings": names, "private": False, "tags": [],
              "downloads": 0, "likes": 0, "gated": False, "disabled": False}
@@ -105,9 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not (root / below).is_dir():
             self._missing("EntryNotFound")
             return
-        paths = (
-            (root / below).rglob("*") if "recursive=true" in self.path.lower() else (root / below).iterdir()
-        )
+        paths = (root / below).rglob("*") if "recursive=true" in self.path.lower() else (root / below).iterdir()
         self._json([_entry(root, path) for path in sorted(paths)])
 
     def _send(self, path: Path) -> None:
@@ -133,9 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _missing(self, code: str) -> None:
         self._reply(404, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
 
-    def _reply(
-        self, status: int, body: bytes, headers: dict[str, str] | None = None, hang_up: bool = False
-    ) -> None:
+    def _reply(self, status: int, body: bytes, headers: dict[str, str] | None = None, hang_up: bool = False) -> None:
         self.send_response(status)
         for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
             self.send_header(name, value)

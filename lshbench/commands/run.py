@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -43,11 +43,11 @@ def task(config: DictConfig) -> float | None:
     single = context.mode == RunMode.RUN
     folder = Path(context.runtime.output_dir)
     flags = [flag for flag in _config_flags(sys.argv[1:]) if flag]
-    command = ["lshbench", "run", *flags, *OmegaConf.to_container(context.overrides.task)]
+    command = ["lshbench", "run", *flags, *(str(override) for override in context.overrides.task)]
     try:
         from lshbench.assemble import run_config
 
-        plain = OmegaConf.to_container(config, resolve=True)
+        plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
         return run_config(plain, folder, command)
     except UsageError as error:
         log.error("%s", error)

@@ -138,9 +138,7 @@ def _map_member(path: Path, member: zipfile.ZipInfo) -> np.ndarray:
         name_length, extra_length = struct.unpack("<HH", file.read(4))
         file.seek(name_length + extra_length, 1)
         version = np.lib.format.read_magic(file)
-        read_header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read_header(file)
         if dtype.hasobject:
             raise ValueError(f"{member.filename} holds Python objects, which are never loaded")

@@ -57,9 +57,7 @@ class ArraySplit(Split):
         self.raw: RawLabels = labels.labels()
         count = len(self.raw.values) if self.raw.offsets is None else len(self.raw.offsets) - 1
         if count != features.shape[0]:
-            raise UsageError(
-                f"{name}: {features} and {labels} differ in length: expected one label for each item"
-            )
+            raise UsageError(f"{name}: {features} and {labels} differ in length: expected one label for each item")
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         files = sorted({*self.features.files, *self.label_array.files})
@@ -146,9 +144,7 @@ class ArraySource(Source):
     def open(self, progress: Progress) -> Dataset:
         if self.path is not None:
             arrays = open_arrays(self.path, "dataset.path")
-            parts = {
-                side: [a for a in arrays if self._side(a.name) == side] for side in ("gallery", "query", "")
-            }
+            parts = {side: [a for a in arrays if self._side(a.name) == side] for side in ("gallery", "query", "")}
             if parts["gallery"] and parts["query"]:
                 gallery = self._split("gallery", parts["gallery"], "dataset.path", arrays)
                 query = self._split("query", parts["query"], "dataset.path", arrays)
@@ -161,9 +157,7 @@ class ArraySource(Source):
             gallery = self._split("gallery", gallery_arrays, "dataset.gallery")
             if self.query is None:
                 return self._held_out(gallery)
-            query = self._split(
-                "query", self._with_labels(self.query, self.query_labels, "query"), "dataset.query"
-            )
+            query = self._split("query", self._with_labels(self.query, self.query_labels, "query"), "dataset.query")
         gallery.labels, query.labels, names = match_labels(gallery.raw, query.raw)
         gallery.class_names = query.class_names = names
         self._say(gallery, query)
@@ -181,9 +175,7 @@ class ArraySource(Source):
 
     def _say(self, *splits: ArraySplit) -> None:
         for split in splits:
-            log.info(
-                "%s: %s: features %s, labels %s", self.name, split.name, split.features, split.label_array
-            )
+            log.info("%s: %s: features %s, labels %s", self.name, split.name, split.features, split.label_array)
 
     def _side(self, name: str) -> str:
         """Return which part an array belongs to by its name: ``gallery``, ``query``, or neither."""
@@ -230,9 +222,7 @@ class ArraySource(Source):
             and not NOT_FEATURES & set(_words(array.name)) and not LABEL_WORDS & set(_words(array.name))
         ]  # fmt: skip
         if not found:
-            raise UsageError(
-                f"{key}: no two-dimensional array of numbers to take as features; there are: {there}"
-            )
+            raise UsageError(f"{key}: no two-dimensional array of numbers to take as features; there are: {there}")
         # Floats before integers, usual names before others, then the widest.
         found.sort(
             key=lambda array: (
@@ -280,11 +270,7 @@ def _can_be_labels(array: NamedArray, count: int) -> bool:
         telling = bool(LABEL_WORDS & words)
         return telling or (array.kind in "iubUS" and not words & {"id", "ids", "index", "indices", "idx"})
     # A matrix of zeros and ones, of truth values or under a telling name.
-    return (
-        len(array.shape) == 2
-        and not NOT_FEATURES & words
-        and (array.kind == "b" or bool(LABEL_WORDS & words))
-    )
+    return len(array.shape) == 2 and not NOT_FEATURES & words and (array.kind == "b" or bool(LABEL_WORDS & words))
 
 
 def _label_place(name: str) -> int:

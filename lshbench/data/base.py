@@ -102,9 +102,7 @@ class Dataset:
         """
         later = items >= len(self.gallery)
         parts = [(self.gallery, ~later, 0), (self.query, later, len(self.gallery))]
-        return [
-            (split, items[mask] - first, np.flatnonzero(mask)) for split, mask, first in parts if mask.any()
-        ]
+        return [(split, items[mask] - first, np.flatnonzero(mask)) for split, mask, first in parts if mask.any()]
 
     def fingerprint(self, items: np.ndarray) -> str:
         """Return ``sha256:...`` of the content that the items come from, labels included."""

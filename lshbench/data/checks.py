@@ -90,9 +90,7 @@ class RawLabels:
     @property
     def kind(self) -> str:
         inner = "text" if self.values.dtype.kind in "UOT" else "numbers"
-        return (
-            f"lists of {inner}" if self.offsets is not None else "matrix" if self.values.ndim == 2 else inner
-        )
+        return f"lists of {inner}" if self.offsets is not None else "matrix" if self.values.ndim == 2 else inner
 
 
 def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = None) -> RawLabels:
@@ -137,9 +135,7 @@ def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = N
     )
 
 
-def match_labels(
-    gallery: RawLabels, query: RawLabels
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:
+def match_labels(gallery: RawLabels, query: RawLabels) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:
     """Return both splits' labels in the same numbers, and the classes' names.
 
     Strings, and numbers from a million on, are numbered by the sorted vocabulary of both splits.
@@ -155,8 +151,7 @@ def match_labels(
     if gallery.values.ndim == 2:
         if gallery.values.shape[1] != query.values.shape[1]:
             raise UsageError(
-                f"{gallery.where} has {gallery.values.shape[1]} classes, {query.where} "
-                f"{query.values.shape[1]}"
+                f"{gallery.where} has {gallery.values.shape[1]} classes, {query.where} {query.values.shape[1]}"
             )
         return gallery.values, query.values, names
     left, right = gallery.values, query.values

@@ -36,9 +36,7 @@ LABEL_NAMES = (
     "label_id", "category", "category_id", "cls", "y", "species", "breed",
 )  # fmt: skip
 COARSE = re.compile(r"(^|_)(coarse|super)_?", re.IGNORECASE)
-NOT_A_LABEL = re.compile(
-    r"(^|_)(index|idx|ids?|level_\d+|width|height|size|row|number|year|date|time)(_+|$)", re.I
-)
+NOT_A_LABEL = re.compile(r"(^|_)(index|idx|ids?|level_\d+|width|height|size|row|number|year|date|time)(_+|$)", re.I)
 
 GALLERY_SPLITS = ("train", "training", "gallery", "database", "base", "trainval")
 QUERY_SPLITS = ("test", "testing", "query", "queries", "validation", "val", "valid", "dev", "eval")
@@ -206,9 +204,7 @@ def find_splits(there: Iterable[str], gallery: str, query: str) -> tuple[str, li
     queries = [name for wanted in QUERY_SPLITS for name in others if name.lower() == wanted]
     if others and not queries:
         if len(others) > 1:
-            raise UsageError(
-                f"dataset.query_split=auto: no split is called test or validation; name one of: {listed}"
-            )
+            raise UsageError(f"dataset.query_split=auto: no split is called test or validation; name one of: {listed}")
         queries = others
     return gallery, queries
 
@@ -251,9 +247,7 @@ def _to_numpy(array: pa.Array) -> np.ndarray:
         # Through codes: as many Python strings as there are words, not as there are rows.
         encoded = array.dictionary_encode()
         words = np.array(encoded.dictionary.to_pylist(), dtype=str)
-        return (
-            words[encoded.indices.to_numpy(zero_copy_only=False)] if len(words) else np.array([], dtype=str)
-        )
+        return words[encoded.indices.to_numpy(zero_copy_only=False)] if len(words) else np.array([], dtype=str)
     return array.to_numpy(zero_copy_only=False)
 
 
@@ -314,9 +308,7 @@ class VectorColumn:
         first = int(self.starts[chunk])
         if array.null_count:
             missing = first + int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
-            raise UsageError(
-                f"{self.where} has no values in {array.null_count} rows; the first is row {missing}"
-            )
+            raise UsageError(f"{self.where} has no values in {array.null_count} rows; the first is row {missing}")
         if not pa.types.is_fixed_size_list(array.type):
             widths = np.diff(array.offsets.to_numpy())
             other = widths != self.width

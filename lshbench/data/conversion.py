@@ -39,9 +39,7 @@ class Splits:
     commit: str | None = None
 
 
-def convert(
-    splits: Splits, split: str, paths: list[Path], where: str, progress: Progress
-) -> datasets.Dataset:
+def convert(splits: Splits, split: str, paths: list[Path], where: str, progress: Progress) -> datasets.Dataset:
     """Return a split as a memory-mapped table, converted by `datasets` the first time."""
     import datasets
 

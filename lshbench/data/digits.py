@@ -49,9 +49,7 @@ class DigitsSource(Source):
 
     name = "digits"
 
-    def __init__(
-        self, split_seed: int = 0, max_gallery: int | None = None, max_queries: int | None = None
-    ) -> None:
+    def __init__(self, split_seed: int = 0, max_gallery: int | None = None, max_queries: int | None = None) -> None:
         self.split_seed = check_number("dataset.split_seed", split_seed, 0)
         self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
         self.max_queries = check_limit("dataset.max_queries", max_queries)

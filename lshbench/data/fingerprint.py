@@ -50,9 +50,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
     known = _look_up(keys)
     missing = sorted({key for key in keys if key not in known})
     if missing:
-        workers = min(
-            8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        )
+        workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
         with ThreadPoolExecutor(workers) as pool:
             computed = dict(zip(missing, pool.map(_digest, (key[0] for key in missing)), strict=True))
         _remember(computed)
@@ -89,9 +87,7 @@ def _look_up(keys: Sequence[_Key]) -> dict[_Key, str]:
                 [key[0] for key in batch],
             )
             # A damaged page can hold anything; only what looks like a digest is believed.
-            known.update(
-                {(path, size, mtime): digest for path, size, mtime, digest in found if len(str(digest)) == 64}
-            )
+            known.update({(path, size, mtime): digest for path, size, mtime, digest in found if len(str(digest)) == 64})
 
     _with_database(ask)
     return {key: known[key] for key in wanted if key in known}
@@ -130,8 +126,7 @@ def _with_database(work: Callable[[sqlite3.Connection], None]) -> None:
 def _connect(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path, timeout=30)) as connection:
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, "
-            "sha256 TEXT)"
+            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
         )
         yield connection
 

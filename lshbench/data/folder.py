@@ -148,18 +148,14 @@ def _sub_folders(folder: Path) -> list[str]:
         names = sorted(entry.name for entry in visible if entry.is_dir())
     if not names:
         what = f"it holds {len(visible)} files, but no sub-folder" if visible else "it is empty"
-        raise UsageError(
-            f"dataset.path={str(folder)!r}: expected a sub-folder of images for each class; {what}"
-        )
+        raise UsageError(f"dataset.path={str(folder)!r}: expected a sub-folder of images for each class; {what}")
     return names
 
 
 def _image_extensions() -> frozenset[str]:
     from PIL import Image
 
-    return frozenset(
-        extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN
-    )
+    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN)
 
 
 def _image_files(folder: Path, extensions: frozenset[str], progress: Progress) -> list[str]:
@@ -175,9 +171,7 @@ def _image_files(folder: Path, extensions: frozenset[str], progress: Progress) -
             for parent, folders, files in os.walk(folder / name, followlinks=True):
                 folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
                 images = [
-                    file
-                    for file in files
-                    if not file.startswith(".") and Path(file).suffix.lower() in extensions
+                    file for file in files if not file.startswith(".") and Path(file).suffix.lower() in extensions
                 ]
                 others += len(files) - len(images)
                 relative = os.path.relpath(parent, folder)

@@ -89,9 +89,7 @@ class HubSplit(Split):
     def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
         if self.kind != "images":
             yield from super().image_bytes(rows)
-        starts = np.concatenate(
-            [[0], np.cumsum([len(chunk) for chunk in self.column.chunks], dtype=np.int64)]
-        )
+        starts = np.concatenate([[0], np.cumsum([len(chunk) for chunk in self.column.chunks], dtype=np.int64)])
         for row in rows:
             chunk = int(np.searchsorted(starts, row, side="right")) - 1
             value = self.column.chunk(chunk)[int(row - starts[chunk])].as_py()
@@ -144,21 +142,15 @@ class HubSource(Source):
         name: str = "hub",
     ) -> None:
         if repository is None and path is None:
-            raise wrong_value(
-                "dataset.repository", repository, "owner/name on the Hub, or a folder as dataset.path"
-            )
+            raise wrong_value("dataset.repository", repository, "owner/name on the Hub, or a folder as dataset.path")
         if repository is not None and (not isinstance(repository, str) or repository.count("/") != 1):
             raise wrong_value("dataset.repository", repository, "owner/name, such as uoft-cs/cifar10")
         if features_column is None and image_column is None:
-            raise wrong_value(
-                "dataset.image_column", image_column, "auto or a name, as features_column is null too"
-            )
+            raise wrong_value("dataset.image_column", image_column, "auto or a name, as features_column is null too")
         self.path = None if path is None else check_path("dataset.path", path, "folder")
         self.repository = repository
         self.revision = None if revision is None else check_name("dataset.revision", revision)
-        self.configuration = (
-            None if configuration is None else check_name("dataset.configuration", configuration)
-        )
+        self.configuration = None if configuration is None else check_name("dataset.configuration", configuration)
         self.features_column = features_column and check_name("dataset.features_column", features_column)
         self.image_column = image_column and check_name("dataset.image_column", image_column)
         self.label_column = check_name("dataset.label_column", label_column)
@@ -205,9 +197,7 @@ class HubSource(Source):
         )  # fmt: skip
         return check_dataset(Dataset(self.name, gallery, query))
 
-    def _open_split(
-        self, repository: HubRepository | LocalRepository, name: str, progress: Progress
-    ) -> HubSplit:
+    def _open_split(self, repository: HubRepository | LocalRepository, name: str, progress: Progress) -> HubSplit:
         files = repository.fetch(name, progress)
         table = repository.open(name, progress)
         columns = list_columns(table.features)
@@ -231,9 +221,7 @@ class HubSource(Source):
         features_key, image_key = "dataset.features_column", "dataset.image_column"
         found = None
         if self.features_column is not None and self.image_column in (None, "auto"):
-            kinds: tuple[ColumnKind, ...] = (
-                ("vector",) if self.features_column == "auto" else ("vector", "list")
-            )
+            kinds: tuple[ColumnKind, ...] = ("vector",) if self.features_column == "auto" else ("vector", "list")
             found = find_column(columns, self.features_column, features_key, kinds, "features")
         if found is None and self.image_column is not None:
             found = find_column(columns, self.image_column, image_key, ("image",), "images")
@@ -242,7 +230,5 @@ class HubSource(Source):
                 "features (lists of numbers)" if self.features_column else "images"
             )  # fmt: skip
             key = features_key if self.features_column else image_key
-            raise UsageError(
-                f"{key}=auto: no column holds {wanted}; there are: " + ", ".join(map(str, columns))
-            )
+            raise UsageError(f"{key}=auto: no column holds {wanted}; there are: " + ", ".join(map(str, columns)))
         return found

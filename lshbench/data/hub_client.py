@@ -72,9 +72,7 @@ class ByteCounter:
 
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 name = str(kwargs.pop("name", ""))
-                self.counts = (
-                    kwargs.get("unit") == "B" and "Downloading" not in str(kwargs.get("desc", "")) + name
-                )
+                self.counts = kwargs.get("unit") == "B" and "Downloading" not in str(kwargs.get("desc", "")) + name
                 kwargs["disable"] = True
                 super().__init__(*args, **kwargs)
 

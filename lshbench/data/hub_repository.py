@@ -173,8 +173,7 @@ class HubRepository:
             return retried(ask, tries, f"asking {endpoint()} for {self.name}")
         except errors.GatedRepoError as error:
             raise UsageError(
-                f"dataset.repository={self.name!r}: access has to be granted on the Hub first, and HF_TOKEN "
-                "set"
+                f"dataset.repository={self.name!r}: access has to be granted on the Hub first, and HF_TOKEN set"
             ) from error
         except errors.RepositoryNotFoundError as error:
             raise UsageError(
@@ -196,16 +195,12 @@ class HubRepository:
         def resolve() -> Splits:
             with quiet():
                 builder = datasets.load_dataset_builder(self.name, name=self.configuration, revision=commit)
-            return dataclasses.replace(
-                _splits(builder, prefix=f"hf://datasets/{self.name}@{commit}/"), commit=commit
-            )
+            return dataclasses.replace(_splits(builder, prefix=f"hf://datasets/{self.name}@{commit}/"), commit=commit)
 
         try:
             return retried(resolve, ATTEMPTS, f"listing {self.name}")
         except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
-            raise UsageError(
-                f"dataset.repository={self.name!r} can't be read: {first_line(error)}"
-            ) from error
+            raise UsageError(f"dataset.repository={self.name!r} can't be read: {first_line(error)}") from error
         except Exception as error:
             raise UsageError(
                 f"{self.name} could not be listed at {endpoint()}: {first_line(error)}. {self._ways()}"
@@ -298,8 +293,7 @@ class HubRepository:
         folder = self._cached_folder()
         if folder is None:
             raise UsageError(
-                f"dataset.repository={self.name!r}: {why}, and {self.name} is not in its cache. "
-                f"{self._ways()}"
+                f"dataset.repository={self.name!r}: {why}, and {self.name} is not in its cache. {self._ways()}"
             )
         found = LocalRepository(folder, self.configuration, key="dataset.repository").splits
         whole = {name: paths for name, paths in found.files.items() if _all_shards(paths)}
@@ -350,11 +344,7 @@ def _splits(builder: datasets.DatasetBuilder, prefix: str) -> Splits:
     for field in dataclasses.fields(builder.config):
         value = getattr(builder.config, field.name)
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if (
-            field.name not in common
-            and value != default
-            and isinstance(value, str | int | float | bool | list)
-        ):
+        if field.name not in common and value != default and isinstance(value, str | int | float | bool | list):
             options[field.name] = value
     features = builder.info.features or getattr(builder.config, "features", None)
     return Splits(files, builder.name, options, features.to_dict() if features else None)

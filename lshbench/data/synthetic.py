@@ -21,9 +21,7 @@ class SyntheticSplit(Split):
 
     kind = "features"
 
-    def __init__(
-        self, name: str, side: int, items: int, centres: np.ndarray, spread: float, seed: int
-    ) -> None:
+    def __init__(self, name: str, side: int, items: int, centres: np.ndarray, spread: float, seed: int) -> None:
         self.name = name
         self.side = side
         self.centres = centres

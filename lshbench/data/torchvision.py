@@ -69,9 +69,7 @@ class TorchvisionSplit(Split):
             content = combine(file_digests(picked))
         else:
             everything = sorted(path for path in self.root.rglob("*") if path.is_file())
-            content = combine(
-                [str(path.relative_to(self.root)) for path in everything], file_digests(everything)
-            )
+            content = combine([str(path.relative_to(self.root)) for path in everything], file_digests(everything))
         return combine("torchvision", type(self.images).__name__, self.name, content, labels)
 
     def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
@@ -116,9 +114,7 @@ class TorchvisionSource(Source):
         max_queries: int | None = None,
     ) -> None:
         if not isinstance(class_name, str) or not class_name.isidentifier():
-            raise wrong_value(
-                "dataset.class_name", class_name, "a class of torchvision.datasets, such as CIFAR10"
-            )
+            raise wrong_value("dataset.class_name", class_name, "a class of torchvision.datasets, such as CIFAR10")
         if not isinstance(download, bool):
             raise wrong_value("dataset.download", download, "true or false")
         self.class_name = class_name
@@ -228,9 +224,7 @@ def _find_class(name: str) -> type:
         known = [each for each in datasets.__all__ if isinstance(getattr(datasets, each), type)]
         close = [each for each in known if each.lower() == name.lower()]
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise wrong_value(
-            "dataset.class_name", name, f"a class of torchvision.datasets{hint}: {', '.join(known)}"
-        )
+        raise wrong_value("dataset.class_name", name, f"a class of torchvision.datasets{hint}: {', '.join(known)}")
     return found
 
 

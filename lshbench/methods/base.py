@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -38,6 +39,7 @@ class Method(ABC):
         bits: the code's length.
         history: the training curve, empty for a method that does not train.
         chosen_epoch: the epoch whose weights are used, or None.
+        checkpoint: a file in which :meth:`fit` may keep its state, and from which it goes on if it is there.
     """
 
     kind: ClassVar[Literal["binary", "clusters"]]
@@ -45,6 +47,7 @@ class Method(ABC):
     bits: int
     history: list[Epoch]
     chosen_epoch: int | None = None
+    checkpoint: Path | None = None
 
     @abstractmethod
     def fit(self, train: Features, progress: Progress) -> Self:

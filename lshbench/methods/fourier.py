@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -121,8 +120,6 @@ class Fourier(BinaryHasher):
     """FourierHashNet; the arguments are the keys of ``conf/method/fourier.yaml``, None meaning what the
     recipe says.
     """
-
-    checkpoint: Path | None = None
 
     def __init__(
         self,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -204,7 +203,6 @@ class HeadHasher(BinaryHasher):
         training: keys of :class:`lshbench.methods.training.Training`; None or missing: the defaults.
     """
 
-    checkpoint: Path | None = None
     default_head = Head()
     default_training = Training()
 

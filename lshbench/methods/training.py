@@ -144,9 +144,9 @@ class Batch:
 class TrainingData:
     """A training set, split into the part that is learnt from and the part that models are chosen by.
 
-    The validation part is the same for the same seed, and has each class in proportion.  Labels are
-    renumbered 0 to ``classes - 1``; without supervision all are 0, and the validation part is drawn blindly.  A set of up to ``RESIDENT_BYTES`` lies on the device; a larger one stays
-    where it is.
+    The validation part is the same for the same seed, and has each class in proportion.  Labels are renumbered 0 to
+    ``classes - 1``; without supervision all are 0, and the validation part is drawn blindly.  A set of up to
+    ``RESIDENT_BYTES`` lies on the device; a larger one stays where it is.
 
     Attributes:
         rows: rows of the training set that are learnt from, int64 ``(n,)``.

@@ -103,8 +103,7 @@ def _tied_sums(block: RankedBlock, rows: slice | np.ndarray, cutoff: int | None 
     """Return the sums of precisions of groups of two or more items, up to the cut-off."""
     # Whole numbers below 2**53 are exact as float64, and need not be converted again in each operation.
     before, found, size, relevant = (
-        part[rows].astype(np.float64)
-        for part in (block.before, block.relevant_before, block.size, block.relevant)
+        part[rows].astype(np.float64) for part in (block.before, block.relevant_before, block.size, block.relevant)
     )
     irrelevant = size - relevant
     inside, first, last = size, relevant, relevant
@@ -143,8 +142,7 @@ def trapezoid_precision(block: RankedBlock, sums: np.ndarray) -> np.ndarray:
     for start in range(0, len(values), CHUNK):
         rows = slice(start, start + CHUNK)
         before, found, size, relevant = (
-            part[rows].astype(np.float64)
-            for part in (block.before, block.relevant_before, block.size, block.relevant)
+            part[rows].astype(np.float64) for part in (block.before, block.relevant_before, block.size, block.relevant)
         )
         if size.max() > 1:
             slope = (relevant - 1.0) / np.maximum(size - 1.0, 1.0)

@@ -183,8 +183,7 @@ class Curves:
             "radius": list(range(len(precision))),
             "precision": (precision / self.queries).tolist(),
             "precision_nonempty": [
-                float(total / count) if count else None
-                for total, count in zip(precision, counted, strict=True)
+                float(total / count) if count else None for total, count in zip(precision, counted, strict=True)
             ],
             "recall": (recall / self.queries).tolist(),
             "empty": (empty / self.queries).tolist(),

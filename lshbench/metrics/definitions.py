@@ -132,9 +132,7 @@ DEFINITIONS: dict[str, Definition] = {
     "recall@radius{r}": Definition(
         "recall@radius{r}", "relevant items within the Hamming radius, divided by all relevant items"
     ),
-    "empty@radius{r}": Definition(
-        "empty@radius{r}", "share of queries with nothing within the Hamming radius"
-    ),
+    "empty@radius{r}": Definition("empty@radius{r}", "share of queries with nothing within the Hamming radius"),
 }
 """Definitions by their key in ``metrics.json``; ``{k}`` is a rank, ``{r}`` a radius."""
 

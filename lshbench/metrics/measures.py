@@ -159,9 +159,7 @@ def summarise(measures: Mapping[str, np.ndarray]) -> Summary:
     }
 
 
-def _counted(
-    definition: Definition, number: int | None, measures: Mapping[str, np.ndarray]
-) -> np.ndarray | slice:
+def _counted(definition: Definition, number: int | None, measures: Mapping[str, np.ndarray]) -> np.ndarray | slice:
     """Return which queries a definition's mean counts."""
     if definition.over == "nonempty":
         return measures["candidates"] > 0

@@ -46,9 +46,7 @@ class PermutationTest:
     pairs: int
 
 
-def bootstrap_interval(
-    values: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
+def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
     """Return the mean over queries and its percentile bootstrap interval (Efron & Tibshirani 1993).
 
     Args:
@@ -83,9 +81,7 @@ def seed_bootstrap_interval(
     generator = np.random.default_rng(seed)
     if isinstance(values, np.ndarray):
         if values.ndim != 2 or not values.size:
-            raise ValueError(
-                f"values of shape {values.shape}: expected (seeds, queries), at least one of each"
-            )
+            raise ValueError(f"values of shape {values.shape}: expected (seeds, queries), at least one of each")
         means = _crossed_means(values, resamples, generator)
         centre = float(values.mean())
     else:
@@ -142,9 +138,7 @@ def paired_permutation_test(
         seed: of the patterns.
     """
     if first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise ValueError(
-            f"values of shapes {first.shape} and {second.shape}: expected one value a query, paired"
-        )
+        raise ValueError(f"values of shapes {first.shape} and {second.shape}: expected one value a query, paired")
     differences = np.asarray(first, np.float64) - second
     mean = float(differences.mean())
     moving = differences[differences != 0]  # a difference of 0 has no sign to flip

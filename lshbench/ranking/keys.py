@@ -57,8 +57,12 @@ def key_value(key: np.uint64) -> np.float32:
 
 
 @njit(cache=True)
-def radix_sort(keys: np.ndarray) -> np.ndarray:
-    """Return keys in order of their high halves, equal ones in the order given: three passes of eleven bits."""
+def radix_sort(keys: np.ndarray, spare: np.ndarray) -> np.ndarray:
+    """Return keys in order of their high halves, equal ones in the order given: three passes of eleven bits.
+
+    Args:
+        keys, spare: uint64 of one length; both are overwritten, and one of them is returned.
+    """
     size = len(keys)
     if size <= SMALL:
         for i in range(1, size):
@@ -74,7 +78,6 @@ def radix_sort(keys: np.ndarray) -> np.ndarray:
     for key in keys:
         for digit in range(3):
             counts[digit, (key >> (THIRTY_TWO + RADIX * np.uint64(digit))) & DIGIT] += 1
-    spare = np.empty_like(keys)
     for digit in range(3):
         place = np.int32(0)
         for value in range(2048):

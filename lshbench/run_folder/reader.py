@@ -71,7 +71,7 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """Return the resolved configuration."""
-        import yaml  # type: ignore[import-untyped]
+        import yaml
 
         return yaml.safe_load(self._existing(CONFIG).read_text(encoding="utf-8"))
 

@@ -132,7 +132,7 @@ class RunFolder:
 
     def write_yaml(self, name: str, value: object) -> None:
         """Write plain values as YAML, keys in their order."""
-        import yaml  # type: ignore[import-untyped]
+        import yaml
 
         self.write_text(name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
 

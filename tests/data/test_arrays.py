@@ -97,9 +97,7 @@ LAYOUTS = [
 
 
 def source(keys: dict[str, Any]) -> ArraySource:
-    return ArraySource(
-        **{key: str(value) if isinstance(value, Path) else value for key, value in keys.items()}
-    )
+    return ArraySource(**{key: str(value) if isinstance(value, Path) else value for key, value in keys.items()})
 
 
 @pytest.mark.parametrize("save", LAYOUTS)

@@ -72,13 +72,9 @@ def test_images_are_found_without_metadata_too() -> None:
 def test_a_column_that_is_not_there_lists_those_that_are_with_types() -> None:
     features = {"img": Image(), "fine_label": ClassLabel(100), "emb": List(Value("float16"), length=1280)}
     there = r"img \(image\), fine_label \(100 classes\), emb \(list of 1280 x float16\)"
-    with pytest.raises(
-        UsageError, match=rf"dataset.some_column='vec': there is no such column; there are: {there}"
-    ):
+    with pytest.raises(UsageError, match=rf"dataset.some_column='vec': there is no such column; there are: {there}"):
         find(features, "vec", "features")
-    with pytest.raises(
-        UsageError, match=r"dataset.some_column='img': a column of type image can't hold features"
-    ):
+    with pytest.raises(UsageError, match=r"dataset.some_column='img': a column of type image can't hold features"):
         find(features, "img", "features")
 
 
@@ -140,9 +136,7 @@ def test_rows_of_chunked_vectors_are_those_of_the_whole(
     chunks = []
     for start, size in zip(starts, sizes, strict=False):
         padded = [[9] * 5] * skip + values[start : start + size].tolist()
-        rows = (
-            [np.array(row, np.float16) for row in padded] if pa.types.is_float16(kind.value_type) else padded
-        )
+        rows = [np.array(row, np.float16) for row in padded] if pa.types.is_float16(kind.value_type) else padded
         chunks.append(pa.array(rows, kind)[skip:])
     column = VectorColumn(pa.chunked_array(chunks, kind), "made")
     rows = np.array(sorted(data.draw(st.sets(st.integers(0, total - 1)))), np.int64)
@@ -169,9 +163,7 @@ def test_label_columns_of_every_type_are_read() -> None:
     np.testing.assert_array_equal(values(pa.array([3.0, 1.0])), [3, 1])
     np.testing.assert_array_equal(values(pa.array(["b", "a"])), ["b", "a"])
     np.testing.assert_array_equal(values(pa.array(["b", "a"]).dictionary_encode()), ["b", "a"])
-    np.testing.assert_array_equal(
-        values(pa.array([[True, False], [False, True]])), [[True, False], [False, True]]
-    )
+    np.testing.assert_array_equal(values(pa.array([[True, False], [False, True]])), [[True, False], [False, True]])
     lists = read_labels(pa.chunked_array([pa.array([[1, 2], []])]), "labels", None)
     np.testing.assert_array_equal(lists.values, [1, 2])
     np.testing.assert_array_equal(lists.offsets, [0, 2, 2])

@@ -46,9 +46,7 @@ def test_class_folders_alone_are_divided_by_class(tmp_path: Path, silent: Progre
     assert {Path(path).parent.name for path in paths} == {"a", "b", "train"}
 
 
-def test_a_class_may_have_folders_of_its_own_and_files_that_are_no_images(
-    tmp_path: Path, silent: Progress
-) -> None:
+def test_a_class_may_have_folders_of_its_own_and_files_that_are_no_images(tmp_path: Path, silent: Progress) -> None:
     write(tmp_path / "train", {"a/deep/deeper": 2, "b": 2, ".hidden": 3})
     write(tmp_path / "test", {"a": 1, "b": 1})
     (tmp_path / "train" / "b" / "notes.txt").write_text("no image")

@@ -26,15 +26,11 @@ def vectors(rows: int, width: int = 6, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float16)
 
 
-def write_features(
-    folder: Path, split: str, x: np.ndarray, labels: list[int], classes: int | None = 3
-) -> None:
+def write_features(folder: Path, split: str, x: np.ndarray, labels: list[int], classes: int | None = 3) -> None:
     columns = {
         "index": datasets.Value("int64"),
         "features": datasets.List(datasets.Value("float16"), length=x.shape[1]),
-        "label": datasets.ClassLabel(names=[f"c{i}" for i in range(classes)])
-        if classes
-        else datasets.Value("int64"),
+        "label": datasets.ClassLabel(names=[f"c{i}" for i in range(classes)]) if classes else datasets.Value("int64"),
     }
     table = datasets.Dataset.from_dict(
         {"index": list(range(len(x))), "features": list(x), "label": labels}, datasets.Features(columns)
@@ -53,9 +49,7 @@ def write_images(folder: Path, split: str, labels: list[int]) -> list[bytes]:
     """Write images as Parquet without the metadata of `datasets`; returns the encoded files."""
     files = [png(i) for i in range(len(labels))]
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    table = pa.table(
-        {"img": [{"bytes": file, "path": f"{i}.png"} for i, file in enumerate(files)], "label": labels}
-    )
+    table = pa.table({"img": [{"bytes": file, "path": f"{i}.png"} for i, file in enumerate(files)], "label": labels})
     pq.write_table(table, folder / "data" / f"{split}-00000-of-00001.parquet", row_group_size=3)
     return files
 
@@ -80,10 +74,7 @@ def test_ready_features_come_from_a_local_copy(
     got = data.gallery.read_features(rows, silent)
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, vectors(20)[rows].astype(np.float32))
-    assert (
-        "features in column 'features' (list of 6 x float16), labels in column 'label' (3 classes)"
-        in caplog.text
-    )
+    assert "features in column 'features' (list of 6 x float16), labels in column 'label' (3 classes)" in caplog.text
     assert "gallery split 'train' (20), query split 'test' (8)" in caplog.text
 
 
@@ -152,9 +143,7 @@ def test_what_is_not_there_is_answered_by_what_is(features: Path, silent: Progre
         HubSource(path=str(features), query_split="val").open(silent)
     with pytest.raises(UsageError, match=r"dataset.label_column='fine'.*label \(3 classes\)"):
         HubSource(path=str(features), label_column="fine").open(silent)
-    with pytest.raises(
-        UsageError, match=r"dataset.image_column=auto: no column holds images.*features \(list of 6"
-    ):
+    with pytest.raises(UsageError, match=r"dataset.image_column=auto: no column holds images.*features \(list of 6"):
         HubSource(path=str(features), features_column=None).open(silent)
 
 
@@ -200,9 +189,7 @@ def test_values_that_are_no_numbers_name_the_row(tmp_path: Path, silent: Progres
 def test_words_as_labels_share_one_vocabulary(tmp_path: Path, silent: Progress) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
-    pq.write_table(
-        pa.table({"x": [[1.0, 2.0]] * 3, "label": ["dog", "cat", "dog"]}), folder / "train.parquet"
-    )
+    pq.write_table(pa.table({"x": [[1.0, 2.0]] * 3, "label": ["dog", "cat", "dog"]}), folder / "train.parquet")
     pq.write_table(pa.table({"x": [[1.0, 2.0]] * 2, "label": ["dog", "ant"]}), folder / "test.parquet")
     data = HubSource(path=str(folder)).open(silent)
     assert data.gallery.class_names == data.query.class_names == ("ant", "cat", "dog")
@@ -243,9 +230,7 @@ def test_a_damaged_conversion_is_made_again(
         file.write_bytes(file.read_bytes()[:100])
     data = HubSource(path=str(features)).open(silent)
     assert "is damaged" in caplog.text
-    np.testing.assert_array_equal(
-        data.gallery.read_features(np.arange(20), silent), vectors(20).astype(np.float32)
-    )
+    np.testing.assert_array_equal(data.gallery.read_features(np.arange(20), silent), vectors(20).astype(np.float32))
 
 
 def test_a_damaged_file_is_named(features: Path, silent: Progress) -> None:

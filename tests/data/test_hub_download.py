@@ -90,9 +90,7 @@ def run(tmp_path: Path) -> Run:
     return call
 
 
-def test_a_split_is_downloaded_once_and_works_without_the_hub_from_then_on(
-    repositories: Path, run: Run
-) -> None:
+def test_a_split_is_downloaded_once_and_works_without_the_hub_from_then_on(repositories: Path, run: Run) -> None:
     with HubServer(repositories).running() as hub:
         first = run(hub.endpoint, query_split="val")
         assert (first["gallery"], first["query"]) == (80, "val")

@@ -24,18 +24,14 @@ def test_the_digits_are_divided_evenly(silent: Progress) -> None:
 
 def test_every_digit_is_there_once_and_spread_to_the_full_range(silent: Progress) -> None:
     data = DigitsSource().open(silent)
-    images = [
-        image for split in (data.gallery, data.query) for image in split.image_bytes(np.arange(len(split)))
-    ]
+    images = [image for split in (data.gallery, data.query) for image in split.image_bytes(np.arange(len(split)))]
     labels = np.concatenate([data.gallery.labels, data.query.labels])
     assert all(isinstance(image, np.ndarray) and image.dtype == np.uint8 for image in images)
     assert (np.min(images), np.max(images)) == (0, 255)
     original = load_digits()
     order = np.lexsort([*np.reshape(images, (1797, 64)).T, labels])
     expected = np.lexsort([*original.data.T, original.target])
-    np.testing.assert_allclose(
-        np.reshape(images, (1797, 64))[order] * (16 / 255), original.data[expected], atol=0.05
-    )
+    np.testing.assert_allclose(np.reshape(images, (1797, 64))[order] * (16 / 255), original.data[expected], atol=0.05)
     np.testing.assert_array_equal(labels[order], original.target[expected])
 
 

@@ -28,9 +28,7 @@ def test_classes_differ_by_at_most_one_unless_one_runs_out(labels: np.ndarray, c
 
 @settings(deadline=None)
 @given(labels=LABELS, small=st.integers(0, 40), more=st.integers(0, 40), seed=st.integers(0, 5))
-def test_a_smaller_subset_is_part_of_a_larger_one(
-    labels: np.ndarray, small: int, more: int, seed: int
-) -> None:
+def test_a_smaller_subset_is_part_of_a_larger_one(labels: np.ndarray, small: int, more: int, seed: int) -> None:
     assert np.isin(balanced_rows(labels, small, seed), balanced_rows(labels, small + more, seed)).all()
 
 

@@ -26,9 +26,7 @@ def write_mnist(root: Path, name: str = "MNIST") -> dict[str, np.ndarray]:
     for part, count in (("train", 40), ("t10k", 20)):
         images = np.random.default_rng(count).integers(0, 256, (count, 28, 28), np.uint8)
         labels = (np.arange(count) % 10).astype(np.uint8)
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(
-            struct.pack(">iiii", 2051, count, 28, 28) + images.tobytes()
-        )
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, count, 28, 28) + images.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, count) + labels.tobytes())
         written[part] = images
     return written
@@ -68,26 +66,18 @@ def test_a_data_set_of_files_gives_them_out_encoded(
     for i in range(1, 13):
         Image.fromarray(np.full((6, 6, 3), 20 * i, np.uint8)).save(folder / "jpg" / f"image_{i:05d}.jpg")
     savemat(folder / "imagelabels.mat", {"labels": np.arange(12)[None] % 3 + 1})
-    savemat(
-        folder / "setid.mat", {"trnid": [[1, 2, 3]], "valid": [[4, 5, 6]], "tstid": [[7, 8, 9, 10, 11, 12]]}
-    )
+    savemat(folder / "setid.mat", {"trnid": [[1, 2, 3]], "valid": [[4, 5, 6]], "tstid": [[7, 8, 9, 10, 11, 12]]})
     monkeypatch.setattr(torchvision.datasets.Flowers102, "_check_integrity", lambda self: True)
     data = TorchvisionSource("Flowers102", root=str(tmp_path), download=False, query_split="val").open(silent)
     assert (len(data.gallery), data.query.name) == (3, "val")
     np.testing.assert_array_equal(data.query.labels, [0, 1, 2])
-    assert (
-        next(iter(data.query.image_bytes(np.array([1])))) == (folder / "jpg" / "image_00005.jpg").read_bytes()
-    )
+    assert next(iter(data.query.image_bytes(np.array([1])))) == (folder / "jpg" / "image_00005.jpg").read_bytes()
     assert data.query.describe(1).endswith("image_00005.jpg")
     with pytest.raises(UsageError, match=r"dataset.query_split='testing'.*Flowers102 refuses it"):
-        TorchvisionSource("Flowers102", root=str(tmp_path), download=False, query_split="testing").open(
-            silent
-        )
+        TorchvisionSource("Flowers102", root=str(tmp_path), download=False, query_split="testing").open(silent)
 
 
-def test_cifars_pickles_are_loaded_only_if_they_are_the_published_ones(
-    tmp_path: Path, silent: Progress
-) -> None:
+def test_cifars_pickles_are_loaded_only_if_they_are_the_published_ones(tmp_path: Path, silent: Progress) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     trap = tmp_path / "sprung"
@@ -110,9 +100,7 @@ def test_what_is_not_there_says_how_to_get_on(
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
     source = TorchvisionSource("MNIST", root=str(tmp_path / "none"), download=download)
     tried = "download failed" if download else "it was not downloaded"
-    with pytest.raises(
-        UsageError, match=rf"MNIST: not in dataset.root=.*{tried}.*dataset=folder.*dataset=digits"
-    ):
+    with pytest.raises(UsageError, match=rf"MNIST: not in dataset.root=.*{tried}.*dataset=folder.*dataset=digits"):
         source.open(silent)
 
 

@@ -50,10 +50,7 @@ def block_of(
         size=columns[2],
         relevant=columns[3],
         total_relevant=np.array(
-            [
-                sum(mark for _, mark in ranking) + more
-                for ranking, more in zip(rankings, missing, strict=True)
-            ],
+            [sum(mark for _, mark in ranking) + more for ranking, more in zip(rankings, missing, strict=True)],
             np.int64,
         ),
         ranked=np.array([len(ranking) for ranking in rankings], np.int64),

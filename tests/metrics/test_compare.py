@@ -62,9 +62,7 @@ def values() -> np.ndarray:
     return np.random.default_rng(0).random(QUERIES)
 
 
-def test_seeds_of_one_configuration_are_repeats_and_pairs_are_tested_and_corrected(
-    tmp_path: Path, values
-) -> None:
+def test_seeds_of_one_configuration_are_repeats_and_pairs_are_tested_and_corrected(tmp_path: Path, values) -> None:
     generator = np.random.default_rng(1)
     noise = generator.normal(0, 0.05, (3, 2, QUERIES))
     for seed in (0, 1):
@@ -81,9 +79,7 @@ def test_seeds_of_one_configuration_are_repeats_and_pairs_are_tested_and_correct
     assert best.interval.mean == pytest.approx(mean)
     assert best.interval.low < mean < best.interval.high
     assert best.supervision == "labels"
-    pair = next(
-        pair for pair in comparison.pairs if {pair.first, pair.second} == {names[0], "fourier 32 bits"}
-    )
+    pair = next(pair for pair in comparison.pairs if {pair.first, pair.second} == {names[0], "fourier 32 bits"})
     alone = paired_permutation_test(
         values + 0.1 + noise[1].mean(axis=0), values + 0.001 + noise[2].mean(axis=0), resamples=10_000
     )
@@ -180,9 +176,7 @@ def script():
     return module
 
 
-def test_the_script_prints_tables_and_writes_json(
-    tmp_path: Path, values, script, capsys, monkeypatch
-) -> None:
+def test_the_script_prints_tables_and_writes_json(tmp_path: Path, values, script, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     runs, target = tmp_path / "runs", tmp_path / "comparison.json"
     write_run(runs, "itq", values, leak=True)

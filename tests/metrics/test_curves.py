@@ -33,9 +33,7 @@ def textbook(order: list[bool], total: int, levels: int) -> list[float]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    st.lists(st.tuples(distinct, st.integers(0, 3)), min_size=1, max_size=6), st.sampled_from([2, 11, 101])
-)
+@given(st.lists(st.tuples(distinct, st.integers(0, 3)), min_size=1, max_size=6), st.sampled_from([2, 11, 101]))
 def test_interpolated_precision_without_ties_is_the_textbooks(cases, levels: int) -> None:
     block = brute.block_of([untied(marks) for marks, _ in cases], [missing for _, missing in cases])
     curves = interpolated_precision(block, levels)
@@ -65,14 +63,10 @@ def test_curves_over_recall_fall_and_stay_between_0_and_1(rankings) -> None:
 
 
 def test_precision_at_ranks_equals_precision_at_each() -> None:
-    block = brute.block_of(
-        [[(0, True), (0, False), (1, True), (1, False), (1, False)], [], untied([0, 1, 1])]
-    )
+    block = brute.block_of([[(0, True), (0, False), (1, True), (1, False), (1, False)], [], untied([0, 1, 1])])
     ranks = log_spaced_ranks()
     for column, rank in enumerate(ranks):
-        for curve, value in zip(
-            precision_at_ranks(block, ranks), precision_at(block, int(rank)), strict=True
-        ):
+        for curve, value in zip(precision_at_ranks(block, ranks), precision_at(block, int(rank)), strict=True):
             np.testing.assert_array_equal(curve[:, column], value)
 
 
@@ -98,9 +92,7 @@ def test_blocks_add_up_and_the_summary_is_plain_json() -> None:
     )
     radius = summary["radius"]
     assert radius["radius"] == [0, 1, 2, 3]
-    assert radius["precision"] == pytest.approx(
-        [1 / 3, (2 / 3) / 3, (2 / 3 + 1 / 2) / 3, (2 / 3 + 1 / 2) / 3]
-    )
+    assert radius["precision"] == pytest.approx([1 / 3, (2 / 3) / 3, (2 / 3 + 1 / 2) / 3, (2 / 3 + 1 / 2) / 3])
     assert radius["precision_nonempty"] == pytest.approx([1, 2 / 3, (2 / 3 + 1 / 2) / 2, (2 / 3 + 1 / 2) / 2])
     assert radius["recall"] == pytest.approx([(1 / 2) / 3, 1 / 3, (1 + 1 / 2) / 3, (1 + 1 / 2) / 3])
     assert radius["empty"] == pytest.approx([2 / 3, 2 / 3, 1 / 3, 1 / 3])

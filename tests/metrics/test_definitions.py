@@ -169,8 +169,6 @@ def test_the_summary_has_the_promised_metrics_with_bounds_around_them() -> None:
 
 def test_measures_of_blocks_concatenate_to_those_of_all_queries() -> None:
     whole = measure(brute.block_of(RANKINGS, MISSING, bits=4))
-    parts = [
-        measure(brute.block_of([one], [more], bits=4)) for one, more in zip(RANKINGS, MISSING, strict=True)
-    ]
+    parts = [measure(brute.block_of([one], [more], bits=4)) for one, more in zip(RANKINGS, MISSING, strict=True)]
     for key, values in concatenate(parts).items():
         np.testing.assert_array_equal(values, whole[key], err_msg=key)

@@ -61,9 +61,7 @@ def test_figures_agree_with_numpy_whatever_the_length_and_the_chunks(bits: int, 
     figures = diagnose(codes_of(table))
     share = table.mean(axis=0)
     assert figures["bit_balance"] == pytest.approx(np.abs(2 * share - 1).mean())
-    assert figures["entropy_bits"] == pytest.approx(
-        -(share * np.log2(share) + (1 - share) * np.log2(1 - share)).sum()
-    )
+    assert figures["entropy_bits"] == pytest.approx(-(share * np.log2(share) + (1 - share) * np.log2(1 - share)).sum())
     sizes = np.sort(np.unique(table, axis=0, return_counts=True)[1])
     np.testing.assert_array_equal(bucket_sizes(codes_of(table)), sizes)
     if bits == 1:
@@ -130,8 +128,7 @@ def test_distance_histograms_sample_both_sides_within_the_bound_and_by_seed() ->
     codes = Codes(generator.integers(0, 256, (500, 2), dtype=np.uint8), 16)
     relevance = Relevance(generator.integers(0, 5, 500), generator.integers(0, 5, 500))
     first, again, other = (
-        sample_distances(codes, codes, relevance, max_queries=20, max_pairs=2000, seed=seed)
-        for seed in (1, 1, 2)
+        sample_distances(codes, codes, relevance, max_queries=20, max_pairs=2000, seed=seed) for seed in (1, 1, 2)
     )
     assert first.same_label.sum() + first.other_label.sum() == 2000
     np.testing.assert_array_equal(first.other_label, again.other_label)

@@ -27,18 +27,14 @@ def block(relevance: np.ndarray) -> RankedBlock:
     return brute.block_of([[(rank, bool(mark)) for rank, mark in enumerate(marks)] for marks in relevance])
 
 
-def test_average_precision_and_ndcg_agree_with_scikit_learn(
-    block: RankedBlock, relevance: np.ndarray
-) -> None:
+def test_average_precision_and_ndcg_agree_with_scikit_learn(block: RankedBlock, relevance: np.ndarray) -> None:
     from sklearn.metrics import average_precision_score, ndcg_score
 
     scores = np.arange(ITEMS, 0, -1.0)
     measures = measure(block)
     for query, marks in enumerate(relevance):
         assert measures["AP"][query] == pytest.approx(average_precision_score(marks, scores), abs=1e-12)
-        assert measures["nDCG@50"][query] == pytest.approx(
-            ndcg_score(marks[None], scores[None], k=50), abs=1e-12
-        )
+        assert measures["nDCG@50"][query] == pytest.approx(ndcg_score(marks[None], scores[None], k=50), abs=1e-12)
 
 
 RANX = {
@@ -56,10 +52,7 @@ COMPILED_QUICKLY = 2  # ranx compiles each of its measures on first use, for som
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=() if n < COMPILED_QUICKLY else pytest.mark.slow)
-        for n, name in enumerate(RANX)
-    ],
+    [pytest.param(name, marks=() if n < COMPILED_QUICKLY else pytest.mark.slow) for n, name in enumerate(RANX)],
 )
 @pytest.mark.filterwarnings("ignore:unsafe cast")
 def test_measures_agree_with_ranx(name: str, block: RankedBlock, relevance: np.ndarray) -> None:

@@ -144,9 +144,7 @@ def test_equal_runs_do_not_differ() -> None:
 
 def test_runs_without_a_difference_have_p_values_spread_evenly() -> None:
     generator = np.random.default_rng(4)
-    p_values = [
-        paired_permutation_test(*generator.random((2, 30)), resamples=499, seed=n).p_value for n in range(300)
-    ]
+    p_values = [paired_permutation_test(*generator.random((2, 30)), resamples=499, seed=n).p_value for n in range(300)]
     assert np.mean(np.array(p_values) <= 0.1) == pytest.approx(0.1, abs=0.05)
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.06)
 

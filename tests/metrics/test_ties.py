@@ -68,13 +68,9 @@ def check_all(cases: Cases) -> None:
     np.testing.assert_allclose(trapezoid, means, rtol=0, atol=TIGHT)
     for k in (1, 2, 3, 5, 9, 50):
         assert_agrees(precision_at(block, k), wanted(lambda order, total, k=k: sum(order[:k]) / k))
-        assert_agrees(
-            recall_at(block, k), wanted(lambda order, total, k=k: brute.ratio(sum(order[:k]), total))
-        )
+        assert_agrees(recall_at(block, k), wanted(lambda order, total, k=k: brute.ratio(sum(order[:k]), total)))
         assert_agrees(ndcg_at(block, k), wanted(functools.partial(brute.ndcg, cutoff=k)))
-        assert_agrees(
-            average_precision(block, k), wanted(functools.partial(brute.average_precision, cutoff=k))
-        )
+        assert_agrees(average_precision(block, k), wanted(functools.partial(brute.average_precision, cutoff=k)))
 
 
 def test_every_measure_is_the_mean_best_and_worst_over_all_orders_on_adversarial_rankings() -> None:
@@ -144,9 +140,7 @@ def test_a_block_without_queries_has_measures_of_length_0() -> None:
 
 
 def test_hits_take_a_cutoff_for_each_query_or_several() -> None:
-    block = brute.block_of(
-        [[(0, True), (0, False), (1, True)], [(0, False), (1, True), (1, True), (1, False)]]
-    )
+    block = brute.block_of([[(0, True), (0, False), (1, True)], [(0, False), (1, True), (1, True), (1, False)]])
     assert hits_within(block, np.array([1, 3])).expected.tolist() == [0.5, pytest.approx(4 / 3)]
     several = hits_within(block, np.array([[0, 1, 9], [1, 2, 4]]))
     np.testing.assert_allclose(several.expected, [[0, 0.5, 2], [0, 2 / 3, 2]])

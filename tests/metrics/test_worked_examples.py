@@ -123,9 +123,7 @@ def test_small_ties_at_rank_a_million_keep_their_digits() -> None:
     assert only(average_precision(block).expected) == pytest.approx(float(exact), rel=0, abs=1e-15)
 
 
-@pytest.mark.parametrize(
-    ("before", "size", "relevant"), [(0, 700, 3), (5, 400, 2), (12_345, 300, 40), (1, 2000, 5)]
-)
+@pytest.mark.parametrize(("before", "size", "relevant"), [(0, 700, 3), (5, 400, 2), (12_345, 300, 40), (1, 2000, 5)])
 def test_long_waits_for_the_first_hit_equal_exact_fractions(before: int, size: int, relevant: int) -> None:
     exact = sum(
         (
@@ -143,9 +141,7 @@ def test_many_different_waits_are_summed_side_by_side() -> None:
     size = generator.integers(3, 60, 500)
     relevant = 1 + generator.integers(0, size)
     before = generator.integers(0, 40, 500)
-    for n, r, start, value in zip(
-        size, relevant, before, expected_reciprocal(before, size, relevant), strict=True
-    ):
+    for n, r, start, value in zip(size, relevant, before, expected_reciprocal(before, size, relevant), strict=True):
         waits = range(1, n - r + 2)
         total = math.comb(n, r)
         want = math.fsum(math.comb(n - wait, r - 1) / total / (start + wait) for wait in waits)
