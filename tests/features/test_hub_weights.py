@@ -102,8 +102,9 @@ def test_a_repository_named_outright_gives_the_same_features(models: Path, tmp_p
     assert again.stdout == done.stdout, again.stderr
 
 
-def test_a_hub_out_of_reach_is_explained_with_ways_around_it(tmp_path: Path) -> None:
-    done = encode(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_a_hub_out_of_reach_is_explained_soon_with_ways_around_it(tmp_path: Path, offline: str) -> None:
+    done = encode(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE=offline)
     assert done.returncode == 2
     for part in (f"timm/{NAME}", "http://127.0.0.1:9", "backbone=efficientnet_lite0", "backbone.weights="):
         assert part in done.stdout
