@@ -260,7 +260,7 @@ def test_preprocessing_is_timms(size: tuple[int, int], mode: str, interpolation:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "least"), [("0", 0.87), ("2", 0.89)])
+@pytest.mark.parametrize(("size", "least"), [("0", 0.85), ("2", 0.87)])
 def test_packaged_weights_classify_imagenet(size: str, least: float) -> None:
     import timm
     from datasets import load_dataset
