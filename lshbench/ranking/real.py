@@ -22,10 +22,10 @@ from lshbench.ranking import real_kernels as kernels
 from lshbench.ranking.labels import LabelTable
 from lshbench.types import Neighbors, RankedBlock, Relevance
 
-TILE = 2048
-"""Gallery items in one matrix product."""
+TILE = 1 << 14
+"""Gallery items in one matrix product, at most: with fewer, products get slower."""
 
-BLOCK_BYTES = 1 << 28
+BLOCK_BYTES = 1 << 29
 """About how much the similarities and rankings of one block of queries take, unless its queries get too few."""
 
 FEWEST_QUERIES, MOST_QUERIES = 128, 1024
@@ -73,7 +73,8 @@ class VectorGallery:
     @property
     def tile(self) -> int:
         """Rows of one product."""
-        return min(TILE, -(-max(len(self), 1) // 16) * 16)
+        tiles = max(1, -(-len(self) // TILE))
+        return max(16, -(-len(self) // (16 * tiles)) * 16)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Return rows ``start`` to ``stop``, filled up with zeros beyond the last."""
@@ -124,12 +125,14 @@ def _blocks(
     order = none if labels.multiple else labels.order
     starts = np.zeros(len(queries), np.int64) if labels.multiple else labels.slices[0]
     most = int(totals.max(initial=0))
-    a_query = 4 * len(gallery) + (44 if positions else 36) * most
+    a_query = 4 * len(gallery) + (52 if positions else 48) * most
     step = max(BLOCK_BYTES // max(a_query, 1), min(FEWEST_QUERIES, MOST_BYTES // max(a_query, 1)))
     step = max(1, min(step, MOST_QUERIES))
+    step = -(-len(queries) // -(-len(queries) // step)) if len(queries) else step  # blocks of one size
     tile = gallery.tile
     tiles = -(-len(gallery) // tile)
     similarities = np.empty((tiles, -(-min(step, len(queries)) // 8) * 8, tile), np.float32)
+    padded = np.empty((4, min(step, len(queries)) * most), np.int32)
     for start in range(0, len(queries), step):
         stop = min(start + step, len(queries))
         units = _units(queries[start:stop])
@@ -138,7 +141,6 @@ def _blocks(
             rows = gallery.rows(number * tile, (number + 1) * tile)
             np.matmul(units, rows.T, out=inside[number])
         slots = np.concatenate([[0], np.cumsum(totals[start:stop])])
-        groups = np.empty((4, slots[-1]), np.int64)
         counts = np.empty(stop - start, np.int64)
         found = np.empty(slots[-1] if positions else 0, np.int32)
         kernels.rank(
@@ -153,14 +155,12 @@ def _blocks(
             slots,
             positions,
             counts,
-            groups,
+            padded,
             found,
         )
-        offsets = slots
-        if counts.sum() < slots[-1]:
-            offsets = np.concatenate([[0], np.cumsum(counts)])
-            kept = np.arange(offsets[-1]) + np.repeat(slots[:-1] - offsets[:-1], counts)
-            groups = groups[:, kept]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        groups = np.empty((4, offsets[-1]), np.int64)
+        kernels.move_groups(padded, slots, offsets, groups)
         yield RankedBlock(
             offsets=offsets,
             before=groups[0],

@@ -12,6 +12,21 @@ from numba import njit, prange
 from lshbench.ranking.keys import LOW, THIRTY_TWO, descending_key, key_value, radix_sort
 from lshbench.ranking.labels import is_relevant
 
+CHUNK = 8
+"""Queries that share working space."""
+
+BLOCK = 4096
+"""Similarities of a query that are placed at a time."""
+
+FEWEST_BINS, BINS_A_GROUP, MOST_BINS = 256, 8, 1 << 16
+"""Bins of the table over a query's relevant similarities: enough for few to share one, few enough for the cache."""
+
+STEPS = 2
+"""Relevant similarities that may share a bin before it counts as crowded."""
+
+CROWDED = np.uint32(1 << 30)
+LEAST_SPAN = np.float32(1e-30)
+
 
 @njit(cache=True, parallel=True)
 def squared_norms(vectors: np.ndarray, squares: np.ndarray) -> None:
@@ -33,27 +48,243 @@ def _similarity(product: np.float32, inverse_norm: np.float32) -> np.float32:
 def _relevant_keys(
     similarities: np.ndarray,
     inverse_norms: np.ndarray,
-    query: int,
     mask: np.ndarray,
     gallery_masks: np.ndarray,
     rows: np.ndarray,
     keys: np.ndarray,
 ) -> None:
     """Fill ``keys`` with (similarity, row) of the relevant items, rows ascending."""
-    tile = similarities.shape[2]
+    tile = similarities.shape[1]
     if gallery_masks.shape[0] == 0:
         for j in range(len(rows)):
             row = rows[j]
-            value = _similarity(similarities[row // tile, query, row % tile], inverse_norms[row])
+            value = _similarity(similarities[row // tile, row % tile], inverse_norms[row])
             keys[j] = descending_key(value) << THIRTY_TWO | np.uint64(row)
     else:
         found = 0
         no_labels = np.empty(0, np.int32)
         for row in range(len(inverse_norms)):
             if is_relevant(0, mask, no_labels, gallery_masks, row):
-                value = _similarity(similarities[row // tile, query, row % tile], inverse_norms[row])
+                value = _similarity(similarities[row // tile, row % tile], inverse_norms[row])
                 keys[found] = descending_key(value) << THIRTY_TWO | np.uint64(row)
                 found += 1
+
+
+@njit(cache=True, inline="always")
+def _bin(value: np.float32, top: np.float32, scale: np.float32, number: int) -> np.int32:
+    # Subtraction, product and truncation round without changing order, so that bins keep the order of similarities.
+    place = (top - value) * scale
+    return np.int32(min(max(place, np.float32(0)), np.float32(number)))
+
+
+@njit(cache=True)
+def _fill_bins(values: np.ndarray, total: int, scale: np.float32, bins: np.ndarray) -> None:
+    """Tell for each bin the first group in it or below; crowded ones carry a mark."""
+    number = len(bins) - 2
+    top = values[0]
+    done = 0
+    group = 0
+    while group < total:
+        place = _bin(values[group], top, scale, number)
+        bins[done : place + 1] = group
+        done = place + 1
+        first = group
+        while group < total and _bin(values[group], top, scale, number) == place:
+            group += 1
+        if group - first > STEPS:
+            bins[place] |= np.int32(CROWDED)
+    bins[done:] = total
+
+
+@njit(cache=True)
+def _search(values: np.ndarray, low: int, high: int, value: np.float32) -> int:
+    """Return the first of groups ``low`` to ``high`` that is no more similar, or ``high``."""
+    while low < high:
+        middle = (low + high) >> 1
+        if values[middle] > value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True)
+def _gather_strangers(
+    places: np.ndarray,
+    label: int,
+    mask: np.ndarray,
+    gallery_labels: np.ndarray,
+    gallery_masks: np.ndarray,
+    start: int,
+    stop: int,
+    strangers: np.ndarray,
+    strange: int,
+) -> tuple[np.ndarray, int]:
+    """Append (group, row) of irrelevant items that tie with relevant ones; they are few where values are real."""
+    single = gallery_masks.shape[0] == 0
+    for first in range(start, stop, 64):
+        last = min(first + 64, stop)
+        if single:
+            some = np.int32(0)
+            own = places[first - start : last - start]
+            labels = gallery_labels[first:last]
+            for j in range(len(own)):
+                some |= own[j] & np.int32(labels[j] != label)
+            if some == 0:
+                continue
+        for row in range(first, last):
+            place = places[row - start]
+            if place & 1 and not is_relevant(label, mask, gallery_labels, gallery_masks, row):
+                if strange == len(strangers):
+                    longer = np.empty(4 * strange, np.uint64)
+                    longer[:strange] = strangers
+                    strangers = longer
+                strangers[strange] = np.uint64(place >> 1) << THIRTY_TWO | np.uint64(row)
+                strange += 1
+    return strangers, strange
+
+
+@njit(cache=True)
+def _untie(firsts: np.ndarray, keys: np.ndarray, strangers: np.ndarray, positions: np.ndarray) -> None:
+    """Move relevant items on behind irrelevant ones of equal similarity and smaller row.
+
+    Args:
+        strangers: (group, row) of the irrelevant items that tie with relevant ones, in order.
+        positions: of the relevant items, in order, as if relevant ones came first within a tie.
+    """
+    start = 0
+    while start < len(strangers):
+        group = strangers[start] >> THIRTY_TWO
+        stop = start
+        for j in range(firsts[group], firsts[group + 1]):
+            row = keys[j] & LOW
+            while stop < len(strangers) and strangers[stop] >> THIRTY_TWO == group and strangers[stop] & LOW < row:
+                stop += 1
+            positions[j] += stop - start
+        while stop < len(strangers) and strangers[stop] >> THIRTY_TWO == group:
+            stop += 1
+        start = stop
+
+
+@njit(cache=True)
+def _place(
+    values: np.ndarray,
+    products: np.ndarray,
+    norms: np.ndarray,
+    bins: np.ndarray,
+    scale: np.float32,
+    similarity: np.ndarray,
+    places: np.ndarray,
+    tally: np.ndarray,
+) -> None:
+    """Find the first group that is no more similar than each item; the lowest bit tells whether it ties.
+
+    Args:
+        values: similarities of the groups, falling, and -inf behind the last.
+        products, norms: of the items.
+        similarity: float32, overwritten.
+        places: int32, filled with ``2 g + tie`` for each item.
+        tally: int32 ``(2 groups + 2,)``; ``[2 g]`` counts items between groups g - 1 and g, ``[2 g + 1]`` those in g.
+    """
+    top = values[0]
+    number = len(bins) - 2
+    for j in range(len(products)):
+        value = _similarity(products[j], norms[j])
+        similarity[j] = value
+        places[j] = _bin(value, top, scale, number)
+    # Unsigned numbers index without a check for negative ones.
+    for j in range(len(products)):
+        value = similarity[j]
+        place = np.uint32(places[j])
+        group = np.uint32(bins[place])
+        if group & CROWDED:
+            high = np.uint32(bins[place + np.uint32(1)]) & ~CROWDED
+            group = np.uint32(_search(values, np.int64(group & ~CROWDED), np.int64(high), value))
+        else:
+            # At most STEPS groups of the bin may be more similar: no loop, no branch.
+            group += np.uint32(values[group] > value)
+            group += np.uint32(values[group] > value)
+        place = np.uint32(2) * group + np.uint32(values[group] == value)
+        places[j] = np.int32(place)
+        tally[place] += np.int32(1)
+
+
+@njit(cache=True)
+def _rank_one(
+    similarities: np.ndarray,
+    inverse_norms: np.ndarray,
+    label: int,
+    mask: np.ndarray,
+    gallery_labels: np.ndarray,
+    gallery_masks: np.ndarray,
+    rows: np.ndarray,
+    with_positions: bool,
+    scratch: tuple[np.ndarray, ...],
+    groups: np.ndarray,
+    positions: np.ndarray,
+) -> int:
+    """Rank one query with relevant items: :func:`rank` with its slices; similarities ``(tiles, tile)``."""
+    all_keys, all_spare, all_values, all_firsts, all_bins, all_tally, similarity, places = scratch
+    items = len(inverse_norms)
+    tile = similarities.shape[1]
+    relevant = groups.shape[1]
+    keys = all_keys[:relevant]
+    _relevant_keys(similarities, inverse_norms, mask, gallery_masks, rows, keys)
+    keys = radix_sort(keys, all_spare[:relevant])
+
+    # Groups of equal similarity, the most similar first; nothing is less similar than what ends them.
+    values = all_values[: relevant + 1]
+    firsts = all_firsts[: relevant + 1]
+    total = 0
+    last = np.uint64(0)
+    for j in range(relevant):
+        key = keys[j] >> THIRTY_TWO
+        if j == 0 or key != last:
+            values[total] = key_value(key)
+            firsts[total] = j
+            total += 1
+            last = key
+    values[total] = -np.inf
+    firsts[total] = relevant
+
+    number = FEWEST_BINS
+    while number < BINS_A_GROUP * total and number < MOST_BINS:
+        number *= 2
+    scale = np.float32(number - 1) / max(values[0] - values[total - 1], LEAST_SPAN)
+    bins = all_bins[: number + 2]
+    _fill_bins(values, total, scale, bins)
+
+    tally = all_tally[: 2 * total + 2]
+    tally[:] = 0
+    strangers = np.empty(16, np.uint64)
+    strange = 0
+    for first in range(0, items, tile):
+        end = min(items, first + tile)
+        for start in range(first, end, BLOCK):
+            stop = min(end, start + BLOCK)
+            products = similarities[first // tile, start - first : stop - first]
+            _place(values, products, inverse_norms[start:stop], bins, scale, similarity, places, tally)
+            if with_positions:
+                strangers, strange = _gather_strangers(
+                    places, label, mask, gallery_labels, gallery_masks, start, stop, strangers, strange
+                )
+
+    before = np.int32(0)
+    for group in range(total):
+        before += tally[2 * group]
+        groups[0, group] = before
+        groups[1, group] = firsts[group]
+        groups[2, group] = tally[2 * group + 1]
+        groups[3, group] = firsts[group + 1] - firsts[group]
+        if with_positions:
+            for j in range(firsts[group], firsts[group + 1]):
+                positions[j] = before + 1 + j - firsts[group]
+        before += tally[2 * group + 1]
+    if strange:
+        tied = strangers[:strange].copy()
+        tied.sort()
+        _untie(firsts, keys, tied, positions)
+    return total
 
 
 @njit(cache=True, parallel=True)
@@ -79,112 +310,47 @@ def rank(
         slots: int64 ``(q + 1,)``, running totals of relevant items.
         positions: int32 ``(slots[-1],)`` if asked for.
     """
-    tile = similarities.shape[2]
-    items = len(inverse_norms)
     single = gallery_masks.shape[0] == 0
-    for i in prange(len(counts)):
-        slot = slots[i]
-        relevant = slots[i + 1] - slot
-        counts[i] = 0
-        if relevant == 0:
-            continue
-        label = query_labels[i] if single else np.int32(0)
-        mask = query_masks[i]
-        rows = order[starts[i] : starts[i] + relevant] if single else order
-        keys = np.empty(relevant, np.uint64)
-        _relevant_keys(similarities, inverse_norms, i, mask, gallery_masks, rows, keys)
-        keys = radix_sort(keys)
-
-        # Groups of equal similarity, the most similar first.
-        values = np.empty(relevant + 1, np.float32)
-        firsts = np.empty(relevant + 1, np.int32)
-        total = 0
-        last = np.uint64(0)
-        for j in range(relevant):
-            key = keys[j] >> THIRTY_TWO
-            if j == 0 or key != last:
-                values[total] = key_value(key)
-                firsts[total] = j
-                total += 1
-                last = key
-        firsts[total] = relevant
-        top, bottom = values[0], values[total - 1]
-
-        # Bin b holds groups bins[b] to bins[b + 1]; bins of a similarity never fall as the similarity falls.
-        number = 64
-        while number < BINS_A_GROUP * total and number < MOST_BINS:
-            number *= 2
-        scale = np.float32(number - 1) / max(top - bottom, LEAST_SPAN)
-        bins = np.zeros(number + 2, np.int32)
-        for group in range(total):
-            bins[_bin(values[group], top, scale, number) + 1] += 1
-        for b in range(number):
-            bins[b + 1] += bins[b]
-
-        # above[g]: items between groups g - 1 and g; equal[g]: items of group g.
-        above = np.zeros(total + 1, np.int32)
-        equal = np.zeros(total, np.int32)
-        seen = np.zeros(total if with_positions else 0, np.int32)
-        scaled = np.empty(tile, np.float32)
-        places = np.empty(tile, np.int32)
-        for number_of_tile in range(similarities.shape[0]):
-            base = number_of_tile * tile
-            size = min(tile, items - base)
-            products = similarities[number_of_tile, i, :size]
-            norms = inverse_norms[base : base + size]
-            for j in range(size):
-                value = _similarity(products[j], norms[j])
-                scaled[j] = value
-                places[j] = _bin(value, top, scale, number)
-            for j in range(size):
-                place = places[j]
-                low = bins[place]
-                high = bins[place + 1]
-                if low == high:
-                    above[low] += 1
-                    continue
-                value = scaled[j]
-                # The first group of the bin that is no more similar.
-                while high - low > 8:
-                    middle = (low + high) >> 1
-                    if values[middle] > value:
-                        low = middle + 1
-                    else:
-                        high = middle
-                while low < high and values[low] > value:
-                    low += 1
-                if low < total and values[low] == value:
-                    if with_positions and is_relevant(label, mask, gallery_labels, gallery_masks, base + j):
-                        positions[slot + firsts[low] + seen[low]] = equal[low]
-                        seen[low] += 1
-                    equal[low] += 1
-                else:
-                    above[low] += 1
-
-        counts[i] = total
-        before = np.int64(0)
-        for group in range(total):
-            before += above[group]
-            groups[0, slot + group] = before
-            groups[1, slot + group] = firsts[group]
-            groups[2, slot + group] = equal[group]
-            groups[3, slot + group] = firsts[group + 1] - firsts[group]
-            if with_positions:
-                for j in range(slot + firsts[group], slot + firsts[group + 1]):
-                    positions[j] += before + 1
-            before += equal[group]
+    most = 0
+    for i in range(len(counts)):
+        most = max(most, slots[i + 1] - slots[i])
+    for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
+        scratch = (
+            np.empty(most, np.uint64),
+            np.empty(most, np.uint64),
+            np.empty(most + 1, np.float32),
+            np.empty(most + 1, np.int32),
+            np.empty(MOST_BINS + 2, np.int32),
+            np.empty(2 * most + 2, np.int32),
+            np.empty(BLOCK, np.float32),
+            np.empty(BLOCK, np.int32),
+        )
+        for i in range(chunk * CHUNK, min(len(counts), (chunk + 1) * CHUNK)):
+            first, last = slots[i], slots[i + 1]
+            counts[i] = 0
+            if first < last:
+                counts[i] = _rank_one(
+                    similarities[:, i],
+                    inverse_norms,
+                    query_labels[i] if single else np.int32(0),
+                    query_masks[i],
+                    gallery_labels,
+                    gallery_masks,
+                    order[starts[i] : starts[i] + last - first] if single else order,
+                    with_positions,
+                    scratch,
+                    groups[:, first:last],
+                    positions[first:last],
+                )
 
 
-BINS_A_GROUP = 4
-MOST_BINS = 1 << 16
-LEAST_SPAN = np.float32(1e-30)
-
-
-@njit(cache=True, inline="always")
-def _bin(value: np.float32, top: np.float32, scale: np.float32, number: int) -> np.int32:
-    # Subtraction, product and truncation round without changing order, so that bins keep the order of similarities.
-    place = (top - value) * scale
-    return np.int32(min(max(place, np.float32(0)), np.float32(number)))
+@njit(cache=True, parallel=True)
+def move_groups(source: np.ndarray, slots: np.ndarray, offsets: np.ndarray, target: np.ndarray) -> None:
+    """Copy each query's groups to where they follow one another without gaps, as int64."""
+    for i in prange(len(offsets) - 1):
+        for field in range(4):
+            for j in range(offsets[i + 1] - offsets[i]):
+                target[field, offsets[i] + j] = source[field, slots[i] + j]
 
 
 @njit(cache=True, parallel=True)
