@@ -106,12 +106,12 @@ class TimmBackbone(Backbone):
             transform.
         crop_pct: the share of the resized image's side that is kept.  None is the model's own, but 1 (the whole
             image) where ``image_size`` is given: a smaller input is asked for where images are small, and cutting
-            their border costs content.  (EfficientNet-Lite0 at 128 px, exact cosine mAP of 1,000 and 500 queries: CIFAR-10
-            .313 whole and .305 cropped to .875, CIFAR-100 .164 and .159.)
+            their border costs content.  (EfficientNet-Lite0 at 128 px, exact cosine mAP:
+            CIFAR-10, 1,000 queries, .313 whole and .305 cropped to .875; CIFAR-100, 500 queries, .164 and .159.)
         pooling: ``auto``, what the model's own classifier would see; ``mean`` of all tokens or positions that the
             last block puts out, before the final norm; ``cls``, the class token after the final norm.
         precision: ``float32``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 where the processor computes in it.
-            (It costs .001 to .002 of exact cosine mAP there, and more than halves the time.)
+            (It costs .001 to .002 of exact cosine mAP there, and about halves the time.)
         batch_size: see :class:`Backbone`.
         workers: see :class:`Backbone`.
         unreadable: see :class:`Backbone`.
