@@ -6,6 +6,7 @@ Python users can call :func:`run_config` with a dictionary; the command line doe
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,9 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
     from lshbench.summary import print_summary
     from lshbench.threads import set_threads
 
+    if config["cache"]:
+        # Sources keep their own files, such as hashes of what they read, in the same place.
+        os.environ["LSHBENCH_CACHE"] = str(Path(config["cache"]).expanduser().resolve())
     try:
         protocol = build(config, "protocol", Protocol)
         dataset = build(config, "dataset", Source)
@@ -71,7 +75,7 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
             index=index,
             ranking=ranking,
             threads=set_threads(config["threads"]),
-            cache=Path(config["cache"]) if config["cache"] else cache_dir(),
+            cache=cache_dir(),
         )
         progress = progress_for(console())
         prepared = prepare(experiment, progress)

@@ -22,6 +22,9 @@ GROUPS = ("dataset", "backbone", "method", "index", "protocol", "experiment")
 NOT_IDENTITY = ("output", "cache", "resume", "threads", "device")
 """Root keys that don't decide what a run computes, and so are no part of its identity."""
 
+NOT_IDENTITY_IN = {"method": ("device",), "backbone": ("workers", "batch_size")}
+"""The same for keys within a group."""
+
 Built = TypeVar("Built")
 
 
@@ -143,8 +146,11 @@ def identity(config: dict[str, Any], fingerprint: str, version: str) -> str:
 
     Two runs with the same identity compute the same figures.
     """
+    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    for group, keys in NOT_IDENTITY_IN.items():
+        kept[group] = {key: value for key, value in kept.get(group, {}).items() if key not in keys}
     parts = {
-        "config": {key: value for key, value in config.items() if key not in NOT_IDENTITY},
+        "config": kept,
         "fingerprint": fingerprint,
         "lshbench": version,
     }

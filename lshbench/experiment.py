@@ -6,8 +6,10 @@ Names no concrete data set, method or index: what it is given decides.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from lshbench import __version__
 from lshbench.config import identity
 from lshbench.data.base import Dataset, Source, Split
 from lshbench.environment import environment, peak_memory_bytes
+from lshbench.errors import UsageError
 from lshbench.evaluation import Evaluation, evaluate
 from lshbench.features.backbone import Backbone
 from lshbench.features.load import SplitFeatures, load_split_features
@@ -25,8 +28,9 @@ from lshbench.features.store import FeatureStore
 from lshbench.index.base import Index
 from lshbench.methods.base import Method
 from lshbench.metrics.diagnostics import bit_counts, diagnose
+from lshbench.metrics.measures import AP_CUTOFFS
 from lshbench.plots import draw_all, draw_retrieval
-from lshbench.protocols import Protocol, Selection, audit, item_labels
+from lshbench.protocols import Protocol, Selection, audit, check_overlap, item_labels
 from lshbench.reduction import PCA
 from lshbench.reference import Reference, cosine_reference
 from lshbench.run_folder import SCHEMA_VERSION, Curves, RunFolder
@@ -92,6 +96,7 @@ def prepare(experiment: Experiment, progress: Progress) -> Prepared:
             experiment.dataset.max_queries,
         )
         fingerprint = dataset.fingerprint(selection.items())
+    check_overlap(experiment.protocol, selection)
     run_id = identity(experiment.config, fingerprint, __version__)
     return Prepared(experiment, dataset, selection, fingerprint, run_id, clock)
 
@@ -155,7 +160,12 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
     search = time_search(index, query_codes, min(NEIGHBORS, len(gallery)))
     clock.add("search", search.seconds)
     with clock.measure("evaluate"):
-        blocks = index.rank(query_codes, Relevance(queries.y, gallery.y), positions=config["evaluation"]["definitions"])
+        blocks = index.rank(
+            query_codes,
+            Relevance(queries.y, gallery.y),
+            positions=config["evaluation"]["definitions"],
+            position_limit=max(AP_CUTOFFS),
+        )
         evaluation = evaluate(blocks, len(queries), progress, f"ranking by {experiment.ranking}")
     reference = None
     if config["reference"]["cosine"]:
@@ -217,11 +227,21 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
         "environment": environment(experiment.threads),
     }
     if config["evaluation"]["plots"]:
-        draw_all(folder.path, metrics)
+        _drawn(partial(draw_all, folder.path, metrics))
         if dataset.kind == "images":
-            draw_retrieval(folder.path, metrics, dataset, gallery, queries, search.neighbors)
+            _drawn(partial(draw_retrieval, folder.path, metrics, dataset, gallery, queries, search.neighbors))
     folder.finish(metrics)
     return metrics
+
+
+def _drawn(draw: Callable[[], object]) -> None:
+    """Draw, and go on without a picture that can't be drawn: the figures behind it took hours, perhaps."""
+    try:
+        draw()
+    except UsageError:
+        raise
+    except Exception as error:
+        log.warning("a plot is missing: %s: %s", type(error).__name__, error, exc_info=error)
 
 
 def _same(x: np.ndarray) -> np.ndarray:

@@ -113,7 +113,7 @@ def test_queries_from_the_gallerys_own_split_are_refused() -> None:
     data = dataset(60, 60, names=("train", "train"))
     protocol = SplitProtocol("report", False)
     selection = protocol.select(data, 0, None, None)
-    with pytest.raises(UsageError, match="60 of 60 queries are in the gallery"):
+    with pytest.raises(UsageError, match=r"60 of 60 queries are in the gallery"):
         audit(protocol, selection, data.gallery.labels, no_digests(selection))
 
 
@@ -136,7 +136,7 @@ def test_copies_across_the_splits_are_counted_or_refused() -> None:
     report = audit(SplitProtocol("report", False), selection, labels, digests)
     assert report["exact_duplicates"] == 2
     assert report["leak"] is False
-    with pytest.raises(UsageError, match=r"2 queries have an exact copy in the gallery.*item 63"):
+    with pytest.raises(UsageError, match=r"2 of 20 queries have an exact copy in the gallery.*item 63"):
         audit(SplitProtocol("error", False), selection, labels, digests)
 
 
@@ -151,3 +151,15 @@ def test_copies_across_the_splits_are_counted_or_refused() -> None:
 def test_wrong_values_are_named(make, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
+
+
+def test_queries_that_were_copied_into_the_gallery_are_refused_like_an_overlap() -> None:
+    data = dataset()
+    labels = np.concatenate([data.gallery.labels, data.query.labels])
+    selection = SplitProtocol("report", False).select(data, 0, None, None)
+    digests = no_digests(selection)
+    digests["gallery"][:20] = digests["queries"]
+    with pytest.raises(UsageError, match=r"20 of 20 queries have an exact copy in the gallery.*too good"):
+        audit(SplitProtocol("report", False), selection, labels, digests)
+    report = audit(SplitProtocol("report", allow_leak=True), selection, labels, digests)
+    assert (report["leak"], report["query_gallery_overlap"], report["exact_duplicates"]) == (True, 0, 20)

@@ -49,6 +49,9 @@ def load_roles(dataset: Dataset, items: dict[str, np.ndarray], labels: np.ndarra
         if len(loaded.unreadable):
             unreadable = needed[places][loaded.unreadable]
             items = {role: numbers[~np.isin(numbers, unreadable)] for role, numbers in items.items()}
+    for role, numbers in items.items():
+        if not len(numbers):
+            raise UsageError(f"no {role} item of {dataset.name} is left: expected images that can be read")
     widths = {loaded.x.shape[1] for _, loaded in parts}
     if len(widths) > 1:
         raise UsageError(

@@ -42,8 +42,22 @@ class Index(ABC):
         """Return the first ``k`` results of each query: what is timed."""
 
     @abstractmethod
-    def rank(self, queries: Encoded, relevance: Relevance, *, positions: bool = True) -> Iterator[RankedBlock]:
-        """Yield the complete rankings of all queries, in order, block by block."""
+    def rank(
+        self,
+        queries: Encoded,
+        relevance: Relevance,
+        *,
+        positions: bool = True,
+        position_limit: int | None = None,
+    ) -> Iterator[RankedBlock]:
+        """Yield the complete rankings of all queries, in order, block by block.
+
+        Args:
+            queries: encoded as the gallery was.
+            relevance: the labels of both sides.
+            positions: whether the stable order is asked for (:class:`lshbench.types.RankedBlock`).
+            position_limit: the last rank of it that is needed; an index may give more.
+        """
 
     @property
     @abstractmethod

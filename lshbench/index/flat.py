@@ -62,12 +62,21 @@ class FlatIndex(Index):
         assert queries.embedding is not None
         return cosine_neighbors(queries.embedding, self.embedding, k)
 
-    def rank(self, queries: Encoded, relevance: Relevance, *, positions: bool = True) -> Iterator[RankedBlock]:
+    def rank(
+        self,
+        queries: Encoded,
+        relevance: Relevance,
+        *,
+        positions: bool = True,
+        position_limit: int | None = None,
+    ) -> Iterator[RankedBlock]:
         if self.ranking == "hamming":
             from lshbench.ranking.hamming import hamming_blocks
 
             assert queries.codes is not None
-            return hamming_blocks(queries.codes, self.codes, relevance, positions=positions)
+            return hamming_blocks(
+                queries.codes, self.codes, relevance, positions=positions, position_limit=position_limit
+            )
         from lshbench.ranking.real import cosine_blocks
 
         assert queries.embedding is not None
@@ -76,7 +85,7 @@ class FlatIndex(Index):
     @property
     def bytes(self) -> int:
         if self.ranking == "hamming":
-            return self.packed.nbytes
+            return self.codes.words.nbytes
         return self.embedding.vectors.nbytes + self.embedding.inverse_norms.nbytes
 
     def save(self, folder: Path) -> None:

@@ -83,7 +83,14 @@ class IvfIndex(Index):
             np.concatenate([part.candidates for part in found]),
         )
 
-    def rank(self, queries: Encoded, relevance: Relevance, *, positions: bool = True) -> Iterator[RankedBlock]:
+    def rank(
+        self,
+        queries: Encoded,
+        relevance: Relevance,
+        *,
+        positions: bool = True,
+        position_limit: int | None = None,
+    ) -> Iterator[RankedBlock]:
         from lshbench.ranking.lists import list_blocks
 
         for start, stop, offsets, rows, distances in self._lists(queries):

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from lshbench.types import Progress
 
-BLOCK_ROWS = 1024
+CELLS = 1 << 25
+"""Cosines computed at a time: bounds memory whatever the number of items."""
 
 
 def nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.ndarray:
@@ -25,8 +26,9 @@ def nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nda
     count = min(count, len(unit) - 1)
     result = np.empty((len(unit), count), np.int64)
     with progress("nearest neighbours", total=len(unit), unit="items") as advance:
-        for start in range(0, len(unit), BLOCK_ROWS):
-            block = unit[start : start + BLOCK_ROWS]
+        step = max(1, CELLS // len(unit))
+        for start in range(0, len(unit), step):
+            block = unit[start : start + step]
             cosines = block @ unit.T
             rows = torch.arange(len(block), device=unit.device)
             cosines[rows, rows + start] = -torch.inf

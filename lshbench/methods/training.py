@@ -177,6 +177,8 @@ class TrainingData:
         part = min(settings.validation, VALIDATION_ITEMS / max(len(labels), 1))
         self.validation_rows = held_out(labels, part, generator)
         self.rows = np.setdiff1d(np.arange(len(labels)), self.validation_rows)
+        if len(self.rows) < 2:
+            raise UsageError(f"{len(self.rows)} training items are too few to learn from: expected at least 2")
         self.labels = labels[self.rows]
         self.device = device
         self._all_labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)

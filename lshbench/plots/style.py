@@ -50,9 +50,10 @@ def figure_for(run: Run, title: str, *, width: float = WIDTH, height: float = HE
 
 
 def data_name(run: Run) -> str:
-    """Return the data set's name, with the encoder's if there was one."""
+    """Return the data set's name, with the encoder's if there was one, and a flag where queries leaked."""
     dataset = run.metrics["dataset"]
-    return dataset["name"] + (f" ({dataset['backbone']})" if dataset["backbone"] else "")
+    flag = "LEAK · " if run.metrics["protocol"].get("leak") else ""
+    return flag + dataset["name"] + (f" ({dataset['backbone']})" if dataset["backbone"] else "")
 
 
 def method_name(run: Run) -> str:
