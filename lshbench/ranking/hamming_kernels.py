@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from lshbench.ranking.labels import is_relevant, mark_relevant
-from lshbench.ranking.words import LANE, distance, lane_of, lowest_bit, near_items, packed_distances
+from lshbench.ranking.words import LANE, PARALLEL, distance, lane_of, lowest_bit, near_items, packed_distances
 
 CHUNK = 32
 """Queries that share a tile."""
@@ -133,7 +133,7 @@ def _count(
         histogram[distance(query, words, item)] += ONE
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def slice_histograms(
     queries: np.ndarray,
     words: np.ndarray,
@@ -161,14 +161,17 @@ def slice_histograms(
             for i in range(chunk * size, last):
                 low = min(max(starts[i], begin), end)
                 high = min(max(stops[i], low), end)
-                _count(queries[i], words, begin, low, shift, counts[i], pairs, buffer)
-                _count(queries[i], words, low, high, shift, relevant[i], pairs, buffer)
-                _count(queries[i], words, high, end, shift, counts[i], pairs, buffer)
+                # Before, in and after the slice; as one call, which is compiled once.
+                for part in range(3):
+                    first = begin if part == 0 else (low if part == 1 else high)
+                    behind = low if part == 0 else (high if part == 1 else end)
+                    histogram = relevant[i] if part == 1 else counts[i]
+                    _count(queries[i], words, first, behind, shift, histogram, pairs, buffer)
         for i in range(chunk * size, last):
             counts[i] += relevant[i]
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def masked_histograms(
     queries: np.ndarray,
     words: np.ndarray,
@@ -215,7 +218,7 @@ def masked_histograms(
             counts[i] = table[: bits + 1] + table[second:]
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def accumulate(counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, groups: np.ndarray) -> None:
     """Fill ``within`` with running totals, and ``groups`` with how many distances have a relevant item."""
     for i in prange(len(counts)):
@@ -228,7 +231,7 @@ def accumulate(counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, gro
         groups[i] = filled
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def fill_groups(counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, groups: np.ndarray) -> None:
     """Fill ``groups`` int64 ``(4, g)``: items before, relevant before, items, relevant."""
     for i in prange(len(counts)):
@@ -247,7 +250,7 @@ def fill_groups(counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, g
             relevant_before += found
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def distance_limits(counts: np.ndarray, relevant: np.ndarray, rank: int, limits: np.ndarray, found: np.ndarray) -> None:
     """Fill ``limits`` with the distance at which a rank is reached, ``found`` with the relevant items up to there.
 
@@ -273,7 +276,7 @@ def distance_limits(counts: np.ndarray, relevant: np.ndarray, rank: int, limits:
         found[i] = reached
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def fill_positions(
     queries: np.ndarray,
     words: np.ndarray,

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numba import njit, prange
 
+from lshbench.ranking.words import PARALLEL
 from lshbench.types import Relevance
 
 
@@ -48,7 +49,7 @@ class LabelTable:
     def order(self) -> np.ndarray:
         """Gallery rows by label, rows ascending within a label: int64 ``(n,)``.  For single labels."""
         labels = self.gallery_labels
-        if len(labels) and labels.min() >= 0 and labels.max() < 1 << 16:
+        if labels.max(initial=0) < 1 << 16:  # none is negative
             labels = labels.astype(np.uint16)  # which NumPy sorts by radix
         return np.argsort(labels, kind="stable")
 
@@ -72,11 +73,12 @@ class LabelTable:
 
 def _small_numbers(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return equal labels as equal int32 numbers."""
-    both = [side for side in (queries, gallery) if len(side)]
-    if any(side.min() < 0 or side.max() >= 1 << 31 for side in both):
-        numbers = np.unique(np.concatenate([queries, gallery]), return_inverse=True)[1].reshape(-1)
-        queries, gallery = numbers[: len(queries)], numbers[len(queries) :]
-    return queries.astype(np.int32), gallery.astype(np.int32)
+    sides = [side for side in (queries, gallery) if len(side)]
+    low = min((int(side.min()) for side in sides), default=0)
+    if max((int(side.max()) for side in sides), default=0) - low < 1 << 31:
+        return (queries - low).astype(np.int32), (gallery - low).astype(np.int32)
+    numbers = np.unique(np.concatenate([queries, gallery]), return_inverse=True)[1].reshape(-1).astype(np.int32)
+    return numbers[: len(queries)], numbers[len(queries) :]
 
 
 def _masks(labels: np.ndarray) -> np.ndarray:
@@ -154,7 +156,7 @@ def mark_relevant(
                 distances[16 * group + (item & 15)] |= mark << np.uint64(16 * (item >> 4) + bit)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def _count_sharing(query_masks: np.ndarray, gallery_masks: np.ndarray, counts: np.ndarray) -> None:
     words = gallery_masks.shape[0]
     none = np.uint64(0)

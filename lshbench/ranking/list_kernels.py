@@ -10,9 +10,10 @@ from numba import njit, prange
 
 from lshbench.ranking.keys import LOW, THIRTY_TWO, ascending_key, key_value
 from lshbench.ranking.labels import is_relevant
+from lshbench.ranking.words import PARALLEL
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def sort_lists(
     offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, keys: np.ndarray, twice: np.ndarray
 ) -> None:
@@ -28,7 +29,7 @@ def sort_lists(
                 twice[i] = True
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def count_groups(
     offsets: np.ndarray,
     keys: np.ndarray,
@@ -55,7 +56,7 @@ def count_groups(
         counts[1, i + 1] = relevant
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def fill_groups(
     offsets: np.ndarray,
     keys: np.ndarray,
@@ -101,7 +102,7 @@ def fill_groups(
             relevant_before += relevant
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def take_nearest(offsets: np.ndarray, keys: np.ndarray, ids: np.ndarray, distances: np.ndarray) -> None:
     """Copy the first keys of each query."""
     for i in prange(len(offsets) - 1):

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit, prange
 
 from lshbench.ranking.hamming_kernels import LOW, ONE, THIRTY_TWO, chunk_size, tile_size
-from lshbench.ranking.words import distance, lane_of, lowest_bit, near_items, packed_distances
+from lshbench.ranking.words import PARALLEL, distance, lane_of, lowest_bit, near_items, packed_distances
 
 NEAREST_GROUPS = 16
 """Groups of 64 items that are worked on at a time; the threshold is set after the first lot."""
@@ -110,7 +110,7 @@ def nearest_in_turn(
             histogram[step] = column + ONE
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def nearest(queries: np.ndarray, words: np.ndarray, bits: int, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
     """Do what :func:`nearest_in_turn` does with all threads."""
     size = max(1, min(chunk_size(len(queries)), (1 << 15) // k))

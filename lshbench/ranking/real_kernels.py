@@ -11,6 +11,7 @@ from numba import njit, prange
 
 from lshbench.ranking.keys import LOW, THIRTY_TWO, descending_key, key_value, radix_sort
 from lshbench.ranking.labels import is_relevant
+from lshbench.ranking.words import PARALLEL
 
 CHUNK = 8
 """Queries that share working space."""
@@ -28,7 +29,7 @@ CROWDED = np.uint32(1 << 30)
 LEAST_SPAN = np.float32(1e-30)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def squared_norms(vectors: np.ndarray, squares: np.ndarray) -> None:
     """Fill ``squares`` float64 ``(n,)``, where float32 squares can't overflow: only NaN and infinity aren't finite."""
     for row in prange(len(vectors)):
@@ -257,7 +258,7 @@ def _rank_one(
     tally = all_tally[: 2 * total + 2]
     tally[:] = 0
     strangers = np.empty(16, np.uint64)
-    strange = 0
+    strange = np.int64(0)
     for first in range(0, items, tile):
         end = min(items, first + tile)
         for start in range(first, end, BLOCK):
@@ -281,13 +282,13 @@ def _rank_one(
                 positions[j] = before + 1 + j - firsts[group]
         before += tally[2 * group + 1]
     if strange:
-        tied = strangers[:strange].copy()
-        tied.sort()
+        # They come in order of rows, so that order by group is all that is missing.
+        tied = radix_sort(strangers[:strange], np.empty(strange, np.uint64))
         _untie(firsts, keys, tied, positions)
     return total
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def rank(
     similarities: np.ndarray,
     inverse_norms: np.ndarray,
@@ -344,7 +345,7 @@ def rank(
                 )
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def move_groups(source: np.ndarray, slots: np.ndarray, offsets: np.ndarray, target: np.ndarray) -> None:
     """Copy each query's groups to where they follow one another without gaps, as int64."""
     for i in prange(len(offsets) - 1):
@@ -353,7 +354,7 @@ def move_groups(source: np.ndarray, slots: np.ndarray, offsets: np.ndarray, targ
                 target[field, offsets[i] + j] = source[field, slots[i] + j]
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def collect(
     similarities: np.ndarray,
     inverse_norms: np.ndarray,
@@ -387,7 +388,7 @@ def collect(
         filled[i] = count
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=PARALLEL)
 def finish(kept: np.ndarray, filled: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
     """Put the nearest ``k`` entries in order; there are at least k."""
     for i in prange(len(filled)):

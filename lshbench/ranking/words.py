@@ -18,6 +18,18 @@ from numba.extending import intrinsic
 
 from lshbench.types import Codes
 
+PARALLEL = {
+    "prange": True,
+    "comprehension": False,
+    "fusion": False,
+    "inplace_binop": False,
+    "numpy": False,
+    "reduction": False,
+    "setitem": False,
+    "stencil": False,
+}
+"""Threads for explicit loops only: numba would compile array expressions as loops of their own, which takes long."""
+
 LANE = np.uint64(0xFFFF)
 ONES = np.uint64(0x0001_0001_0001_0001)
 TOPS = np.uint64(0x8000_8000_8000_8000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import faiss
 import numpy as np
@@ -255,19 +254,3 @@ print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
         for _ in range(2)
     ]
     assert int(misses[1]) == 0
-
-
-@pytest.mark.slow
-def test_counting_beats_an_argsort_for_each_query_by_far() -> None:
-    random = np.random.default_rng(9)
-    queries, gallery = random_codes(random, 200, 64), random_codes(random, 50_000, 64)
-    relevance = random_labels(random, 200, 50_000, multiple=False)
-    list(hamming_blocks(queries, gallery, relevance, positions=False))
-    start = time.perf_counter()
-    list(hamming_blocks(queries, gallery, relevance, positions=False))
-    ours = time.perf_counter() - start
-    signs = queries.unpack().astype(np.float32), gallery.unpack().astype(np.float32)
-    start = time.perf_counter()
-    for query in signs[0]:
-        np.argsort(64 - query @ signs[1].T)
-    assert time.perf_counter() - start > 20 * ours
