@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from lshbench.config import build, check_root
 from lshbench.errors import UsageError
+from lshbench.run_folder import Run, RunFolder, find_finished
 
 if TYPE_CHECKING:
     from lshbench.methods.base import Method
@@ -37,8 +38,12 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
     Raises:
         UsageError: wrong use, before any expensive work wherever it can be seen that early.
     """
+    try:
+        check_root(config)
+    except UsageError:
+        RunFolder.discard(folder)
+        raise
     # Imports stand here because they take seconds, and a wrong bits= should not.
-    check_root(config)
     from lshbench.cache import cache_dir
     from lshbench.data.base import Source
     from lshbench.experiment import Experiment, prepare, run_experiment
@@ -49,7 +54,6 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
     from lshbench.progress import progress_for
     from lshbench.protocols import Protocol
     from lshbench.reduction import PCA
-    from lshbench.run_folder import Run, RunFolder, find_finished
     from lshbench.summary import print_summary
     from lshbench.threads import set_threads
 

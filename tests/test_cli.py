@@ -111,7 +111,7 @@ def test_a_sweep_makes_a_folder_for_each_job_and_a_resumed_one_makes_none(lshben
         (["dataset=folder"], ["dataset.path"]),
         (["index.nprobe=3"], ["index.nprobe=3", "no such key"]),
         (["index=ivf", "index.nprobe=0"], ["index.nprobe=0", "at least 1"]),
-        (["method=kmeans", "index=flat"], ["index", "kmeans", "ivf"]),
+        (["method=kmeans", "index=flat"], ["index", "clusters", "ivf"]),
         (["ranking=euclid"], ["ranking='euclid'", "hamming"]),
         (["pca.dim=-2"], ["pca.dim=-2"]),
         (["protocol.duplicates=maybe"], ["protocol.duplicates", "report or error"]),
@@ -196,14 +196,14 @@ def test_queries_in_the_gallery_are_refused_unless_asked_for(lshbench, tmp_path:
 
     generator = np.random.default_rng(0)
     labels = np.arange(60) % 3
-    np.savez(tmp_path / "same.npz", train_x=generator.normal(size=(60, 8)).astype("f4"), train_y=labels)
+    np.savez(tmp_path / "same.npz", x=generator.normal(size=(60, 8)).astype("f4"), y=labels)
     leak = (
-        "dataset=features", "dataset.path=same.npz", "dataset.gallery_split=train", "dataset.query_split=train",
+        "dataset=features", "dataset.gallery=same.npz", "dataset.query=same.npz",
         "method=random_projection", "evaluation.plots=false",
     )  # fmt: skip
     done = lshbench("run", *leak, check=False)
     assert done.returncode == 2
-    assert "60 of 60 queries are in the gallery" in done.stderr
+    assert "60 of 60 queries have an exact copy in the gallery" in done.stderr
     assert not finished(tmp_path)
     done = lshbench("run", *leak, "protocol.allow_leak=true")
     assert json.loads(finished(tmp_path)[0].read_text())["protocol"]["leak"] is True

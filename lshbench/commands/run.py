@@ -93,9 +93,8 @@ def main(arguments: list[str]) -> None:
 
 def complete(arguments: list[str]) -> None:
     """Answer the shell's completion, which calls the program without its subcommand."""
-    program = Path(sys.argv[0]).name
     line = os.environ.get("COMP_LINE", "")
-    os.environ["COMP_LINE"] = re.sub(rf"^(\S*{re.escape(program)})\s+run\b\s?", r"\1 ", line)
+    os.environ["COMP_LINE"] = re.sub(r"^(\S+)\s+run\b\s?", r"\1 ", line)
     sys.argv = [sys.argv[0], *arguments]
     _application()()
 
@@ -152,7 +151,7 @@ def _readable(error: Exception, arguments: list[str]) -> str:
     key = str(getattr(cause, "full_key", None) or "")
     given = next((argument for argument in arguments if argument.lstrip("+~").split("=")[0] == key), key)
     parent = getattr(cause, "parent_node", None)
-    if key and "is not in struct" in str(cause) and isinstance(parent, DictConfig):
+    if key and re.search(r"Key '.*' (is )?not in ", str(cause)) and isinstance(parent, DictConfig):
         known = [str(name) for name in parent if not str(name).startswith("_") and name != "hydra"]
         prefix = key.rpartition(".")[0]
         close = difflib.get_close_matches(key.rpartition(".")[2], known, n=1, cutoff=0.6)
