@@ -131,6 +131,7 @@ def _blocks(
     step = -(-len(queries) // -(-len(queries) // step)) if len(queries) else step  # blocks of one size
     tile = gallery.tile
     tiles = -(-len(gallery) // tile)
+    last = gallery.rows((tiles - 1) * tile, tiles * tile)  # a copy, where it has to be filled up
     similarities = np.empty((tiles, -(-min(step, len(queries)) // 8) * 8, tile), np.float32)
     padded = np.empty((4, min(step, len(queries)) * most), np.int32)
     for start in range(0, len(queries), step):
@@ -138,7 +139,7 @@ def _blocks(
         units = _units(queries[start:stop])
         inside = similarities[:, : len(units)]
         for number in range(tiles):
-            rows = gallery.rows(number * tile, (number + 1) * tile)
+            rows = last if number == tiles - 1 else gallery.rows(number * tile, (number + 1) * tile)
             np.matmul(units, rows.T, out=inside[number])
         slots = np.concatenate([[0], np.cumsum(totals[start:stop])])
         counts = np.empty(stop - start, np.int64)

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 from lshbench.ranking.keys import LOW, THIRTY_TWO, descending_key, key_value, radix_sort
-from lshbench.ranking.labels import is_relevant
+from lshbench.ranking.labels import is_relevant, share_label
 from lshbench.ranking.words import PARALLEL
 
 CHUNK = 8
@@ -46,28 +46,31 @@ def _similarity(product: np.float32, inverse_norm: np.float32) -> np.float32:
 
 
 @njit(cache=True)
+def _scale(products: np.ndarray, inverse_norms: np.ndarray, similarity: np.ndarray) -> None:
+    """Fill ``similarity`` float32 ``(n,)`` from products ``(tiles, tile)``: one stream, from which later reads gain."""
+    tile = products.shape[1]
+    for first in range(0, len(similarity), tile):
+        last = min(first + tile, len(similarity))
+        own = products[first // tile]
+        norms = inverse_norms[first:last]
+        target = similarity[first:last]
+        for j in range(last - first):
+            target[j] = _similarity(own[j], norms[j])
+
+
+@njit(cache=True)
 def _relevant_keys(
-    similarities: np.ndarray,
-    inverse_norms: np.ndarray,
-    mask: np.ndarray,
-    gallery_masks: np.ndarray,
-    rows: np.ndarray,
-    keys: np.ndarray,
+    similarity: np.ndarray, mask: np.ndarray, gallery_masks: np.ndarray, rows: np.ndarray, keys: np.ndarray
 ) -> None:
     """Fill ``keys`` with (similarity, row) of the relevant items, rows ascending."""
-    tile = similarities.shape[1]
     if gallery_masks.shape[0] == 0:
         for j in range(len(rows)):
-            row = rows[j]
-            value = _similarity(similarities[row // tile, row % tile], inverse_norms[row])
-            keys[j] = descending_key(value) << THIRTY_TWO | np.uint64(row)
+            keys[j] = descending_key(similarity[rows[j]]) << THIRTY_TWO | np.uint64(rows[j])
     else:
         found = 0
-        no_labels = np.empty(0, np.int32)
-        for row in range(len(inverse_norms)):
-            if is_relevant(0, mask, no_labels, gallery_masks, row):
-                value = _similarity(similarities[row // tile, row % tile], inverse_norms[row])
-                keys[found] = descending_key(value) << THIRTY_TWO | np.uint64(row)
+        for row in range(len(similarity)):
+            if share_label(mask, gallery_masks, row):
+                keys[found] = descending_key(similarity[row]) << THIRTY_TWO | np.uint64(row)
                 found += 1
 
 
@@ -170,11 +173,9 @@ def _untie(firsts: np.ndarray, keys: np.ndarray, strangers: np.ndarray, position
 @njit(cache=True)
 def _place(
     values: np.ndarray,
-    products: np.ndarray,
-    norms: np.ndarray,
+    similarity: np.ndarray,
     bins: np.ndarray,
     scale: np.float32,
-    similarity: np.ndarray,
     places: np.ndarray,
     tally: np.ndarray,
 ) -> None:
@@ -182,19 +183,16 @@ def _place(
 
     Args:
         values: similarities of the groups, falling, and -inf behind the last.
-        products, norms: of the items.
-        similarity: float32, overwritten.
+        similarity: of the items.
         places: int32, filled with ``2 g + tie`` for each item.
         tally: int32 ``(2 groups + 2,)``; ``[2 g]`` counts items between groups g - 1 and g, ``[2 g + 1]`` those in g.
     """
     top = values[0]
     number = len(bins) - 2
-    for j in range(len(products)):
-        value = _similarity(products[j], norms[j])
-        similarity[j] = value
-        places[j] = _bin(value, top, scale, number)
+    for j in range(len(similarity)):
+        places[j] = _bin(similarity[j], top, scale, number)
     # Unsigned numbers index without a check for negative ones.
-    for j in range(len(products)):
+    for j in range(len(similarity)):
         value = similarity[j]
         place = np.uint32(places[j])
         group = np.uint32(bins[place])
@@ -212,7 +210,7 @@ def _place(
 
 @njit(cache=True)
 def _rank_one(
-    similarities: np.ndarray,
+    products: np.ndarray,
     inverse_norms: np.ndarray,
     label: int,
     mask: np.ndarray,
@@ -224,13 +222,13 @@ def _rank_one(
     groups: np.ndarray,
     positions: np.ndarray,
 ) -> int:
-    """Rank one query with relevant items: :func:`rank` with its slices; similarities ``(tiles, tile)``."""
+    """Rank one query with relevant items: :func:`rank` with its slices; products ``(tiles, tile)``."""
     all_keys, all_spare, all_values, all_firsts, all_bins, all_tally, similarity, places = scratch
     items = len(inverse_norms)
-    tile = similarities.shape[1]
     relevant = groups.shape[1]
+    _scale(products, inverse_norms, similarity)
     keys = all_keys[:relevant]
-    _relevant_keys(similarities, inverse_norms, mask, gallery_masks, rows, keys)
+    _relevant_keys(similarity, mask, gallery_masks, rows, keys)
     keys = radix_sort(keys, all_spare[:relevant])
 
     # Groups of equal similarity, the most similar first; nothing is less similar than what ends them.
@@ -259,16 +257,13 @@ def _rank_one(
     tally[:] = 0
     strangers = np.empty(16, np.uint64)
     strange = np.int64(0)
-    for first in range(0, items, tile):
-        end = min(items, first + tile)
-        for start in range(first, end, BLOCK):
-            stop = min(end, start + BLOCK)
-            products = similarities[first // tile, start - first : stop - first]
-            _place(values, products, inverse_norms[start:stop], bins, scale, similarity, places, tally)
-            if with_positions:
-                strangers, strange = _gather_strangers(
-                    places, label, mask, gallery_labels, gallery_masks, start, stop, strangers, strange
-                )
+    for start in range(0, items, BLOCK):
+        stop = min(items, start + BLOCK)
+        _place(values, similarity[start:stop], bins, scale, places, tally)
+        if with_positions:
+            strangers, strange = _gather_strangers(
+                places, label, mask, gallery_labels, gallery_masks, start, stop, strangers, strange
+            )
 
     before = np.int32(0)
     for group in range(total):
@@ -323,7 +318,7 @@ def rank(
             np.empty(most + 1, np.int32),
             np.empty(MOST_BINS + 2, np.int32),
             np.empty(2 * most + 2, np.int32),
-            np.empty(BLOCK, np.float32),
+            np.empty(len(inverse_norms), np.float32),
             np.empty(BLOCK, np.int32),
         )
         for i in range(chunk * CHUNK, min(len(counts), (chunk + 1) * CHUNK)):
