@@ -25,6 +25,9 @@ from lshbench.types import Features, Progress, Side, Supervision
 
 log = logging.getLogger(__name__)
 
+SMALL_BATCH = 1 << 19
+"""Numbers in a batch below which training takes one thread."""
+
 Terms = dict[str, Tensor]
 """A loss as named terms, already weighted; their sum is minimised."""
 
@@ -62,7 +65,7 @@ class Training:
 
     epochs: int = 15
     batch_size: int = 512
-    min_batches: int = 25
+    min_batches: int = 10
     max_batches: int | None = None
     optimizer: str = "adamw"
     learning_rate: float = 1e-2
@@ -212,7 +215,7 @@ class TrainingData:
     def batches(self, settings: Training, seed: int, epoch: int) -> Iterator[Batch]:
         """Yield an epoch's batches: fresh permutations, decided by seed and epoch, cut to equal sizes."""
         generator = np.random.default_rng([seed, 2, epoch])
-        size, count = self._batch_size(settings), self.batches_per_epoch(settings)
+        size, count = self.batch_size(settings), self.batches_per_epoch(settings)
         passes = math.ceil(count * size / len(self))
         rows = np.concatenate([generator.permutation(len(self)) for _ in range(passes)])
         for number in range(count):
@@ -221,10 +224,11 @@ class TrainingData:
 
     def batches_per_epoch(self, settings: Training) -> int:
         """Return how many batches :meth:`batches` yields."""
-        count = max(settings.min_batches, len(self) // self._batch_size(settings))
+        count = max(settings.min_batches, len(self) // self.batch_size(settings))
         return count if settings.max_batches is None else min(count, settings.max_batches)
 
-    def _batch_size(self, settings: Training) -> int:
+    def batch_size(self, settings: Training) -> int:
+        """Return how many items a batch has."""
         # Small sets take smaller batches, down to 32: too few steps cost more than noisy ones.
         return min(settings.batch_size, max(32, len(self) // 8), len(self))
 
@@ -311,6 +315,7 @@ def train_model(
     validation = _Validation(data, encode, seed, ranking)
     with (
         seeded(seed, data.device),
+        threads_for(data.batch_size(settings) * data.inputs),
         progress(description, total=settings.epochs, unit="epochs") as advance,
     ):
         advance(len(history))
@@ -348,6 +353,21 @@ def train_model(
     model.load_state_dict(best)
     model.eval()
     return TrainingResult(history, _chosen(history))
+
+
+@contextmanager
+def threads_for(numbers: int) -> Iterator[None]:
+    """Train on one thread within the ``with`` block if a batch has few numbers.
+
+    A team of threads gains little on small batches, and loses much where other processes share the cores: each
+    operation then waits for the slowest of the team.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if numbers < SMALL_BATCH else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
