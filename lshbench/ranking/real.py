@@ -25,14 +25,15 @@ from lshbench.types import Neighbors, RankedBlock, Relevance
 TILE = 1 << 14
 """Gallery items in one matrix product, at most: with fewer, products get slower."""
 
-BLOCK_BYTES = 1 << 29
-"""About how much the similarities and rankings of one block of queries take, unless its queries get too few."""
+BLOCK_BYTES = 1 << 28
+"""About how much the similarities of one block of queries take, unless its queries get too few."""
 
 FEWEST_QUERIES, MOST_QUERIES = 128, 1024
 """Queries of a block: fewer make products slow, more don't make them faster."""
 
-MOST_BYTES = 1 << 30
-"""How much a block may take at most."""
+GROUP_BYTES = 24 << 20
+"""About how much the rankings take that are given at a time: memory that malloc keeps for the next, and doesn't give
+back to the system (which takes up to 32 MB), whose first touch costs more than the rest of the work on it."""
 
 LEAST_NORM, GREATEST_NORM = 1e-15, 1e30
 """Norms with which products of unscaled rows keep their precision in float32."""
@@ -102,7 +103,7 @@ def cosine_blocks(
         positions: also give the positions of the relevant items in the stable order.
 
     Yields:
-        Rankings, up to some hundred MB at a time.
+        Rankings, some tens of MB at a time.
 
     Raises:
         ValueError: vectors of different widths or not finite, or labels that don't match them in number.
@@ -124,55 +125,56 @@ def _blocks(
     none = np.zeros(0, np.int64)
     order = none if labels.multiple else labels.order
     starts = np.zeros(len(queries), np.int64) if labels.multiple else labels.slices[0]
-    most = int(totals.max(initial=0))
-    a_query = 4 * len(gallery) + (52 if positions else 48) * most
-    step = max(BLOCK_BYTES // max(a_query, 1), min(FEWEST_QUERIES, MOST_BYTES // max(a_query, 1)))
-    step = max(1, min(step, MOST_QUERIES))
+    most = max(1, int(totals.max(initial=0)))
+    ranked_at_once = max(1, GROUP_BYTES // (32 * most))
+    step = min(max(BLOCK_BYTES // (4 * max(len(gallery), 1)), FEWEST_QUERIES), MOST_QUERIES)
     step = -(-len(queries) // -(-len(queries) // step)) if len(queries) else step  # blocks of one size
     tile = gallery.tile
     tiles = -(-len(gallery) // tile)
     last = gallery.rows((tiles - 1) * tile, tiles * tile)  # a copy, where it has to be filled up
-    similarities = np.empty((tiles, -(-min(step, len(queries)) // 8) * 8, tile), np.float32)
-    padded = np.empty((4, min(step, len(queries)) * most), np.int32)
-    for start in range(0, len(queries), step):
-        stop = min(start + step, len(queries))
-        units = _units(queries[start:stop])
-        inside = similarities[:, : len(units)]
+    similarities = np.empty((tiles, -(-step // 8) * 8, tile), np.float32)
+    padded = np.empty((4, min(ranked_at_once, step) * most), np.int32)
+    for first in range(0, len(queries), step):
+        units = _units(queries[first : first + step])
         for number in range(tiles):
             rows = last if number == tiles - 1 else gallery.rows(number * tile, (number + 1) * tile)
-            np.matmul(units, rows.T, out=inside[number])
-        slots = np.concatenate([[0], np.cumsum(totals[start:stop])])
-        counts = np.empty(stop - start, np.int64)
-        found = np.empty(slots[-1] if positions else 0, np.int32)
-        kernels.rank(
-            inside,
-            gallery.inverse_norms,
-            labels.query_labels[start:stop],
-            labels.gallery_labels,
-            labels.query_masks[start:stop],
-            labels.gallery_masks,
-            order,
-            starts[start:stop],
-            slots,
-            positions,
-            counts,
-            padded,
-            found,
-        )
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        groups = np.empty((4, offsets[-1]), np.int64)
-        kernels.move_groups(padded, slots, offsets, groups)
-        yield RankedBlock(
-            offsets=offsets,
-            before=groups[0],
-            relevant_before=groups[1],
-            size=groups[2],
-            relevant=groups[3],
-            total_relevant=totals[start:stop],
-            ranked=np.full(stop - start, len(gallery), np.int64),
-            positions=found if positions else None,
-            position_offsets=slots if positions else None,
-        )
+            np.matmul(units, rows.T, out=similarities[number, : len(units)])
+        end = min(first + step, len(queries))
+        for start in range(first, end, ranked_at_once):
+            stop = min(start + ranked_at_once, end)
+            slots = np.concatenate([[0], np.cumsum(totals[start:stop])])
+            counts = np.empty(stop - start, np.int64)
+            found = np.empty(slots[-1] if positions else 0, np.int32)
+            kernels.rank(
+                similarities,
+                start - first,
+                gallery.inverse_norms,
+                labels.query_labels[start:stop],
+                labels.gallery_labels,
+                labels.query_masks[start:stop],
+                labels.gallery_masks,
+                order,
+                starts[start:stop],
+                slots,
+                positions,
+                counts,
+                padded,
+                found,
+            )
+            offsets = np.concatenate([[0], np.cumsum(counts)])
+            groups = np.empty((4, offsets[-1]), np.int64)
+            kernels.move_groups(padded, slots, offsets, groups)
+            yield RankedBlock(
+                offsets=offsets,
+                before=groups[0],
+                relevant_before=groups[1],
+                size=groups[2],
+                relevant=groups[3],
+                total_relevant=totals[start:stop],
+                ranked=np.full(stop - start, len(gallery), np.int64),
+                positions=found if positions else None,
+                position_offsets=slots if positions else None,
+            )
 
 
 def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k: int) -> Neighbors:

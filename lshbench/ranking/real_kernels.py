@@ -286,6 +286,7 @@ def _rank_one(
 @njit(cache=True, parallel=PARALLEL)
 def rank(
     similarities: np.ndarray,
+    start: int,
     inverse_norms: np.ndarray,
     query_labels: np.ndarray,
     gallery_labels: np.ndarray,
@@ -302,6 +303,7 @@ def rank(
     """Fill the groups of each query (before, relevant before, size, relevant) from its slot on, and count them.
 
     Args:
+        start: the first query's row of the similarities.
         order, starts: gallery rows by label, and where each query's begin; not read where there are masks.
         slots: int64 ``(q + 1,)``, running totals of relevant items.
         positions: int32 ``(slots[-1],)`` if asked for.
@@ -326,7 +328,7 @@ def rank(
             counts[i] = 0
             if first < last:
                 counts[i] = _rank_one(
-                    similarities[:, i],
+                    similarities[:, start + i],
                     inverse_norms,
                     query_labels[i] if single else np.int32(0),
                     query_masks[i],

@@ -50,7 +50,9 @@ def code_words(codes: Codes) -> np.ndarray:
         if spare:
             padded[:, width - 1] &= np.uint8(0xFF << spare & 0xFF)
     # A count of differing bits doesn't depend on the order of bytes within a word.
-    return np.ascontiguousarray(padded.view(np.uint64).reshape(len(codes), words).T)
+    planes = np.ascontiguousarray(padded.view(np.uint64).reshape(len(codes), words).T)
+    # Read-only arrays are another type to the kernels, which would be compiled once more for them.
+    return planes if planes.flags.writeable else planes.copy()
 
 
 @intrinsic
