@@ -99,7 +99,7 @@ def test_a_split_is_downloaded_once_and_works_without_the_hub_from_then_on(repos
         ]  # fmt: skip
         downloads = [line for line in first["told"] if line[0].startswith("downloading")]
         assert all(total == advanced for _, total, _, advanced in downloads)
-        assert [line[2] for line in downloads] == ["B", "B"]
+        assert [line[2] for line in downloads] == ["bytes", "bytes"]
         hub.downloads.clear()
         second = run(hub.endpoint, query_split="val")
         assert hub.downloads == []
