@@ -65,7 +65,7 @@ class Training:
 
     epochs: int = 15
     batch_size: int = 512
-    min_batches: int = 10
+    min_batches: int = 8
     max_batches: int | None = None
     optimizer: str = "adamw"
     learning_rate: float = 1e-2
