@@ -75,7 +75,8 @@ def test_the_same_command_twice_gives_the_same_metrics_in_two_folders(lshbench, 
 def test_two_runs_at_the_same_moment_share_neither_folder_nor_damage(tmp_path: Path) -> None:
     environment = {**os.environ, "LSHBENCH_CACHE": str(tmp_path / "cache")}
     command = [
-        sys.executable, "-m", "lshbench", "run", "dataset=digits", "backbone=pixels", "dataset.max_queries=20",
+        sys.executable, "-m", "lshbench", "run", "dataset=digits", "backbone=pixels", "backbone.image_size=8",
+        "dataset.max_queries=20",
         "method=random_projection", "evaluation.plots=false",
     ]  # fmt: skip
     both = [subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) for _ in range(2)]
