@@ -147,9 +147,8 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
         reduce = _same if reduction is None else reduction.transform
         method.fit(Features(reduce(train.x), train.y, train.ids), progress)
 
-    embedding = experiment.ranking == "cosine" and method.kind == "binary"
-
     def encode(items: Features, side: Side) -> Encoded:
+        embedding = method.kind == "binary" and index.wants_embedding(side, experiment.ranking)
         return method.encode(reduce(items.x), side, vectors=items.x, embedding=embedding)
 
     with clock.measure("encode"):
@@ -297,7 +296,7 @@ def _curves(evaluation: Evaluation, reference: Reference | None, gallery_codes: 
 def _search(experiment: Experiment, search: SearchTime, reference: Reference | None, gallery: int) -> dict[str, Any]:
     candidates = search.neighbors.candidates
     cosine = overlap(search.neighbors.ids, reference.neighbors, 10) if reference else None
-    exact = 1.0 if experiment.index.exhaustive else cosine if experiment.ranking == "cosine" else None
+    exact = 1.0 if experiment.index.exhaustive else cosine if experiment.index.ranks_features else None
     return {
         "index": experiment.config["index"]["name"],
         "candidates_mean": float(candidates.mean()),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
-from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance
+from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance, Side
 
 
 class Index(ABC):
     """How queries find their candidates and in which order.
 
-    The constructor takes the keys of the option's YAML; :meth:`check` runs before any data is read.
+    The constructor takes the keys of the option's YAML; :meth:`check` runs before any data is read.  Keys that only
+    concern queries may take lists: one build then serves every combination of their values (:meth:`points`), and
+    :meth:`set_point` chooses one.  Before the first choice, and in what is saved, the last point is in effect.
 
     Attributes:
         exhaustive: whether every query is compared with the whole gallery, so that nothing can be missed.
@@ -32,6 +34,27 @@ class Index(ABC):
         Raises:
             UsageError: this index can't hold what the method gives, or can't rank it that way; says which can.
         """
+
+    def points(self) -> list[dict[str, int]]:
+        """Return the query settings to measure, the most thorough last: its figures are the run's headline.
+
+        A point maps names of keys without ``index.`` (``probes``) to values; every point has the same names.
+        """
+        return [{}]
+
+    def set_point(self, point: Mapping[str, int]) -> None:
+        """Search with one of the :meth:`points` from now on: quick, and without building anything again."""
+        if point:
+            raise ValueError(f"{type(self).__name__} has no query settings, but was given {dict(point)}")
+
+    @property
+    def ranks_features(self) -> bool:
+        """Whether distances are those of the original features, so that exact cosine ranking is what can be missed."""
+        return False
+
+    def wants_embedding(self, side: Side, ranking: str) -> bool:
+        """Whether :meth:`build` or :meth:`search` reads a binary method's real-valued projections of a side."""
+        return ranking == "cosine"
 
     @abstractmethod
     def build(self, gallery: Encoded, ranking: str) -> Self:
@@ -62,7 +85,7 @@ class Index(ABC):
     @property
     @abstractmethod
     def bytes(self) -> int:
-        """Bytes that searching needs, beyond the features themselves."""
+        """Bytes that searching needs at the point in effect, beyond the features themselves."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:

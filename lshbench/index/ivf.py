@@ -64,6 +64,10 @@ class IvfIndex(Index):
             raise wrong_value("ranking", ranking, "cosine or auto with index=ivf (no Hamming distance there)")
         return "cosine"
 
+    @property
+    def ranks_features(self) -> bool:
+        return True
+
     def build(self, gallery: Encoded, ranking: str) -> Self:
         if gallery.clusters is None:
             raise ValueError("an index of clusters takes cluster numbers")

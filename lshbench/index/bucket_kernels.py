@@ -1,0 +1,332 @@
+"""Compiled loops of :mod:`lshbench.index.buckets`: candidates rescored, the nearest taken, queries in batches.
+
+Tables and seen are those of :mod:`lshbench.index.probe_kernels`.  Throughout:
+
+- queries, a tuple: codes uint8 ``(q, bytes)``, the same as words uint64 ``(q, w)``, projections float32 ``(q, bits)``
+  or ``(q, 0)``, vectors float32 ``(q, d)``;
+- order int64 ``(q,)``, in which a batch is gone through: neighbours in it may share what the cache holds;
+- gallery, a tuple: vectors float32 ``(n, d)`` and inverse norms float32 ``(n,)``, codes as words uint64 ``(n, w)`` and
+  as bytes uint8 ``(n, 8 w)``; what the kind of rescoring does not read may be empty.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from lshbench.index.probe_kernels import gather
+from lshbench.ranking.keys import LOW, THIRTY_TWO, ascending_key, key_value
+from lshbench.ranking.words import PARALLEL, popcount
+
+CHUNK = 16
+"""Queries that a thread takes at a time, which share its scratch memory."""
+
+COSINE, HAMMING, EMBEDDING = 0, 1, 2
+"""How candidates are rescored."""
+
+ALL = np.iinfo(np.int64).max
+"""No limit to what one thread rescores."""
+
+SUMS = {"reassoc", "nsz", "contract"}
+"""What the compiler may do to sums of products, so that it can vectorise them."""
+
+
+@njit(cache=True)
+def unit(vector: np.ndarray, out: np.ndarray) -> bool:
+    """Fill ``out`` float32 with a vector at length 1, or zeros for a zero vector; return whether it is finite."""
+    total = 0.0
+    for value in vector:
+        total += np.float64(value) * np.float64(value)
+    scale = 1 / np.sqrt(total) if total > 0 else 0.0
+    for j in range(len(out)):
+        out[j] = np.float32(vector[j] * scale)
+    return np.isfinite(total)
+
+
+@njit(cache=True, fastmath=SUMS)
+def _cosine_distances(
+    query: np.ndarray, rows: np.ndarray, vectors: np.ndarray, inverse_norms: np.ndarray, out: np.ndarray
+) -> None:
+    for j in range(len(rows)):
+        row = np.uint64(rows[j])
+        product = np.float32(0)
+        for i in range(len(query)):
+            product += query[i] * vectors[row, i]
+        out[j] = np.float32(1) - min(max(product * inverse_norms[row], np.float32(-1)), np.float32(1))
+
+
+@njit(cache=True)
+def _hamming_distances(query: np.ndarray, rows: np.ndarray, words: np.ndarray, out: np.ndarray) -> None:
+    for j in range(len(rows)):
+        row = np.uint64(rows[j])
+        total = np.uint64(0)
+        for word in range(len(query)):
+            total += popcount(query[word] ^ words[row, word])
+        out[j] = np.float32(total)
+
+
+@njit(cache=True)
+def _fill_sums(projections: np.ndarray, sums: np.ndarray) -> None:
+    """Fill ``sums`` float32 ``(bytes, 256)``: what each value of a code's byte adds to the product with its signs.
+
+    Scaled so that their total is the cosine of the projections and the signs.
+    """
+    total = 0.0
+    for value in projections:
+        total += np.float64(value) * np.float64(value)
+    scale = 1 / np.sqrt(total * len(projections)) if total > 0 else 0.0
+    for byte in range(len(sums)):
+        all_clear = np.float32(0)
+        for j in range(8 * byte, min(8 * byte + 8, len(projections))):
+            all_clear -= np.float32(projections[j] * scale)
+        sums[byte, 0] = all_clear
+        for j in range(8):
+            place = 8 * byte + 7 - j
+            added = np.float32(2 * projections[place] * scale) if place < len(projections) else np.float32(0)
+            half = 1 << j
+            for value in range(half):
+                sums[byte, half + value] = sums[byte, value] + added
+
+
+@njit(cache=True)
+def _embedding_distances(sums: np.ndarray, rows: np.ndarray, codes: np.ndarray, out: np.ndarray) -> None:
+    for j in range(len(rows)):
+        row = np.uint64(rows[j])
+        total = np.float32(0)
+        for byte in range(len(sums)):
+            total += sums[byte, codes[row, byte]]
+        out[j] = np.float32(1) - min(max(total, np.float32(-1)), np.float32(1))
+
+
+@njit(cache=True)
+def prepare(kind: int, vector: np.ndarray, projections: np.ndarray, units: np.ndarray, sums: np.ndarray) -> bool:
+    """Fill what rescoring reads of one query, float32 ``(d,)`` or ``(bytes, 256)``; return whether it is finite."""
+    if kind == COSINE:
+        return unit(vector, units)
+    if kind == EMBEDDING:
+        _fill_sums(projections, sums)
+    return True
+
+
+@njit(cache=True)
+def distances_of(
+    kind: int,
+    units: np.ndarray,
+    words: np.ndarray,
+    sums: np.ndarray,
+    rows: np.ndarray,
+    gallery: tuple,
+    out: np.ndarray,
+) -> None:
+    """Fill ``out`` float32 with the distances of candidates.
+
+    Args:
+        words: uint64, the query's code.
+    """
+    if kind == COSINE:
+        _cosine_distances(units, rows, gallery[0], gallery[1], out)
+    elif kind == HAMMING:
+        _hamming_distances(words, rows, gallery[2], out)
+    else:
+        _embedding_distances(sums, rows, gallery[3], out)
+
+
+@njit(cache=True, parallel=PARALLEL)
+def cosine_distances_together(units: np.ndarray, rows: np.ndarray, gallery: tuple, parts: int, out: np.ndarray) -> None:
+    """Fill ``out`` with the distances of one query's many candidates, all threads at it."""
+    for part in prange(parts):
+        own = slice(part * len(rows) // parts, (part + 1) * len(rows) // parts)
+        _cosine_distances(units, rows[own], gallery[0], gallery[1], out[own])
+
+
+@njit(cache=True)
+def _select(keys: np.ndarray, k: int) -> None:
+    """Bring the ``k`` smallest of distinct keys to the front, the largest of them last (Hoare's quickselect)."""
+    low = 0
+    high = len(keys) - 1
+    target = k - 1
+    while low < high:
+        middle = (low + high) >> 1
+        a, b, c = keys[low], keys[middle], keys[high]
+        pivot = max(min(a, b), min(max(a, b), c))
+        i, j = low, high
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while keys[j] > pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if target <= j:
+            high = j
+        elif target >= i:
+            low = i
+        else:
+            return
+
+
+@njit(cache=True)
+def take_nearest(
+    rows: np.ndarray, distances: np.ndarray, room: np.ndarray, ids: np.ndarray, nearest: np.ndarray
+) -> None:
+    """Fill a query's first places with its nearest candidates, ties by the smaller row.
+
+    Args:
+        room: uint64, at least ``2 k``; candidates nearer than the k-th so far are collected there.
+        ids: int64 ``(k,)``, filled with -1.
+        nearest: float32 ``(k,)``, filled with infinity.
+    """
+    k = len(ids)
+    count = 0
+    limit = np.uint64(0xFFFFFFFFFFFFFFFF)
+    for j in range(len(rows)):
+        key = ascending_key(distances[j]) << THIRTY_TWO | np.uint64(rows[j])
+        if key < limit:
+            room[count] = key
+            count += 1
+            if count == len(room):
+                _select(room, k)
+                count = k
+                limit = room[k - 1]
+    if count > k:
+        _select(room[:count], k)
+        count = k
+    best = room[:count]
+    best.sort()
+    for column in range(count):
+        ids[column] = np.int64(best[column] & LOW)
+        nearest[column] = _distance(best[column])
+
+
+@njit(cache=True)
+def _distance(key: np.uint64) -> np.float32:
+    """Return the distance in a key."""
+    return key_value(~(key >> THIRTY_TWO) & LOW)
+
+
+@njit(cache=True)
+def search_one(
+    kind: int,
+    queries: tuple,
+    i: int,
+    probes: int,
+    tables: tuple,
+    gallery: tuple,
+    scratch: tuple,
+    most: int,
+    nearest_ids: np.ndarray,
+    nearest: np.ndarray,
+    candidates: np.ndarray,
+) -> int:
+    """Search one query.
+
+    Args:
+        scratch: seen, found int32 ``(n,)``, distances float32 ``(n,)``, room uint64, units float32 ``(d,)``, sums
+            float32 ``(bytes, 256)``.
+        most: multiplications that rescoring may take here; where there are more, only units and found are filled, and
+            the rest is left to more threads.
+        nearest_ids: int64 ``(q, k)``, filled with -1.
+        nearest: float32 ``(q, k)``, filled with infinity.
+        candidates: int64 ``(q,)``, filled with the sizes of the unions.
+
+    Returns:
+        0 if all is done, 1 if rescoring is left, -1 if the query is not finite.
+    """
+    codes, words, projections, vectors = queries
+    seen, found, distances, room, units, sums = scratch
+    if not prepare(kind, vectors[i], projections[i], units, sums):
+        return -1
+    count = gather(codes[i], projections[i], probes, tables, seen, found)
+    candidates[i] = count
+    if count * len(units) > most:
+        return 1
+    distances_of(kind, units, words[i], sums, found[:count], gallery, distances[:count])
+    take_nearest(found[:count], distances[:count], room, nearest_ids[i], nearest[i])
+    return 0
+
+
+@njit(cache=True)
+def make_scratch(kind: int, items: int, k: int, dimensions: int, width: int) -> tuple:
+    """Return the memory that a thread works in; pages of it that are never written cost nothing."""
+    return (
+        np.zeros((items + 63) // 64, np.uint64),
+        np.empty(items, np.int32),
+        np.empty(items, np.float32),
+        np.empty(max(4 * k, 256), np.uint64),
+        np.empty(dimensions if kind == COSINE else 0, np.float32),
+        np.empty((width if kind == EMBEDDING else 0, 256), np.float32),
+    )
+
+
+@njit(cache=True, parallel=PARALLEL)
+def search(
+    kind: int,
+    queries: tuple,
+    order: np.ndarray,
+    probes: int,
+    tables: tuple,
+    gallery: tuple,
+    nearest_ids: np.ndarray,
+    nearest: np.ndarray,
+    candidates: np.ndarray,
+) -> int:
+    """Do what :func:`search_one` does for all queries, with all threads; return one that is not finite, or -1."""
+    number, items = len(candidates), tables[7].shape[1]
+    chunks = (number + CHUNK - 1) // CHUNK
+    wrong = np.full(chunks, -1, np.int64)
+    for chunk in prange(chunks):
+        scratch = make_scratch(kind, items, nearest.shape[1], queries[3].shape[1], queries[0].shape[1])
+        for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
+            state = search_one(
+                kind, queries, i, probes, tables, gallery, scratch, ALL, nearest_ids, nearest, candidates
+            )
+            if state < 0:
+                wrong[chunk] = i
+    return wrong.max() if chunks else -1
+
+
+@njit(cache=True, parallel=PARALLEL)
+def count_candidates(queries: tuple, order: np.ndarray, probes: int, tables: tuple, counts: np.ndarray) -> None:
+    """Fill ``counts`` int64 ``(q,)`` with the sizes of the queries' unions."""
+    codes, _, projections, _ = queries
+    items = tables[7].shape[1]
+    for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
+        seen = np.zeros((items + 63) // 64, np.uint64)
+        found = np.empty(items, np.int32)
+        for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
+            counts[i] = gather(codes[i], projections[i], probes, tables, seen, found)
+
+
+@njit(cache=True, parallel=PARALLEL)
+def fill_candidates(
+    kind: int,
+    queries: tuple,
+    order: np.ndarray,
+    probes: int,
+    tables: tuple,
+    gallery: tuple,
+    offsets: np.ndarray,
+    rows: np.ndarray,
+    distances: np.ndarray,
+) -> int:
+    """Fill rows and distances of all candidates; query ``i`` has those from ``offsets[i]`` to ``offsets[i + 1]``.
+
+    Returns:
+        A query that is not finite, or -1.
+    """
+    codes, words, projections, vectors = queries
+    number, items = len(codes), tables[7].shape[1]
+    chunks = (number + CHUNK - 1) // CHUNK
+    wrong = np.full(chunks, -1, np.int64)
+    for chunk in prange(chunks):
+        seen, found, _, _, units, sums = make_scratch(kind, items, 1, vectors.shape[1], codes.shape[1])
+        for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
+            if not prepare(kind, vectors[i], projections[i], units, sums):
+                wrong[chunk] = i
+                continue
+            own = rows[offsets[i] : offsets[i + 1]]
+            own[:] = found[: gather(codes[i], projections[i], probes, tables, seen, found)]
+            distances_of(kind, units, words[i], sums, own, gallery, distances[offsets[i] : offsets[i + 1]])
+    return wrong.max() if chunks else -1

@@ -1,0 +1,373 @@
+"""Hash tables over a code's bits, multi-probe, and candidates ranked by an exact distance.
+
+A gallery item lies in one bucket of each table; a query looks into its own bucket of each, and with ``probes`` above 1
+into those that it most nearly fell into.  What it finds is ranked, each item once; the rest is never retrieved.
+
+The probing sequence is that of Lv, Josephson, Wang, Charikar, Li, Multi-probe LSH, VLDB 2007, section 4.3: the score of
+a bucket is the sum of the squared margins (a query's real-valued projections) of the bits in which its key differs from
+the query's.  Over all tables together the ``(probes - 1) * tables`` buckets of the least score are visited, empty
+ones included.  Queries without projections go by the number of differing bits.
+
+Kernels are in :mod:`lshbench.index.probe_kernels` and :mod:`lshbench.index.bucket_kernels`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from threading import Lock
+from typing import Self
+
+import numpy as np
+from numba import get_num_threads
+
+from lshbench.errors import wrong_value
+from lshbench.index import bucket_kernels as kernels
+from lshbench.index.base import Index
+from lshbench.index.candidates import plain_rows, query_blocks, row_words, search_order, writable_view
+from lshbench.index.files import DESCRIPTION, open_array, save_array, save_description
+from lshbench.index.points import query_values
+from lshbench.index.tables import BucketTables, consecutive_bits, draw_subsets
+from lshbench.ranking.lists import list_blocks
+from lshbench.ranking.real import VectorGallery
+from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance, Side
+
+RESCORE = {"cosine": kernels.COSINE, "hamming": kernels.HAMMING, "embedding": kernels.EMBEDDING}
+DRAWS = ("subsets", "disjoint")
+
+LONGEST_KEY = 64
+"""Bits of a bucket number: one word."""
+
+BLOCK_CANDIDATES = 1 << 22
+"""Candidates whose distances are held at a time when whole rankings are asked for."""
+
+TOGETHER = 1 << 18
+"""Multiplications (some 50 microseconds of them) from which one query's rescoring is worth starting other threads."""
+
+
+class BucketsIndex(Index):
+    """L hash tables over subsets of a code's bits.
+
+    Args:
+        tables: how many, or several numbers: the first so many of the largest number are looked into.
+        bits_per_table: bits that make a bucket's key; ``auto`` is about log2(n) - 4, some 16 items a bucket were they
+            spread evenly.
+        probes: buckets that a query visits, as a multiple of the tables, or several numbers.
+        draw: ``subsets`` (each table reads its own random choice of the code's bits) or ``disjoint`` (consecutive
+            bits, none twice).
+        rescore: ``cosine`` of the original features, ``hamming`` distance of whole codes, or ``embedding``: the cosine
+            of the query's projections and the item's code of -1 and 1 (the asymmetric similarity, which needs no
+            more than codes of the gallery).
+        seed: decides the subsets.
+        bits: the code's length, if known, so that what it doesn't allow is refused before any work.
+    """
+
+    _tables: BucketTables
+    _code_bits: int
+    _dimensions: int
+    _vectors: np.ndarray
+    _gallery: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+    def __init__(
+        self,
+        *,
+        tables: int | list[int] = 8,
+        bits_per_table: int | str = "auto",
+        probes: int | list[int] = 1,
+        draw: str = "subsets",
+        rescore: str = "cosine",
+        seed: int = 0,
+        bits: int | None = None,
+    ) -> None:
+        self.tables = query_values("index.tables", tables)
+        self.probes = query_values("index.probes", probes)
+        number = isinstance(bits_per_table, int) and not isinstance(bits_per_table, bool)
+        if bits_per_table != "auto" and not (number and 1 <= int(bits_per_table) <= LONGEST_KEY):
+            raise wrong_value("index.bits_per_table", bits_per_table, f"auto, or a number from 1 to {LONGEST_KEY}")
+        if draw not in DRAWS:
+            raise wrong_value("index.draw", draw, " or ".join(DRAWS))
+        if rescore not in RESCORE:
+            raise wrong_value("index.rescore", rescore, ", ".join(RESCORE))
+        self.bits_per_table = bits_per_table
+        self.draw = draw
+        self.rescore = rescore
+        self.seed = seed
+        self._kind = RESCORE[rescore]
+        self._scaled = False
+        self._lock = Lock()
+        self._scratch: tuple[int, tuple] | None = None
+        self.set_point(self.points()[-1])
+        if bits is not None:
+            self._table_bits(bits, 1)
+
+    def check(self, method_kind: str, ranking: str) -> str:
+        if method_kind != "binary":
+            raise wrong_value(
+                "index", "buckets", f"ivf for a method that gives {method_kind} (buckets are made of a code's bits)"
+            )
+        effective = "hamming" if self.rescore == "hamming" else "cosine"
+        if ranking not in ("auto", effective):
+            raise wrong_value("ranking", ranking, f"{effective} or auto with index.rescore={self.rescore}")
+        return effective
+
+    def points(self) -> list[dict[str, int]]:
+        return [{"tables": tables, "probes": probes} for tables, probes in product(self.tables, self.probes)]
+
+    def set_point(self, point: Mapping[str, int]) -> None:
+        if point["tables"] > self.tables[-1]:
+            raise ValueError(f"{point['tables']} tables of {self.tables[-1]}")
+        self._used, self._probes = point["tables"], point["probes"]
+
+    @property
+    def ranks_features(self) -> bool:
+        return self.rescore == "cosine"
+
+    def wants_embedding(self, side: Side, ranking: str) -> bool:
+        return side == "query" and (self.probes[-1] > 1 or self.rescore == "embedding")
+
+    def _table_bits(self, bits: int, items: int) -> int:
+        """Return how many bits a table's key has; refuse what a code of so many can't give."""
+        tables, given = self.tables[-1], self.bits_per_table
+        limit = bits // tables if self.draw == "disjoint" else bits
+        if limit < 1:
+            raise wrong_value("index.tables", tables, f"at most {bits} with index.draw=disjoint, the number of bits")
+        if given == "auto":
+            return max(1, min(round(math.log2(max(items, 1))) - 4, limit, LONGEST_KEY))
+        size = int(given)
+        if size > limit:
+            share = f" / {tables} tables, as index.draw=disjoint reads no bit twice" if self.draw == "disjoint" else ""
+            raise wrong_value("index.bits_per_table", size, f"at most {limit}: {bits} bits of the code{share}")
+        return size
+
+    def build(self, gallery: Encoded, ranking: str) -> Self:
+        codes = _codes_of(gallery)
+        tables, size = self.tables[-1], self._table_bits(codes.bits, len(codes))
+        if self.draw == "disjoint":
+            columns = consecutive_bits(tables, size)
+        else:
+            columns = draw_subsets(codes.bits, tables, size, self.seed)
+        self._code_bits, self._dimensions = codes.bits, gallery.vectors.shape[1]
+        self._tables = BucketTables.empty(columns, len(codes)).with_items(codes)
+        self._set_gallery(self._rescored(gallery))
+        return self
+
+    def add(self, items: Encoded) -> Self:
+        """Take in further gallery items, whose rows follow those that are there.
+
+        The tables are written anew, and with ``rescore=cosine`` so are the vectors, in memory: add many at a time.
+
+        Raises:
+            ValueError: codes or vectors of another length than those that are there.
+        """
+        codes = _codes_of(items)
+        self._check_widths(items)
+        parts = zip(self._gallery[:3], self._rescored(items), strict=True)
+        self._tables = self._tables.with_items(codes)
+        self._set_gallery([np.concatenate(pair) for pair in parts])
+        return self
+
+    def _rescored(self, items: Encoded) -> list[np.ndarray]:
+        """Return what rescoring reads of items: vectors and inverse norms, or codes as words; the others are empty."""
+        if self.rescore != "cosine":
+            return [np.empty((0, 0), np.float32), np.empty(0, np.float32), row_words(_codes_of(items))]
+        found = VectorGallery.from_vectors(items.vectors)
+        # Products with extreme vectors would overflow: their galleries are copied, at length 1.
+        self._scaled |= bool(found.scaled)
+        vectors = found.rows(0, len(found)) if found.scaled else found.vectors
+        return [vectors, found.inverse_norms, np.empty((0, 0), np.uint64)]
+
+    def _set_gallery(self, arrays: list[np.ndarray]) -> None:
+        self._vectors, inverse_norms, words = arrays
+        self._gallery = (writable_view(self._vectors), inverse_norms, words, words.view(np.uint8))
+        self._scratch = None
+
+    def _check_widths(self, items: Encoded) -> None:
+        bits, dimensions = _codes_of(items).bits, items.vectors.shape[1]
+        if bits != self._code_bits:
+            raise ValueError(f"codes of {bits} bits for tables over codes of {self._code_bits}")
+        if self.rescore == "cosine" and dimensions != self._dimensions:
+            raise ValueError(f"vectors of {dimensions} dimensions for a gallery of {self._dimensions}")
+
+    def __len__(self) -> int:
+        return self._tables.items
+
+    def search(self, queries: Encoded, k: int) -> Neighbors:
+        if k < 1:
+            raise ValueError(f"k={k}: expected at least 1")
+        number = len(queries)
+        arrays = self._arrays(queries)
+        found = (
+            np.full((number, k), -1, np.int64),
+            np.full((number, k), np.inf, np.float32),
+            np.zeros(number, np.int64),
+        )
+        if number == 1:
+            self._search_one(arrays, *found)
+        elif number:
+            _refuse(kernels.search(*self._settings(arrays, search_order(arrays[0])), self._gallery, *found))
+        return Neighbors(*found)
+
+    def _search_one(
+        self,
+        arrays: tuple[np.ndarray, ...],
+        ids: np.ndarray,
+        nearest: np.ndarray,
+        candidates: np.ndarray,
+    ) -> None:
+        """Search one query on this thread, or on all of them where it has many candidates."""
+        k = nearest.shape[1]
+        with self._lock:  # the scratch memory serves one at a time
+            if self._scratch is None or self._scratch[0] != k:
+                widths = (self._gallery[0].shape[1], arrays[0].shape[1])
+                self._scratch = (k, kernels.make_scratch(self._kind, len(self), k, *widths))
+            scratch = self._scratch[1]
+            settings = self._settings(arrays, 0)
+            state = kernels.search_one(*settings, self._gallery, scratch, TOGETHER, ids, nearest, candidates)
+            if state < 0:
+                _refuse(0)
+            if state:
+                _, found, distances, room, units, _ = scratch
+                found, distances = found[: candidates[0]], distances[: candidates[0]]
+                kernels.cosine_distances_together(units, found, self._gallery, 4 * get_num_threads(), distances)
+                kernels.take_nearest(found, distances, room, ids[0], nearest[0])
+
+    def rank(
+        self,
+        queries: Encoded,
+        relevance: Relevance,
+        *,
+        positions: bool = True,
+        position_limit: int | None = None,
+    ) -> Iterator[RankedBlock]:
+        for start, stop, offsets, rows, distances in self._lists(queries):
+            first = 0
+            for block in list_blocks(offsets, rows, distances, relevance.rows(start, stop), positions=positions):
+                if self.rescore == "hamming":
+                    lists = offsets[first : first + len(block) + 1]
+                    block = replace(block, within=_within(lists, distances, self._code_bits))
+                    first += len(block)
+                yield block
+
+    def _lists(self, queries: Encoded) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield queries' candidates, a block of queries at a time.
+
+        Yields:
+            The first query and the one past the last; where each query's candidates begin, int64 ``(q + 1,)``; gallery
+            rows, int32 ``(candidates,)``; distances, float32 ``(candidates,)``.
+        """
+        arrays = self._arrays(queries)
+        counts = np.zeros(len(queries), np.int64)
+        kernels.count_candidates(*self._settings(arrays, search_order(arrays[0]))[1:], counts)
+        for start, stop in query_blocks(counts, BLOCK_CANDIDATES):
+            offsets = np.concatenate([[0], np.cumsum(counts[start:stop])])
+            rows = np.empty(offsets[-1], np.int32)
+            distances = np.empty(offsets[-1], np.float32)
+            own = tuple(array[start:stop] for array in arrays)
+            settings = self._settings(own, search_order(own[0]))
+            _refuse(kernels.fill_candidates(*settings, self._gallery, offsets, rows, distances), start)
+            yield start, stop, offsets, rows, distances
+
+    def _settings(self, arrays: tuple[np.ndarray, ...], order: np.ndarray | int) -> tuple:
+        """Return the first arguments of the kernels: rescoring, queries and their order (or the one), probing."""
+        return (self._kind, arrays, order, self._probes, self._tables.looked_into(self._used))
+
+    def _arrays(self, queries: Encoded) -> tuple[np.ndarray, ...]:
+        """Return queries as the kernels take them: codes, words, projections, vectors; unread ones have no columns."""
+        self._check_widths(queries)
+        codes, number = _codes_of(queries), len(queries)
+        vectors, projections = np.empty((number, 0), np.float32), np.empty((number, 0), np.float32)
+        words = np.empty((number, 0), np.uint64)
+        if self.rescore == "cosine":
+            vectors = plain_rows(queries.vectors)
+        elif self.rescore == "hamming":
+            words = row_words(codes)
+        elif queries.embedding is None:
+            raise ValueError("rescoring by embedding takes the queries' projections: encode(..., embedding=True)")
+        if queries.embedding is not None and (self._probes > 1 or self.rescore == "embedding"):
+            projections = plain_rows(queries.embedding)
+        return plain_rows(codes.packed), words, projections, vectors
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the tables in use, and of the codes or norms that rescoring reads."""
+        return self._tables.bytes(self._used) + sum(array.nbytes for array in self._gallery[1:3])
+
+    def save(self, folder: Path) -> None:
+        """Write the tables' arrays, ``inverse_norms.npy`` or ``words.npy``, and ``index.json`` last."""
+        files = self._tables.save(folder)
+        name = "inverse_norms.npy" if self.rescore == "cosine" else "words.npy"
+        save_array(folder / name, self._gallery[1 if self.rescore == "cosine" else 2])
+        save_description(
+            folder,
+            {
+                "index": "buckets",
+                "ranking": "hamming" if self.rescore == "hamming" else "cosine",
+                "items": len(self),
+                "dim": self._dimensions,
+                "bits": self._code_bits,
+                "tables": self.tables,
+                "bits_per_table": self._tables.columns.shape[1],
+                "probes": self.probes,
+                "draw": self.draw,
+                "rescore": self.rescore,
+                "seed": self.seed,
+                "files": [*files, name],
+                "scaled": self._scaled,
+                "vectors": "the gallery's features as loaded, which stay in the feature store",
+            },
+        )
+
+    @classmethod
+    def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
+        """Return a saved index, its arrays as memory maps, with its most thorough point in effect.
+
+        Args:
+            folder: where :meth:`save` wrote.
+            vectors: the gallery's features, float32 ``(n, d)``, which rescoring by cosine reads; may be a memory map.
+
+        Raises:
+            ValueError: it is no saved index of this kind, or the vectors are not its gallery's.
+        """
+        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if described["index"] != "buckets":
+            raise ValueError(f"{folder} holds an index of the kind {described['index']}, not buckets")
+        keys = ("tables", "bits_per_table", "probes", "draw", "rescore", "seed", "bits")
+        index = cls(**{key: described[key] for key in keys})
+        index._code_bits, index._dimensions = described["bits"], described["dim"]
+        index._tables = BucketTables.open(folder)
+        nothing = np.empty((0, 0), np.float32)
+        if index.rescore != "cosine":
+            index._set_gallery([nothing, np.empty(0, np.float32), open_array(folder / "words.npy")])
+            return index
+        if vectors is None or vectors.shape != (described["items"], described["dim"]):
+            given = "none" if vectors is None else f"an array {vectors.shape}"
+            expected = f"({described['items']}, {described['dim']})"
+            raise ValueError(f"rescoring by cosine takes the gallery's vectors {expected}, but was given {given}")
+        if described["scaled"]:
+            index._set_gallery(index._rescored(Encoded(vectors)))
+        else:
+            index._set_gallery([vectors, open_array(folder / "inverse_norms.npy"), np.empty((0, 0), np.uint64)])
+        return index
+
+
+def _codes_of(items: Encoded) -> Codes:
+    if items.codes is None:
+        raise ValueError("hash tables take codes")
+    return items.codes
+
+
+def _within(offsets: np.ndarray, distances: np.ndarray, bits: int) -> np.ndarray:
+    """Return how many candidates of each list are at most so far, int64 ``(q, bits + 1)``."""
+    queries = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    cells = queries * (bits + 1) + distances[offsets[0] : offsets[-1]].astype(np.int64)
+    counts = np.bincount(cells, minlength=(len(offsets) - 1) * (bits + 1))
+    return counts.reshape(-1, bits + 1).cumsum(axis=1)
+
+
+def _refuse(row: int, first: int = 0) -> None:
+    if row >= 0:
+        raise ValueError(f"query vectors hold NaN or infinite values; one of them is row {first + row}")

@@ -1,0 +1,66 @@
+"""Arrays in the one layout that kernels are compiled for, and queries in blocks of bounded size."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import numpy as np
+
+from lshbench.ranking.words import code_words
+from lshbench.types import Codes
+
+SORTED_QUERIES = 64
+"""Queries from which a batch goes in the order of its codes."""
+
+
+def query_blocks(counts: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:
+    """Yield runs of queries (first, one past the last) with about ``limit`` candidates; one query at least.
+
+    Args:
+        counts: integers ``(q,)``, candidates of each query.
+    """
+    ends = np.cumsum(counts)
+    start = 0
+    while start < len(counts):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + limit, side="right")))
+        yield start, stop
+        start = stop
+
+
+def search_order(packed: np.ndarray) -> np.ndarray:
+    """Return the order in which to search queries, int64 ``(q,)``: by the code's first bits in a large batch.
+
+    Neighbours then share candidates, which are still in the processor's cache.
+    """
+    if len(packed) < SORTED_QUERIES:
+        return np.arange(len(packed))
+    first = np.zeros((len(packed), 8), np.uint8)
+    width = min(8, packed.shape[1])
+    first[:, :width] = packed[:, :width]
+    return np.argsort(first.view(">u8")[:, 0], kind="stable")
+
+
+def row_words(codes: Codes) -> np.ndarray:
+    """Return packed codes as uint64 ``(n, ceil(bits / 64))``, an item a row; bits beyond the code's length are zero."""
+    return np.ascontiguousarray(code_words(codes).T)
+
+
+def plain_rows(array: np.ndarray) -> np.ndarray:
+    """Return an array in rows that kernels take as writable; small or read-only ones may be copied."""
+    array = np.ascontiguousarray(array)
+    return array if array.flags.writeable else array.copy()
+
+
+def writable_view(array: np.ndarray) -> np.ndarray:
+    """Return the same memory as an array that says that it can be written, for kernels that only read it.
+
+    Read-only arrays, such as memory maps, are another type to the kernels, which would be compiled once more.  The
+    caller keeps the array itself.
+    """
+    array = np.ascontiguousarray(array)
+    if array.flags.writeable or not array.size:
+        return np.asarray(array)
+    memory = (ctypes.c_byte * array.nbytes).from_address(array.ctypes.data)
+    return np.ndarray(array.shape, array.dtype, memoryview(memory))

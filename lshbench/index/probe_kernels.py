@@ -1,0 +1,298 @@
+"""Compiled loops over hash tables: bucket keys, building, probing, unions of candidates.
+
+Arrays throughout, with L tables over ``s`` bits each and n gallery items (:class:`lshbench.index.tables.BucketTables`):
+
+- codes uint8 ``(n, ceil(bits / 8))`` as :class:`lshbench.types.Codes` packs them;
+- columns int32 ``(L, s)``: the bits of the code that make a table's key, the first one its most significant bit;
+- tables, a tuple: columns, ``used`` (how many tables are looked into), the arguments of :func:`find_bucket` from
+  ``shift`` on, and ids int32 ``(L, n)``, gallery rows bucket by bucket;
+- seen uint64 ``(ceil(n / 64),)``: a bit an item, which marks what is in a query's union; all zero between queries.
+  At a bit an item it stays in the processor's cache where a stamp or a hash set would not.
+
+A set of perturbations is a mask over a table's bits in the order of their costs; see :func:`_probe_further`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from lshbench.ranking.words import PARALLEL
+
+FINEST = np.float64(1 << 40)
+"""Largest cost of a perturbed bit.  Whole numbers, so that sums do not depend on the order of adding."""
+
+ONE, SIX, BIT = np.uint64(1), np.uint64(6), np.uint64(63)
+OWNER = np.uint64(8)
+LAST = np.uint64(0xFF)
+
+
+@njit(cache=True)
+def table_key(code: np.ndarray, columns: np.ndarray) -> np.uint64:
+    """Return the key of one code in one table."""
+    key = np.uint64(0)
+    for column in columns:
+        key = key << ONE | np.uint64(code[column >> 3] >> np.uint8(7 - (column & 7)) & 1)
+    return key
+
+
+@njit(cache=True, parallel=PARALLEL)
+def fill_keys(codes: np.ndarray, columns: np.ndarray, keys: np.ndarray) -> None:
+    """Fill ``keys`` uint64 ``(n,)`` with those of one table, whose columns are int32 ``(s,)``."""
+    for i in prange(len(keys)):
+        keys[i] = table_key(codes[i], columns)
+
+
+@njit(cache=True, parallel=PARALLEL)
+def merge_dense(
+    codes: np.ndarray,
+    columns: np.ndarray,
+    old_offsets: np.ndarray,
+    old_ids: np.ndarray,
+    offsets: np.ndarray,
+    ids: np.ndarray,
+) -> None:
+    """Fill tables with the old items and, behind them in each bucket, the coded ones: a counting sort.
+
+    Args:
+        old_offsets, offsets: int32 ``(L, 2^s + 1)``.
+        old_ids, ids: int32 ``(L, m)`` and ``(L, m + n)``; the new items are rows m, m + 1, ...
+    """
+    old = old_ids.shape[1]
+    buckets = offsets.shape[1] - 1
+    for table in prange(len(columns)):
+        starts = offsets[table]
+        starts[:] = 0
+        # Keys are taken twice, which is cheaper than keeping them.
+        for i in range(len(codes)):
+            starts[table_key(codes[i], columns[table]) + ONE] += 1
+        slots = np.empty(buckets, np.int32)
+        place = 0
+        for bucket in range(buckets):
+            new = starts[bucket + 1]
+            starts[bucket] = place
+            for j in range(old_offsets[table, bucket], old_offsets[table, bucket + 1]):
+                ids[table, place] = old_ids[table, j]
+                place += 1
+            slots[bucket] = place
+            place += new
+        starts[buckets] = place
+        for i in range(len(codes)):
+            key = table_key(codes[i], columns[table])
+            ids[table, slots[key]] = old + i
+            slots[key] += 1
+
+
+@njit(cache=True)
+def find_bucket(
+    table: int,
+    key: np.uint64,
+    shift: int,
+    offsets: np.ndarray,
+    keys: np.ndarray,
+    begins: np.ndarray,
+    directory: np.ndarray,
+) -> tuple[int, int]:
+    """Return where a bucket's rows start and stop within the table's ids.
+
+    Args:
+        shift: -1 where every possible key has an entry; else the bits of a key below those that the directory reads.
+        offsets: int32; the table's first entry stands at ``begins[table]``, counting one more entry for each table
+            before it.
+        keys: uint64, the tables' distinct keys, each table's ascending; empty where every key has an entry.
+        begins: int64 ``(L + 1,)``, where each table's keys begin.
+        directory: int32 ``(L, 2^d + 1)``, how many of the table's keys have smaller top bits.
+    """
+    base = begins[table] + table
+    if shift < 0:
+        entry = base + np.int64(key)
+        return offsets[entry], offsets[entry + 1]
+    top = np.int64(key >> np.uint64(shift))
+    first = begins[table]
+    low = first + directory[table, top]
+    behind = first + directory[table, top + 1]
+    high = behind
+    while low < high:
+        middle = (low + high) >> 1
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    if low == behind or keys[low] != key:
+        return 0, 0
+    return offsets[low + table], offsets[low + table + 1]
+
+
+@njit(cache=True)
+def _visit(table: int, key: np.uint64, tables: tuple, seen: np.ndarray, found: np.ndarray, count: int) -> int:
+    """Append a bucket's rows that are not in the union yet; return how many are."""
+    start, stop = find_bucket(table, key, tables[2], tables[3], tables[4], tables[5], tables[6])
+    for row in tables[7][table, start:stop]:
+        word = np.uint64(row) >> SIX
+        mark = ONE << (np.uint64(row) & BIT)
+        if not seen[word] & mark:
+            seen[word] |= mark
+            found[count] = row
+            count += 1
+    return count
+
+
+@njit(cache=True)
+def _before(heap: np.ndarray, first: int, second: int) -> bool:
+    """Whether an entry comes first: by score, then by mask, then by table."""
+    for field in (0, 1, 3):
+        if heap[first, field] != heap[second, field]:
+            return heap[first, field] < heap[second, field]
+    return False
+
+
+@njit(cache=True)
+def _swap(heap: np.ndarray, first: int, second: int) -> None:
+    for field in range(4):
+        heap[first, field], heap[second, field] = heap[second, field], heap[first, field]
+
+
+@njit(cache=True)
+def _rise(heap: np.ndarray, place: int) -> None:
+    while place > 0 and _before(heap, place, (place - 1) >> 1):
+        _swap(heap, place, (place - 1) >> 1)
+        place = (place - 1) >> 1
+
+
+@njit(cache=True)
+def _sink(heap: np.ndarray, size: int) -> None:
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            return
+        if child + 1 < size and _before(heap, child + 1, child):
+            child += 1
+        if not _before(heap, child, place):
+            return
+        _swap(heap, child, place)
+        place = child
+
+
+@njit(cache=True)
+def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
+    """Fill ``costs`` int64 ``(bits,)`` of turning each bit: its squared projection, the largest being :data:`FINEST`.
+
+    Without projections (none given) every bit costs 1, so that buckets come in the order of their Hamming distance.
+    """
+    if len(projections) == 0:
+        costs[:] = 1
+        return
+    largest = 0.0
+    for value in projections:
+        largest = max(largest, np.float64(value) * np.float64(value))
+    scale = FINEST / largest if largest > 0 else 0.0
+    for j in range(len(costs)):
+        value = np.float64(projections[j])
+        costs[j] = np.int64(value * value * scale)
+
+
+@njit(cache=True)
+def _probe_further(
+    bases: np.ndarray,
+    costs: np.ndarray,
+    probes: int,
+    tables: tuple,
+    seen: np.ndarray,
+    found: np.ndarray,
+    count: int,
+) -> int:
+    """Visit ``(probes - 1) * used`` more buckets, those of the least score over all tables; return the union's size.
+
+    The score of a set of perturbed bits is the sum of their costs.  Sets come in ascending order from a heap: the one
+    taken out is followed by itself with its last bit (in the order of costs) moved on by one, and by itself with the
+    bit after the last one added.  Lv, Josephson, Wang, Charikar, Li, Multi-probe LSH, VLDB 2007, section 4.4, with
+    one heap for all tables, as scores of different tables compare.  Equal scores go by mask, then by table; a
+    follower has a larger mask, which makes the order that of sorting all sets.
+    """
+    columns, used = tables[0], tables[1]
+    size = columns.shape[1]
+    flips = np.empty((used, size), np.uint64)
+    prices = np.empty((used, size), np.int64)
+    room = used * probes
+    if size < 40:
+        room = min(room, used << size)
+    # Score, mask, bits to turn in the key, table and last bit of the set.
+    heap = np.empty((room + 1, 4), np.uint64)
+    entries = 0
+    for table in range(used):
+        for j in range(size):
+            price = costs[columns[table, j]]
+            flip = ONE << np.uint64(size - 1 - j)
+            k = j
+            while k > 0 and prices[table, k - 1] > price:
+                prices[table, k] = prices[table, k - 1]
+                flips[table, k] = flips[table, k - 1]
+                k -= 1
+            prices[table, k] = price
+            flips[table, k] = flip
+        heap[entries, 0] = np.uint64(prices[table, 0])
+        heap[entries, 1] = ONE
+        heap[entries, 2] = flips[table, 0]
+        heap[entries, 3] = np.uint64(table) << OWNER
+        _rise(heap, entries)
+        entries += 1
+    for _ in range((probes - 1) * used):
+        if entries == 0:
+            break
+        score, mask, turned = heap[0, 0], heap[0, 1], heap[0, 2]
+        owner = np.int64(heap[0, 3] >> OWNER)
+        last = np.int64(heap[0, 3] & LAST)
+        count = _visit(owner, bases[owner] ^ turned, tables, seen, found, count)
+        if last + 1 < size:
+            mark = heap[0, 3] + ONE
+            more = score + np.uint64(prices[owner, last + 1])
+            here, there = ONE << np.uint64(last), ONE << np.uint64(last + 1)
+            # The moved set takes the place of the one taken out, which saves a way up and down the heap.
+            heap[0, 0] = more - np.uint64(prices[owner, last])
+            heap[0, 1] = (mask ^ here) | there
+            heap[0, 2] = turned ^ flips[owner, last] ^ flips[owner, last + 1]
+            heap[0, 3] = mark
+            _sink(heap, entries)
+            heap[entries, 0] = more
+            heap[entries, 1] = mask | there
+            heap[entries, 2] = turned ^ flips[owner, last + 1]
+            heap[entries, 3] = mark
+            _rise(heap, entries)
+            entries += 1
+        else:
+            entries -= 1
+            _swap(heap, 0, entries)
+            _sink(heap, entries)
+    return count
+
+
+@njit(cache=True)
+def gather(
+    code: np.ndarray,
+    projections: np.ndarray,
+    probes: int,
+    tables: tuple,
+    seen: np.ndarray,
+    found: np.ndarray,
+) -> int:
+    """Fill ``found`` int32 with the rows of one query's union and return how many there are; clear ``seen`` again.
+
+    Args:
+        code: uint8 ``(ceil(bits / 8),)``.
+        projections: float32 ``(bits,)``, or empty.
+        probes: buckets visited, as a multiple of the tables in use.
+    """
+    columns, used = tables[0], tables[1]
+    bases = np.empty(used, np.uint64)
+    count = 0
+    for table in range(used):
+        bases[table] = table_key(code, columns[table])
+        count = _visit(table, bases[table], tables, seen, found, count)
+    if probes > 1:
+        costs = np.empty(max(8 * len(code), len(projections)), np.int64)
+        bit_costs(projections, costs[: len(projections)] if len(projections) else costs)
+        count = _probe_further(bases, costs, probes, tables, seen, found, count)
+    for row in found[:count]:
+        seen[np.uint64(row) >> SIX] = np.uint64(0)
+    return count
