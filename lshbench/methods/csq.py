@@ -1,0 +1,84 @@
+"""Central similarity quantization: each bit is trained to be that of a hash center, one for each class.
+
+Yuan, Wang, Zhang, Tay, Jie, Liu and Feng, Central Similarity Quantization for Efficient Image and Video Retrieval,
+CVPR 2020, arXiv 1908.00347.  Centers are rows of a Hadamard matrix, which lie half their bits apart, or random codes
+where there is none; the loss is the cross-entropy of bits, plus lambda times a smooth distance of outputs from -1
+and 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from lshbench.errors import wrong_value
+from lshbench.methods import peer_losses
+from lshbench.methods.class_codes import Targets, check_targets, class_codes, item_codes, memberships
+from lshbench.methods.heads import HeadHasher
+from lshbench.methods.training import Batch, Terms, TrainingData
+from lshbench.types import Progress
+
+
+class Csq(HeadHasher):
+    """Central similarity quantization; the arguments are the keys of ``conf/method/csq.yaml``.
+
+    Args:
+        targets: kind of hash centers, see :func:`lshbench.methods.class_codes.class_codes`.
+        quantization_weight: lambda; .05 in the released code, whose distance is the square, about twice this one.
+    """
+
+    supervision = "labels"
+
+    def __init__(
+        self,
+        bits: int,
+        seed: int = 0,
+        device: str = "auto",
+        targets: Targets = "hadamard",
+        quantization_weight: float = 0.05,
+        head: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(bits, seed, device, head, training)
+        check_targets(targets)
+        if not 0 <= quantization_weight < math.inf:
+            raise wrong_value("method.quantization_weight", quantization_weight, "0 or a positive number")
+        self.targets, self.quantization_weight = targets, quantization_weight
+
+    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
+        codes = class_codes(self.targets, data.classes, self.bits, self.seed)
+        ties = class_codes("bernoulli", 1, self.bits, self.seed)[0]
+        return CsqCriterion(codes, ties, self.quantization_weight)
+
+
+class CsqCriterion(nn.Module):
+    """Cross-entropy against centers, and quantisation.
+
+    Args:
+        codes: the classes' centers, -1 and 1, ``(classes, bits)``.
+        ties: bits for items whose classes are divided, ``(bits,)``.
+        quantization_weight: as for :class:`Csq`.
+    """
+
+    codes: Tensor
+    ties: Tensor
+
+    def __init__(self, codes: Tensor, ties: Tensor, quantization_weight: float) -> None:
+        super().__init__()
+        self.quantization_weight = quantization_weight
+        self.register_buffer("codes", codes)
+        self.register_buffer("ties", ties)
+
+    def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
+        projections = encoder(batch.x)
+        members = memberships(batch.y, len(self.codes))
+        # An item without any label has no center to go to.
+        labelled = members.any(1).to(members.dtype)
+        centers = item_codes(members, self.codes, self.ties)
+        return {
+            "center": peer_losses.central_similarity(projections, centers, labelled),
+            "quantization": self.quantization_weight * peer_losses.log_cosh_fence(projections),
+        }

@@ -1,0 +1,81 @@
+"""OrthoHash: a softmax over cosines of projections with one fixed binary code per class.
+
+Hoe, Ng, Zhang, Chan, Song and Xiang, One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning
+Objective, NeurIPS 2021, arXiv 2109.14449.  The target's cosine is reduced by a margin; projections are
+batch-normalised, which balances bits.  An item of several classes has them in equal parts (label smoothing, as in the
+released code).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lshbench.errors import wrong_value
+from lshbench.methods import losses
+from lshbench.methods.class_codes import Targets, check_targets, class_codes, memberships
+from lshbench.methods.heads import HeadHasher
+from lshbench.methods.training import Batch, Terms, TrainingData
+from lshbench.types import Progress
+
+
+class OrthoHash(HeadHasher):
+    """OrthoHash; the arguments are the keys of ``conf/method/orthohash.yaml``.
+
+    Args:
+        targets: kind of class codes, see :func:`lshbench.methods.class_codes.class_codes`.
+        margin: taken from the cosine with the target; .2 in the released code.
+        scale: of cosines in the softmax; 8 in the released code.
+    """
+
+    supervision = "labels"
+
+    def __init__(
+        self,
+        bits: int,
+        seed: int = 0,
+        device: str = "auto",
+        targets: Targets = "bernoulli",
+        margin: float = 0.2,
+        scale: float = 8.0,
+        head: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(bits, seed, device, head, training)
+        check_targets(targets)
+        if not 0 <= margin <= 2:
+            raise wrong_value("method.margin", margin, "from 0 to 2, the range of cosines")
+        if not 0 < scale < math.inf:
+            raise wrong_value("method.scale", scale, "a positive number")
+        self.targets, self.margin, self.scale = targets, margin, scale
+
+    def build(self, inputs: int) -> nn.Sequential:
+        return nn.Sequential(*super().build(inputs), nn.BatchNorm1d(self.bits))
+
+    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
+        codes = class_codes(self.targets, data.classes, self.bits, self.seed)
+        return OrthoHashCriterion(codes, self.margin, self.scale)
+
+
+class OrthoHashCriterion(nn.Module):
+    """The softmax over classes.
+
+    Args:
+        codes: -1 and 1, ``(classes, bits)``.
+        margin, scale: as for :class:`OrthoHash`.
+    """
+
+    codes: Tensor
+
+    def __init__(self, codes: Tensor, margin: float, scale: float) -> None:
+        super().__init__()
+        self.margin, self.scale = margin, scale
+        self.register_buffer("codes", codes)
+
+    def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
+        parts = functional.normalize(memberships(batch.y, len(self.codes)), p=1)
+        return {"class": losses.class_softmax(encoder(batch.x), self.codes, parts, self.margin, self.scale)}
