@@ -20,7 +20,7 @@ from lshbench.config import identity
 from lshbench.data.base import Dataset, Source, Split
 from lshbench.environment import environment, peak_memory_bytes
 from lshbench.errors import UsageError
-from lshbench.evaluation import Evaluation, evaluate
+from lshbench.evaluation import Evaluation
 from lshbench.features.backbone import Backbone
 from lshbench.features.load import SplitFeatures, load_split_features
 from lshbench.features.roles import load_roles
@@ -34,7 +34,8 @@ from lshbench.protocols import Protocol, Selection, audit, check_overlap, item_l
 from lshbench.reduction import PCA
 from lshbench.reference import Reference, cosine_reference
 from lshbench.run_folder import SCHEMA_VERSION, Curves, RunFolder
-from lshbench.timing import Clock, SearchTime, time_search
+from lshbench.timing import Clock, time_exact_scan
+from lshbench.tradeoff import Measured, measure_points
 from lshbench.types import Encoded, Features, Progress, Relevance, Side
 
 log = logging.getLogger(__name__)
@@ -147,29 +148,36 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
         reduce = _same if reduction is None else reduction.transform
         method.fit(Features(reduce(train.x), train.y, train.ids), progress)
 
-    def encode(items: Features, side: Side) -> Encoded:
+    def encode(items: Features, side: Side, rows: slice = slice(None)) -> Encoded:
         embedding = method.kind == "binary" and index.wants_embedding(side, experiment.ranking)
-        return method.encode(reduce(items.x), side, vectors=items.x, embedding=embedding)
+        x = items.x[rows]
+        return method.encode(reduce(x), side, vectors=x, embedding=embedding)
 
     with clock.measure("encode"):
         gallery_codes, query_codes = encode(gallery, "gallery"), encode(queries, "query")
     with clock.measure("index"):
         index.build(gallery_codes, experiment.ranking)
 
-    search = time_search(index, query_codes, min(NEIGHBORS, len(gallery)))
-    clock.add("search", search.seconds)
-    with clock.measure("evaluate"):
-        blocks = index.rank(
-            query_codes,
-            Relevance(queries.y, gallery.y),
-            positions=config["evaluation"]["definitions"],
-            position_limit=max(AP_CUTOFFS),
-        )
-        evaluation = evaluate(blocks, len(queries), progress, f"ranking by {experiment.ranking}")
-    reference = None
+    nearest = min(NEIGHBORS, len(gallery))
+    reference, scan = None, {}
     if config["reference"]["cosine"]:
         with clock.measure("reference"):
             reference = cosine_reference(gallery, queries, experiment.cache, progress)
+            scan = time_exact_scan(gallery.x, queries.x, nearest)
+    measured = measure_points(
+        index,
+        query_codes,
+        Relevance(queries.y, gallery.y),
+        lambda start, stop: encode(queries, "query", slice(start, stop)),
+        reference,
+        k=nearest,
+        positions=config["evaluation"]["definitions"],
+        position_limit=max(AP_CUTOFFS),
+        description=f"ranking by {experiment.ranking}",
+        clock=clock,
+        progress=progress,
+    )
+    search, evaluation = measured.search, measured.evaluation
 
     with clock.measure("write"):
         _write_codes(folder, gallery_codes, query_codes, gallery, queries)
@@ -180,6 +188,7 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
         folder.write_per_query(
             queries=queries.ids, labels=queries.y, measures=_headline(evaluation), neighbors=search.neighbors
         )
+        folder.write_tradeoff(measured.columns())
         folder.write_curves(_curves(evaluation, reference, gallery_codes))
         if method.history:
             folder.write_training([asdict(epoch) for epoch in method.history], method.chosen_epoch)
@@ -215,7 +224,7 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
         "ties": evaluation.summary["ties"],
         "definitions": evaluation.summary["definitions"] if config["evaluation"]["definitions"] else {},
         "reference": {"cosine": reference.metrics if reference else None},
-        "search": _search(experiment, search, reference, len(gallery)),
+        "search": _search(experiment, measured, reference, scan),
         "codes": _diagnostics(gallery_codes, config["seed"]),
         "time_s": {**clock.seconds, "total": clock.total()},
         "memory": {
@@ -293,27 +302,20 @@ def _curves(evaluation: Evaluation, reference: Reference | None, gallery_codes: 
     )
 
 
-def _search(experiment: Experiment, search: SearchTime, reference: Reference | None, gallery: int) -> dict[str, Any]:
-    candidates = search.neighbors.candidates
-    cosine = overlap(search.neighbors.ids, reference.neighbors, 10) if reference else None
-    exact = 1.0 if experiment.index.exhaustive else cosine if experiment.index.ranks_features else None
+def _search(
+    experiment: Experiment, measured: Measured, reference: Reference | None, scan: dict[str, float]
+) -> dict[str, Any]:
+    row = measured.rows[-1]
+    cosine = row["recall@10/cosine"]
     return {
         "index": experiment.config["index"]["name"],
-        "candidates_mean": float(candidates.mean()),
-        "candidates_fraction": float(candidates.mean() / gallery),
-        "queries_without_candidates": int((candidates == 0).sum()),
-        "recall@10": exact,
+        "point": measured.point,
+        **{key: row[key] for key in ("candidates_mean", "candidates_fraction", "queries_without_candidates")},
+        "recall@10": 1.0 if experiment.index.exhaustive else cosine if experiment.index.ranks_features else None,
         "recall@10/cosine": cosine,
-        "qps": search.qps,
-        "latency_ms": search.latency_ms,
+        "qps": measured.search.qps,
+        "latency_ms": {**measured.search.latency_ms, **scan},
     }
-
-
-def overlap(found: np.ndarray, exact: np.ndarray, k: int) -> float:
-    """Return the share of the exact first ``k`` rows that are among the first ``k`` found, averaged over queries."""
-    exact = exact[:, :k]
-    hits = (found[:, :k, None] == exact[:, None, :]).any(axis=1)
-    return float((hits & (exact >= 0)).sum() / (exact >= 0).sum())
 
 
 def _diagnostics(gallery_codes: Encoded, seed: int) -> dict[str, Any]:

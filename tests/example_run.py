@@ -87,6 +87,7 @@ def make_run(
     reference: bool = True,
     codes: bool = True,
     fraction: float = 1.0,
+    settings: int = 1,
 ) -> Run:
     """Write a run's files, all but ``metrics.json``, and return it with its metrics.
 
@@ -126,9 +127,11 @@ def make_run(
     metrics["metrics"] = figures
     metrics["reference"]["cosine"] = {key: 0.8 * value for key, value in figures.items()} if reference else None
     metrics["search"] |= {"candidates_fraction": fraction, "candidates_mean": fraction * gallery}
+    metrics["search"]["latency_ms"] |= {"exact_batch": 2.0, "exact_p50": 5.0}
     if not codes:
         metrics["codes"] = dict.fromkeys(metrics["codes"])
     with RunFolder.claim(path) as folder:
+        folder.write_tradeoff(_settings(settings, figures, fraction, gallery, reference))
         folder.write_curves(
             Curves(
                 recall=levels,
@@ -151,6 +154,26 @@ def make_run(
         if epochs:
             folder.write_training(_history(epochs), chosen_epoch=max(1, epochs - 3))
     return Run(path, metrics)
+
+
+def _settings(
+    number: int, figures: dict[str, float], fraction: float, gallery: int, reference: bool
+) -> dict[str, np.ndarray]:
+    """Return the columns of settings that look at more and more, the last but one to no avail."""
+    steps = np.arange(1, number + 1)
+    share = steps / number
+    better = np.where(steps == number - 1, 0.3, share**0.4)
+    return {
+        "probes": 2 ** (steps - 1),
+        **{name: value * better for name, value in figures.items()},
+        "recall@10/cosine": 0.95 * better if reference else np.full(number, np.nan),
+        "candidates_mean": fraction * gallery * share,
+        "candidates_fraction": fraction * share,
+        "queries_without_candidates": np.zeros(number, np.int64),
+        "qps": 9000 / share,
+        "qps_with_encoding": 8000 / share,
+        "bytes_per_item": np.full(number, 38.6),
+    }
 
 
 def _distances(q: np.ndarray, x: np.ndarray) -> np.ndarray:

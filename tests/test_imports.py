@@ -35,10 +35,11 @@ ALLOWED = {
     "reference": {"evaluation", "metrics", "ranking", "run_folder"},
     "experiment": {
         "data", "features", "index", "methods", "metrics", "plots", "protocols", "reduction", "reference",
-        "run_folder", "config", "environment", "evaluation", "timing",
+        "run_folder", "config", "environment", "evaluation", "timing", "tradeoff",
     },
     "environment": set(),
-    "timing": {"index"},
+    "timing": {"index", "ranking"},
+    "tradeoff": {"evaluation", "index", "reference", "timing"},
     "evaluation": {"metrics"},
     "assemble": {
         "cache", "config", "data", "experiment", "features", "index", "logs", "methods", "progress", "protocols",

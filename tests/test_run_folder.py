@@ -73,6 +73,8 @@ def test_the_schema_is_itself_valid_and_accepts_the_contract_s_example() -> None
         ("environment/numba", "0.61"),
         ("time_s/reference", 3.0),
         ("protocol/leak", False),
+        ("search/point", {"tables": 8, "probes": 4}),
+        ("search/latency_ms/with_encoding_p50", 0.5),
     ],
 )
 def test_the_schema_accepts_what_may_be_null_or_added(path: str, value: object) -> None:
@@ -100,6 +102,8 @@ def test_the_schema_accepts_what_may_be_null_or_added(path: str, value: object) 
         ("schema_version", 2),
         ("run_id", KeyError),
         ("bits", 64),
+        ("search/point", {"probes": 0}),
+        ("search/latency_ms/exact_batch", -1),
     ],
 )
 def test_the_schema_refuses_wrong_missing_and_unknown_values(path: str, value: object) -> None:
@@ -339,6 +343,13 @@ def test_several_labels_an_item_are_a_list_in_the_table(tmp_path: Path) -> None:
     table = Run.open(tmp_path).per_query().to_pydict()
     assert table["label"] == [[0, 2], [], [1]]
     assert table["first_hits"] == [[], [], []]
+
+
+def test_rows_of_query_settings_come_back_and_unknown_figures_are_none(tmp_path: Path) -> None:
+    with RunFolder.claim(tmp_path) as folder:
+        folder.write_tradeoff({"probes": np.array([1, 4]), "mAP": np.array([0.5, np.nan])})
+        folder.finish(METRICS)
+    assert Run.open(tmp_path).tradeoff() == {"probes": [1, 4], "mAP": [0.5, None]}
 
 
 def test_curves_come_from_the_metrics_summary() -> None:

@@ -6,7 +6,7 @@ exact cosine of the original features inside the lists.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +14,9 @@ import numpy as np
 
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index
+from lshbench.index.candidates import query_blocks
 from lshbench.index.files import save_array, save_description
+from lshbench.index.points import query_values
 from lshbench.ranking.real import VectorGallery
 from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance
 
@@ -34,7 +36,7 @@ class IvfIndex(Index):
     Gallery vectors stay where they are (a memory map, say): only row numbers are put in order of clusters.
 
     Args:
-        nprobe: clusters that a query visits, nearest first.
+        nprobe: clusters that a query visits, nearest first, or several such numbers.
         clusters: how many there are, if known, so that a greater ``nprobe`` is refused before any work.
     """
 
@@ -42,16 +44,22 @@ class IvfIndex(Index):
     ids: np.ndarray
     offsets: np.ndarray
 
-    def __init__(self, *, nprobe: int = 1, clusters: int | None = None) -> None:
-        if nprobe < 1:
-            raise wrong_value("index.nprobe", nprobe, "at least 1")
-        self.nprobe = nprobe
+    def __init__(self, *, nprobe: int | list[int] = 1, clusters: int | None = None) -> None:
+        self.nprobes = query_values("index.nprobe", nprobe)
+        self.set_point(self.points()[-1])
         if clusters is not None:
             self._check_nprobe(clusters)
 
     def _check_nprobe(self, clusters: int) -> None:
-        if self.nprobe > clusters:
-            raise wrong_value("index.nprobe", self.nprobe, f"at most {clusters}, the number of clusters")
+        most = self.nprobes[-1]
+        if most > clusters:
+            raise wrong_value("index.nprobe", most, f"at most {clusters}, the number of clusters")
+
+    def points(self) -> list[dict[str, int]]:
+        return [{"nprobe": nprobe} for nprobe in self.nprobes]
+
+    def set_point(self, point: Mapping[str, int]) -> None:
+        self.nprobe = point["nprobe"]
 
     def check(self, method_kind: str, ranking: str) -> str:
         if method_kind != "clusters":
@@ -114,15 +122,11 @@ class IvfIndex(Index):
         last = len(self.offsets) - 1
         counts = np.diff(self.offsets, append=self.offsets[-1])
         sizes = counts[np.minimum(probes, last)]
-        ends = np.cumsum(sizes.sum(axis=1))
-        start = 0
-        while start < len(probes):
-            done = ends[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, done + BLOCK_CANDIDATES, side="right")))
+        found = sizes.sum(axis=1)
+        for start, stop in query_blocks(found, BLOCK_CANDIDATES):
             block = slice(start, stop)
-            offsets = np.concatenate([[0], ends[block] - done])
+            offsets = np.concatenate([[0], np.cumsum(found[block])])
             yield start, stop, offsets, *self._distances(queries.vectors[block], probes[block], sizes[block])
-            start = stop
 
     def _distances(self, queries: np.ndarray, probes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and distances of all candidates, query by query, in the order of their probes.
@@ -180,7 +184,7 @@ class IvfIndex(Index):
                 "items": len(self.ids),
                 "dim": self.gallery.vectors.shape[1],
                 "clusters": len(self.offsets) - 1,
-                "nprobe": self.nprobe,
+                "nprobe": self.nprobes[-1],
                 "files": ["offsets.npy", "ids.npy", "inverse_norms.npy"],
                 "vectors": "the gallery's features as loaded, which stay in the feature store",
             },

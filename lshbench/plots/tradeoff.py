@@ -1,70 +1,157 @@
-"""What a search costs and what it finds: this run beside the exact scan."""
+"""What a search finds and what it costs: the index at each of its query settings beside the exact scan."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lshbench.plots.style import REFERENCE, RUN, TEXT, dress, figure_for, show_shares
+from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for, show_shares
 from lshbench.run_folder import Run
 
-METRICS = (("mAP", "o"), ("P@10", "s"))
+METRICS = ("mAP", "P@10", "recall@10/cosine")
+NAMES = {"recall@10/cosine": "recall@10 of exact cosine"}
+
+TICKS = tuple(step * 10.0**e for e in range(-9, 10) for step in (1, 2, 5))
+LEAST_RANGE = 15.0
+"""Ratio of an axis' ends, so that a power of ten is in it."""
 
 
-def tradeoff(run: Run) -> Figure:
-    """Draw mAP and P@10 against the share of the gallery that a query is compared with."""
-    search, cosine = run.metrics["search"], run.metrics["reference"]["cosine"]
-    name = run.metrics["method"]["name"]
-    fraction = search["candidates_fraction"]
-    figure = figure_for(run, "Quality against the share of the gallery compared")
-    axes = figure.add_subplot()
-    runs = [(fraction, run.metrics["metrics"], RUN, fraction > 0.2)]
-    if cosine is not None:
-        runs.append((1.0, cosine, REFERENCE, False))
-    figures = [values[metric] for _, values, _, _ in runs for metric, _ in METRICS if values[metric] is not None]
-    show_shares(axes, max(figures, default=1.0))
-    for x, values, colour, to_the_left in runs:
-        shown = [(metric, marker) for metric, marker in METRICS if values[metric] is not None and x > 0]
-        heights = _apart([values[metric] for metric, _ in shown], 0.055 * axes.get_ylim()[1])
-        for (metric, marker), height in zip(shown, heights, strict=True):
-            axes.plot(
-                [x],
-                [values[metric]],
-                marker=marker,
-                color=colour,
-                markersize=9,
-                linestyle="none",
-                clip_on=False,
-            )
-            axes.annotate(
-                f"{metric} {values[metric]:.3f}",
-                (x, height),
-                xytext=(-9 if to_the_left else 9, 0),
-                textcoords="offset points",
-                ha="right" if to_the_left else "left",
-                va="center",
-                fontsize=9,
-                color=colour,
-            )
-    dress(axes, x="share of the gallery compared with a query (log scale)", y="mean over queries")
-    axes.set_xscale("log")
-    lowest = min(fraction, 0.1) if fraction > 0 else 0.1
-    exponents = range(-8, 1)
-    ticks = [10.0**e for e in exponents if 10.0**e >= lowest / 3]
-    axes.set_xticks(ticks, [f"{tick * 100:g} %" for tick in ticks])
-    # Room for the figures at the right of the exact scan.
-    axes.set_xlim(lowest / 2, (2 / lowest) ** 0.25)
-    items = f"{search['candidates_mean']:,.0f} of {run.metrics['dataset']['gallery']:,} items"
-    handles = [Line2D([], [], color=RUN, marker="o", linestyle="none", label=f"{name}, {search['index']}: {items}")]
-    if cosine is not None:
-        handles.append(Line2D([], [], color=REFERENCE, marker="o", linestyle="none", label="exact cosine: all items"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=1, fontsize=9, frameon=False, labelcolor=TEXT)
+def tradeoff(run: Run) -> Figure | None:
+    """Draw mAP, P@10 and recall against the share of the gallery compared and against throughput.
+
+    Settings that no other one beats in both directions are joined: the Pareto front.  None for a run that kept no
+    figures of its settings.
+    """
+    if not run.has("tradeoff.parquet"):
+        return None
+    columns = run.tradeoff()
+    exact = _exact(run)
+    rows = [name for name in METRICS if any(value is not None for value in columns[name])] or ["mAP"]
+    figure = figure_for(run, "Quality against cost", width=8.4, height=1.9 + 1.75 * len(rows))
+    grid = figure.subplots(len(rows), 2, sharex="col", sharey="row", squeeze=False)
+    costs: list[tuple[str, Sequence[float], bool, float | None, Callable[[float], str]]] = [
+        ("share of the gallery compared with a query", columns["candidates_fraction"], True, 1.0, _share),
+        ("queries a second in a batch, with encoding", columns["qps_with_encoding"], False,
+         exact.get("qps"), _number),
+    ]  # fmt: skip
+    for row, name in enumerate(rows):
+        values = [0.0 if value is None else value for value in columns[name]]
+        for column, (label, x, cheap, scan, text) in enumerate(costs):
+            axes = grid[row, column]
+            _draw(axes, x, values, cheap, scan, exact.get(name))
+            _log_axis(axes, [*x, *([] if scan is None or not exact else [scan])], text, 1.0 if cheap else None)
+            dress(axes, x=label if row == len(rows) - 1 else "", y="mean over queries" if column == 0 else "")
+        show_shares(grid[row, 0], max([*values, exact.get(name) or 0.0]))
+        known = exact.get(name) is not None and name not in NAMES
+        beside = f", exact cosine {exact[name]:.3f}" if known else ""
+        caption(grid[row, 0], f"{NAMES.get(name, name)}: {values[-1]:.3f}{beside}")
+    figure.legend(
+        handles=_key(run, columns, bool(exact)),
+        loc="outside lower center",
+        ncols=2,
+        fontsize=9,
+        frameon=False,
+        labelcolor=TEXT,
+    )
     return figure
 
 
-def _apart(values: list[float], gap: float) -> list[float]:
-    """Return heights for one or two labels, so that they don't lie on each other."""
-    if len(values) < 2 or abs(values[0] - values[1]) >= gap:
-        return values
-    middle, half = sum(values) / 2, gap / 2
-    return [middle + half, middle - half] if values[0] >= values[1] else [middle - half, middle + half]
+def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
+    """Return which points no other one beats in both cost and value, cheapest first."""
+    front: list[int] = []
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i])):
+        if not front or values[i] > values[front[-1]]:
+            front.append(i)
+    return front
+
+
+def _exact(run: Run) -> dict[str, float]:
+    """Return what the exact scan comes to: the metrics, and ``qps`` where it was timed."""
+    cosine = run.metrics["reference"]["cosine"]
+    if cosine is None:
+        return {}
+    known = {name: cosine[name] for name in ("mAP", "P@10") if cosine[name] is not None}
+    batch = run.metrics["search"]["latency_ms"].get("exact_batch")
+    return {**known, "recall@10/cosine": 1.0} | ({"qps": 1e3 / batch} if batch else {})
+
+
+def _draw(
+    axes: Axes, x: Sequence[float], values: Sequence[float], cheap: bool, scan: float | None, exact: float | None
+) -> None:
+    """Draw all settings, the front through the best of them, and the exact scan.
+
+    Args:
+        cheap: whether less of ``x`` is better.
+        scan: the exact scan's ``x``.
+        exact: its value.
+    """
+    shown = [i for i in range(len(x)) if x[i] > 0]
+    front = [
+        shown[i]
+        for i in pareto_front([x[i] if cheap else -x[i] for i in shown], [values[i] for i in shown])
+    ]  # fmt: skip
+    others = [i for i in shown if i not in front]
+    axes.plot([x[i] for i in front], [values[i] for i in front], color=RUN, linewidth=1.8, marker="o", markersize=5)
+    axes.plot([x[i] for i in others], [values[i] for i in others], color=RUN, marker="o", markersize=5,
+              linestyle="none", markerfacecolor="white")  # fmt: skip
+    last = len(x) - 1
+    if last in shown:
+        axes.plot([x[last]], [values[last]], color=RUN, marker="D", markersize=8, linestyle="none", clip_on=False)
+    if exact is not None:
+        axes.axhline(exact, color=REFERENCE, linewidth=1.2, linestyle="--")
+        if scan is not None:
+            axes.plot([scan], [exact], color=REFERENCE, marker="s", markersize=7, linestyle="none", clip_on=False)
+
+
+def _log_axis(axes: Axes, values: Sequence[float], text: Callable[[float], str], most: float | None) -> None:
+    """Let the axis hold some values, and with them the greatest possible one if there is one."""
+    known = [value for value in values if value > 0] or [1.0]
+    low, high = min(known) / 1.5, max(known) * 1.5
+    if most is not None:
+        high = 1.5 * most
+        low = min(low, high / LEAST_RANGE)
+    if high / low < LEAST_RANGE:
+        wider = (LEAST_RANGE * low / high) ** 0.5
+        low, high = low / wider, high * wider
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    end = high if most is None else most
+    ticks = [tick for tick in TICKS if low <= tick <= end]
+    if len(ticks) > 5:
+        ticks = [tick for tick in TICKS[::3] if low <= tick <= end]
+    # Labels of neighbouring ticks need room.
+    ticks = ticks[:: -(-len(ticks) // 5)]
+    axes.set_xticks(ticks, [text(tick) for tick in ticks])
+    axes.minorticks_off()
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:g} %"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
+def _key(run: Run, columns: dict[str, list[Any]], exact: bool) -> list[Line2D]:
+    """Return the legend's entries: what the marks mean, and which setting the run's figures are of."""
+    names = list(columns)[: list(columns).index("mAP")]
+    setting = ", ".join(f"{name}={columns[name][-1]}" for name in names)
+    sizes = sorted({round(size, 1) for size in columns["bytes_per_item"]})
+    size = f"{sizes[0]:g}" + (f" to {sizes[-1]:g}" if len(sizes) > 1 else "") + " bytes an item"
+    label = f"{run.metrics['search']['index']}{': ' + setting if setting else ''}, {size}"
+    key = [Line2D([], [], color=RUN, marker="D", markersize=8, linestyle="none", label=label)]
+    if len(columns["mAP"]) > 1:
+        key += [
+            Line2D(
+                [], [], color=RUN, marker="o", linewidth=1.8, label="Pareto front: settings that no other one beats"
+            ),
+            Line2D([], [], color=RUN, marker="o", linestyle="none", markerfacecolor="white", label="other settings"),
+        ]
+    if exact:
+        key.append(Line2D([], [], color=REFERENCE, marker="s", linestyle="--", label="exact cosine: all items"))
+    return key

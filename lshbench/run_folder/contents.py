@@ -16,6 +16,7 @@ SCHEMA_VERSION = 1
 METRICS = "metrics.json"
 CONFIG = "config.yaml"
 PER_QUERY = "per_query.parquet"
+TRADEOFF = "tradeoff.parquet"
 NEIGHBORS = "neighbors.npz"
 GALLERY_CODES = "codes/gallery.npy"
 QUERY_CODES = "codes/queries.npy"
@@ -40,6 +41,7 @@ LOCK = ".run.lock"
 _FILES = (
     CONFIG,
     PER_QUERY,
+    TRADEOFF,
     NEIGHBORS,
     GALLERY_CODES,
     QUERY_CODES,

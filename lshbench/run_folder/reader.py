@@ -21,6 +21,7 @@ from lshbench.run_folder.contents import (
     NEIGHBORS,
     PER_QUERY,
     SCHEMA_VERSION,
+    TRADEOFF,
     TRAINING,
     Curves,
 )
@@ -94,6 +95,12 @@ class Run:
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(self._existing(PER_QUERY))
+
+    def tradeoff(self) -> dict[str, list[Any]]:
+        """Return columns of one row for each query setting of the index; None where a figure is not known."""
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(self._existing(TRADEOFF)).to_pydict()
 
     def training(self) -> dict[str, Any]:
         """Return ``chosen_epoch`` and ``epochs`` (``epoch``, ``loss``, ``validation``, ``terms`` each)."""

@@ -22,6 +22,7 @@ from lshbench.run_folder.contents import (
     METRICS,
     NEIGHBORS,
     PER_QUERY,
+    TRADEOFF,
     TRAINING,
     Curves,
     known_files,
@@ -205,6 +206,18 @@ class RunFolder:
             "first_distances": _lists(ids >= 0, distances.astype(np.float32)),
         }
         self.write_parquet(PER_QUERY, columns)
+
+    def write_tradeoff(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Write ``tradeoff.parquet``: one row for each query setting of the index, the last being the headline's.
+
+        Columns: the settings under their names (``probes``), ``mAP``, ``P@10``, ``P@50``, ``recall@10/cosine``,
+        ``candidates_mean``, ``candidates_fraction``, ``queries_without_candidates``, ``qps``, ``qps_with_encoding``,
+        ``latency_ms/p50`` and the others of ``search.latency_ms``, ``bytes_per_item``.
+
+        Args:
+            columns: int64 or float64 ``(settings,)`` each; NaN where a figure is not known.
+        """
+        self.write_parquet(TRADEOFF, columns)
 
     def write_training(self, epochs: Sequence[Mapping[str, Any]], chosen_epoch: int | None) -> None:
         """Write ``training.json``: each epoch's ``epoch``, ``loss``, ``validation`` and ``terms``."""

@@ -197,3 +197,18 @@ def test_more_probes_than_clusters_are_refused_as_soon_as_their_number_is_known(
     gallery, queries, _ = sides()
     with pytest.raises(UsageError, match=r"index\.nprobe=10: expected at most 9"):
         IvfIndex(nprobe=10).build(gallery, "cosine").search(queries, 1)
+
+
+def test_one_build_serves_several_numbers_of_probes() -> None:
+    gallery, queries, _ = sides()
+    index = IvfIndex(nprobe=[9, 1, 3]).build(gallery, "cosine")
+    assert index.points() == [{"nprobe": 1}, {"nprobe": 3}, {"nprobe": 9}]
+    assert (index.search(queries, 5).candidates == 120).all(), "the most thorough is in effect first"
+    for point in index.points():
+        index.set_point(point)
+        alone = IvfIndex(**point).build(gallery, "cosine").search(queries, 5)
+        np.testing.assert_array_equal(index.search(queries, 5).ids, alone.ids)
+    with pytest.raises(UsageError, match=r"index\.nprobe=\[\]: expected at least 1"):
+        IvfIndex(nprobe=[])
+    with pytest.raises(UsageError, match=r"index\.nprobe=10: expected at most 9"):
+        IvfIndex(nprobe=[1, 10], clusters=9)

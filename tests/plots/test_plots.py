@@ -20,7 +20,7 @@ from lshbench.plots.bits import bit_balance, bit_correlations
 from lshbench.plots.distances import _separation, distances
 from lshbench.plots.precision import precision_at_k, precision_recall
 from lshbench.plots.style import DPI
-from lshbench.plots.tradeoff import tradeoff
+from lshbench.plots.tradeoff import pareto_front, tradeoff
 from lshbench.plots.training import training
 from lshbench.run_folder import Curves, RunFolder
 
@@ -40,7 +40,9 @@ EXTREMES: dict[str, dict[str, Any]] = {
         "reference": False,
         "fraction": 0.0123,
         "epochs": 200,
+        "settings": 2,
     },
+    "many settings": {"gallery": 300, "queries": 20, "fraction": 0.9, "settings": 25},
 }
 
 
@@ -139,6 +141,42 @@ def test_figures_say_what_where_and_beside_what(tmp_path: Path) -> None:
     assert "cifar10_images (efficientnet_lite0) · fourier · 64 bits · hamming ranking" in shown
     assert f"fourier, mAP {run.metrics['metrics']['mAP']:.3f}" in shown
     assert f"exact cosine, mAP {run.metrics['reference']['cosine']['mAP']:.3f}" in shown
+
+
+def test_the_front_is_what_nothing_beats_in_both_directions() -> None:
+    assert pareto_front([3, 1, 2, 2, 4], [0.9, 0.2, 0.5, 0.6, 0.9]) == [1, 3, 0]
+    assert pareto_front([1, 1, 1], [0.5, 0.5, 0.4]) == [0]
+    assert pareto_front([], []) == []
+
+
+def test_every_setting_stands_at_its_cost_and_the_best_are_joined(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=300, queries=20, fraction=0.5, settings=5)
+    columns = run.tradeoff()
+    figure = tradeoff(run)
+    assert figure is not None
+    assert len(figure.axes) == 6
+    for axes, name in zip(figure.axes[::2], ("mAP", "P@10", "recall@10/cosine"), strict=True):
+        front, others, last, exact, scan = axes.get_lines()
+        found = {*zip(*front.get_data(), strict=True), *zip(*others.get_data(), strict=True)}
+        assert found == set(zip(columns["candidates_fraction"], columns[name], strict=True))
+        assert len(others.get_xdata()) == 1, "the last setting but one finds less at more cost"
+        assert last.get_data()[1][0] == columns[name][-1]
+        assert set(exact.get_ydata()) == {1.0 if "recall" in name else run.metrics["reference"]["cosine"][name]}
+        assert scan.get_xdata()[0] == 1.0
+    assert figure.axes[1].get_lines()[-1].get_xdata()[0] == 500, "the exact scan takes 2 ms a query"
+    shown = " | ".join(texts(figure))
+    assert f"mAP: {run.metrics['metrics']['mAP']:.3f}, exact cosine" in shown
+    assert "flat: probes=16, 38.6 bytes an item" in " | ".join(text.get_text() for text in figure.legends[0].texts)
+
+
+def test_settings_that_find_nothing_and_figures_that_are_not_known_are_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=300, queries=20, fraction=0.0, reference=False)
+    figure = tradeoff(run)
+    assert figure is not None
+    assert len(figure.axes) == 4
+    figure.canvas.draw()
+    (run.path / "tradeoff.parquet").unlink()
+    assert tradeoff(run) is None
 
 
 def test_only_the_reference_s_mean_is_known_where_its_curve_was_not_kept(tmp_path: Path) -> None:
