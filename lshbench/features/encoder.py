@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lshbench.errors import UsageError, wrong_value
+from lshbench.errors import UsageError
 from lshbench.features.preprocess import Preprocess
 
 CPU_BATCH = 16
@@ -121,39 +121,3 @@ def single_threaded_operators() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def resolve_device(device: str) -> torch.device:
-    """Return the device that a configuration means: with ``auto``, a GPU if there is one.
-
-    Raises:
-        UsageError: it isn't there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resolved = torch.device(device)
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise wrong_value("device", device, f"one that is here: cpu, or one of {torch.cuda.device_count()} GPUs")
-    if resolved.type == "mps" and not torch.backends.mps.is_available():
-        raise wrong_value("device", device, "one that is here, such as cpu")
-    return resolved
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return the precision in effect: with ``auto``, bfloat16 where the processor computes in it."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
-    return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
-
-
-def _cpu_has_bfloat16() -> bool:
-    # Private names, as older versions have no public ones.
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        try:
-            if getattr(torch.cpu, name)():
-                return True
-        except (AttributeError, RuntimeError):
-            continue
-    return False
