@@ -27,6 +27,9 @@ COSINE, HAMMING, EMBEDDING = 0, 1, 2
 ALL = np.iinfo(np.int64).max
 """No limit to what one thread rescores."""
 
+NO_LIMIT = np.uint64(0xFFFFFFFFFFFFFFFF)
+"""Above the key of any candidate."""
+
 SUMS = {"reassoc", "nsz", "contract"}
 """What the compiler may do to sums of products, so that it can vectorise them."""
 
@@ -168,19 +171,35 @@ def _select(keys: np.ndarray, k: int) -> None:
 
 
 @njit(cache=True)
+def _write_nearest(room: np.ndarray, count: int, ids: np.ndarray, nearest: np.ndarray) -> None:
+    """Write the nearest of the collected keys in order, and -1 and infinity behind the last."""
+    k = len(ids)
+    if count > k:
+        _select(room[:count], k)
+        count = k
+    best = room[:count]
+    best.sort()
+    for column in range(count):
+        ids[column] = np.int64(best[column] & LOW)
+        nearest[column] = key_value(~(best[column] >> THIRTY_TWO) & LOW)
+    ids[count:] = -1
+    nearest[count:] = np.inf
+
+
+@njit(cache=True)
 def take_nearest(
     rows: np.ndarray, distances: np.ndarray, room: np.ndarray, ids: np.ndarray, nearest: np.ndarray
 ) -> None:
-    """Fill a query's first places with its nearest candidates, ties by the smaller row.
+    """Fill a query's results with its nearest candidates, ties by the smaller row.
 
     Args:
         room: uint64, at least ``2 k``; candidates nearer than the k-th so far are collected there.
-        ids: int64 ``(k,)``, filled with -1.
-        nearest: float32 ``(k,)``, filled with infinity.
+        ids: int64 ``(k,)``; -1 where there are fewer.
+        nearest: float32 ``(k,)``; infinity where there are fewer.
     """
     k = len(ids)
     count = 0
-    limit = np.uint64(0xFFFFFFFFFFFFFFFF)
+    limit = NO_LIMIT
     for j in range(len(rows)):
         key = ascending_key(distances[j]) << THIRTY_TWO | np.uint64(rows[j])
         if key < limit:
@@ -190,20 +209,33 @@ def take_nearest(
                 _select(room, k)
                 count = k
                 limit = room[k - 1]
-    if count > k:
-        _select(room[:count], k)
-        count = k
-    best = room[:count]
-    best.sort()
-    for column in range(count):
-        ids[column] = np.int64(best[column] & LOW)
-        nearest[column] = _distance(best[column])
+    _write_nearest(room, count, ids, nearest)
 
 
 @njit(cache=True)
-def _distance(key: np.uint64) -> np.float32:
-    """Return the distance in a key."""
-    return key_value(~(key >> THIRTY_TWO) & LOW)
+def _nearest_codes(
+    query: np.ndarray, rows: np.ndarray, words: np.ndarray, room: np.ndarray, ids: np.ndarray, nearest: np.ndarray
+) -> None:
+    """Do what :func:`take_nearest` does by Hamming distance, without a list of distances."""
+    k = len(ids)
+    count = 0
+    limit = NO_LIMIT
+    for item in rows:
+        row = np.uint64(item)
+        total = np.uint64(0)
+        for word in range(len(query)):
+            total += popcount(query[word] ^ words[row, word])
+        key = total << THIRTY_TWO | row
+        if key < limit:
+            room[count] = key
+            count += 1
+            if count == len(room):
+                _select(room, k)
+                count = k
+                limit = room[k - 1]
+    for j in range(count):
+        room[j] = ascending_key(np.float32(room[j] >> THIRTY_TWO)) << THIRTY_TWO | room[j] & LOW
+    _write_nearest(room, count, ids, nearest)
 
 
 @njit(cache=True)
@@ -223,12 +255,12 @@ def search_one(
     """Search one query.
 
     Args:
-        scratch: seen, found int32 ``(n,)``, distances float32 ``(n,)``, room uint64, units float32 ``(d,)``, sums
+        scratch: seen, found int32 ``(n + 1,)``, distances float32 ``(n,)``, room uint64, units float32 ``(d,)``, sums
             float32 ``(bytes, 256)``.
         most: multiplications that rescoring may take here; where there are more, only units and found are filled, and
             the rest is left to more threads.
-        nearest_ids: int64 ``(q, k)``, filled with -1.
-        nearest: float32 ``(q, k)``, filled with infinity.
+        nearest_ids: int64 ``(q, k)``, filled as by :func:`take_nearest`.
+        nearest: float32 ``(q, k)``, likewise.
         candidates: int64 ``(q,)``, filled with the sizes of the unions.
 
     Returns:
@@ -242,8 +274,12 @@ def search_one(
     candidates[i] = count
     if count * len(units) > most:
         return 1
-    distances_of(kind, units, words[i], sums, found[:count], gallery, distances[:count])
-    take_nearest(found[:count], distances[:count], room, nearest_ids[i], nearest[i])
+    rows = found[:count]
+    if kind == HAMMING:
+        _nearest_codes(words[i], rows, gallery[2], room, nearest_ids[i], nearest[i])
+    else:
+        distances_of(kind, units, words[i], sums, rows, gallery, distances[:count])
+        take_nearest(rows, distances[:count], room, nearest_ids[i], nearest[i])
     return 0
 
 
@@ -252,7 +288,7 @@ def make_scratch(kind: int, items: int, k: int, dimensions: int, width: int) -> 
     """Return the memory that a thread works in; pages of it that are never written cost nothing."""
     return (
         np.zeros((items + 63) // 64, np.uint64),
-        np.empty(items, np.int32),
+        np.empty(items + 1, np.int32),
         np.empty(items, np.float32),
         np.empty(max(4 * k, 256), np.uint64),
         np.empty(dimensions if kind == COSINE else 0, np.float32),
@@ -294,7 +330,7 @@ def count_candidates(queries: tuple, order: np.ndarray, probes: int, tables: tup
     items = tables[7].shape[1]
     for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
         seen = np.zeros((items + 63) // 64, np.uint64)
-        found = np.empty(items, np.int32)
+        found = np.empty(items + 1, np.int32)
         for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
             counts[i] = gather(codes[i], projections[i], probes, tables, seen, found)
 

@@ -189,7 +189,7 @@ class BucketsIndex(Index):
         bits, dimensions = _codes_of(items).bits, items.vectors.shape[1]
         if bits != self._code_bits:
             raise ValueError(f"codes of {bits} bits for tables over codes of {self._code_bits}")
-        if self.rescore == "cosine" and dimensions != self._dimensions:
+        if self._kind == kernels.COSINE and dimensions != self._dimensions:
             raise ValueError(f"vectors of {dimensions} dimensions for a gallery of {self._dimensions}")
 
     def __len__(self) -> int:
@@ -198,13 +198,9 @@ class BucketsIndex(Index):
     def search(self, queries: Encoded, k: int) -> Neighbors:
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1")
-        number = len(queries)
         arrays = self._arrays(queries)
-        found = (
-            np.full((number, k), -1, np.int64),
-            np.full((number, k), np.inf, np.float32),
-            np.zeros(number, np.int64),
-        )
+        number = len(arrays[0])
+        found = np.empty((number, k), np.int64), np.empty((number, k), np.float32), np.empty(number, np.int64)
         if number == 1:
             self._search_one(arrays, *found)
         elif number:
@@ -278,16 +274,17 @@ class BucketsIndex(Index):
     def _arrays(self, queries: Encoded) -> tuple[np.ndarray, ...]:
         """Return queries as the kernels take them: codes, words, projections, vectors; unread ones have no columns."""
         self._check_widths(queries)
-        codes, number = _codes_of(queries), len(queries)
-        vectors, projections = np.empty((number, 0), np.float32), np.empty((number, 0), np.float32)
-        words = np.empty((number, 0), np.uint64)
-        if self.rescore == "cosine":
+        codes = _codes_of(queries)
+        number = len(codes.packed)
+        floats, words = _NOTHING if number == 1 else _columnless(number)
+        vectors = projections = floats
+        if self._kind == kernels.COSINE:
             vectors = plain_rows(queries.vectors)
-        elif self.rescore == "hamming":
+        elif self._kind == kernels.HAMMING:
             words = row_words(codes)
         elif queries.embedding is None:
             raise ValueError("rescoring by embedding takes the queries' projections: encode(..., embedding=True)")
-        if queries.embedding is not None and (self._probes > 1 or self.rescore == "embedding"):
+        if queries.embedding is not None and (self._probes > 1 or self._kind == kernels.EMBEDDING):
             projections = plain_rows(queries.embedding)
         return plain_rows(codes.packed), words, projections, vectors
 
@@ -352,6 +349,14 @@ class BucketsIndex(Index):
         else:
             index._set_gallery([vectors, open_array(folder / "inverse_norms.npy"), np.empty((0, 0), np.uint64)])
         return index
+
+
+def _columnless(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what stands for queries' floats and for their words where they are not read."""
+    return np.empty((number, 0), np.float32), np.empty((number, 0), np.uint64)
+
+
+_NOTHING = _columnless(1)
 
 
 def _codes_of(items: Encoded) -> Codes:

@@ -44,6 +44,8 @@ def search_order(packed: np.ndarray) -> np.ndarray:
 
 def row_words(codes: Codes) -> np.ndarray:
     """Return packed codes as uint64 ``(n, ceil(bits / 64))``, an item a row; bits beyond the code's length are zero."""
+    if codes.bits % 64 == 0 and codes.packed.flags.c_contiguous and codes.packed.flags.writeable:
+        return codes.packed.view(np.uint64)
     return np.ascontiguousarray(code_words(codes).T)
 
 

@@ -17,14 +17,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from lshbench.ranking.words import PARALLEL
+from lshbench.ranking.words import PARALLEL, lowest_bit
 
 FINEST = np.float64(1 << 40)
 """Largest cost of a perturbed bit.  Whole numbers, so that sums do not depend on the order of adding."""
 
 ONE, SIX, BIT = np.uint64(1), np.uint64(6), np.uint64(63)
-OWNER = np.uint64(8)
-LAST = np.uint64(0xFF)
+LAST = 8
+"""Bits of a mark that hold the last bit of its set."""
 
 
 @njit(cache=True)
@@ -124,54 +124,62 @@ def find_bucket(
 
 
 @njit(cache=True)
-def _visit(table: int, key: np.uint64, tables: tuple, seen: np.ndarray, found: np.ndarray, count: int) -> int:
+def _visit(table: int, key: np.uint64, tables: tuple, seen: np.ndarray, found: np.ndarray, count: np.int64) -> np.int64:
     """Append a bucket's rows that are not in the union yet; return how many are."""
     start, stop = find_bucket(table, key, tables[2], tables[3], tables[4], tables[5], tables[6])
-    for row in tables[7][table, start:stop]:
-        word = np.uint64(row) >> SIX
-        mark = ONE << (np.uint64(row) & BIT)
-        if not seen[word] & mark:
-            seen[word] |= mark
+    rows = tables[7][table, start:stop]
+    if tables[1] == 1:  # buckets of one table have nothing in common
+        for row in rows:
             found[count] = row
             count += 1
+        return count
+    # Written whether it is new or not, as whether it is can't be foretold: a branch would often be taken wrongly.
+    for row in rows:
+        word, bit = np.uint64(row) >> SIX, np.uint64(row) & BIT
+        before = seen[word]
+        seen[word] = before | ONE << bit
+        found[count] = row
+        count += np.int64(~(before >> bit) & ONE)
     return count
 
 
 @njit(cache=True)
-def _before(heap: np.ndarray, first: int, second: int) -> bool:
-    """Whether an entry comes first: by score, then by mask, then by table."""
-    for field in (0, 1, 3):
-        if heap[first, field] != heap[second, field]:
-            return heap[first, field] < heap[second, field]
-    return False
+def _first(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int, other: int) -> bool:
+    """Whether an entry of the heap comes before another: by score, then by mask, then by table."""
+    if scores[place] != scores[other]:
+        return scores[place] < scores[other]
+    if masks[place] != masks[other]:
+        return masks[place] < masks[other]
+    return marks[place] < marks[other]
 
 
 @njit(cache=True)
-def _swap(heap: np.ndarray, first: int, second: int) -> None:
-    for field in range(4):
-        heap[first, field], heap[second, field] = heap[second, field], heap[first, field]
+def _rise(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int) -> None:
+    while place > 0:
+        above = (place - 1) >> 1
+        if not _first(scores, masks, marks, place, above):
+            return
+        scores[place], scores[above] = scores[above], scores[place]
+        masks[place], masks[above] = masks[above], masks[place]
+        marks[place], marks[above] = marks[above], marks[place]
+        place = above
 
 
 @njit(cache=True)
-def _rise(heap: np.ndarray, place: int) -> None:
-    while place > 0 and _before(heap, place, (place - 1) >> 1):
-        _swap(heap, place, (place - 1) >> 1)
-        place = (place - 1) >> 1
-
-
-@njit(cache=True)
-def _sink(heap: np.ndarray, size: int) -> None:
+def _sink(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, size: int) -> None:
     place = 0
     while True:
-        child = 2 * place + 1
-        if child >= size:
+        below = 2 * place + 1
+        if below >= size:
             return
-        if child + 1 < size and _before(heap, child + 1, child):
-            child += 1
-        if not _before(heap, child, place):
+        if below + 1 < size and _first(scores, masks, marks, below + 1, below):
+            below += 1
+        if not _first(scores, masks, marks, below, place):
             return
-        _swap(heap, child, place)
-        place = child
+        scores[place], scores[below] = scores[below], scores[place]
+        masks[place], masks[below] = masks[below], masks[place]
+        marks[place], marks[below] = marks[below], marks[place]
+        place = below
 
 
 @njit(cache=True)
@@ -200,8 +208,8 @@ def _probe_further(
     tables: tuple,
     seen: np.ndarray,
     found: np.ndarray,
-    count: int,
-) -> int:
+    count: np.int64,
+) -> np.int64:
     """Visit ``(probes - 1) * used`` more buckets, those of the least score over all tables; return the union's size.
 
     The score of a set of perturbed bits is the sum of their costs.  Sets come in ascending order from a heap: the one
@@ -217,8 +225,10 @@ def _probe_further(
     room = used * probes
     if size < 40:
         room = min(room, used << size)
-    # Score, mask, bits to turn in the key, table and last bit of the set.
-    heap = np.empty((room + 1, 4), np.uint64)
+    scores = np.empty(room + 1, np.int64)
+    masks = np.empty(room + 1, np.uint64)
+    # The table, and the last bit of the set.
+    marks = np.empty(room + 1, np.int64)
     entries = 0
     for table in range(used):
         for j in range(size):
@@ -231,39 +241,39 @@ def _probe_further(
                 k -= 1
             prices[table, k] = price
             flips[table, k] = flip
-        heap[entries, 0] = np.uint64(prices[table, 0])
-        heap[entries, 1] = ONE
-        heap[entries, 2] = flips[table, 0]
-        heap[entries, 3] = np.uint64(table) << OWNER
-        _rise(heap, entries)
+        scores[entries] = prices[table, 0]
+        masks[entries] = ONE
+        marks[entries] = table << LAST
+        _rise(scores, masks, marks, entries)
         entries += 1
     for _ in range((probes - 1) * used):
         if entries == 0:
             break
-        score, mask, turned = heap[0, 0], heap[0, 1], heap[0, 2]
-        owner = np.int64(heap[0, 3] >> OWNER)
-        last = np.int64(heap[0, 3] & LAST)
-        count = _visit(owner, bases[owner] ^ turned, tables, seen, found, count)
+        score, mask, mark = scores[0], masks[0], marks[0]
+        owner, last = mark >> LAST, mark & (1 << LAST) - 1
+        key = bases[owner]
+        rest = mask
+        while rest:
+            key ^= flips[owner, lowest_bit(rest)]
+            rest &= rest - ONE
+        count = _visit(owner, key, tables, seen, found, count)
         if last + 1 < size:
-            mark = heap[0, 3] + ONE
-            more = score + np.uint64(prices[owner, last + 1])
-            here, there = ONE << np.uint64(last), ONE << np.uint64(last + 1)
+            more = score + prices[owner, last + 1]
+            there = ONE << np.uint64(last + 1)
             # The moved set takes the place of the one taken out, which saves a way up and down the heap.
-            heap[0, 0] = more - np.uint64(prices[owner, last])
-            heap[0, 1] = (mask ^ here) | there
-            heap[0, 2] = turned ^ flips[owner, last] ^ flips[owner, last + 1]
-            heap[0, 3] = mark
-            _sink(heap, entries)
-            heap[entries, 0] = more
-            heap[entries, 1] = mask | there
-            heap[entries, 2] = turned ^ flips[owner, last + 1]
-            heap[entries, 3] = mark
-            _rise(heap, entries)
+            scores[0] = more - prices[owner, last]
+            masks[0] = (mask ^ ONE << np.uint64(last)) | there
+            marks[0] = mark + 1
+            _sink(scores, masks, marks, entries)
+            scores[entries] = more
+            masks[entries] = mask | there
+            marks[entries] = mark + 1
+            _rise(scores, masks, marks, entries)
             entries += 1
         else:
             entries -= 1
-            _swap(heap, 0, entries)
-            _sink(heap, entries)
+            scores[0], masks[0], marks[0] = scores[entries], masks[entries], marks[entries]
+            _sink(scores, masks, marks, entries)
     return count
 
 
@@ -275,17 +285,18 @@ def gather(
     tables: tuple,
     seen: np.ndarray,
     found: np.ndarray,
-) -> int:
+) -> np.int64:
     """Fill ``found`` int32 with the rows of one query's union and return how many there are; clear ``seen`` again.
 
     Args:
         code: uint8 ``(ceil(bits / 8),)``.
         projections: float32 ``(bits,)``, or empty.
+        found: one longer than there are items: what is written behind the last is not kept.
         probes: buckets visited, as a multiple of the tables in use.
     """
     columns, used = tables[0], tables[1]
     bases = np.empty(used, np.uint64)
-    count = 0
+    count = np.int64(0)
     for table in range(used):
         bases[table] = table_key(code, columns[table])
         count = _visit(table, bases[table], tables, seen, found, count)
@@ -293,6 +304,7 @@ def gather(
         costs = np.empty(max(8 * len(code), len(projections)), np.int64)
         bit_costs(projections, costs[: len(projections)] if len(projections) else costs)
         count = _probe_further(bases, costs, probes, tables, seen, found, count)
-    for row in found[:count]:
-        seen[np.uint64(row) >> SIX] = np.uint64(0)
+    if used > 1:
+        for row in found[:count]:
+            seen[np.uint64(row) >> SIX] = np.uint64(0)
     return count
