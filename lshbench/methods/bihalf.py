@@ -19,7 +19,8 @@ from torch import nn
 from lshbench.errors import wrong_value
 from lshbench.methods import peer_losses
 from lshbench.methods.heads import HeadHasher
-from lshbench.methods.training import Batch, Terms, TrainingData
+from lshbench.methods.training import Terms
+from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.types import Progress
 
 
@@ -31,6 +32,7 @@ class BiHalf(HeadHasher):
     """
 
     supervision = "none"
+    smallest_batch = 2  # a batch is halved
 
     def __init__(
         self,
@@ -44,8 +46,6 @@ class BiHalf(HeadHasher):
         super().__init__(bits, seed, device, head, training)
         if not 0 <= gamma < math.inf:
             raise wrong_value("method.gamma", gamma, "0 or a positive number")
-        if self.training.batch_size < 2:
-            raise wrong_value("method.training.batch_size", self.training.batch_size, "at least 2: a batch is halved")
         self.gamma = gamma
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:

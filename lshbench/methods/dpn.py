@@ -18,7 +18,8 @@ from lshbench.errors import wrong_value
 from lshbench.methods import peer_losses
 from lshbench.methods.class_codes import Targets, check_targets, class_codes, memberships
 from lshbench.methods.heads import HeadHasher
-from lshbench.methods.training import Batch, Terms, TrainingData
+from lshbench.methods.training import Terms
+from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.types import Progress
 
 

@@ -29,23 +29,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lshbench.device import resolve_device
 from lshbench.errors import wrong_value
 from lshbench.methods import losses
 from lshbench.methods.base import BinaryHasher
 from lshbench.methods.fourier_map import sample_frequencies
 from lshbench.methods.fourier_network import FourierNetwork, Shape
-from lshbench.methods.heads import Head, arrays, load_arrays
+from lshbench.methods.heads import Head, arrays, check_batch_size, load_arrays
 from lshbench.methods.neighbors import NeighborGraph
 from lshbench.methods.neural import neighbor_graph
-from lshbench.methods.training import (
-    Batch,
-    Terms,
-    Training,
-    TrainingData,
-    resolve_device,
-    seeded,
-    train_model,
-)
+from lshbench.methods.training import Terms, seeded, train_model
+from lshbench.methods.training_data import Batch, TrainingData
+from lshbench.methods.training_settings import Training
 from lshbench.methods.validation import same_labels
 from lshbench.types import Features, Progress, Side, Supervision
 
@@ -178,6 +173,7 @@ class Fourier(BinaryHasher):
             raise wrong_value("method.gallery_dropout", self.settings.gallery_dropout, "at least 0 and below 1")
         if not self.settings.head.hidden:
             raise wrong_value("method.head.hidden", [], "at least one width: the reduction of the map")
+        check_batch_size(self.settings.training, self.settings.head)
         if not self.settings.map_dim and not self.settings.skip:
             raise wrong_value("method.skip", False, "true where method.map_dim=0, or the encoder sees nothing")
 

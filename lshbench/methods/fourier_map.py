@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lshbench.methods.layers import ShortProduct
 from lshbench.types import Side
 
 GRID = 100_000
@@ -160,7 +161,7 @@ class FourierMap(nn.Module):
         return first * real + fourth * imaginary, second * real - third * imaginary
 
 
-class MapLayer(nn.Linear):
+class MapLayer(ShortProduct, nn.Linear):
     """A linear layer on one side's Fourier map, computed from the collapsed weights.
 
     Parameters are those of the layer on the four-part map, so that its initial weights, its gradients and the
@@ -178,4 +179,4 @@ class MapLayer(nn.Linear):
 
     def forward(self, fourier: FourierMap, waves: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
         on_cosine, on_sine = fourier.collapse(self.weight, self.side)
-        return waves[0] @ on_cosine.T + waves[1] @ on_sine.T + self.bias
+        return self.product(waves[0], on_cosine) + self.product(waves[1], on_sine) + self.bias

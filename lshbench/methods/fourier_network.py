@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from lshbench.methods.fourier_map import FourierMap, MapLayer
 from lshbench.methods.heads import Components, Standardise
+from lshbench.methods.layers import Dropout, HiddenLinear
 from lshbench.types import Side
 
 SIDES: tuple[Side, Side] = ("gallery", "query")
@@ -62,16 +63,16 @@ class Encoder(nn.Module):
         first, *others = shape.hidden
         width = 4 * shape.map_dim * shape.frequencies
         self.map_layer = MapLayer(width, first, side) if shape.map_dim else None
-        self.skip = nn.Linear(shape.inputs, first) if shape.skip else None
+        self.skip = HiddenLinear(shape.inputs, first) if shape.skip else None
         layers: list[nn.Module] = []
         for width, following in zip(shape.hidden, [*others, None], strict=True):
             if shape.batch_norm:
                 layers.append(nn.BatchNorm1d(width))
             if shape.batch_norm or following is not None:
                 layers.append(nn.ReLU())
-            layers.append(nn.Dropout(shape.dropout[side]))
+            layers.append(Dropout(shape.dropout[side]))
             if following is not None:
-                layers.append(nn.Linear(width, following))
+                layers.append(HiddenLinear(width, following))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, prepared: Prepared) -> Tensor:

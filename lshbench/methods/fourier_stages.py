@@ -18,7 +18,8 @@ from lshbench.methods import losses
 from lshbench.methods.base import Epoch
 from lshbench.methods.fourier_network import FourierNetwork
 from lshbench.methods.neighbors import NeighborGraph
-from lshbench.methods.training import Batch, Terms, TrainingData, train_model
+from lshbench.methods.training import Terms, train_model
+from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.types import Progress, Side
 
 if TYPE_CHECKING:

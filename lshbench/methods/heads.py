@@ -8,23 +8,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lshbench.device import resolve_device
 from lshbench.errors import UsageError, wrong_value
 from lshbench.methods.base import BinaryHasher
-from lshbench.methods.training import (
-    Batch,
-    Terms,
-    Training,
-    TrainingData,
-    resolve_device,
-    seeded,
-    train_model,
-)
+from lshbench.methods.layers import Dropout, HiddenLinear
+from lshbench.methods.training import Terms, seeded, train_model
+from lshbench.methods.training_data import Batch, TrainingData
+from lshbench.methods.training_settings import Training
 from lshbench.types import Features, Progress, Side
 
 STATISTICS_ROWS = 16_384
@@ -74,12 +70,12 @@ class Head:
 
     def _layers(self, inputs: int, outputs: int) -> Iterator[nn.Module]:
         for width in self.hidden:
-            yield nn.Linear(inputs, width, bias=not self.batch_norm)
+            yield HiddenLinear(inputs, width, bias=not self.batch_norm)
             if self.batch_norm:
                 yield nn.BatchNorm1d(width)
             yield nn.ReLU()
             if self.dropout > 0:
-                yield nn.Dropout(self.dropout)
+                yield Dropout(self.dropout)
             inputs = width
         yield nn.Linear(inputs, outputs)
 
@@ -162,6 +158,15 @@ def mean_and_deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(squares / max(count, 1))
 
 
+def check_batch_size(training: Training, head: Head, smallest: int = 1) -> None:
+    """Raise the error for batches of too few items for a loss or for batch normalisation."""
+    if head.batch_norm and head.hidden and training.batch_size < 2:
+        expected = "at least 2, or method.head.batch_norm=false: the spread of one item is unknown"
+        raise wrong_value("method.training.batch_size", training.batch_size, expected)
+    if training.batch_size < smallest:
+        raise wrong_value("method.training.batch_size", training.batch_size, f"at least {smallest} for this method")
+
+
 def check_keys(group: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
     """Raise the error for a key that a configuration group doesn't have."""
     for key in given:
@@ -191,7 +196,8 @@ class HeadHasher(BinaryHasher):
     """A trained method that is one head: standardised features to ``bits`` projections, whose signs are the
     code.
 
-    A subclass sets ``supervision`` and gives the loss: :meth:`criterion` makes a module, which may have
+    A subclass sets ``supervision``, ``smallest_batch`` if its loss needs more items than one, and gives the loss:
+    :meth:`criterion` makes a module, which may have
     parameters of its own, that is called as ``criterion(encoder, batch)`` and returns named, weighted terms
     to be summed.
 
@@ -200,11 +206,12 @@ class HeadHasher(BinaryHasher):
         seed: decides weights, batches and the validation part.
         device: ``auto``, ``cpu``, ``cuda``, ...
         head: keys of :class:`Head`; None or missing: the defaults.
-        training: keys of :class:`lshbench.methods.training.Training`; None or missing: the defaults.
+        training: keys of :class:`lshbench.methods.training_settings.Training`; None or missing: the defaults.
     """
 
     default_head = Head()
     default_training = Training()
+    smallest_batch: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -218,6 +225,7 @@ class HeadHasher(BinaryHasher):
         self.device = resolve_device(device)
         self.head = self.default_head.updated(head)
         self.training = self.default_training.updated(training)
+        check_batch_size(self.training, self.head, self.smallest_batch)
         self.encoder: nn.Module | None = None
 
     @abstractmethod

@@ -30,7 +30,9 @@ from lshbench.errors import wrong_value
 from lshbench.methods import losses
 from lshbench.methods.heads import Components, Head, HeadHasher, Standardise
 from lshbench.methods.neighbors import NeighborGraph, nearest_neighbors
-from lshbench.methods.training import Batch, Terms, Training, TrainingData
+from lshbench.methods.training import Terms
+from lshbench.methods.training_data import Batch, TrainingData
+from lshbench.methods.training_settings import Training
 from lshbench.methods.validation import same_labels
 from lshbench.types import Progress, Supervision
 

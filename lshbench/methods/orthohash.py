@@ -19,7 +19,8 @@ from lshbench.errors import wrong_value
 from lshbench.methods import losses
 from lshbench.methods.class_codes import Targets, check_targets, class_codes, memberships
 from lshbench.methods.heads import HeadHasher
-from lshbench.methods.training import Batch, Terms, TrainingData
+from lshbench.methods.training import Terms
+from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.types import Progress
 
 
@@ -33,6 +34,7 @@ class OrthoHash(HeadHasher):
     """
 
     supervision = "labels"
+    smallest_batch = 2  # projections are batch-normalised
 
     def __init__(
         self,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lshbench.methods.training_data import TrainingData
 from lshbench.metrics.average_precision import average_precision
-from lshbench.types import RankedBlock
+from lshbench.types import RankedBlock, Side
 
-CELLS = 8_000_000
-"""Query-gallery pairs worked on at a time."""
+CELLS = 2_000_000
+"""Query-gallery pairs worked on at a time: few enough to stay in a cache."""
+
+VALIDATION_ROWS = 4_096
+"""Items encoded at a time."""
 
 NEAREST = 100
 """Gallery items that count as relevant to a validation query where there are no labels."""
@@ -65,15 +70,14 @@ def hamming_quality(queries: Tensor, gallery: Tensor, relevant: Relation) -> flo
     bits = queries.shape[1]
     signs = (gallery >= 0).float().mul_(2).sub_(1)
     total = 0.0
-    for rows in _blocks(len(queries), len(gallery)):
+    for rows in _blocks(len(queries), len(gallery) + 2 * bits + 2):
         block = (queries[rows] >= 0).float().mul_(2).sub_(1)
-        distances = (bits - block @ signs.T).mul_(0.5).round_().long()
-        distances += torch.arange(len(block), device=distances.device)[:, None] * (bits + 1)
-        cells = len(block) * (bits + 1)
-        sizes = torch.bincount(distances.flatten(), minlength=cells).cpu().numpy()
-        hits = torch.bincount(distances[relevant(rows)], minlength=cells).cpu().numpy()
-        scores = average_precision(ranked(sizes.reshape(len(block), -1), hits.reshape(len(block), -1)))
-        total += float(scores.expected.sum())
+        # One histogram: a query's cells go by twice the distance, which is bits minus the product, plus 1 if relevant.
+        keys = (block @ signs.T).neg_().add_(bits).add_(relevant(rows)).int()
+        keys += torch.arange(len(block), dtype=torch.int32, device=keys.device)[:, None] * (2 * bits + 2)
+        counts = torch.bincount(keys.flatten(), minlength=len(block) * (2 * bits + 2))
+        split = counts.view(len(block), bits + 1, 2).cpu().numpy()
+        total += float(average_precision(ranked(split.sum(2), split[:, :, 1])).expected.sum())
     return total / max(len(queries), 1)
 
 
@@ -89,8 +93,8 @@ def cosine_quality(queries: Tensor, gallery: Tensor, relevant: Relation) -> floa
     return total / max(len(queries), 1)
 
 
-def _blocks(queries: int, gallery: int) -> Iterator[slice]:
-    step = max(1, CELLS // max(gallery, 1))
+def _blocks(queries: int, width: int) -> Iterator[slice]:
+    step = max(1, CELLS // max(width, 1))
     for start in range(0, queries, step):
         yield slice(start, start + step)
 
@@ -109,3 +113,46 @@ def ranked(sizes: np.ndarray, hits: np.ndarray) -> RankedBlock:
         total_relevant=hits.sum(1),
         ranked=sizes.sum(1),
     )
+
+
+class Validation:
+    """Retrieval quality of a training set's validation part.
+
+    Args:
+        data: the training set.
+        encode: features to projections.
+        seed: decides what is searched.
+        ranking: by Hamming distances of signs, or by cosines of ``encode``'s outputs.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        encode: Callable[[Tensor, Side], Tensor],
+        seed: int,
+        ranking: Literal["hamming", "cosine"],
+    ) -> None:
+        self._data, self._encode = data, encode
+        self._measure = hamming_quality if ranking == "hamming" else cosine_quality
+        self._queries, self._gallery = data.validation_sample(seed)
+        if data.supervision == "labels":
+            self._relevant = sharing_labels(data.labels_of(self._queries), data.labels_of(self._gallery))
+        else:
+            self._relevant = nearest_by_cosine(data.features(self._queries), data.features(self._gallery))
+
+    def quality(self, model: nn.Module) -> float | None:
+        """Return the expected mAP, ``model`` being what ``encode`` uses; None if there is no validation part."""
+        if not len(self._queries):
+            return None
+        model.eval()
+        queries, gallery = self._project(self._queries, "query"), self._project(self._gallery, "gallery")
+        return self._measure(queries, gallery, self._relevant)
+
+    def _project(self, rows: np.ndarray, side: Side) -> Tensor:
+        with torch.no_grad():
+            return torch.cat(
+                [
+                    self._encode(self._data.features(rows[start : start + VALIDATION_ROWS]), side)
+                    for start in range(0, len(rows), VALIDATION_ROWS)
+                ]
+            )

@@ -11,7 +11,8 @@ from lshbench.methods import fourier_stages
 from lshbench.methods.fourier import Fourier
 from lshbench.methods.fourier_stages import PairSampler
 from lshbench.methods.neighbors import NeighborGraph
-from lshbench.methods.training import Training, TrainingData
+from lshbench.methods.training_data import TrainingData
+from lshbench.methods.training_settings import Training
 from tests.methods.clusters import clusters, quality, several_labels, silent
 from tests.methods.test_neural import random_quality
 
@@ -99,6 +100,7 @@ def test_pairs_are_drawn_one_relevant_for_one_irrelevant(kind: str) -> None:
         ({"ranking_weight": -1.0}, "method.ranking_weight=-1.0"),
         ({"head": {"hidden": []}}, "method.head.hidden=[]"),
         ({"map_dim": 0, "skip": False}, "method.skip=False"),
+        ({"training": {"batch_size": 1}}, "method.training.batch_size=1"),
     ],
 )
 def test_a_wrong_key_is_named(keys: dict[str, object], named: str) -> None:

@@ -19,7 +19,8 @@ from lshbench.methods.hashnet import HashNet, HashNetCriterion
 from lshbench.methods.heads import Head, HeadHasher
 from lshbench.methods.orthohash import OrthoHash
 from lshbench.methods.random_projection import RandomProjection
-from lshbench.methods.training import Batch, Training
+from lshbench.methods.training_data import Batch
+from lshbench.methods.training_settings import Training
 from lshbench.methods.validation import hamming_quality, sharing_labels
 from lshbench.types import Features
 from tests.methods.clusters import clusters, several_labels, silent
@@ -157,6 +158,8 @@ def test_cibhash_views_keep_the_deviation_of_features() -> None:
     [
         (BiHalf, {"gamma": -1.0}, "method.gamma=-1.0"),
         (BiHalf, {"training": {"batch_size": 1}}, "method.training.batch_size=1"),
+        (BiHalf, {"training": {"batch_size": 1}, "head": {"batch_norm": False}}, "method.training.batch_size=1"),
+        (OrthoHash, {"training": {"batch_size": 1}, "head": {"hidden": []}}, "method.training.batch_size=1"),
         (CibHash, {"temperature": 0.0}, "method.temperature=0.0"),
         (CibHash, {"beta": float("nan")}, "method.beta=nan"),
         (CibHash, {"dropped": 1.0}, "method.dropped=1.0"),
