@@ -17,6 +17,7 @@ Without ties all three are (R0 + 1)/(N0 + 1), the textbook's AP.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,52 +52,77 @@ def precision_sums(block: RankedBlock, cutoffs: Sequence[int] = ()) -> list[Boun
         float64 ``(q,)`` each: over all ranks first, then for each cut-off.
     """
     values = _group_sums(block)
-    distinct = values[:1] if values[0] is values[1] else values
-    result = [_bounds([query_sums(part, block.offsets) for part in distinct])]
+    result = [values.over(block.offsets[:-1], block.offsets[1:])]
     start = block.offsets[:-1]
     for cutoff in cutoffs:
         counts = count_below(block.before, block.offsets, np.full(len(block), cutoff))
-        split = np.maximum(counts - 1, 0)  # the last group that begins before the cut-off may reach beyond it
-        sums = [segment_sums(part, start, start + split) for part in distinct]
         reached = np.flatnonzero(counts)
-        group = (start + split)[reached]
-        for total, part in zip(sums, distinct, strict=True):
-            total[reached] += part[group]
-        crossing = np.flatnonzero(block.before[group] + block.size[group] > cutoff)
-        if crossing.size:
-            group, reached = group[crossing], reached[crossing]
-            for total, whole, part in zip(sums, distinct, _tied_sums(block, group, cutoff), strict=True):
-                # Not "total - whole + part": the whole group's sum may dwarf what stays, and leave its
-                # rounding.
-                total[reached] = segment_sums(whole, start[reached], group) + part
-        result.append(_bounds(sums))
+        group = start[reached] + counts[reached] - 1  # the last that begins before the cut-off; it may reach beyond
+        crossing = block.before[group] + block.size[group] > cutoff
+        stop = start + counts
+        stop[reached[crossing]] -= 1
+        sums = values.over(start, stop)
+        if crossing.any():
+            # Not "whole group - what is beyond": its sum may dwarf what stays, and leave its rounding.
+            for total, part in zip(sums, _tied_sums(block, group[crossing], cutoff), strict=True):
+                total[reached[crossing]] += part
+        result.append(sums)
     return result
 
 
-def _bounds(parts: list[np.ndarray]) -> Bounds:
-    return Bounds(*(parts * 3 if len(parts) == 1 else parts))
+class _GroupSums(NamedTuple):
+    """Each group's sum of precisions: the expected one, and how far the bounds of tied groups lie from it.
+
+    Most groups of a real-valued ranking are single items, which have no bounds of their own to be stored or added up.
+
+    Attributes:
+        expected: float64 ``(g,)``.
+        tied: int64 ``(t,)``, the groups of two or more items, ascending.
+        above: float64 ``(t,)``, optimistic minus expected.
+        below: float64 ``(t,)``, expected minus pessimistic.
+    """
+
+    expected: np.ndarray
+    tied: np.ndarray
+    above: np.ndarray
+    below: np.ndarray
+
+    def over(self, starts: np.ndarray, stops: np.ndarray) -> Bounds:
+        """Return the sums over groups ``starts[i]`` to ``stops[i]``, float64 ``(q,)`` each."""
+        expected = segment_sums(self.expected, starts, stops)
+        first, last = np.searchsorted(self.tied, starts), np.searchsorted(self.tied, stops)
+        return Bounds(
+            expected,
+            expected + segment_sums(self.above, first, last),
+            expected - segment_sums(self.below, first, last),
+        )
 
 
-def _group_sums(block: RankedBlock) -> Bounds:
-    """Return each group's sum of precisions, float64 ``(g,)``; one array three times if nothing is tied."""
+def _group_sums(block: RankedBlock) -> _GroupSums:
     groups = len(block.before)
     expected = np.empty(groups)
-    bounds: tuple[np.ndarray, np.ndarray] | None = None
-    for start in range(0, groups, CHUNK):
-        rows = slice(start, min(start + CHUNK, groups))
-        np.divide(block.relevant_before[rows] + 1, block.before[rows] + 1, out=expected[rows])
-        tied = np.flatnonzero(block.size[rows] > 1)
-        if tied.size and bounds is None:
-            bounds = expected.copy(), expected.copy()
-        if bounds is None:
-            continue
-        for bound in bounds:
-            bound[rows] = expected[rows]
-        if tied.size:
-            # A view where all are tied (Hamming distances), a selection where few are (real-valued ones).
-            chosen = rows if len(tied) == rows.stop - start else tied + start
-            expected[chosen], bounds[0][chosen], bounds[1][chosen] = _tied_sums(block, chosen)
-    return Bounds(expected, *(bounds or (expected, expected)))
+    denominator = np.empty(min(groups, CHUNK))
+    tied = np.flatnonzero(block.size > 1)
+    if len(tied) < groups:
+        for start in range(0, groups, CHUNK):
+            rows = slice(start, min(start + CHUNK, groups))
+            # As float64 from the start, which is twice as fast as adding and dividing whole numbers.
+            numerator, rank = expected[rows], denominator[: rows.stop - start]
+            numerator[:] = block.relevant_before[rows]
+            numerator += 1.0
+            rank[:] = block.before[rows]
+            rank += 1.0
+            numerator /= rank
+    above, below = np.empty(len(tied)), np.empty(len(tied))
+    for start in range(0, len(tied), CHUNK):
+        rows = slice(start, min(start + CHUNK, len(tied)))
+        # A view where all are tied (Hamming distances), a selection where few are (real-valued ones).
+        chosen = rows if len(tied) == groups else tied[rows]
+        mean, best, worst = _tied_sums(block, chosen)
+        expected[chosen] = mean
+        np.subtract(best, mean, out=above[rows])
+        np.subtract(mean, worst, out=below[rows])
+    return _GroupSums(expected, tied, above, below)
 
 
 def _tied_sums(block: RankedBlock, rows: slice | np.ndarray, cutoff: int | None = None) -> Bounds:

@@ -8,7 +8,7 @@ Every product goes through the same shapes (the last tile of the gallery is fill
 of eight), because BLAS may round a product differently at a matrix's edge: a gallery in another order of rows gives the
 same similarities, to the last bit.
 
-Kernels are in :mod:`lshbench.ranking.real_kernels`.
+Kernels are in :mod:`lshbench.ranking.real_kernels` and :mod:`lshbench.ranking.real_nearest_kernels`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lshbench.ranking import real_kernels as kernels
+from lshbench.ranking import real_nearest_kernels as nearest_kernels
 from lshbench.ranking.labels import LabelTable
 from lshbench.types import Neighbors, RankedBlock, Relevance
 
@@ -31,7 +32,7 @@ BLOCK_BYTES = 1 << 28
 FEWEST_QUERIES, MOST_QUERIES = 128, 1024
 """Queries of a block: fewer make products slow, more don't make them faster."""
 
-GROUP_BYTES = 24 << 20
+GROUP_BYTES = 16 << 20
 """About how much the rankings take that are given at a time: memory that malloc keeps for the next, and doesn't give
 back to the system (which takes up to 32 MB), whose first touch costs more than the rest of the work on it."""
 
@@ -133,7 +134,6 @@ def _blocks(
     tiles = -(-len(gallery) // tile)
     last = gallery.rows((tiles - 1) * tile, tiles * tile)  # a copy, where it has to be filled up
     similarities = np.empty((tiles, -(-step // 8) * 8, tile), np.float32)
-    padded = np.empty((4, min(ranked_at_once, step) * most), np.int32)
     for first in range(0, len(queries), step):
         units = _units(queries[first : first + step])
         for number in range(tiles):
@@ -144,6 +144,7 @@ def _blocks(
             stop = min(start + ranked_at_once, end)
             slots = np.concatenate([[0], np.cumsum(totals[start:stop])])
             counts = np.empty(stop - start, np.int64)
+            groups = np.empty((4, slots[-1]), np.int64)
             found = np.empty(slots[-1] if positions else 0, np.int32)
             kernels.rank(
                 similarities,
@@ -158,12 +159,13 @@ def _blocks(
                 slots,
                 positions,
                 counts,
-                padded,
+                groups,
                 found,
             )
             offsets = np.concatenate([[0], np.cumsum(counts)])
-            groups = np.empty((4, offsets[-1]), np.int64)
-            kernels.move_groups(padded, slots, offsets, groups)
+            if offsets[-1] < slots[-1]:  # some relevant items tie with one another
+                kernels.close_gaps(groups, slots, offsets)
+                groups = groups[:, : offsets[-1]]
             yield RankedBlock(
                 offsets=offsets,
                 before=groups[0],
@@ -209,8 +211,8 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
         similarities = np.empty((len(units), tile), np.float32)
         for first in range(0, len(gallery), tile):
             np.matmul(units, gallery.rows(first, first + tile).T, out=similarities)
-            kernels.collect(similarities, gallery.inverse_norms, first, nearest, kept, filled, limits)
-        kernels.finish(kept, filled, nearest, ids[start:stop], distances[start:stop])
+            nearest_kernels.collect(similarities, gallery.inverse_norms, first, nearest, kept, filled, limits)
+        nearest_kernels.finish(kept, filled, nearest, ids[start:stop], distances[start:stop])
     return Neighbors(ids, distances, np.full(len(queries), len(gallery), np.int64))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from brute_force import nearest, random_labels, ranking, read, relevant_matrix
@@ -24,10 +25,11 @@ def exact_cosine(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 def check(queries: np.ndarray, gallery: np.ndarray, relevance: Relevance, k: int) -> None:
-    """Hold groups, positions and neighbours against sorts of the similarities that neighbours report."""
-    everything = cosine_neighbors(queries, gallery, len(gallery))
-    similarity = np.empty(everything.ids.shape, np.float32)
-    np.put_along_axis(similarity, everything.ids, 1 - everything.distances, axis=1)
+    """Hold groups, positions and neighbours against sorts of the same float32 similarities."""
+    prepared = VectorGallery.from_vectors(gallery)
+    assert len(gallery) <= prepared.tile
+    products = real._units(queries) @ prepared.rows(0, prepared.tile).T
+    similarity = products[: len(queries), : len(gallery)] * prepared.inverse_norms + np.float32(0)
     assert np.abs(similarity - exact_cosine(queries, gallery)).max() < 2e-6
     relevant = relevant_matrix(relevance)
     expected = [ranking(-row, own) for row, own in zip(similarity, relevant, strict=True)]
@@ -67,6 +69,66 @@ def test_any_small_input_with_ties_ranks_as_a_stable_sort_does(data: st.DataObje
     relevance = random_labels(random, 4, items, multiple=data.draw(st.booleans()))
     queries, gallery = grid(random, 4, dimensions), grid(random, items, dimensions)
     check(queries, gallery, relevance, data.draw(st.integers(1, 130)))
+
+
+def adversarial(name: str) -> tuple[np.ndarray, np.ndarray, Relevance]:
+    random = np.random.default_rng(7)
+    queries, gallery = (random.standard_normal((n, 12)).astype(np.float32) for n in (5, 4200))
+    some = Relevance(random.integers(0, 4, 5), random.integers(0, 4, 4200))
+    match name:
+        case "all ties":
+            gallery[:] = gallery[0]
+        case "all zero":
+            gallery[:] = 0
+        case "no relevant items":
+            some = Relevance(np.full(5, 7), np.zeros(4200, np.int64))
+        case "all relevant":
+            some = Relevance(np.ones(5, np.int64), np.ones(4200, np.int64))
+        case "one item":
+            return queries[:2], gallery[:1], Relevance(np.array([0, 1]), np.array([1]))
+        case "duplicates":
+            gallery = gallery[random.integers(0, 40, 4200)]
+        case "one of the relevant items far from the rest":
+            gallery = gallery * np.float32(1e-3) + queries[0]
+            gallery[np.flatnonzero(some.gallery == some.queries[0])[3]] = -queries[0]
+        case "relevant items alike, others near":
+            own = some.gallery == some.queries[0]
+            gallery[own] = queries[0]
+            gallery[~own] = queries[0] + gallery[~own] * np.float32(1e-6)
+    return queries, gallery, some
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "all ties",
+        "all zero",
+        "no relevant items",
+        "all relevant",
+        "one item",
+        "duplicates",
+        "one of the relevant items far from the rest",
+        "relevant items alike, others near",
+    ],
+)
+def test_adversarial_galleries_rank_as_a_stable_sort_does(name: str) -> None:
+    queries, gallery, relevance = adversarial(name)
+    for k in (1, 30, len(gallery) + 3):
+        check(queries, gallery, relevance, k)
+
+
+def test_neighbours_agree_with_faiss_up_to_rounding() -> None:
+    random = np.random.default_rng(8)
+    queries, gallery = (random.standard_normal((n, 64)).astype(np.float32) for n in (30, 3000))
+    units = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (queries, gallery)]
+    index = faiss.IndexFlatIP(64)
+    index.add(units[1])
+    similarity, ids = index.search(units[0], 25)
+    ours = cosine_neighbors(queries, gallery, 25)
+    np.testing.assert_allclose(1 - ours.distances, similarity, rtol=0, atol=1e-6)
+    for i in range(len(queries)):
+        surely = similarity[i] > similarity[i, -1] + 2e-6
+        assert set(ids[i][surely]) <= set(ours.ids[i])
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "clustered", "outlier", "all equal", "tiny and huge"])

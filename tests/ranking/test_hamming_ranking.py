@@ -241,12 +241,19 @@ def test_a_second_process_finds_the_kernels_compiled() -> None:
     program = """
 import numpy as np, sys
 from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
-from lshbench.ranking import hamming_kernels, nearest_kernels
+from lshbench.ranking.real import cosine_blocks, cosine_neighbors
+from lshbench.ranking import hamming_kernels, nearest_kernels, real_kernels, real_nearest_kernels
 from lshbench.types import Codes, Relevance
 codes = Codes(np.arange(800, dtype=np.uint8).reshape(100, 8), 64)
-list(hamming_blocks(codes, codes, Relevance(np.zeros(100, np.int64), np.zeros(100, np.int64))))
+labels = Relevance(np.zeros(100, np.int64), np.zeros(100, np.int64))
+list(hamming_blocks(codes, codes, labels))
 hamming_neighbors(codes, codes, 5)
-kernels = [hamming_kernels.slice_histograms, hamming_kernels.fill_positions, nearest_kernels.nearest_in_turn]
+vectors = codes.unpack().astype(np.float32)
+list(cosine_blocks(vectors, vectors, labels))
+cosine_neighbors(vectors, vectors, 5)
+kernels = [hamming_kernels.slice_histograms, hamming_kernels.fill_positions, nearest_kernels.nearest_in_turn,
+           real_kernels.rank, real_kernels.close_gaps, real_kernels.squared_norms,
+           real_nearest_kernels.collect, real_nearest_kernels.finish]
 print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
 """
     misses = [
