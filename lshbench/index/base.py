@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
+import numpy as np
+
 from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance, Side
 
 
@@ -90,3 +92,16 @@ class Index(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the index into an existing folder, as NumPy arrays, JSON or a faiss file; no pickle."""
+
+    @classmethod
+    def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
+        """Return what :meth:`save` wrote, its arrays as memory maps where they can be, at its most thorough point.
+
+        Args:
+            folder: where :meth:`save` wrote.
+            vectors: the gallery's features, float32 ``(n, d)``, if :attr:`ranks_features`; may be a memory map.
+
+        Raises:
+            ValueError: it is no saved index of this kind, or the vectors are not its gallery's.
+        """
+        raise ValueError(f"{cls.__name__} can't be opened again")

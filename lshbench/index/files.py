@@ -29,3 +29,28 @@ def save_description(folder: Path, description: dict[str, Any]) -> None:
     temporary = folder / f"{DESCRIPTION}.part"
     temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     temporary.replace(folder / DESCRIPTION)
+
+
+def open_description(folder: Path, kind: str) -> dict[str, Any]:
+    """Return what ``index.json`` says.
+
+    Raises:
+        ValueError: the folder holds an index of another kind.
+    """
+    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    if description["index"] != kind:
+        raise ValueError(f"{folder} holds an index of the kind {description['index']}, not {kind}")
+    return description
+
+
+def check_vectors(vectors: np.ndarray | None, description: dict[str, Any]) -> np.ndarray:
+    """Return the vectors of a saved index's gallery.
+
+    Raises:
+        ValueError: there are none, or not as many or as wide as the gallery's.
+    """
+    expected = (description["items"], description["dim"])
+    if vectors is None or vectors.shape != expected:
+        given = "none" if vectors is None else f"an array {vectors.shape}"
+        raise ValueError(f"ranking by cosine takes the gallery's vectors {expected}, but was given {given}")
+    return vectors

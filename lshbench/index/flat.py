@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index
-from lshbench.index.files import save_array, save_description
-from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance
+from lshbench.index.files import open_array, open_description, save_array, save_description
+from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance
 
 if TYPE_CHECKING:
     from lshbench.ranking.hamming import CodeGallery
@@ -108,3 +108,24 @@ class FlatIndex(Index):
                 "file": "embeddings.npy",
             }
         save_description(folder, description | details)
+
+    @classmethod
+    def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
+        """Return a saved index.
+
+        Args:
+            folder: where :meth:`save` wrote.
+            vectors: not needed: codes or embeddings are in the folder.
+
+        Raises:
+            ValueError: it is no saved index of this kind.
+        """
+        description = open_description(folder, "flat")
+        path, bits = folder / description["file"], description["bits"]
+        if description["ranking"] != "hamming":
+            return cls().build(Encoded(np.empty((0, 0), np.float32), embedding=open_array(path)), "cosine")
+        import faiss
+
+        stored: Any = faiss.read_index_binary(str(path), faiss.IO_FLAG_MMAP)
+        packed = faiss.vector_to_array(stored.xb).reshape(stored.ntotal, -1)
+        return cls().build(Encoded(np.empty((0, 0), np.float32), codes=Codes(packed, bits)), "hamming")

@@ -15,7 +15,7 @@ import numpy as np
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index
 from lshbench.index.candidates import query_blocks
-from lshbench.index.files import save_array, save_description
+from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
 from lshbench.index.points import query_values
 from lshbench.ranking.real import VectorGallery
 from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance
@@ -184,11 +184,30 @@ class IvfIndex(Index):
                 "items": len(self.ids),
                 "dim": self.gallery.vectors.shape[1],
                 "clusters": len(self.offsets) - 1,
-                "nprobe": self.nprobes[-1],
+                "nprobe": self.nprobes,
+                "scaled": bool(self.gallery.scaled),
                 "files": ["offsets.npy", "ids.npy", "inverse_norms.npy"],
                 "vectors": "the gallery's features as loaded, which stay in the feature store",
             },
         )
+
+    @classmethod
+    def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
+        """Return a saved index, its arrays as memory maps, with its most thorough point in effect.
+
+        Args:
+            folder: where :meth:`save` wrote.
+            vectors: the gallery's features, float32 ``(n, d)``; may be a memory map.
+
+        Raises:
+            ValueError: it is no saved index of this kind, or the vectors are not its gallery's.
+        """
+        description = open_description(folder, "ivf")
+        gallery = check_vectors(vectors, description)
+        index = cls(nprobe=description["nprobe"])
+        index.gallery = VectorGallery(gallery, open_array(folder / "inverse_norms.npy"), description["scaled"])
+        index.ids, index.offsets = open_array(folder / "ids.npy"), open_array(folder / "offsets.npy")
+        return index
 
 
 def _directions(vectors: np.ndarray) -> np.ndarray:

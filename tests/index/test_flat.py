@@ -102,3 +102,21 @@ def test_what_a_ranking_needs_must_be_there() -> None:
     for ranking, message in (("hamming", "takes codes"), ("cosine", "takes embeddings")):
         with pytest.raises(ValueError, match=message):
             FlatIndex().build(Encoded(vectors), ranking)
+
+
+@pytest.mark.parametrize("ranking", ["hamming", "cosine"])
+def test_a_saved_index_opens_without_features_and_finds_the_same(ranking: str, tmp_path: Path) -> None:
+    gallery, queries, _ = sides()
+    index = FlatIndex().build(gallery, ranking)
+    index.save(tmp_path)
+    opened = FlatIndex.open(tmp_path)
+    found, expected = opened.search(queries, 90), index.search(queries, 90)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.distances, expected.distances)
+    assert opened.bytes == index.bytes
+
+
+def test_another_kind_of_index_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text('{"index": "ivf"}')
+    with pytest.raises(ValueError, match="of the kind ivf, not flat"):
+        FlatIndex.open(tmp_path)

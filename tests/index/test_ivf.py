@@ -169,7 +169,7 @@ def test_saved_lists_hold_every_item_in_its_cluster(tmp_path: Path) -> None:
     index = IvfIndex(nprobe=2).build(gallery, "cosine")
     index.save(tmp_path)
     described = json.loads((tmp_path / "index.json").read_text())
-    assert (described["items"], described["clusters"], described["nprobe"]) == (120, 7, 2)
+    assert (described["items"], described["clusters"], described["nprobe"]) == (120, 7, [2])
     assert "feature store" in described["vectors"]
     offsets, ids, norms = (np.load(tmp_path / name) for name in described["files"])
     assert sorted(ids) == list(range(120))
@@ -212,3 +212,25 @@ def test_one_build_serves_several_numbers_of_probes() -> None:
         IvfIndex(nprobe=[])
     with pytest.raises(UsageError, match=r"index\.nprobe=10: expected at most 9"):
         IvfIndex(nprobe=[1, 10], clusters=9)
+
+
+@pytest.mark.parametrize("length", [1.0, 1e-25, 1e35])
+def test_a_saved_index_opens_with_its_vectors_and_finds_the_same(length: float, tmp_path: Path) -> None:
+    gallery, queries, _ = sides()
+    gallery = Encoded(gallery.vectors * np.float32(length), clusters=gallery.clusters)
+    index = IvfIndex(nprobe=[1, 3]).build(gallery, "cosine")
+    index.save(tmp_path)
+    np.save(tmp_path / "x.npy", gallery.vectors)
+    opened = IvfIndex.open(tmp_path, np.load(tmp_path / "x.npy", mmap_mode="r"))
+    found, expected = opened.search(queries, 20), index.search(queries, 20)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.distances, expected.distances)
+    assert opened.points() == index.points()
+
+
+def test_an_index_is_not_opened_with_vectors_that_are_not_its_gallerys(tmp_path: Path) -> None:
+    gallery, _, _ = sides()
+    IvfIndex().build(gallery, "cosine").save(tmp_path)
+    for vectors in (None, gallery.vectors[:-1]):
+        with pytest.raises(ValueError, match="takes the gallery's vectors \\(120, 6\\)"):
+            IvfIndex.open(tmp_path, vectors)
