@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lshbench.plots.style import MUTED, OTHER_CLASS, SAME_CLASS, TEXT, shortened
+from lshbench.plots.style import GRID, MUTED, OTHER_CLASS, SAME_CLASS, TEXT, shortened
 from lshbench.types import Features, Neighbors
 
 TILE = 128
@@ -42,12 +42,12 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class Hit:
-    """A result: its picture, label and distance, and whether it shares a label with the query."""
+    """A result: its picture, label and distance, and whether it shares a label with the query (None: not known)."""
 
     image: Image.Image
     label: str
     distance: float
-    relevant: bool
+    relevant: bool | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def retrieval(rows: Sequence[Row], *, title: str, ranking: str) -> Image.Image:
     """Draw each query and its hits in a row.
 
     The query stands apart at the left; hits of its class are framed green, others red with a cross in the
-    corner.  Label and distance stand below each picture.
+    corner, and those of a query without a known class grey.  Label and distance stand below each picture.
 
     Args:
         rows: at least one.
@@ -146,7 +146,9 @@ def retrieval(rows: Sequence[Row], *, title: str, ranking: str) -> Image.Image:
 
     _text(draw, (MARGIN, 14), "Queries and their first hits", 20, TEXT, width - 2 * MARGIN, bold=True)
     _text(draw, (MARGIN, 42), title, 14, MUTED, width - 2 * MARGIN - 330)
-    _key(draw, width - MARGIN, 44)
+    known = any(hit.relevant is not None for row in rows for hit in row.hits)
+    if known:
+        _key(draw, width - MARGIN, 44)
     distance = "Hamming distance in bits" if ranking == "hamming" else "distance: 1 - cosine"
     _text(draw, (MARGIN + FRAME, HEADER - 22), "query", 13, TEXT, cell, bold=True)
     _text(
@@ -165,8 +167,9 @@ def retrieval(rows: Sequence[Row], *, title: str, ranking: str) -> Image.Image:
         canvas.paste(letterboxed(row.image), (MARGIN + FRAME, top + FRAME))
         below = top + cell + 3
         _text(draw, (MARGIN + FRAME, below), row.label, 13, TEXT, LABEL_WIDTH, bold=True)
-        right = sum(hit.relevant for hit in row.hits)
-        _text(draw, (MARGIN + FRAME, below + 18), f"{right} of {len(row.hits)} right", 12, MUTED, LABEL_WIDTH)
+        if known:
+            right = sum(bool(hit.relevant) for hit in row.hits)
+            _text(draw, (MARGIN + FRAME, below + 18), f"{right} of {len(row.hits)} right", 12, MUTED, LABEL_WIDTH)
         for j in range(columns):
             left = first + j * (cell + GAP)
             if j < len(row.hits):
@@ -198,10 +201,10 @@ def letterboxed(image: Image.Image) -> Image.Image:
 
 def _hit(canvas: Image.Image, draw: ImageDraw.ImageDraw, hit: Hit, left: int, top: int, ranking: str) -> None:
     cell = TILE + 2 * FRAME
-    colour = SAME_CLASS if hit.relevant else OTHER_CLASS
+    colour = GRID if hit.relevant is None else SAME_CLASS if hit.relevant else OTHER_CLASS
     draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=colour)
     canvas.paste(letterboxed(hit.image), (left + FRAME, top + FRAME))
-    if not hit.relevant:
+    if hit.relevant is False:
         _cross(draw, left + cell - 20, top)
     distance = f"{hit.distance:.0f}" if ranking == "hamming" else f"{hit.distance:.3f}"
     _text(
@@ -209,7 +212,7 @@ def _hit(canvas: Image.Image, draw: ImageDraw.ImageDraw, hit: Hit, left: int, to
         (left + FRAME, top + cell + 3),
         hit.label,
         13,
-        TEXT if hit.relevant else OTHER_CLASS,
+        OTHER_CLASS if hit.relevant is False else TEXT,
         LABEL_WIDTH,
     )
     _text(draw, (left + FRAME, top + cell + 21), distance, 12, MUTED, LABEL_WIDTH)

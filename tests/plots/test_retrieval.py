@@ -28,7 +28,7 @@ from lshbench.plots.retrieval import (
     letterboxed,
     retrieval,
 )
-from lshbench.plots.style import OTHER_CLASS, SAME_CLASS
+from lshbench.plots.style import GRID, OTHER_CLASS, SAME_CLASS
 from lshbench.types import Features, Neighbors
 
 CELL = TILE + 2 * FRAME
@@ -86,6 +86,14 @@ def test_several_labels_are_right_if_one_is_shared() -> None:
     assert [hit.relevant for hit in row.hits] == [True, False, False]
     assert [hit.label for hit in row.hits] == ["a, b", "c", "no label"]
     assert label_text(np.int64(3), None) == "class 3"
+
+
+def test_hits_of_a_query_without_a_known_class_are_neither_right_nor_wrong() -> None:
+    tile = Image.new("RGB", (20, 20))
+    image = retrieval([Row(tile, "cat.png", [Hit(tile, "dog", 3.0, None)])], title="a run", ranking="hamming")
+    assert pixel_of_hit(image, 0, 0, 1, 60) == ImageColor.getrgb(GRID)
+    seen = {colour for _, colour in image.getcolors(image.width * image.height) or []}
+    assert not seen & {ImageColor.getrgb(SAME_CLASS), ImageColor.getrgb(OTHER_CLASS)}, "no key, no cross"
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(1, 12))
