@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lshbench.errors import UsageError, wrong_value
+from lshbench.metrics.definitions import DEFINITIONS, definition_of, template
 from lshbench.metrics.significance import (
     Interval,
     PermutationTest,
@@ -135,6 +136,74 @@ class Comparison:
         }
 
 
+@dataclass(frozen=True)
+class DefinitionRow:
+    """One published definition with its value in each configuration.
+
+    Attributes:
+        key: as in ``metrics.json``, such as ``mAP@1000/hits``.
+        template: the key with ``{k}`` or ``{r}`` for its rank or radius, which have one formula in common.
+        values: the mean over seeds for each configuration; None where the ranking has no such value.
+        formula: what is computed, in words.
+        published_by: code that reports it; empty if none is known to.
+    """
+
+    key: str
+    template: str
+    values: list[float | None]
+    formula: str
+    published_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DefinitionTable:
+    """Every published definition side by side, so that a figure can be held against a paper's by the paper's measure.
+
+    Attributes:
+        names: of the configurations, as :class:`Comparison` has them, in order of the runs.
+        leaks: whether queries are in the gallery or in training in any run of each.
+        rows: one a definition.
+    """
+
+    names: list[str]
+    leaks: list[bool]
+    rows: list[DefinitionRow]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain numbers and text, for JSON."""
+        return asdict(self)
+
+
+def definitions(runs: Sequence[Run]) -> DefinitionTable:
+    """Return every published definition of finished runs, each with its formula and the code that reports it."""
+    groups = group_runs(runs)
+    keys = {key: None for run in runs for key in run.metrics["definitions"] if template(key) in DEFINITIONS}
+    rows = []
+    for key in keys:
+        definition = definition_of(key)
+        values = [mean_or_none([run.metrics["definitions"].get(key) for run in members]) for members in groups.values()]
+        rows.append(DefinitionRow(key, template(key), values, definition.formula, definition.published_by))
+    return DefinitionTable(names_of(list(groups)), [_leaks(members) for members in groups.values()], rows)
+
+
+def mean_or_none(values: Sequence[float | None]) -> float | None:
+    """Return the mean, None where a value is missing."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def group_runs(runs: Sequence[Run]) -> dict[Settings, list[Run]]:
+    """Return runs by what decides their figures, the seed aside, in order of their first runs."""
+    groups: dict[Settings, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(settings_of(run), []).append(run)
+    return groups
+
+
+def _leaks(runs: Sequence[Run]) -> bool:
+    return any(run.metrics["protocol"].get("leak", False) for run in runs)
+
+
 def find_runs(folders: Sequence[Path]) -> list[Run]:
     """Return the finished runs in and below folders, each once.
 
@@ -176,9 +245,7 @@ def compare(
         raise wrong_value("level", level, "a number between 0 and 1")
     if resamples < 100:
         raise wrong_value("resamples", resamples, "at least 100")
-    groups: dict[Settings, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(settings_of(run), []).append(run)
+    groups = group_runs(runs)
     configurations = []
     for (settings, members), name in zip(groups.items(), names_of(list(groups)), strict=True):
         repeats = sorted((read_repeat(run, metric) for run in members), key=lambda repeat: repeat.seed)
@@ -202,7 +269,7 @@ def compare(
                 repeats,
                 interval,
                 supervision=str(members[0].metrics["method"]["supervision"]),
-                leak=any(run.metrics["protocol"].get("leak", False) for run in members),
+                leak=_leaks(members),
             )
         )
     configurations.sort(key=lambda one: (-one.interval.mean, one.name))

@@ -46,12 +46,7 @@ def print_summary(metrics: Mapping[str, Any], folder: Path, console: Console | N
     console.print()
     console.print(Padding(_table(metrics), (0, 0, 0, 2), expand=False))
     if protocol.get("leak"):
-        console.print(
-            f"\nLEAK: {protocol['query_gallery_overlap']:,} queries are in the gallery and "
-            f"{protocol.get('query_train_overlap', 0):,} in training: these figures are too good.",
-            style="bold red",
-            highlight=False,
-        )
+        console.print(f"\nLEAK: {_leak(protocol)}: these figures are too good.", style="bold red", highlight=False)
     console.print()
     lines = Table.grid(padding=(0, 2, 0, 0))
     lines.add_column(width=6, style="bold")
@@ -109,6 +104,18 @@ def _lines(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if memory["peak_rss_bytes"] is not None:
         size = f"{_size(memory['peak_rss_bytes'])} at most; {size}"
     return [("search", speed), ("time", time), ("memory", size)]
+
+
+def _leak(protocol: Mapping[str, Any]) -> str:
+    """Return which queries were there before: the items themselves, and exact copies of them."""
+    parts = [
+        f"{protocol['query_gallery_overlap']:,} queries are in the gallery and "
+        f"{protocol.get('query_train_overlap', 0):,} in training"
+    ]
+    copies = protocol.get("exact_duplicates", 0), protocol.get("exact_duplicates_train", 0)
+    if any(copies):
+        parts.append(f"{copies[0]:,} have an exact copy in the gallery and {copies[1]:,} in training")
+    return ", ".join(parts)
 
 
 def _figure(value: float | None) -> str:

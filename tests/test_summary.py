@@ -64,6 +64,12 @@ def test_a_leak_is_shouted(metrics: dict[str, Any]) -> None:
     assert "LEAK: 12 queries are in the gallery and 3 in training" in " ".join(printed(metrics).split())
 
 
+def test_copies_that_leak_are_counted_too(metrics: dict[str, Any]) -> None:
+    metrics["protocol"] |= {"leak": True, "exact_duplicates": 60, "exact_duplicates_train": 59}
+    text = " ".join(printed(metrics).split())
+    assert "60 have an exact copy in the gallery and 59 in training: these figures are too good" in text
+
+
 def test_an_index_that_skips_items_says_how_many_it_compared(metrics: dict[str, Any]) -> None:
     metrics["search"] |= {
         "index": "buckets",

@@ -51,6 +51,11 @@ class Definition:
     over: Literal["all", "nonempty", "hits", "within"] = "all"
     order: Literal["expected", "stable"] = "expected"
 
+    @property
+    def formula(self) -> str:
+        """What is computed, in words, with how ties are ordered where that decides the value."""
+        return self.description + ("; ties in gallery order" if self.order == "stable" else "")
+
 
 DEFINITIONS: dict[str, Definition] = {
     "mAP@all/trec": Definition(

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from lshbench.compare import compare, find_runs
+from lshbench.compare import compare, definitions, find_runs
 from lshbench.errors import UsageError
 from lshbench.metrics.significance import holm, paired_permutation_test
 
@@ -29,6 +29,7 @@ def write_run(
     queries=None,
     labels=None,
     leak: bool = False,
+    definitions: dict[str, float | None] | None = None,
     **settings,
 ) -> Path:
     folder = root / f"{name}-{len(list(root.iterdir())) if root.is_dir() else 0}"
@@ -52,6 +53,7 @@ def write_run(
         "seed": seed,
         "method": {"supervision": "labels" if name == "fourier" else "none"},
         "protocol": {"name": "full", "leak": leak},
+        "definitions": definitions or {},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
@@ -190,6 +192,7 @@ def test_the_script_prints_tables_and_writes_json(tmp_path: Path, values, script
         f"{values.mean() + 0.1:.4f}",
         "+0.1000",
         "0.0001 *",
+        "queries are in the gallery or in training",
     ):
         assert text in printed
     stored = json.loads(target.read_text())
@@ -197,6 +200,41 @@ def test_the_script_prints_tables_and_writes_json(tmp_path: Path, values, script
     assert stored["configurations"][1]["leak"] is True
     assert stored["pairs"][0]["difference"] == pytest.approx(0.1)
     assert stored["pairs"][0]["p_value_holm"] == stored["pairs"][0]["p_value"] == pytest.approx(1 / 10_001)
+
+
+@pytest.fixture
+def defined(tmp_path: Path, values) -> Path:
+    runs = tmp_path / "runs"
+    for seed, mean in ((0, 0.25), (1, 0.75)):
+        figures = {"mAP@all/trec": mean, "mAP@1000/hits": 0.5, "mAP@50/hits": 0.25, "precision@radius2": None}
+        write_run(runs, "itq", values, seed=seed, leak=True, definitions=figures)
+    write_run(runs, "fourier", values, definitions={"mAP@all/trec": 0.9, "mAP@1000/hits": 0.8})
+    return runs
+
+
+def test_definitions_stand_side_by_side_with_their_formulae(defined: Path) -> None:
+    table = definitions(find_runs([defined]))
+    rows = {row.key: row for row in table.rows}
+    assert dict(zip(table.names, table.leaks, strict=True)) == {"itq 16 bits": True, "fourier 16 bits": False}
+    itq, fourier = (table.names.index(f"{name} 16 bits") for name in ("itq", "fourier"))
+    assert (rows["mAP@all/trec"].values[itq], rows["mAP@all/trec"].values[fourier]) == (0.5, 0.9)
+    assert rows["precision@radius2"].values == [None, None]
+    assert rows["mAP@50/hits"].values[fourier] is None
+    assert "DeepHash-pytorch" in rows["mAP@1000/hits"].published_by
+    assert rows["mAP@1000/hits"].formula.endswith("ties in gallery order")
+
+
+def test_the_script_shows_definitions_once_each_and_their_leaks(
+    defined: Path, tmp_path: Path, script, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    target = tmp_path / "definitions.json"
+    assert script.main([str(defined), "--definitions", "--json", str(target)]) == 0
+    printed = capsys.readouterr().out
+    for text in ("mAP@1000/hits", "0.8000", "mAP@k/hits", "divided by", "FIRe", "(leak)", "too good"):
+        assert text in printed
+    assert printed.count("mAP@k/hits ") == 1
+    assert json.loads(target.read_text())["rows"][0]["key"] == "mAP@all/trec"
 
 
 def test_the_script_ends_with_2_and_one_line_on_wrong_use(tmp_path: Path, script, capsys) -> None:
