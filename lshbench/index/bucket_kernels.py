@@ -6,7 +6,8 @@ Tables and seen are those of :mod:`lshbench.index.probe_kernels`.  Throughout:
   or ``(q, 0)``, vectors float32 ``(q, d)``;
 - order int64 ``(q,)``, in which a batch is gone through: neighbours in it may share what the cache holds;
 - gallery, a tuple: vectors float32 ``(n, d)`` and inverse norms float32 ``(n,)``, codes as words uint64 ``(n, w)`` and
-  as bytes uint8 ``(n, 8 w)``; what the kind of rescoring does not read may be empty.
+  as bytes uint8 ``(n, 8 w)``; the words once more, ``(w, n)`` in the order of the table if there is only one, as
+  its buckets are then runs of memory; what the kind of rescoring does not read is empty.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ COSINE, HAMMING, EMBEDDING = 0, 1, 2
 
 ALL = np.iinfo(np.int64).max
 """No limit to what one thread rescores."""
+
+BLOCK = 256
+"""Codes whose distances are taken before any is looked at."""
 
 NO_LIMIT = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Above the key of any candidate."""
@@ -187,6 +191,14 @@ def _write_nearest(room: np.ndarray, count: int, ids: np.ndarray, nearest: np.nd
 
 
 @njit(cache=True)
+def _write_nearest_codes(room: np.ndarray, count: int, ids: np.ndarray, nearest: np.ndarray) -> None:
+    """Do what :func:`_write_nearest` does with keys that hold whole numbers for distances."""
+    for j in range(count):
+        room[j] = ascending_key(np.float32(room[j] >> THIRTY_TWO)) << THIRTY_TWO | room[j] & LOW
+    _write_nearest(room, count, ids, nearest)
+
+
+@njit(cache=True)
 def take_nearest(
     rows: np.ndarray, distances: np.ndarray, room: np.ndarray, ids: np.ndarray, nearest: np.ndarray
 ) -> None:
@@ -233,9 +245,56 @@ def _nearest_codes(
                 _select(room, k)
                 count = k
                 limit = room[k - 1]
-    for j in range(count):
-        room[j] = ascending_key(np.float32(room[j] >> THIRTY_TWO)) << THIRTY_TWO | room[j] & LOW
-    _write_nearest(room, count, ids, nearest)
+    _write_nearest_codes(room, count, ids, nearest)
+
+
+@njit(cache=True)
+def _nearest_in_ranges(
+    query: np.ndarray,
+    ranges: np.ndarray,
+    ordered: np.ndarray,
+    table: np.ndarray,
+    room: np.ndarray,
+    ids: np.ndarray,
+    nearest: np.ndarray,
+) -> int:
+    """Do what :func:`_nearest_codes` does in ranges of codes that lie in the order of a table; return their number.
+
+    Args:
+        ranges: int32, where each starts and stops.
+        ordered: uint64 ``(w, n)``.
+        table: int32 ``(n,)``, the rows that those codes belong to.
+    """
+    k = len(ids)
+    count = 0
+    limit = NO_LIMIT
+    farthest = limit >> THIRTY_TWO
+    compared = 0
+    distances = np.empty(BLOCK, np.uint64)
+    for place in range(0, len(ranges), 2):
+        compared += ranges[place + 1] - ranges[place]
+        for start in range(ranges[place], ranges[place + 1], BLOCK):
+            size = min(BLOCK, ranges[place + 1] - start)
+            # Without a branch in them, these loops take several codes at a time.
+            distances[:size] = np.uint64(0)
+            for word in range(len(query)):
+                asked = query[word]
+                plane = ordered[word, start : start + size]
+                for j in range(size):
+                    distances[j] += popcount(asked ^ plane[j])
+            for j in range(size):
+                if distances[j] <= farthest:
+                    key = distances[j] << THIRTY_TWO | np.uint64(table[start + j])
+                    if key < limit:
+                        room[count] = key
+                        count += 1
+                        if count == len(room):
+                            _select(room, k)
+                            count = k
+                            limit = room[k - 1]
+                            farthest = limit >> THIRTY_TWO
+    _write_nearest_codes(room, count, ids, nearest)
+    return compared
 
 
 @njit(cache=True)
@@ -255,7 +314,7 @@ def search_one(
     """Search one query.
 
     Args:
-        scratch: seen, found int32 ``(n + 1,)``, distances float32 ``(n,)``, room uint64, units float32 ``(d,)``, sums
+        scratch: seen, found int32 ``(2 n + 2,)``, distances float32 ``(n,)``, room uint64, units float32 ``(d,)``, sums
             float32 ``(bytes, 256)``.
         most: multiplications that rescoring may take here; where there are more, only units and found are filled, and
             the rest is left to more threads.
@@ -270,7 +329,13 @@ def search_one(
     seen, found, distances, room, units, sums = scratch
     if not prepare(kind, vectors[i], projections[i], units, sums):
         return -1
-    count = gather(codes[i], projections[i], probes, tables, seen, found)
+    ordered = gallery[4]
+    ranges = ordered.shape[1] > 0
+    count = gather(codes[i], projections[i], probes, tables, seen, found, ranges)
+    if ranges:
+        query, table = words[i], tables[7][0]
+        candidates[i] = _nearest_in_ranges(query, found[:count], ordered, table, room, nearest_ids[i], nearest[i])
+        return 0
     candidates[i] = count
     if count * len(units) > most:
         return 1
@@ -288,7 +353,7 @@ def make_scratch(kind: int, items: int, k: int, dimensions: int, width: int) -> 
     """Return the memory that a thread works in; pages of it that are never written cost nothing."""
     return (
         np.zeros((items + 63) // 64, np.uint64),
-        np.empty(items + 1, np.int32),
+        np.empty(2 * items + 2, np.int32),
         np.empty(items, np.float32),
         np.empty(max(4 * k, 256), np.uint64),
         np.empty(dimensions if kind == COSINE else 0, np.float32),
@@ -330,7 +395,7 @@ def count_candidates(queries: tuple, order: np.ndarray, probes: int, tables: tup
     items = tables[7].shape[1]
     for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
         seen = np.zeros((items + 63) // 64, np.uint64)
-        found = np.empty(items + 1, np.int32)
+        found = np.empty(2 * items + 2, np.int32)
         for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
             counts[i] = gather(codes[i], projections[i], probes, tables, seen, found)
 

@@ -70,7 +70,7 @@ class BucketsIndex(Index):
     _code_bits: int
     _dimensions: int
     _vectors: np.ndarray
-    _gallery: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    _gallery: tuple[np.ndarray, ...]
 
     def __init__(
         self,
@@ -182,7 +182,9 @@ class BucketsIndex(Index):
 
     def _set_gallery(self, arrays: list[np.ndarray]) -> None:
         self._vectors, inverse_norms, words = arrays
-        self._gallery = (writable_view(self._vectors), inverse_norms, words, words.view(np.uint8))
+        single = self._kind == kernels.HAMMING and len(self._tables) == 1
+        ordered = np.ascontiguousarray(words[self._tables.ids[0]].T) if single else np.empty((0, 0), np.uint64)
+        self._gallery = (writable_view(self._vectors), inverse_norms, words, words.view(np.uint8), ordered)
         self._scratch = None
 
     def _check_widths(self, items: Encoded) -> None:
@@ -291,7 +293,8 @@ class BucketsIndex(Index):
     @property
     def bytes(self) -> int:
         """Bytes of the tables in use, and of the codes or norms that rescoring reads."""
-        return self._tables.bytes(self._used) + sum(array.nbytes for array in self._gallery[1:3])
+        _, norms, words, _, ordered = self._gallery
+        return self._tables.bytes(self._used) + norms.nbytes + words.nbytes + ordered.nbytes
 
     def save(self, folder: Path) -> None:
         """Write the tables' arrays, ``inverse_norms.npy`` or ``words.npy``, and ``index.json`` last."""

@@ -125,13 +125,14 @@ def find_bucket(
 
 @njit(cache=True)
 def _visit(table: int, key: np.uint64, tables: tuple, seen: np.ndarray, found: np.ndarray, count: np.int64) -> np.int64:
-    """Append a bucket's rows that are not in the union yet; return how many are."""
+    """Append a bucket's rows that are not in the union yet, or where it starts and stops if there is one table."""
     start, stop = find_bucket(table, key, tables[2], tables[3], tables[4], tables[5], tables[6])
     rows = tables[7][table, start:stop]
     if tables[1] == 1:  # buckets of one table have nothing in common
-        for row in rows:
-            found[count] = row
-            count += 1
+        if start < stop:
+            found[count] = start
+            found[count + 1] = stop
+            count += 2
         return count
     # Written whether it is new or not, as whether it is can't be foretold: a branch would often be taken wrongly.
     for row in rows:
@@ -285,13 +286,15 @@ def gather(
     tables: tuple,
     seen: np.ndarray,
     found: np.ndarray,
+    ranges: bool = False,
 ) -> np.int64:
     """Fill ``found`` int32 with the rows of one query's union and return how many there are; clear ``seen`` again.
 
     Args:
         code: uint8 ``(ceil(bits / 8),)``.
         projections: float32 ``(bits,)``, or empty.
-        found: one longer than there are items: what is written behind the last is not kept.
+        found: of length ``2 n + 2``.
+        ranges: with one table in use, give where its buckets start and stop, one after the other, and not the rows.
         probes: buckets visited, as a multiple of the tables in use.
     """
     columns, used = tables[0], tables[1]
@@ -307,4 +310,22 @@ def gather(
     if used > 1:
         for row in found[:count]:
             seen[np.uint64(row) >> SIX] = np.uint64(0)
+    elif not ranges:
+        count = _expand(tables[7][0], found, count)
     return count
+
+
+@njit(cache=True)
+def _expand(ids: np.ndarray, found: np.ndarray, count: np.int64) -> np.int64:
+    """Replace ranges of one table's ids by the rows there; return how many."""
+    # From the end of the memory, where what is written never gets ahead of what is read.
+    first = len(found) - count
+    for j in range(count - 1, -1, -1):
+        found[first + j] = found[j]
+    rows = np.int64(0)
+    for place in range(first, len(found), 2):
+        start, stop = found[place], found[place + 1]
+        for j in range(stop - start):
+            found[rows + j] = ids[start + j]
+        rows += stop - start
+    return rows

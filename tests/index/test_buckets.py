@@ -263,6 +263,18 @@ def test_a_batch_and_a_query_alone_find_the_same_in_a_large_gallery(monkeypatch:
             assert len(set(alone.ids[0]) & set(together.ids[i])) >= 9
 
 
+@pytest.mark.parametrize("bits", [20, 130])
+def test_long_runs_of_one_table_s_codes(bits: int) -> None:
+    gallery, queries, _ = sides(items=3000, asked=80, bits=bits)
+    index = BucketsIndex(tables=1, bits_per_table=2, probes=[1, 2, 4], rescore="hamming").build(gallery, "")
+    exact = exact_distances(gallery, queries, "hamming")
+    for point in index.points():
+        index.set_point(point)
+        sets = candidates_of(gallery, queries, columns_of(index), point["probes"], directed=True)
+        check_search(index.search(queries, 40), sets, exact, 40)
+        check_search(index.search(queries.rows(0, 1), 40), sets[:1], exact[:1], 40)
+
+
 def test_zero_vectors_are_as_far_as_orthogonal_ones_and_extreme_ones_have_directions() -> None:
     gallery, queries, relevance = sides()
     gallery.vectors[:5] = 0
