@@ -1,0 +1,398 @@
+"""Time search in hash tables beside faiss and beside other tables, in one process, and print the ratios.
+
+    python scripts/bench_search.py                           everything: some hours where models have to be trained
+    python scripts/bench_search.py --only scaling engines    some of it
+    python scripts/bench_search.py --quick                   small data that is embedded: a minute or two
+    python scripts/bench_search.py --run dataset.path=DIR    further keys of the runs that features come from
+    python scripts/bench_search.py --output FOLDER           also bench_search.json and plots
+
+What is compared; features and models are those of runs of `lshbench run` below --runs, made where they are missing:
+
+engines   `buckets` with faiss.IndexBinaryMultiHash, IndexBinaryHash and IndexLSH over the same random-projection codes:
+          queries alone and in a batch, at equal recall@10, of ranking by Hamming distance (items as near as the tenth
+          count) and of exact cosine (at shares of what ranking all codes by Hamming distance reaches of it);
+scaling   microseconds a query at recall@10 of .9 of exact cosine, and bytes an item, for synthetic clusters of 10,000
+          to 3 million items of 128 dimensions, 100 items a cluster;
+tables    candidates at recall@10 of .8 and .9: tables of `neural` and `fourier`, trained without labels, with tables of
+          `random_projection` of the same size;
+probes    how many tables reach the same recall with and without probing further buckets;
+flat      `fourier` with labels and buckets, at most 2 % of the gallery scanned, with faiss.IndexFlatIP over the
+          features: P@10, and single-query throughput with the query's encoding in it.
+
+The fastest setting of each side that reaches the recall is taken; the two are then timed by turns, and medians count.
+Ratios above 1 mean that ours is faster, or smaller.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from bench_search_parts import SINGLE, K, Options, Setting, by_turns, fastest, measure, opened, our_settings, silent
+
+from lshbench.data.synthetic import SyntheticSource
+from lshbench.environment import peak_memory_bytes
+from lshbench.index.buckets import BucketsIndex
+from lshbench.methods.random_projection import RandomProjection
+from lshbench.ranking.hamming import hamming_neighbors
+from lshbench.ranking.real import cosine_neighbors
+from lshbench.threads import set_threads
+from lshbench.tradeoff import overlap
+from lshbench.types import Features
+
+TARGETS = (0.8, 0.9)
+NAMES = ("engines", "scaling", "tables", "probes", "flat")
+
+
+# engines
+
+
+def engines(options: Options) -> dict[str, Any]:
+    """Compare with faiss' hashes of codes."""
+    run = opened(options, "random_projection", ["method=random_projection", "bits=64"])
+    some = slice(0, 500 if options.quick else 2000)
+    gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", some)
+    assert gallery.codes is not None
+    assert queries.codes is not None
+    packed, asked, bits = gallery.codes.packed, queries.codes.packed, gallery.codes.bits
+    tenth = hamming_neighbors(queries.codes, gallery.codes, K).distances[:, -1:]
+    nearest = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
+    distances = np.bitwise_count
+
+    def recall(found: Any) -> dict[str, float]:
+        ids = found.ids if hasattr(found, "ids") else found[1]
+        far = distances(packed[ids] ^ asked[:, None]).sum(2)
+        return {"hamming": float(((far <= tenth) & (ids >= 0)).mean()), "cosine": overlap(ids, nearest, K)}
+
+    ours: list[Setting] = []
+    probes = [1, 2, 4, 8, 16, 32, 64, 128]
+    auto = max(4, round(np.log2(len(packed))) - 4)
+    for rescore in ("hamming", "cosine"):
+        for size in (auto - 4, auto - 2, auto, auto + 2):
+            grid = {"tables": [1, 2, 4, 8], "bits_per_table": max(2, size), "probes": probes, "rescore": rescore}
+            ours += our_settings(gallery, queries, f"buckets ({rescore})", grid)
+    theirs: dict[str, list[Setting]] = {"IndexBinaryMultiHash": [], "IndexBinaryHash": []}
+    for tables, size in ((2, auto), (4, auto), (4, 16), (8, 8)):
+        if tables * size <= bits:
+            index = faiss.IndexBinaryMultiHash(bits, tables, size)
+            theirs["IndexBinaryMultiHash"] += _faiss_hash(index, packed, asked, f"{tables} x {size} bits", 3)
+    for size in (auto - 4, auto - 2, auto, auto + 2):
+        index = faiss.IndexBinaryHash(bits, max(2, size))
+        theirs["IndexBinaryHash"] += _faiss_hash(index, packed, asked, f"{size} bits", 4)
+    lsh = faiss.IndexLSH(gallery.vectors.shape[1], bits, True, False)
+    centre = gallery.vectors.mean(0)
+    lsh.add(np.ascontiguousarray(gallery.vectors - centre))
+    centred = np.ascontiguousarray(queries.vectors - centre)
+    theirs["IndexLSH"] = [_plain("IndexLSH", lsh, centred)]
+
+    singles = 50 if options.quick else SINGLE
+    for settings in (ours, *theirs.values()):
+        measure(settings, recall, len(asked), singles)
+    flat = overlap(hamming_neighbors(queries.codes, gallery.codes, K).ids, nearest, K)
+    print(f"ranking all codes by Hamming distance: recall@10 of exact cosine {flat:.3f}")
+    result: dict[str, Any] = {"hamming_recall_of_cosine": flat, "comparisons": []}
+    for engine, settings in theirs.items():
+        goals = [("hamming", target) for target in TARGETS] + [("cosine", share * flat) for share in (0.8, 0.95)]
+        if engine == "IndexLSH":  # its codes are its own, and all of them are ranked
+            goals = [("cosine", settings[0].recall["cosine"])]
+        for truth, target in goals:
+            for what, place in (("single_us", 0), ("batch_us", 1)):
+                pair = [fastest(own, truth, target, what) for own in (ours, settings)]
+                if pair[0] is None or pair[1] is None:
+                    print(f"{engine}, recall of {truth} {target:.3f}: not reached")
+                    continue
+                times = [own[place] for own in by_turns(pair, len(asked), singles, options.repeats)]
+                print(
+                    f"{engine}, recall of {truth} {target:.3f}, {what[:-3]}: ours {times[0]:.1f} us ({pair[0].name}), "
+                    f"theirs {times[1]:.1f} us ({pair[1].name}): {times[1] / times[0]:.2f} times",
+                    flush=True,
+                )
+                row = {"engine": engine, "truth": truth, "recall": target, "how": what[:-3]}
+                names = {"ours": pair[0].name, "theirs": pair[1].name}
+                result["comparisons"].append(row | names | {"ours_us": times[0], "theirs_us": times[1]})
+    return result
+
+
+def _plain(name: str, index: Any, queries: np.ndarray) -> Setting:
+    rows = [queries[row : row + 1] for row in range(min(SINGLE, len(queries)))]
+    return Setting(name, lambda: None, lambda: index.search(queries, K), lambda row: index.search(rows[row], K))
+
+
+def _faiss_hash(index: Any, packed: np.ndarray, queries: np.ndarray, label: str, most: int) -> list[Setting]:
+    index.add(packed)
+    settings = []
+    for flips in range(most + 1):
+        setting = _plain(f"{label}, {flips} flips", index, queries)
+        setting.prepare = lambda flips=flips: setattr(index, "nflip", flips)
+        settings.append(setting)
+    return settings
+
+
+# scaling
+
+
+def scaling(options: Options) -> dict[str, Any]:
+    """Measure time and memory over sizes, each in a process of its own, whose peak of memory is then its own."""
+    rows = []
+    for items in options.sizes:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            row = pool.apply(_one_size, (items, options.threads, options.repeats, options.quick))
+        print(
+            f"{items:9,d} items: {row['single_us']:8.1f} us alone, {row['batch_us']:8.1f} us in a batch, recall "
+            f"{row['recall']:.3f}, {row['candidates']:8,.0f} candidates, {row['bytes_per_item']:.1f} bytes an item, "
+            f"built in {row['build_s']:.2f} s, {row['peak_bytes'] / 2**30:.2f} GiB at most ({row['setting']})",
+            flush=True,
+        )
+        rows.append(row)
+    sizes = np.log([row["items"] for row in rows])
+    powers = {what: float(np.polyfit(sizes, np.log([row[what] for row in rows]), 1)[0]) for what in _TIMES}
+    print("; ".join(f"{what[:-3]}: time grows as N to the power of {power:.2f}" for what, power in powers.items()))
+    if options.output:
+        _plot_scaling(rows, options.output / "bench_search_scaling.png")
+    return {"rows": rows, "powers": powers}
+
+
+_TIMES = ("single_us", "batch_us")
+
+
+def _one_size(items: int, threads: int, repeats: int, quick: bool) -> dict[str, Any]:
+    set_threads(threads)
+    source = SyntheticSource(items=items, queries=1000, dim=128, classes=items // 100, spread=0.5)
+    data = source.open(silent)
+    x = data.gallery.read_features(np.arange(items), silent)
+    q = data.query.read_features(np.arange(1000), silent)
+    method = RandomProjection(bits=128, seed=0)
+    method.fit(Features(x[:10_000], np.zeros(10_000, np.int64), np.arange(10_000)), silent)
+    gallery = method.encode(x, "gallery", vectors=x)
+    queries = method.encode(q, "query", vectors=q, embedding=True)
+    exact = cosine_neighbors(q, x, K).ids
+    auto = round(np.log2(items)) - 4
+    best: Setting | None = None
+    build_s = 0.0
+    for size in (auto, auto + 2) if quick else (auto, auto + 2, auto + 4):
+        start = time.perf_counter()
+        grid = {"tables": [2, 4, 8, 16], "bits_per_table": size, "probes": [1, 2, 4, 8, 16, 32]}
+        settings = our_settings(gallery, queries, "", grid)
+        built = time.perf_counter() - start
+        measure(settings, lambda own: {"cosine": overlap(own.ids, exact, K)}, len(queries), SINGLE)
+        found = fastest(settings, "cosine", 0.9, "single_us")
+        if found and (best is None or found.single_us < best.single_us):
+            best, build_s = found, built
+    if best is None:
+        raise RuntimeError(f"no setting reaches a recall of .9 for {items} items")
+    ((single, batch),) = by_turns([best], len(queries), SINGLE, repeats)
+    return {
+        "items": items,
+        "build_s": build_s,
+        "bytes_per_item": best.bytes_per_item,
+        "single_us": single,
+        "batch_us": batch,
+        "recall": best.recall["cosine"],
+        "candidates": best.candidates,
+        "setting": best.name,
+        "peak_bytes": peak_memory_bytes(),
+    }
+
+
+def _plot_scaling(rows: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    items = np.array([row["items"] for row in rows])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), constrained_layout=True)
+    for what, label, colour in (("single_us", "alone", "#0b5394"), ("batch_us", "in a batch", "#e08a00")):
+        left.plot(items, [row[what] for row in rows], "o-", color=colour, label=label)
+    root = rows[0]["single_us"] * np.sqrt(items / items[0])
+    left.plot(items, root, "--", color="#6b7280", label="growth as the square root")
+    left.set(xscale="log", yscale="log", xlabel="gallery items", ylabel="microseconds a query")
+    left.legend(frameon=False)
+    right.plot(items, [row["bytes_per_item"] for row in rows], "o-", color="#0b5394")
+    right.set(xscale="log", xlabel="gallery items", ylabel="bytes an item", ylim=(0, None))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.suptitle("Hash tables at recall@10 of .9: synthetic clusters, 128 dimensions")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+# tables, probes, flat
+
+
+def tables(options: Options) -> dict[str, Any]:
+    """Compare the candidates that tables of trained codes and of random ones need for the same recall."""
+    unsupervised = ["method.supervision=none"]
+    methods = {
+        "random_projection": ["method=random_projection", "bits=64"],
+        "neural": ["method=neural", "bits=64", *unsupervised],
+        "fourier": ["method=fourier", "bits=64", *unsupervised],
+    }
+    found: dict[str, dict[str, list[Setting]]] = {}
+    for name, keys in methods.items():
+        run = opened(options, name if name == "random_projection" else f"{name}_unsupervised", keys)
+        gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", slice(0, 2000))
+        exact = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
+        auto = max(4, round(np.log2(len(gallery))) - 4)
+        for size in (auto - 2, auto, auto + 2):
+            for count in (4, 8, 16):
+                grid = {"tables": count, "bits_per_table": size, "probes": [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]}
+                settings = our_settings(gallery, queries, name, grid)
+                for setting in settings:
+                    setting.prepare()
+                    result: Any = setting.batch()
+                    setting.recall = {"cosine": overlap(result.ids, exact, K)}
+                    setting.candidates = float(result.candidates.mean())
+                found.setdefault(f"{count} tables of {size} bits", {})[name] = settings
+    result_rows = []
+    for size, methods_found in found.items():
+        for target in TARGETS:
+            needed = {name: _candidates_at(settings, target) for name, settings in methods_found.items()}
+            shown = ", ".join(f"{name} {'-' if n is None else f'{n:,.0f}'}" for name, n in needed.items())
+            print(f"{size}, recall {target}: candidates {shown}", flush=True)
+            result_rows.append({"size": size, "recall": target, "candidates": needed})
+    return {"rows": result_rows}
+
+
+def _candidates_at(settings: list[Setting], target: float) -> float | None:
+    """Return the candidates at a recall, between the neighbouring settings; None where it isn't reached or passed."""
+    recalls = [setting.recall["cosine"] for setting in settings]
+    counts = [setting.candidates or 0.0 for setting in settings]
+    if recalls[-1] < target or recalls[0] > target:
+        return None
+    return float(np.interp(target, recalls, counts))
+
+
+def probes(options: Options) -> dict[str, Any]:
+    """Compare how many tables reach a recall with and without further probes."""
+    run = opened(options, "random_projection", ["method=random_projection", "bits=64"])
+    gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", slice(0, 2000))
+    exact = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
+    size = max(4, round(np.log2(len(gallery))) - 4)
+    counts = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
+    values = [1, 2, 4, 8, 16, 32, 64]
+    found = {}
+    index = BucketsIndex(tables=counts, bits_per_table=size, probes=values).build(gallery, "")
+    for point in index.points():
+        index.set_point(point)
+        own = index.search(queries, K)
+        found[point["tables"], point["probes"]] = overlap(own.ids, exact, K), float(own.candidates.mean())
+    rows = []
+    for target in TARGETS:
+        plain = next((count for count in counts if found[count, 1][0] >= target), None)
+        for value in values[1:]:
+            count = next((count for count in counts if found[count, value][0] >= target), None)
+            row = {"recall": target, "probes": value, "plain_tables": plain, "tables": count}
+            if plain and count:
+                row |= {"plain_candidates": found[plain, 1][1], "candidates": found[count, value][1]}
+                print(
+                    f"recall {target}, {size} bits: {plain} plain tables ({found[plain, 1][1]:,.0f} candidates), "
+                    f"{count} with {value} probes ({found[count, value][1]:,.0f}): {plain / count:.1f} times fewer",
+                    flush=True,
+                )
+            rows.append(row)
+    return {"rows": rows}
+
+
+def flat(options: Options) -> dict[str, Any]:
+    """Compare supervised codes in tables with faiss' exact cosine scan, encoding included."""
+    run = opened(options, "fourier", ["method=fourier", "bits=64"])
+    gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query")
+    units = np.ascontiguousarray(gallery.vectors / np.linalg.norm(gallery.vectors, axis=1, keepdims=True))
+    exact = faiss.IndexFlatIP(units.shape[1])
+    exact.add(units)
+    labels, asked = run.gallery.y, run.queries.y
+
+    def precision(ids: np.ndarray) -> float:
+        return float(((labels[ids] == asked[:, None]) & (ids >= 0)).mean())
+
+    theirs = precision(exact.search(np.ascontiguousarray(queries.vectors), K)[1])
+    auto = max(4, round(np.log2(len(gallery))) - 4)
+    best: tuple[float, BucketsIndex, dict[str, int], float, str] | None = None
+    for rescore in ("cosine", "hamming", "embedding"):
+        for size in (auto, auto + 4, auto + 8):
+            index = BucketsIndex(tables=[1, 2, 4, 8], bits_per_table=size, probes=[1, 2, 4, 8], rescore=rescore)
+            index.build(gallery, "")
+            for point in index.points():
+                index.set_point(point)
+                found = index.search(queries, K)
+                ours, share = precision(found.ids), float(found.candidates.mean()) / len(gallery)
+                if share <= (0.2 if options.quick else 0.02) and (best is None or ours > best[0]):
+                    best = ours, index, point, share, rescore
+    if best is None:
+        raise RuntimeError("every setting scans too much of the gallery")
+    ours, index, point, share, rescore = best
+    index.set_point(point)
+    scan = Setting("flat", lambda: None, lambda: None, lambda row: exact.search(run.queries.x[row : row + 1], K))
+    search = Setting(
+        "buckets",
+        lambda: None,
+        lambda: None,
+        lambda row: index.search(run.encode(run.queries, "query", slice(row, row + 1)), K),
+    )
+    singles = min(len(queries), 50 if options.quick else SINGLE)
+    pair = by_turns([search, scan], 1, singles, options.repeats)
+    print(
+        f"P@10 {ours:.3f} (exact cosine {theirs:.3f}), {share:.2%} scanned, {point}, rescored by {rescore}: "
+        f"{pair[0][0]:.0f} us with encoding, faiss' exact scan {pair[1][0]:.0f} us: "
+        f"{pair[1][0] / pair[0][0]:.1f} times",
+        flush=True,
+    )
+    figures = {"P@10": ours, "exact_P@10": theirs, "fraction": share, "point": point, "rescore": rescore}
+    return figures | {"ours_us": pair[0][0], "theirs_us": pair[1][0]}
+
+
+def main() -> None:
+    """Read options, run what was asked for, write what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), help="which comparisons")
+    parser.add_argument("--quick", action="store_true", help="the digits' pixels, small sizes, one repeat")
+    parser.add_argument("--dataset", help="the runs' data set; cifar100_images by default")
+    parser.add_argument("--run", nargs="*", default=[], help="further keys of the runs, such as dataset.path=DIR")
+    parser.add_argument("--runs", type=Path, default=Path("outputs/bench_search"), help="where the runs are")
+    parser.add_argument("--sizes", type=int, nargs="+", help="items of the scaling; 10,000 to 3 million by default")
+    parser.add_argument("--threads", type=int, help="threads of every library; all cores by default")
+    parser.add_argument("--repeats", type=int, help="repeats that medians are taken of; 5 by default")
+    parser.add_argument("--output", type=Path, help="folder for bench_search.json and plots")
+    given = parser.parse_args()
+    logging.getLogger("faiss").setLevel(logging.WARNING)
+    small = ["backbone=pixels", "backbone.image_size=8"] if given.quick and given.dataset is None else []
+    large = ["backbone.image_size=128"] if given.dataset is None and not given.quick else []
+    options = Options(
+        quick=given.quick,
+        repeats=given.repeats or (1 if given.quick else 5),
+        threads=set_threads(given.threads),
+        runs=given.runs.absolute(),
+        dataset=given.dataset or ("digits" if given.quick else "cifar100_images"),
+        keys=[*small, *large, *given.run],
+        sizes=given.sizes
+        or ([10_000, 20_000] if given.quick else [10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000]),
+        output=given.output,
+    )
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+    print(f"{options.threads} threads, {options.repeats} repeats")
+    result: dict[str, Any] = {
+        "threads": options.threads,
+        "repeats": options.repeats,
+        "machine": platform.processor() or platform.machine(),
+    }
+    works = {"engines": engines, "scaling": scaling, "tables": tables, "probes": probes, "flat": flat}
+    for name in given.only:
+        print(f"\n{name}", flush=True)
+        result[name] = works[name](options)
+    if options.output:
+        (options.output / "bench_search.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()

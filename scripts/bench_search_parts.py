@@ -1,0 +1,191 @@
+"""What scripts/bench_search.py measures with: data of finished runs, engines in their settings, times by turns."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lshbench.cache import cache_dir
+from lshbench.config import build
+from lshbench.data.base import Source
+from lshbench.features.backbone import Backbone
+from lshbench.features.load import load_split_features
+from lshbench.features.roles import load_roles
+from lshbench.features.store import FeatureStore
+from lshbench.index.buckets import BucketsIndex
+from lshbench.methods.base import Method
+from lshbench.protocols import Protocol, item_labels
+from lshbench.reduction import PCA
+from lshbench.run_folder import Run
+from lshbench.types import Encoded, Features, Side
+
+K = 10
+SINGLE = 200
+"""Queries timed alone."""
+
+
+@contextlib.contextmanager
+def silent(description: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """Report nothing."""
+    yield lambda amount: None
+
+
+# Data
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    quick: bool
+    repeats: int
+    threads: int
+    runs: Path
+    dataset: str
+    keys: list[str]
+    sizes: list[int]
+    output: Path | None
+
+
+class Opened:
+    """A finished run's features, and its method as it was fitted."""
+
+    def __init__(self, folder: Path) -> None:
+        config = Run.open(folder).config()
+        dataset = build(config, "dataset", Source).open(silent)
+        source, protocol = config["dataset"], build(config, "protocol", Protocol)
+        selection = protocol.select(dataset, config["seed"], source["max_gallery"], source["max_queries"])
+        backbone, store = build(config, "backbone", Backbone), FeatureStore(cache_dir())
+        roles = load_roles(
+            dataset,
+            asdict(selection),
+            item_labels(dataset)[0],
+            lambda split, rows: load_split_features(
+                split, rows, backbone, store=store, device="cpu", threads=1, progress=silent
+            ),
+        )
+        self.gallery: Features = roles.gallery
+        self.queries: Features = roles.queries
+        self.method = build(config, "method", Method).restore(_tensors(folder / "model/method.safetensors"))
+        self.pca: PCA | None = None
+        if config["pca"]["dim"] is not None:
+            self.pca = PCA(config["pca"]["dim"], whiten=config["pca"]["whiten"], seed=config["seed"])
+            self.pca.restore(_tensors(folder / "model/pca.safetensors"))
+
+    def encode(self, items: Features, side: Side, rows: slice = slice(None)) -> Encoded:
+        """Return items as an index takes them, queries with their projections."""
+        x = items.x[rows]
+        reduced = x if self.pca is None else self.pca.transform(x)
+        return self.method.encode(reduced, side, vectors=x, embedding=side == "query")
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def opened(options: Options, name: str, keys: list[str]) -> Opened:
+    """Return a run below --runs, made if it is not there."""
+    folder = options.runs / options.dataset / name
+    if not (folder / "metrics.json").exists():
+        command = [sys.executable, "-m", "lshbench", "run", f"dataset={options.dataset}", f"hydra.run.dir={folder}"]
+        command += ["evaluation.plots=false", "evaluation.definitions=false", *keys, *options.keys]
+        print(" ".join(command[3:]), flush=True)
+        subprocess.run(command, check=True, env=os.environ, stdout=subprocess.DEVNULL)
+    return Opened(folder)
+
+
+# Measuring
+
+
+@dataclass
+class Setting:
+    """One engine in one setting.
+
+    Attributes:
+        prepare: puts the engine into the setting; quick.
+        batch: searches all queries.
+        alone: searches one query.
+        recall: by what it is a recall of.
+        candidates: compared with a query, where the engine tells.
+    """
+
+    name: str
+    prepare: Callable[[], object]
+    batch: Callable[[], object]
+    alone: Callable[[int], object]
+    bytes_per_item: float | None = None
+    recall: dict[str, float] = field(default_factory=dict)
+    candidates: float | None = None
+    single_us: float = 0.0
+    batch_us: float = 0.0
+
+
+def timed(setting: Setting, queries: int, singles: int) -> tuple[float, float]:
+    """Return microseconds of a query alone (median) and of one in a batch; one warm-up each."""
+    setting.prepare()
+    setting.batch()
+    start = time.perf_counter()
+    setting.batch()
+    together = (time.perf_counter() - start) / queries
+    alone = []
+    for row in range(min(3, singles)):
+        setting.alone(row)
+    for row in range(singles):
+        start = time.perf_counter()
+        setting.alone(row)
+        alone.append(time.perf_counter() - start)
+    return 1e6 * statistics.median(alone), 1e6 * together
+
+
+def by_turns(settings: list[Setting], queries: int, singles: int, repeats: int) -> list[tuple[float, float]]:
+    """Return the medians of each setting's times over repeats in which they take turns."""
+    times = [[timed(setting, queries, singles) for setting in settings] for _ in range(repeats)]
+    return [tuple(statistics.median(values) for values in zip(*own, strict=True)) for own in zip(*times, strict=True)]
+
+
+def fastest(settings: list[Setting], truth: str, target: float, what: str) -> Setting | None:
+    """Return the setting that takes least among those that reach a recall; None if none does."""
+    enough = [setting for setting in settings if setting.recall[truth] >= target]
+    return min(enough, key=lambda setting: getattr(setting, what), default=None)
+
+
+def our_settings(gallery: Encoded, queries: Encoded, label: str, grid: dict[str, Any], k: int = K) -> list[Setting]:
+    """Return a built index at each of its points."""
+    index = BucketsIndex(**grid).build(gallery, "")
+    rows = [queries.rows(row, row + 1) for row in range(min(SINGLE, len(queries)))]
+    settings = []
+    for point in index.points():
+        index.set_point(point)
+        name = f"{label} {grid['bits_per_table']} bits, {point['tables']} tables, {point['probes']} probes"
+        setting = Setting(
+            name,
+            lambda point=point: index.set_point(point),
+            lambda: index.search(queries, k),
+            lambda row: index.search(rows[row], k),
+            index.bytes / len(gallery),
+        )
+        settings.append(setting)
+    return settings
+
+
+def measure(settings: list[Setting], recall: Callable[[Any], dict[str, float]], queries: int, singles: int) -> None:
+    """Fill in recalls, candidates and times."""
+    for setting in settings:
+        setting.prepare()
+        found = setting.batch()
+        setting.recall = recall(found)
+        if hasattr(found, "candidates"):
+            setting.candidates = float(found.candidates.mean())
+        setting.single_us, setting.batch_us = timed(setting, queries, singles)
