@@ -1,0 +1,230 @@
+"""The script that makes the documentation's tables."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from example_run import METRICS
+
+from lshbench.errors import UsageError
+from lshbench.run_folder import Run
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_methods.py"
+SMALL = ("--datasets", "digits", "--run", "backbone=pixels", "backbone.image_size=8")
+QUERIES = 200
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("bench_methods", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_methods"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def start(tmp_path: Path, shared_cache: Path):
+    """Start the real script in an empty folder."""
+
+    def run(*arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT), "--out", "out", *SMALL, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "LSHBENCH_CACHE": str(shared_cache)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return run
+
+
+def test_a_killed_sweep_loses_only_what_was_under_way_and_its_tables_are_those_of_the_runs(start, tmp_path) -> None:
+    asked = ("--methods", "random_projection", "itq", "--bits", "16", "--seeds", "0", "1", "--workers", "1")
+    killed = start(*asked)
+    assert killed.stdout.readline().startswith("[1/4] digits itq 16 bits seed 0: mAP .")
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    first = tmp_path / "out/digits/itq/16-0/metrics.json"
+    before = first.stat()
+
+    readme = tmp_path / "README.md"
+    readme.write_text("above\n<!-- table:begin -->\nold\n<!-- table:end -->\nbelow\n")
+    again = start(*asked, "--readme", "README.md")
+    output, errors = again.communicate(timeout=600)
+    assert again.returncode == 0, errors
+    assert "[4/4] digits random_projection 16 bits seed 1" in output
+    assert "itq 16 bits seed 0" not in output
+    assert first.stat() == before
+
+    runs = {
+        (method, seed): Run.open(tmp_path / f"out/digits/{method}/16-{seed}").metrics
+        for method in ("itq", "random_projection")
+        for seed in (0, 1)
+    }
+    with (tmp_path / "out/table.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["exact_cosine", "itq", "random_projection"]
+    for method in ("itq", "random_projection"):
+        values = [runs[method, seed]["metrics"]["mAP"] for seed in (0, 1)]
+        assert float(rows[method]["mAP"]) == pytest.approx(np.mean(values), abs=1e-6)
+        assert float(rows[method]["mAP_std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+        assert rows[method]["mAP_winner"] == str(method == "itq")
+    assert float(rows["exact_cosine"]["mAP"]) == pytest.approx(runs["itq", 0]["reference"]["cosine"]["mAP"], abs=1e-6)
+    table = (tmp_path / "out/table.md").read_text()
+    assert f"| `itq` | **{float(rows['itq']['mAP']):.4f}".replace("**0", "**") in table
+    assert "lack runs" not in table
+    assert readme.read_text() == f"above\n<!-- table:begin -->\n{table}<!-- table:end -->\nbelow\n"
+
+
+@pytest.mark.slow
+def test_a_method_that_fails_ends_no_other_and_is_reported(start, tmp_path: Path) -> None:
+    process = start("--methods", "itq", "random_projection", "--bits", "250", "--seeds", "0")
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert "[1/2] digits random_projection 250 bits seed 0: mAP ." in output
+    assert "digits itq 250 bits seed 0 failed:" in errors
+    assert "250" in (tmp_path / "out/digits/itq/250-0.log").read_text()
+    table = (tmp_path / "out/table.md").read_text()
+    assert "| `itq` | - |" in table
+    assert "1 cell lacks runs" in table
+
+
+def cell(script, root: Path, name: str, values: np.ndarray, *, seeds: int = 2, complete: bool = True):
+    """Return a cell whose runs have those values of AP, a row for each seed."""
+    runs = []
+    for seed in range(seeds):
+        folder = root / f"{name}-{seed}"
+        folder.mkdir(parents=True)
+        columns = {"query": np.arange(QUERIES), "label": np.arange(QUERIES) % 10, "AP": values[seed]}
+        pyarrow.parquet.write_table(pyarrow.table(columns), folder / "per_query.parquet")
+        metrics = copy.deepcopy(METRICS)
+        metrics["seed"] = seed
+        metrics["metrics"] = {"mAP": float(values[seed].mean())}
+        runs.append(Run(folder, metrics))
+    return script.Cell(name, runs, complete)
+
+
+def test_a_winner_is_significantly_better_than_each_other(script, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    base = generator.uniform(0.2, 0.8, (2, QUERIES))
+    noise = generator.normal(0, 0.05, (3, 2, QUERIES))
+    worst = cell(script, tmp_path, "worst", base - 0.2 + noise[0])
+    middle = cell(script, tmp_path, "middle", base + noise[1])
+    near = cell(script, tmp_path, "near", base + noise[2] - noise[2].mean() + noise[1].mean() + 0.0005)
+    best = cell(script, tmp_path, "best", base + 0.1 + noise[0])
+    assert script.find_winner([worst, middle], "mAP") == "middle"
+    assert script.find_winner([worst, middle, near], "mAP") is None  # better than one, level with the other
+    assert script.find_winner([worst, middle, near, best], "mAP") == "best"
+    assert script.find_winner([best], "mAP") is None
+
+
+def test_holms_correction_takes_a_mark_that_a_single_test_would_give(script, tmp_path: Path) -> None:
+    # Eight of nine queries that differ are better: p = 20/512 = .039, and twice that for two others.
+    values = np.full((1, QUERIES), 0.5)
+    better = values.copy()
+    better[0, :8] += 0.1
+    better[0, 8] -= 0.1
+    first, second = (cell(script, tmp_path, name, values, seeds=1) for name in ("first", "second"))
+    best = cell(script, tmp_path, "best", better, seeds=1)
+    assert script.find_winner([first, best], "mAP") == "best"
+    assert script.find_winner([first, second, best], "mAP") is None
+
+
+def test_no_winner_is_marked_while_runs_are_missing(script, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).uniform(size=(2, QUERIES))
+    worse = cell(script, tmp_path, "worse", values - 0.3, seeds=1, complete=False)
+    better = cell(script, tmp_path, "better", values)
+    assert script.find_winner([worse, better], "mAP") is None
+    assert script.figure(worse, "mAP").endswith(" (1)")
+
+
+def test_figures_have_mean_spread_and_mark(script, tmp_path: Path) -> None:
+    values = np.stack([np.full(QUERIES, 0.5), np.full(QUERIES, 0.52)])
+    assert script.figure(cell(script, tmp_path / "a", "two", values), "mAP", bold=True) == "**.5100 ± .0141**"
+    assert script.figure(cell(script, tmp_path / "b", "one", values, seeds=1), "mAP") == ".5000"
+    assert script.figure(script.Cell("none", [], False), "mAP") == "-"
+
+
+def test_runs_made_with_other_settings_are_not_taken_for_finished(script, tmp_path: Path) -> None:
+    options = script.parse(["--out", str(tmp_path), "--datasets", "digits", "--run", "pca.dim=8"])
+    sweep = script.sweep_of(options)
+    point = sweep.points()[0]
+    metrics = copy.deepcopy(METRICS)
+    metrics["command"] = ["lshbench", "run", *sweep.overrides(point)]
+    metrics["environment"]["lshbench"] = script.__version__
+    write(sweep.folder(point) / "metrics.json", metrics)
+    assert sweep.find(point).path == sweep.folder(point)
+    other = script.sweep_of(script.parse(["--out", str(tmp_path), "--datasets", "digits", "--run", "pca.dim=9"]))
+    with pytest.raises(UsageError, match=r"fourier/16-0 was made with pca.dim=8, and pca.dim=9 is asked for"):
+        other.find(point)
+    write(sweep.folder(point) / "metrics.json", metrics | {"environment": {"lshbench": "0.0.1"}})
+    with pytest.raises(UsageError, match=r"made by lshbench 0\.0\.1"):
+        sweep.find(point)
+
+
+def write(path: Path, metrics: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(metrics))
+
+
+def test_code_lengths_of_one_data_set_stand_beside_the_common_ones(script) -> None:
+    asked = ["--datasets", "cifar10_images", "cifar100_images", "--bits", "64", "16", "cifar100_images=128"]
+    assert script.sweep_of(script.parse(asked)).bits == {"cifar10_images": [16, 64], "cifar100_images": [16, 64, 128]}
+    points = script.sweep_of(script.parse([])).points()
+    assert len(points) == len(set(points)) == 2 * 16 * 3 * 3
+    assert points[0].method == "fourier"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bits", "x"], "--bits x: expected a number"),
+        (["--bits", "digits=16"], "--bits digits=16: expected a number, or DATASET=NUMBER of one of cifar10_images"),
+        (["--bits", "cifar10_images=16"], "expected a code length for each data set"),
+        (["--path", "cifar10_images=absent"], "--path cifar10_images=absent: expected"),
+        (["--path", "digits=."], "--path digits=.: expected one of cifar10_images"),
+        (["--workers", "0"], "--workers 0: expected at least 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_ends_with_2_and_one_line(script, arguments, message, capsys) -> None:
+    assert script.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_no_time_runs_nothing_and_lists_say_what_is_left(script, tmp_path: Path, capsys) -> None:
+    asked = ["--out", str(tmp_path), *SMALL, "--methods", "itq", "fourier", "--bits", "16", "--seeds", "0"]
+    assert script.main([*asked, "--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-1] for line in listed[:-1]] == [
+        "digits fourier 16 bits seed 0",
+        "digits itq 16 bits seed 0",
+    ]
+    assert listed[-1].startswith("0 of 2 runs are there; about ")
+    assert script.main([*asked, "--minutes", "0"]) == 0
+    assert "2 of 2 runs are missing" in capsys.readouterr().out
+    assert "No run is finished." in (tmp_path / "table.md").read_text()
+
+
+def test_a_document_without_one_place_for_the_tables_is_refused(script, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing")
+    with pytest.raises(UsageError, match="has 0 places for the tables"):
+        script.fill(readme, "text\n")
+    assert readme.read_text() == "nothing"
