@@ -6,7 +6,8 @@
     python scripts/bench_methods.py --only-table                     # of the runs that are there
 
 Every point is one `lshbench run` in a process and a folder of its own below --out.  A point whose folder is finished
-is not run again, and one that was killed goes on from its checkpoint.  The tables (table.md and table.csv in --out)
+is not run again, and one that was killed goes on from its checkpoint; after a change of code or of a method's defaults,
+take another --out.  The tables (table.md and table.csv in --out)
 have the mean and the standard deviation over seeds; a column's winner is bold where the paired difference to every
 other method of its table is significant.
 """
@@ -84,14 +85,14 @@ class Method:
 
 METHODS = {
     "fourier": Method("labels", 90, ("method=fourier",)),
-    "neural": Method("labels", 45, ("method=neural",)),
+    "neural": Method("labels", 53, ("method=neural",)),
     "orthohash": Method("labels", 37, ("method=orthohash",)),
     "csq": Method("labels", 37, ("method=csq",)),
     "dpn": Method("labels", 37, ("method=dpn",)),
     "greedyhash": Method("labels", 37, ("method=greedyhash",)),
     "hashnet": Method("labels", 37, ("method=hashnet",)),
     "fourier-none": Method("none", 90, ("method=fourier", "method.supervision=none")),
-    "neural-none": Method("none", 45, ("method=neural", "method.supervision=none")),
+    "neural-none": Method("none", 53, ("method=neural", "method.supervision=none")),
     "cibhash": Method("none", 45, ("method=cibhash",)),
     "bihalf": Method("none", 37, ("method=bihalf",)),
     "spectral": Method("none", 8, ("method=spectral",)),
