@@ -7,9 +7,8 @@
 
 Every point is one `lshbench run` in a process and a folder of its own below --out.  A point whose folder is finished
 is not run again, and one that was killed goes on from its checkpoint; after a change of code or of a method's defaults,
-take another --out.  The tables (table.md and table.csv in --out)
-have the mean and the standard deviation over seeds; a column's winner is bold where the paired difference to every
-other method of its table is significant.
+take another --out.  The tables (table.md and table.csv in --out) have the mean and the standard deviation over seeds; a
+column's winner is bold where the paired difference to every other method of its table is significant.
 """
 
 from __future__ import annotations
