@@ -1,18 +1,21 @@
 """Time ranking and metrics beside the usual ways of computing them, in one process, and print the ratios.
 
-    python scripts/bench_metrics.py                   everything, some ten minutes on two cores
-    python scripts/bench_metrics.py --quick           fewer queries, one repeat: a minute or two
-    python scripts/bench_metrics.py --output FOLDER   also bench_metrics.json and a plot of time and memory
+    python scripts/bench_metrics.py                      all but e., some ten minutes on two cores
+    python scripts/bench_metrics.py --quick              fewer queries, one repeat: a minute or two
+    python scripts/bench_metrics.py --output docs        also docs/bench_metrics.json, and a plot of time and memory
+    python scripts/bench_metrics.py --parts imagenet     e. alone
 
 What is compared, for random codes and ten classes, medians of several repeats after a warm-up:
 
-a. expected mAP with both bounds, P@10 and P@50 of 10,000 queries against 50,000 codes, from packed codes to per-query
-   numbers: with the loop of deep-hashing code (a matrix-vector product and an argsort for each query; timed on a
-   sample of the queries, as its time is proportional to them), and with a bare kernel that only XORs, counts bits and
-   fills one histogram a query;
-b. the exact nearest 100 for the same, with faiss.IndexBinaryFlat;
-c. as a., without a comparison, for 50,000 queries against 1.28 million codes of 64 bits, with peak memory;
-d. mAP by cosine of 10,000 x 50,000 x 1,280, with the matrix product alone.
+a. (hamming) expected mAP with both bounds, P@10 and P@50 of 10,000 queries against 50,000 codes, from packed codes to
+   per-query numbers: with the loop of deep-hashing code (a matrix-vector product and an argsort for each query; timed
+   on a sample of the queries, as its time is proportional to them), and with a bare kernel that only XORs, counts bits
+   and fills one histogram a query;
+b. (hamming) the exact nearest 100 for the same, with faiss.IndexBinaryFlat;
+c. (large) as a., without a comparison, for 50,000 queries against 1.28 million codes of 64 bits, with peak memory;
+d. (cosine) mAP by cosine of 10,000 x 50,000 x 1,280, with the matrix product alone;
+e. (imagenet) mAP by cosine of some queries against 1.28 million vectors of 256 numbers in a memory map, with the
+   memory beyond the map, and what 50,000 queries would take.
 
 Ratios above 1 mean that ours is faster, except for the bare kernel and the matrix product: ours does more, and its time
 is given as a multiple of theirs.
@@ -26,6 +29,8 @@ import json
 import multiprocessing
 import platform
 import statistics
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,13 +43,16 @@ from numba import njit, prange
 from lshbench.metrics.average_precision import average_precision
 from lshbench.metrics.precision import precision_at
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks, hamming_neighbors
-from lshbench.ranking.real import MOST_QUERIES, cosine_blocks
+from lshbench.ranking.real import MOST_QUERIES, VectorGallery, cosine_blocks
 from lshbench.ranking.words import code_words, popcount
 from lshbench.threads import set_threads
 from lshbench.types import Codes, RankedBlock, Relevance
 
 CLASSES = 10
 BITS = (16, 64, 128, 256, 1000)
+PARTS = ("hamming", "large", "cosine", "imagenet", "plot")
+IMAGENET = 1_280_000, 50_000
+"""Gallery and queries."""
 
 
 @njit(parallel=True, cache=True)
@@ -213,28 +221,125 @@ def compare_cosine(queries: int, gallery: int, dimensions: int, repeats: int) ->
     return {"measures": full, "product": bare}
 
 
+def imagenet(queries: int, gallery: int, dimensions: int) -> dict[str, float | None]:
+    """Run e., in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        taken, memory = pool.apply(_imagenet, (queries, gallery, dimensions, numba.get_num_threads()))
+    room = "" if memory is None else f", {memory / 2**20:,.0f} MiB beyond vectors and labels"
+    print(
+        f"cosine {queries:,} x {gallery:,} x {dimensions:,}, memory map: {taken:.2f} s{room}; "
+        f"{IMAGENET[1]:,} queries at that rate: {taken * IMAGENET[1] / queries / 60:.0f} min",
+        flush=True,
+    )
+    return {
+        "queries": queries,
+        "gallery": gallery,
+        "dimensions": dimensions,
+        "seconds": taken,
+        "bytes": memory,
+    }
+
+
+def _imagenet(queries: int, gallery: int, dimensions: int, threads: int) -> tuple[float, int | None]:
+    set_threads(threads)
+    random = np.random.default_rng(0)
+    ours = random.standard_normal((queries, dimensions), np.float32)
+    some = random_labels(random, queries, 100)
+    list(cosine_blocks(ours, ours[:100], some, positions=False))  # loads the compiled code
+    relevance = Relevance(random.integers(0, 1000, queries), random.integers(0, 1000, gallery))
+    with tempfile.TemporaryDirectory() as folder:
+        vectors = np.lib.format.open_memmap(Path(folder) / "x.npy", "w+", np.float32, (gallery, dimensions))
+        for start in range(0, gallery, 1 << 14):
+            rows = vectors[start : start + (1 << 14)]
+            rows[:] = random.standard_normal(rows.shape, np.float32)
+        prepared = VectorGallery.from_vectors(vectors)  # once, however many queries there are
+        return anonymous_peak(
+            lambda: [measures(block) for block in cosine_blocks(ours, prepared, relevance, positions=False)]
+        )
+
+
+def anonymous_peak(work: Callable[[], object]) -> tuple[float, int | None]:
+    """Return the time of a work and how far its memory rose, pages of mapped files left out; None off Linux.
+
+    The kernel keeps no peak of that: it is read every few milliseconds.
+    """
+    status = Path("/proc/self/status")
+    done = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+        seen.append(int(line.split()[1]) * 1024)
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            read()
+
+    known = status.exists()
+    watcher = threading.Thread(target=watch)
+    if known:
+        read()
+        watcher.start()
+    start = time.perf_counter()
+    work()
+    taken = time.perf_counter() - start
+    done.set()
+    if not known:
+        return taken, None
+    watcher.join()
+    return taken, max(seen) - seen[0]
+
+
 def plot(sizes: list[dict], widths: list[dict], path: Path) -> None:
     """Draw time and memory against the gallery's size and the code's length."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharex="col", constrained_layout=True)
-    for column, (runs, key, label) in enumerate(
-        [(sizes, "gallery", "gallery items (64 bits)"), (widths, "bits", f"bits ({widths[0]['gallery']:,} items)")]
-    ):
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharex="col", sharey="row", constrained_layout=True)
+    columns = [
+        (sizes, "gallery", f"gallery items ({sizes[0]['bits']} bits)"),
+        (widths, "bits", f"bits a code ({widths[0]['gallery']:,} items)"),
+    ]
+    for column, (runs, key, label) in enumerate(columns):
+        time_axis, memory_axis = axes[:, column]
         x = [run[key] for run in runs]
-        axes[0, column].plot(x, [1e6 * run["seconds"] / run["queries"] for run in runs], "o-", color="#1f77b4")
-        axes[0, column].set_ylabel("microseconds a query")
-        memory = [np.nan if run["bytes"] is None else run["bytes"] / 2**20 for run in runs]
-        axes[1, column].plot(x, memory, "o-", color="#d62728")
-        axes[1, column].set(xlabel=label, ylabel="MiB beyond codes and labels", ylim=(0, None))
-        axes[0, column].set(xscale="log", yscale="log")
-        for axis in axes[:, column]:
-            axis.grid(alpha=0.3, which="both")
-    figure.suptitle(f"Expected mAP with bounds and P@k, {sizes[0]['queries']:,} queries")
+        rows = [
+            (time_axis, [1e6 * run["seconds"] / run["queries"] for run in runs], "#1f77b4"),
+            (memory_axis, [np.nan if run["bytes"] is None else run["bytes"] / 2**20 for run in runs], "#c44e52"),
+        ]
+        for axis, values, colour in rows:
+            axis.plot(x, values, "o-", color=colour, markersize=5)
+            for place, value in zip(x, values, strict=True):
+                if np.isfinite(value):
+                    axis.annotate(
+                        f"{value:.0f}", (place, value), (0, 7), textcoords="offset points", ha="center", fontsize=8
+                    )
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set(xscale="log", yscale="log")
+            axis.margins(0.08, 0.15)
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.yaxis.set_minor_formatter(NullFormatter())
+        memory_axis.set_xlabel(label)
+        memory_axis.set_xticks(x, [_short(number) for number in x])
+        memory_axis.xaxis.set_minor_locator(NullLocator())
+    axes[0, 0].set_ylabel("microseconds a query")
+    axes[1, 0].set_ylabel("peak MiB beyond codes and labels")
+    figure.suptitle(
+        f"Expected mAP with bounds, P@10 and P@50 of {sizes[0]['queries']:,} queries by Hamming distance", fontsize=11
+    )
     figure.savefig(path, dpi=130)
+
+
+def _short(number: int) -> str:
+    """Return 640k for 640,000 and 1.28M for 1,280,000."""
+    for size, letter in ((1_000_000, "M"), (10_000, "k")):
+        if number >= size:
+            return f"{number / (size if letter == 'M' else 1000):g}{letter}"
+    return f"{number:,}"
 
 
 def main() -> None:
@@ -242,31 +347,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer queries, one repeat")
     parser.add_argument("--output", type=Path, help="folder for bench_metrics.json and bench_metrics.png")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="what to run (default: all but imagenet)")
     parser.add_argument("--threads", type=int, help="threads of every library; all cores by default")
     parser.add_argument("--repeats", type=int, help="repeats that medians are taken of; 5 by default")
     options = parser.parse_args()
+    parts = options.parts or [part for part in PARTS if part != "imagenet"]
     threads = set_threads(options.threads)
     repeats = options.repeats or (1 if options.quick else 5)
     queries, sample = (2_000, 50) if options.quick else (10_000, 500)
-    print(f"{threads} threads, {repeats} repeats; {queries:,} queries against 50,000 codes")
+    print(f"{threads} threads, {repeats} repeats; {queries:,} queries against 50,000 codes", flush=True)
     result: dict[str, object] = {
         "threads": threads,
         "repeats": repeats,
         "queries": queries,
         "machine": platform.processor() or platform.machine(),
-        "hamming": {bits: compare_hamming(bits, queries, 50_000, sample, repeats) for bits in BITS},
-        "large": large(2_000 if options.quick else 50_000, 1_280_000),
-        "cosine": compare_cosine(500 if options.quick else 10_000, 50_000, 1_280, repeats),
     }
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
+    if "hamming" in parts:
+        result["hamming"] = {bits: compare_hamming(bits, queries, 50_000, sample, repeats) for bits in BITS}
+    if "large" in parts:
+        result["large"] = large(2_000 if options.quick else IMAGENET[1], IMAGENET[0])
+    if "cosine" in parts:
+        result["cosine"] = compare_cosine(500 if options.quick else 10_000, 50_000, 1_280, repeats)
+    if "imagenet" in parts:
+        result["imagenet"] = imagenet(512, IMAGENET[0], 256)
+    if not options.output:
+        return
+    options.output.mkdir(parents=True, exist_ok=True)
+    if "plot" in parts:
         count = 500 if options.quick else 2_000
         sizes = [large(count, size) for size in (10_000, 40_000, 160_000, 640_000, 1_280_000)]
-        widths = [large(count, 50_000, bits) for bits in (8, 16, 32, 64, 128, 256, 512, 1000, 4096)]
+        widths = [large(count, 50_000, bits) for bits in (16, 64, 128, 256, 512, 1000, 4096)]
         result |= {"sizes": sizes, "widths": widths}
-        (options.output / "bench_metrics.json").write_text(json.dumps(result, indent=1))
         plot(sizes, widths, options.output / "bench_metrics.png")
-        print(f"written to {options.output}")
+    (options.output / "bench_metrics.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {options.output}")
 
 
 if __name__ == "__main__":
