@@ -214,8 +214,10 @@ def masked_histograms(
                     table[found | mark << bit] += ONE
         for i in range(chunk * size, last):
             table = both[i - chunk * size]
-            relevant[i] = table[second:]
-            counts[i] = table[: bits + 1] + table[second:]
+            # One by one: numba may fail to compile a sum of arrays inside a parallel loop.
+            for steps in range(bits + 1):
+                relevant[i, steps] = table[second + steps]
+                counts[i, steps] = table[steps] + table[second + steps]
 
 
 @njit(cache=True, parallel=PARALLEL)
