@@ -34,6 +34,7 @@ from lshbench.protocols import Protocol, Selection, audit, check_overlap, item_l
 from lshbench.reduction import PCA
 from lshbench.reference import Reference, cosine_reference
 from lshbench.run_folder import SCHEMA_VERSION, Curves, RunFolder
+from lshbench.run_folder.items import write_gallery_items
 from lshbench.timing import Clock, time_exact_scan
 from lshbench.tradeoff import Measured, measure_points
 from lshbench.types import Encoded, Features, Progress, Relevance, Side
@@ -184,6 +185,7 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
         _write_model(folder, experiment)
         with folder.directory("index") as path:
             index.save(path)
+        _write_items(folder, dataset, gallery)
         folder.write_neighbors(search.neighbors)
         folder.write_per_query(
             queries=queries.ids, labels=queries.y, measures=_headline(evaluation), neighbors=search.neighbors
@@ -286,6 +288,12 @@ def _write_model(folder: RunFolder, experiment: Experiment) -> None:
             "index": config["index"],
         },
     )
+
+
+def _write_items(folder: RunFolder, dataset: Dataset, gallery: Features) -> None:
+    located = (dataset.locate(int(item)) for item in gallery.ids)
+    names = (split.describe(row) for split, row in located)
+    write_gallery_items(folder, gallery.ids, names, dataset.gallery.class_names)
 
 
 def _headline(evaluation: Evaluation) -> dict[str, np.ndarray]:
