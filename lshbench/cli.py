@@ -16,6 +16,7 @@ Hash codes for image retrieval, judged by labels.
 
 commands:
   run [-m] [key=value ...]   one experiment, or a sweep with -m (lshbench run --help)
+  search RUN IMAGE...        the nearest gallery images to pictures, by a finished run
   ls [GROUP]                 what can be chosen, one line each
 
 options:
@@ -38,6 +39,10 @@ def main() -> None:
             from lshbench.commands.run import main as run
 
             run(rest)
+        case ["search", *rest]:
+            from lshbench.commands.search import main as search
+
+            search(rest)
         case ["ls", *rest]:
             from lshbench.commands.ls import main as ls
 
@@ -52,5 +57,5 @@ def main() -> None:
             complete(arguments)
         case [first, *_]:
             hint = f"; did you mean `lshbench run {first}`?" if "=" in first or first == "-m" else ""
-            sys.stderr.write(f"lshbench: no command {first!r}: expected run or ls{hint} (lshbench --help)\n")
+            sys.stderr.write(f"lshbench: no command {first!r}: expected run, search or ls{hint} (lshbench --help)\n")
             sys.exit(2)

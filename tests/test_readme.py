@@ -37,6 +37,8 @@ def prepare(folder: Path) -> None:
             for number in range(count):
                 noise = generator.integers(-30, 30, (24, 24, 3))
                 Image.fromarray((shade + noise).astype(np.uint8)).save(place / f"{number}.png")
+    for name in ("cat.png", "dog.png"):
+        Image.fromarray(generator.integers(0, 256, (24, 24, 3), np.uint8)).save(folder / name)
     labels = np.arange(120) % 4
     x = generator.normal(size=(120, 16)) + 2 * np.eye(16)[labels]
     np.savez(folder / "features.npz", features=x.astype(np.float32), labels=labels)
@@ -64,6 +66,9 @@ def test_the_readmes_commands_run(tmp_path: Path, shared_cache: Path) -> None:
         arguments = words[1:]
         if arguments[0] == "run" and any(part in command for part in FROM_THE_HUB):
             arguments = ["run", "--cfg", "job", *arguments[1:]]
+        if arguments[0] == "search":
+            run = next(path.parent for path in (tmp_path / "outputs" / "digits").rglob("metrics.json"))
+            arguments = ["search", str(run), *arguments[2:], *(["--help"] if "--serve" in arguments else [])]
         if "bench_" in command:
             arguments = [*arguments, "--help"]  # minutes on a quiet machine; that it starts is checked
         done = subprocess.run(

@@ -1,0 +1,210 @@
+"""``lshbench search RUN IMAGE...``: the nearest gallery items to pictures, by a finished run's own model and index."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lshbench.errors import UsageError, wrong_value
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lshbench.answers import Seconds
+    from lshbench.run_folder import Run
+    from lshbench.searcher import Answer, Searcher
+
+VECTORS = ".npy"
+HITS = 10
+
+
+def main(arguments: list[str]) -> None:
+    """Search and exit: 0 done, 1 a defect, 2 wrong use."""
+    given = _parser().parse_intermixed_args(arguments)
+    traceback = given.verbose or os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        _search(given)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if traceback:
+            raise
+        usage = isinstance(error, UsageError)
+        sys.stderr.write(f"lshbench: {error if usage else f'{type(error).__name__}: {error} (-v shows where)'}\n")
+        sys.exit(2 if usage else 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lshbench search",
+        description="The nearest gallery items to pictures, by a finished run's own encoder, method and index.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder, or its metrics.json")
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        type=Path,
+        nargs="*",
+        help="an image file, a folder of them, or a .npy file of feature vectors, (d,) or (n, d)",
+    )
+    parser.add_argument("-k", type=int, help=f"hits of each query ({HITS})")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="what is printed (table)")
+    parser.add_argument("--picture", metavar="FILE.png", type=Path, help="also draw the queries and their hits")
+    parser.add_argument("--device", help="where networks run: cpu, cuda, ... (as the run did)")
+    parser.add_argument("--serve", action="store_true", help="open a page on this machine on which to drop images")
+    parser.add_argument("--port", type=int, default=7860, help="of the page (7860)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show where an error came from")
+    return parser
+
+
+def _search(given: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    if given.serve == bool(given.images):
+        raise UsageError(
+            "--serve takes no IMAGE: images are dropped on the page"
+            if given.serve
+            else "no IMAGE: expected one or more image files, or --serve"
+        )
+    from lshbench.run_folder import Run
+
+    run = Run.open(given.run)
+    files = query_files(given.images)
+    k = min(HITS, run.metrics["dataset"]["gallery"]) if given.k is None else given.k
+    _check(given, run, files, k)
+
+    # Imports stand here because they take seconds, and a wrong argument should not.
+    from lshbench.logs import ConsoleHandler, console
+    from lshbench.progress import progress_for
+    from lshbench.searcher import Searcher
+    from lshbench.threads import set_threads
+
+    logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler()], format="%(message)s")
+    logging.getLogger("lshbench").setLevel(logging.INFO)
+    set_threads(run.config()["threads"])
+    searcher = Searcher.open(run, device=given.device, progress=progress_for(console()))
+    if given.picture:
+        _ = searcher.dataset  # refused now if it isn't there, not after the search
+    searcher.prepare(images=given.serve or any(path.suffix != VECTORS for path in files))
+    loaded = time.perf_counter()
+    if given.serve:
+        from lshbench.serve import serve
+
+        serve(searcher, given.port, k)
+        return
+    from lshbench.answers import Seconds
+
+    answers = _answers(searcher, files, k)
+    _show(given, searcher, files, answers, k, Seconds(loaded - start, time.perf_counter() - loaded))
+
+
+def query_files(arguments: Sequence[Path]) -> list[Path]:
+    """Return the files that arguments name: themselves, or the images directly in a folder, sorted.
+
+    Raises:
+        UsageError: something isn't there, or a folder has no images.
+    """
+    files: list[Path] = []
+    for path in arguments:
+        if path.is_dir():
+            from PIL import Image
+
+            known = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
+            if not inside:
+                raise wrong_value("IMAGE", str(path), "a folder with image files directly in it; it has none")
+            files += inside
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise wrong_value("IMAGE", str(path), "an image file or a folder of images; it is not there")
+    return files
+
+
+def read_vectors(path: Path) -> np.ndarray:
+    """Return the feature vectors in a .npy file, ``(n, d)``; one alone may be ``(d,)``.
+
+    Raises:
+        UsageError: it is no such file, or holds Python objects, which are never read.
+    """
+    import numpy as np
+
+    try:
+        x = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise wrong_value("IMAGE", str(path), f"a .npy file of numbers ({error})") from error
+    return x[None] if x.ndim == 1 else x
+
+
+def _check(given: argparse.Namespace, run: Run, files: Sequence[Path], k: int) -> None:
+    """Refuse what can't be answered before seconds of loading."""
+    from lshbench.data.images import decode
+    from lshbench.searcher import check_encoder, check_k
+
+    check_k(k, run.metrics["dataset"]["gallery"])
+    images = [path for path in files if path.suffix != VECTORS]
+    if images or given.serve:
+        check_encoder(run)
+    for path in images:
+        decode(_content(path), str(path))
+    if given.serve:
+        from lshbench.serve import check_gradio
+
+        check_gradio()
+    if given.picture:
+        from lshbench.answers import check_picture
+
+        if len(images) < len(files):
+            raise wrong_value("--picture", str(given.picture), "image files as queries: .npy files have no picture")
+        check_picture(given.picture, k, len(images))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+
+
+def _answers(searcher: Searcher, files: Sequence[Path], k: int) -> list[Answer]:
+    """Return the answers in the order of the files: those of images that follow each other are encoded together."""
+    answers: list[Answer] = []
+    for vectors, group in itertools.groupby(files, lambda path: path.suffix == VECTORS):
+        if not vectors:
+            answers += searcher.search(list(group), k)
+            continue
+        for path in group:
+            x = read_vectors(path)
+            names = [str(path)] if len(x) == 1 else [f"{path}, row {row}" for row in range(len(x))]
+            answers += searcher.search_vectors(x, k, names)
+    return answers
+
+
+def _show(
+    given: argparse.Namespace,
+    searcher: Searcher,
+    files: Sequence[Path],
+    answers: Sequence[Answer],
+    k: int,
+    seconds: Seconds,
+) -> None:
+    from lshbench.answers import as_json, draw_picture, print_tables
+    from lshbench.data.images import decode
+    from lshbench.logs import console
+
+    if given.format == "json":
+        print(json.dumps(as_json(searcher, answers, k, seconds), indent=1))
+    else:
+        from rich.console import Console
+
+        print_tables(searcher, answers, k, seconds, Console())
+    if given.picture:
+        draw_picture(given.picture, searcher, [decode(_content(path), str(path)) for path in files], answers)
+        console().print(f"picture: {given.picture}", soft_wrap=True, highlight=False, markup=False)
