@@ -15,7 +15,12 @@ Three recipes:
 ``default``
     A variant that is trained in one go: a narrow band of frequencies, the standardised features beside the
     map, a wide reduction, and a ranking term that is a softmax over the batch.  With labels, a term draws
-    codes to one code per class; another can keep the geometry of the features.
+    codes to one code per class.  The gallery's encoder has no dropout, so that it fits its items closely; a
+    query is reduced by both encoders, and a mean of the two, mostly of its own, is hashed.
+``transfer``
+    The default's network for classes that training has not seen: labels choose the directions that tell
+    classes apart (:mod:`lshbench.methods.discriminant`), and codes are to rank a batch as cosines along these
+    directions do.  No term names a class.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from lshbench.device import resolve_device
 from lshbench.errors import wrong_value
 from lshbench.methods import losses
 from lshbench.methods.base import BinaryHasher
+from lshbench.methods.discriminant import Discriminant
 from lshbench.methods.fourier_map import sample_frequencies
 from lshbench.methods.fourier_network import FourierNetwork, Shape
 from lshbench.methods.heads import Head, arrays, check_batch_size, load_arrays
@@ -51,11 +57,11 @@ class Recipe:
 
     head: Head
     training: Training
-    map_dim: int = 256
+    map_dim: int = 128
     frequencies: int = 1
     threshold: float = 3.0
     band: float = 1.0
-    scale: float = 0.3
+    scale: float = 1.0
     skip: bool = True
     unit_length: bool = False
     fence_weight: float = 0.05
@@ -64,12 +70,21 @@ class Recipe:
     class_weight: float = 1.0
     geometry_weight: float = 0.0
     temperature: float = 0.125
-    geometry_temperature: float = 0.05
+    geometry_temperature: float = 0.1
     gallery_dropout: float = 0.0
+    gallery_share: float = 1 / 3
 
 
 RECIPES = {
-    "default": Recipe(Head(dropout=0.3), Training()),
+    "default": Recipe(Head(dropout=0.5), Training()),
+    "transfer": Recipe(
+        Head(dropout=0.3),
+        Training(),
+        ranking_weight=0.0,
+        class_weight=0.0,
+        geometry_weight=1.0,
+        gallery_dropout=0.3,
+    ),
     "paper": Recipe(
         Head(hidden=(10,), batch_norm=False, dropout=0.0),
         Training(
@@ -80,18 +95,19 @@ RECIPES = {
             schedule="constant",
             weight_decay=5e-4,
         ),
+        map_dim=256,
         frequencies=10,
         band=100.0,
-        scale=1.0,
         skip=False,
         unit_length=True,
         fence_weight=0.1,
         ranking_weight=0.8,
         balance_weight=0.1,
         class_weight=0.0,
+        gallery_share=0.0,
     ),
     "design": Recipe(
-        Head(hidden=(1024, 512, 256, 128, 512), batch_norm=False, dropout=0.0),
+        Head(hidden=(1024, 512, 256, 128, 512), batch_norm=False, activation="relu", dropout=0.0),
         Training(
             epochs=10,
             batch_size=1024,
@@ -106,8 +122,20 @@ RECIPES = {
         balance_weight=0.01,
         ranking_weight=0.98,
         class_weight=0.0,
+        gallery_share=0.0,
     ),
 }
+# Neighbours are less certain than labels: a softer ranking, and encoders that don't learn them by heart.
+UNSUPERVISED = replace(
+    RECIPES["default"],
+    head=Head(dropout=0.1),
+    training=Training(epochs=10),
+    temperature=0.25,
+    gallery_dropout=0.1,
+)
+CLASS_MARGIN = 0.2
+"""Taken from the cosine of a projection with its class's code."""
+
 SETTINGS = [field.name for field in fields(Recipe) if field.name not in ("head", "training")]
 
 
@@ -123,7 +151,7 @@ class Fourier(BinaryHasher):
         device: str = "auto",
         recipe: str = "default",
         supervision: Supervision = "labels",
-        neighbors: int = 20,
+        neighbors: int = 100,
         map_dim: int | None = None,
         frequencies: int | None = None,
         threshold: float | None = None,
@@ -139,16 +167,20 @@ class Fourier(BinaryHasher):
         temperature: float | None = None,
         geometry_temperature: float | None = None,
         gallery_dropout: float | None = None,
+        gallery_share: float | None = None,
         head: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(bits, seed)
         if recipe not in RECIPES:
-            raise wrong_value("method.recipe", recipe, "default, paper or design")
+            raise wrong_value("method.recipe", recipe, "default, transfer, paper or design")
         if supervision not in ("labels", "none"):
             raise wrong_value("method.supervision", supervision, "labels or none")
+        if supervision == "none" and recipe == "transfer":
+            raise wrong_value("method.supervision", supervision, "labels with method.recipe=transfer")
         given = {name: value for name, value in locals().items() if name in SETTINGS and value is not None}
-        chosen = replace(RECIPES[recipe], **given)
+        unsupervised = recipe == "default" and supervision == "none"
+        chosen = replace(UNSUPERVISED if unsupervised else RECIPES[recipe], **given)
         self.settings = replace(chosen, head=chosen.head.updated(head), training=chosen.training.updated(training))
         self.recipe, self.supervision, self.neighbors = recipe, supervision, neighbors
         self.device = resolve_device(device)
@@ -169,6 +201,8 @@ class Fourier(BinaryHasher):
         for key in ("fence_weight", "balance_weight", "ranking_weight", "class_weight", "geometry_weight"):
             if getattr(self.settings, key) < 0:
                 raise wrong_value(f"method.{key}", getattr(self.settings, key), "0 or a positive number")
+        if not 0 <= self.settings.gallery_share <= 1:
+            raise wrong_value("method.gallery_share", self.settings.gallery_share, "from 0 to 1")
         if not 0 <= self.settings.gallery_dropout < 1:
             raise wrong_value("method.gallery_dropout", self.settings.gallery_dropout, "at least 0 and below 1")
         if not self.settings.head.hidden:
@@ -184,8 +218,10 @@ class Fourier(BinaryHasher):
             network.learn(train.x, self.seed)
             network.to(self.device)
             graph = neighbor_graph(data, self.neighbors, self.seed, progress) if self.supervision == "none" else None
-            objective = Objective(self.settings, data, graph, self.bits).to(self.device)
-        if self.recipe == "default":
+            objective = Objective(self.settings, data, graph, self.bits)
+            objective.learn(network)
+            objective.to(self.device)
+        if self.recipe in ("default", "transfer"):
             model = nn.ModuleList([network, objective])
             result = train_model(
                 model,
@@ -221,8 +257,10 @@ class Fourier(BinaryHasher):
             skip=settings.skip,
             hidden=settings.head.hidden,
             batch_norm=settings.head.batch_norm,
+            activation=settings.head.activation,
             dropout={"gallery": settings.gallery_dropout, "query": settings.head.dropout},
             unit_length=settings.unit_length,
+            gallery_share=settings.gallery_share,
         )
         drawn = sample_frequencies(
             map_dim * settings.frequencies,
@@ -252,10 +290,10 @@ class Fourier(BinaryHasher):
 
 
 class Objective(nn.Module):
-    """The default recipe's terms.
+    """The terms of the recipes that are trained in one go.
 
     Args:
-        settings: weights and temperature.
+        settings: weights and temperatures.
         data: the training part.
         graph: neighbours, where they stand for labels.
         bits: the code's length.
@@ -267,51 +305,63 @@ class Objective(nn.Module):
         super().__init__()
         self.settings, self.data, self.graph = settings, data, graph
         self.register_buffer("class_codes", torch.randn(data.classes, bits).sign())
+        with_geometry = settings.geometry_weight > 0 and graph is None
+        self.discriminant = Discriminant(data.inputs, data.classes) if with_geometry else None
+
+    def learn(self, network: FourierNetwork) -> None:
+        """Take what the geometry term needs from the training part."""
+        if self.discriminant is not None:
+            self.discriminant.learn(self.data, network.standardise)
 
     def forward(self, network: FourierNetwork, batch: Batch) -> Terms:
         if self.graph is None:
             return self._supervised(network, batch)
-        return self._unsupervised(network, batch)
+        return self._unsupervised(network, batch, self.graph)
 
     def _supervised(self, network: FourierNetwork, batch: Batch) -> Terms:
+        settings = self.settings
         prepared = network.prepare(batch.x)
         queries = network.hash(network.reduce(prepared, "query"))
         gallery = network.hash(network.reduce(prepared, "gallery"))
-        relevant = same_labels(batch.y, batch.y)
-        terms = self._common(queries, gallery, relevant, paired=False)
-        if batch.y.ndim == 1:
-            targets = functional.one_hot(batch.y, len(self.class_codes)).float()
-        else:
-            targets = functional.normalize(batch.y.float(), p=1)
-        scale, margin = self.class_codes.shape[1] ** 0.5, 0.2
-        both = losses.class_softmax(queries, self.class_codes, targets, margin, scale) + losses.class_softmax(
-            gallery, self.class_codes, targets, margin, scale
-        )
-        terms["class"] = self.settings.class_weight / 2 * both
-        if self.settings.geometry_weight:
-            terms["geometry"] = self.settings.geometry_weight * losses.geometry(
+        terms = self._common(queries, gallery, same_labels(batch.y, batch.y), paired=False)
+        if settings.class_weight:
+            terms["class"] = settings.class_weight / 2 * (self._class(queries, batch.y) + self._class(gallery, batch.y))
+        if self.discriminant is not None:
+            terms["geometry"] = settings.geometry_weight * losses.geometry(
                 torch.tanh(queries),
                 torch.tanh(gallery),
-                prepared.features,
-                self.settings.temperature,
-                self.settings.geometry_temperature,
+                self.discriminant(prepared.features),
+                settings.temperature,
+                settings.geometry_temperature,
             )
         return terms
 
-    def _unsupervised(self, network: FourierNetwork, batch: Batch) -> Terms:
-        assert self.graph is not None
-        rows = self.graph.draw(batch.rows, batch.generator)
+    def _class(self, projections: Tensor, labels: Tensor) -> Tensor:
+        if labels.ndim == 1:
+            targets = functional.one_hot(labels, len(self.class_codes)).float()
+        else:
+            targets = functional.normalize(labels.float(), p=1)
+        scale = self.class_codes.shape[1] ** 0.5
+        return losses.class_softmax(projections, self.class_codes, targets, CLASS_MARGIN, scale)
+
+    def _unsupervised(self, network: FourierNetwork, batch: Batch, graph: NeighborGraph) -> Terms:
+        rows = graph.draw(batch.rows, batch.generator)
         partners, _ = self.data.take(rows)
-        relevant = torch.from_numpy(self.graph.related(batch.rows, rows)).to(batch.x.device)
+        relevant = torch.from_numpy(graph.related(batch.rows, rows)).to(batch.x.device)
         relevant.fill_diagonal_(True)
-        return self._common(network(batch.x, "query"), network(partners, "gallery"), relevant, paired=True)
+        queries = network.hash(network.reduce(network.prepare(batch.x), "query"))
+        gallery = network.hash(network.reduce(network.prepare(partners), "gallery"))
+        return self._common(queries, gallery, relevant, paired=True)
 
     def _common(self, queries: Tensor, gallery: Tensor, relevant: Tensor, paired: bool) -> Terms:
+        settings = self.settings
         query_codes, gallery_codes = torch.tanh(queries), torch.tanh(gallery)
         codes = torch.cat([query_codes, gallery_codes])
-        ranking = losses.contrastive(query_codes, gallery_codes, relevant, self.settings.temperature, paired)
-        return {
-            "ranking": self.settings.ranking_weight * ranking,
-            "fence": self.settings.fence_weight * losses.mean_fence(codes),
-            "balance": self.settings.balance_weight * losses.bit_balance(codes),
+        terms = {
+            "fence": settings.fence_weight * losses.mean_fence(codes),
+            "balance": settings.balance_weight * losses.bit_balance(codes),
         }
+        if settings.ranking_weight:
+            ranking = losses.contrastive(query_codes, gallery_codes, relevant, settings.temperature, paired)
+            terms["ranking"] = settings.ranking_weight * ranking
+        return terms

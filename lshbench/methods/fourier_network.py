@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.methods.fourier_map import FourierMap, MapLayer
-from lshbench.methods.heads import Components, Standardise
+from lshbench.methods.heads import ACTIVATIONS, Components, Standardise
 from lshbench.methods.layers import Dropout, HiddenLinear
 from lshbench.types import Side
 
@@ -32,8 +33,10 @@ class Shape:
         hidden: widths of the layers between map and hash layer, the last being the reduction that the sides
             share.
         batch_norm: of these layers.
+        activation: of them, a key of :data:`lshbench.methods.heads.ACTIVATIONS`.
         dropout: of them, on each side.
         unit_length: whether the reduction is taken to length 1, as published.
+        gallery_share: of the gallery's encoder in a query's reduction; the query's own has the rest.
     """
 
     inputs: int
@@ -46,8 +49,10 @@ class Shape:
     skip: bool
     hidden: tuple[int, ...]
     batch_norm: bool
+    activation: str
     dropout: dict[Side, float]
     unit_length: bool
+    gallery_share: float
 
 
 class Encoder(nn.Module):
@@ -69,7 +74,7 @@ class Encoder(nn.Module):
             if shape.batch_norm:
                 layers.append(nn.BatchNorm1d(width))
             if shape.batch_norm or following is not None:
-                layers.append(nn.ReLU())
+                layers.append(ACTIVATIONS[shape.activation]())
             layers.append(Dropout(shape.dropout[side]))
             if following is not None:
                 layers.append(HiddenLinear(width, following))
@@ -146,4 +151,9 @@ class FourierNetwork(nn.Module):
 
     def forward(self, x: Tensor, side: Side) -> Tensor:
         """Return projections, ``(n, bits)``."""
-        return self.hash(self.reduce(self.prepare(x), side))
+        prepared = self.prepare(x)
+        reduced = self.reduce(prepared, side)
+        if side == "query" and self.shape.gallery_share:
+            # Two encoders trained apart err apart: their mean is the reduction of an ensemble.
+            reduced = torch.lerp(reduced, self.reduce(prepared, "gallery"), self.shape.gallery_share)
+        return self.hash(reduced)

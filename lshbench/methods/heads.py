@@ -6,7 +6,7 @@ Imports torch: import this module where a trained method is used, not from the c
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -26,6 +26,8 @@ from lshbench.types import Features, Progress, Side
 STATISTICS_ROWS = 16_384
 """Rows read at a time for means and deviations."""
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
 COMPONENT_ROWS = 20_000
 """Items that principal components are learnt from at most."""
 
@@ -37,16 +39,20 @@ class Head:
     Attributes:
         hidden: widths of the hidden layers; none for a linear head.
         batch_norm: batch normalisation before each activation.
+        activation: of the hidden layers, ``gelu`` or ``relu``.
         dropout: the part of each hidden layer's outputs that is dropped in training.
     """
 
     hidden: tuple[int, ...] = (512,)
     batch_norm: bool = True
+    activation: str = "gelu"
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in self.hidden):
             raise wrong_value("method.head.hidden", list(self.hidden), "a list of positive widths, such as [512]")
+        if self.activation not in ACTIVATIONS:
+            raise wrong_value("method.head.activation", self.activation, " or ".join(ACTIVATIONS))
         if not 0 <= self.dropout < 1:
             raise wrong_value("method.head.dropout", self.dropout, "at least 0 and below 1")
 
@@ -73,7 +79,7 @@ class Head:
             yield HiddenLinear(inputs, width, bias=not self.batch_norm)
             if self.batch_norm:
                 yield nn.BatchNorm1d(width)
-            yield nn.ReLU()
+            yield ACTIVATIONS[self.activation]()
             if self.dropout > 0:
                 yield Dropout(self.dropout)
             inputs = width
@@ -84,7 +90,9 @@ class Standardise(nn.Module):
     """Takes each input dimension to mean 0 and deviation 1 by training statistics, and clips what lies far
     out.
 
-    Dimensions that don't vary come out as 0.
+    Features that are never negative in training, as pooled outputs of rectifiers are, enter by their square
+    root: else their few large values decide (Perronnin et al., Improving the Fisher kernel for large-scale
+    image classification, ECCV 2010, section 3.2).  Dimensions that don't vary come out as 0.
 
     Args:
         inputs: how many dimensions.
@@ -93,22 +101,29 @@ class Standardise(nn.Module):
 
     mean: Tensor
     inverse_deviation: Tensor
+    rooted: Tensor
 
     def __init__(self, inputs: int, clip: float = 10.0) -> None:
         super().__init__()
         self.clip = clip
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("inverse_deviation", torch.ones(inputs))
+        self.register_buffer("rooted", torch.zeros((), dtype=torch.bool))
 
     def learn(self, x: np.ndarray) -> None:
         """Take the statistics of features ``(n, d)``, read in blocks."""
-        mean, deviation = mean_and_deviation(x)
+        rooted = all(float(block.min(initial=0)) >= 0 for block in blocks_of(x))
+        mean, deviation = mean_and_deviation(x, np.sqrt if rooted else None)
         varies = deviation > 1e-6 * max(float(deviation.max(initial=0)), 1e-30)
         inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
+        self.rooted = torch.tensor(rooted)
         self.mean = torch.tensor(mean, dtype=torch.float32)
         self.inverse_deviation = torch.tensor(inverse, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.rooted:
+            # A query may have a negative number where no training item has one.
+            x = x.clamp(min=0).sqrt_()
         return ((x - self.mean) * self.inverse_deviation).clamp_(-self.clip, self.clip)
 
 
@@ -144,11 +159,26 @@ class Components(nn.Module):
         return x @ self.directions
 
 
-def mean_and_deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each dimension's mean and standard deviation, float64 ``(d,)``, reading ``x`` in blocks."""
-    count, mean, squares = 0, np.zeros(x.shape[1]), np.zeros(x.shape[1])
+def blocks_of(x: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield features ``(n, d)`` in blocks of rows."""
     for start in range(0, len(x), STATISTICS_ROWS):
-        block = np.asarray(x[start : start + STATISTICS_ROWS], np.float64)
+        yield x[start : start + STATISTICS_ROWS]
+
+
+def mean_and_deviation(
+    x: np.ndarray, transform: Callable[[np.ndarray], np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each dimension's mean and standard deviation, float64 ``(d,)``, reading ``x`` in blocks.
+
+    Args:
+        x: ``(n, d)``.
+        transform: applied to each block first.
+    """
+    count, mean, squares = 0, np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for rows in blocks_of(x):
+        block = np.asarray(rows, np.float64)
+        if transform is not None:
+            block = transform(block)
         block_mean = block.mean(0)
         total = count + len(block)
         # Chan et al.'s update: sums of squares about the mean don't cancel.

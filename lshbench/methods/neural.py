@@ -18,7 +18,7 @@ Three recipes:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ class Recipe:
     training: Training
     balance_weight: float
     fence_weight: float
+    temperature: float = 0.125
 
 
 RECIPES = {
@@ -70,7 +71,7 @@ RECIPES = {
         fence_weight=0.01,
     ),
     "design": Recipe(
-        Head(hidden=(1024, 512, 256), batch_norm=False, dropout=0.3),
+        Head(hidden=(1024, 512, 256), batch_norm=False, activation="relu", dropout=0.3),
         Training(
             epochs=10,
             batch_size=64,
@@ -83,6 +84,8 @@ RECIPES = {
         fence_weight=0.01,
     ),
 }
+# Neighbours are less certain than labels: a softer ranking.
+UNSUPERVISED = replace(RECIPES["default"], training=Training(epochs=10), temperature=0.25)
 
 
 class Neural(HeadHasher):
@@ -97,10 +100,10 @@ class Neural(HeadHasher):
         device: str = "auto",
         recipe: str = "default",
         supervision: Supervision = "labels",
-        neighbors: int = 20,
+        neighbors: int = 100,
         balance_weight: float | None = None,
         fence_weight: float | None = None,
-        temperature: float = 0.125,
+        temperature: float | None = None,
         head: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> None:
@@ -110,17 +113,13 @@ class Neural(HeadHasher):
             raise wrong_value("method.supervision", supervision, "labels or none")
         if neighbors < 1:
             raise wrong_value("method.neighbors", neighbors, "at least 1")
-        if temperature <= 0:
+        if temperature is not None and temperature <= 0:
             raise wrong_value("method.temperature", temperature, "a positive number")
-        chosen = RECIPES[recipe]
+        chosen = UNSUPERVISED if recipe == "default" and supervision == "none" else RECIPES[recipe]
         self.default_head, self.default_training = chosen.head, chosen.training
         super().__init__(bits, seed, device, head, training)
-        self.recipe, self.supervision, self.neighbors, self.temperature = (
-            recipe,
-            supervision,
-            neighbors,
-            temperature,
-        )
+        self.recipe, self.supervision, self.neighbors = recipe, supervision, neighbors
+        self.temperature = chosen.temperature if temperature is None else temperature
         self.balance_weight = chosen.balance_weight if balance_weight is None else balance_weight
         self.fence_weight = chosen.fence_weight if fence_weight is None else fence_weight
         for key in ("balance_weight", "fence_weight"):

@@ -32,7 +32,7 @@ class Training:
             and all else stay float32), or ``auto``, bfloat16 where the processor computes in it.
     """
 
-    epochs: int = 15
+    epochs: int = 20
     batch_size: int = 512
     min_batches: int = 8
     max_batches: int | None = None

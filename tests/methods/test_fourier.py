@@ -58,7 +58,7 @@ def test_the_paper_recipe_has_the_published_shape() -> None:
     assert np.abs(state["fourier.frequencies"]).max() > 3
 
 
-@pytest.mark.parametrize("recipe", ["default", "paper", "design"])
+@pytest.mark.parametrize("recipe", ["default", "transfer", "paper", "design"])
 def test_a_restored_method_projects_as_before(recipe: str) -> None:
     keys = {"recipe": recipe, "training": {"epochs": 1}}
     method = Fourier(8, 0, "cpu", **keys).fit(several_labels(clusters(200)), silent)
@@ -100,6 +100,9 @@ def test_pairs_are_drawn_one_relevant_for_one_irrelevant(kind: str) -> None:
         ({"ranking_weight": -1.0}, "method.ranking_weight=-1.0"),
         ({"head": {"hidden": []}}, "method.head.hidden=[]"),
         ({"map_dim": 0, "skip": False}, "method.skip=False"),
+        ({"recipe": "transfer", "supervision": "none"}, "method.supervision='none'"),
+        ({"gallery_share": 1.5}, "method.gallery_share=1.5"),
+        ({"head": {"activation": "tanh"}}, "method.head.activation='tanh'"),
         ({"training": {"batch_size": 1}}, "method.training.batch_size=1"),
     ],
 )
@@ -109,6 +112,21 @@ def test_a_wrong_key_is_named(keys: dict[str, object], named: str) -> None:
     assert named in str(error.value)
 
 
-def test_the_geometry_term_is_trained_where_it_has_a_weight() -> None:
-    method = Fourier(8, 0, "cpu", geometry_weight=0.5, training={"epochs": 1}).fit(clusters(200), silent)
-    assert set(method.history[0].terms) == {"ranking", "fence", "balance", "class", "geometry"}
+def test_labels_teach_the_transfer_recipe_without_a_term_that_names_classes() -> None:
+    method = Fourier(8, 0, "cpu", "transfer", training=FEW).fit(clusters(200), silent)
+    assert set(method.history[-1].terms) == {"geometry", "fence", "balance"}
+    assert method.history[-1].terms["geometry"] < method.history[0].terms["geometry"]
+    assert quality(method, clusters(300), clusters(60, seed=9)) > random_quality(8) + 0.02
+
+
+def test_a_query_is_reduced_by_both_encoders_in_the_shares_asked_for() -> None:
+    x = clusters(20, seed=4).x
+    state = Fourier(8, 0, "cpu", training=FEW).fit(clusters(200), silent).state()
+
+    def projected(share: float, side: str) -> np.ndarray:
+        return Fourier(8, 0, "cpu", gallery_share=share).restore(state).project(x, side)
+
+    own, gallery = projected(0, "query"), projected(0, "gallery")
+    assert np.abs(own - gallery).max() > 0.1
+    assert np.allclose(projected(0.25, "query"), 0.75 * own + 0.25 * gallery, atol=1e-4)
+    assert np.allclose(projected(0.25, "gallery"), gallery, atol=1e-4)

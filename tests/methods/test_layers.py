@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from lshbench.methods.fourier_map import MapLayer
-from lshbench.methods.heads import Head
+from lshbench.methods.heads import Head, Standardise
 from lshbench.methods.layers import Dropout, HiddenLinear, products_in
 
 
@@ -57,3 +58,16 @@ def test_dropout_drops_its_part_and_keeps_the_mean(part: float) -> None:
         assert float(dropped.detach().max()) == pytest.approx(1 / (1 - part), rel=1e-4)
     dropped.sum().backward()
     assert torch.equal(x.grad, dropped)
+
+
+def test_features_that_are_never_negative_enter_by_their_square_root() -> None:
+    x = np.random.default_rng(0).gamma(0.5, size=(500, 3)).astype(np.float32)
+    standardise = Standardise(3)
+    standardise.learn(x)
+    roots = np.sqrt(x.astype(float))
+    expected = (roots - roots.mean(0)) / roots.std(0)
+    assert np.allclose(standardise(torch.tensor(x)).numpy(), expected, atol=1e-4)
+    # A query below 0 counts as 0.
+    assert torch.equal(standardise(torch.full((1, 3), -1.0)), standardise(torch.zeros(1, 3)))
+    standardise.learn(x - 1)
+    assert np.allclose(standardise(torch.tensor(x - 1)).numpy(), (x - x.mean(0)) / x.std(0), atol=1e-4)

@@ -90,7 +90,9 @@ def test_a_training_taken_up_again_ends_as_if_it_had_never_stopped(
 def test_either_precision_is_repeatable_and_gives_float32_weights(precision: str) -> None:
     method = fitted(precision=precision)
     assert same(method, fitted(precision=precision))
-    assert {array.dtype for array in method.state().values()} <= {np.dtype(np.float32), np.dtype(np.int64)}
+    assert {array.dtype for array in method.state().values()} <= {
+        np.dtype(kind) for kind in (np.float32, np.int64, np.bool_)
+    }
     assert quality(method, clusters(300), clusters(60, seed=9)) > 0.65
 
 
