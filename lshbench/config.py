@@ -37,6 +37,7 @@ class PcaSchema:
 @dataclass
 class ReferenceSchema:
     cosine: bool = True
+    time: bool = True
 
 
 @dataclass

@@ -164,7 +164,8 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
     if config["reference"]["cosine"]:
         with clock.measure("reference"):
             reference = cosine_reference(gallery, queries, experiment.cache, progress)
-            scan = time_exact_scan(gallery.x, queries.x, nearest)
+            if config["reference"]["time"]:
+                scan = time_exact_scan(gallery.x, queries.x, nearest)
     measured = measure_points(
         index,
         query_codes,

@@ -40,7 +40,7 @@ from lshbench.progress import duration
 from lshbench.run_folder import Run, atomic_file
 from lshbench.threads import available_cores
 
-KEYS = ("threads=1", "evaluation.plots=false", "evaluation.definitions=false")
+KEYS = ("threads=1", "evaluation.plots=false", "evaluation.definitions=false", "reference.time=false")
 """Of every run: one thread each, and nothing that the tables don't show."""
 
 NOT_COMPARED = frozenset({"cache", "dataset.path", "device", "threads"})

@@ -23,7 +23,7 @@ RESIDENT_BYTES = 2 << 30
 VALIDATION_ITEMS = 2_500
 """Items held out at most: enough for a standard error of mAP of some .005."""
 
-VALIDATION_GALLERY = 10_000
+VALIDATION_GALLERY = 5_000
 """Items that they are looked for among at most."""
 
 
