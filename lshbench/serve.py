@@ -99,14 +99,6 @@ def build_page(searcher: Searcher, k: int) -> Any:
     without_pictures = _missing_pictures(searcher)
     unit = " bits" if searcher.ranking == "hamming" else ""
 
-    class Dropped(gradio.Image):
-        """An image as the file that was dropped: decoding it, and saying why not, is the run's, not gradio's."""
-
-        is_template = True  # the same to the page as its parent
-
-        def preprocess(self, payload: Any) -> str | None:
-            return None if payload is None else payload.path
-
     def answer(path: str | None, count: float) -> tuple[Any, Any, str]:
         if path is None:
             return [], [], ""
@@ -138,13 +130,16 @@ def build_page(searcher: Searcher, k: int) -> Any:
             gradio.Markdown(f"Hits have no pictures: {without_pictures}")
         with gradio.Row():
             with gradio.Column(scale=1, min_width=260):
-                dropped = Dropped(
+                dropped = gradio.Image(
                     sources=["upload", "clipboard"],
                     label="Drop an image",
                     buttons=["fullscreen"],
                     height=320,
                     elem_id="query",
                 )
+                # The file as it was dropped: decoding it, and saying why it can't be, is the run's, not gradio's.
+                # Not in a subclass, for which gradio would write a .pyi file beside this one.
+                dropped.preprocess = lambda payload: None if payload is None else payload.path
                 most = min(MOST_HITS, len(searcher))
                 count = gradio.Slider(1, most, value=min(k, most), step=1, label="Hits", elem_id="count")
                 took = gradio.Markdown(elem_id="took")
