@@ -69,7 +69,7 @@ class Recipe:
     ranking_weight: float = 1.0
     class_weight: float = 1.0
     geometry_weight: float = 0.0
-    temperature: float = 0.125
+    temperature: float = 1.0
     geometry_temperature: float = 0.1
     gallery_dropout: float = 0.0
     gallery_share: float = 1 / 3
@@ -130,7 +130,7 @@ UNSUPERVISED = replace(
     RECIPES["default"],
     head=Head(dropout=0.1),
     training=Training(epochs=10),
-    temperature=0.25,
+    temperature=2.0,
     gallery_dropout=0.1,
 )
 CLASS_MARGIN = 0.2
@@ -304,6 +304,8 @@ class Objective(nn.Module):
     def __init__(self, settings: Recipe, data: TrainingData, graph: NeighborGraph | None, bits: int) -> None:
         super().__init__()
         self.settings, self.data, self.graph = settings, data, graph
+        # Products of unrelated codes spread as the square root of their length.
+        self.temperature = settings.temperature / bits**0.5
         self.register_buffer("class_codes", torch.randn(data.classes, bits).sign())
         with_geometry = settings.geometry_weight > 0 and graph is None
         self.discriminant = Discriminant(data.inputs, data.classes) if with_geometry else None
@@ -331,7 +333,7 @@ class Objective(nn.Module):
                 torch.tanh(queries),
                 torch.tanh(gallery),
                 self.discriminant(prepared.features),
-                settings.temperature,
+                self.temperature,
                 settings.geometry_temperature,
             )
         return terms
@@ -362,6 +364,6 @@ class Objective(nn.Module):
             "balance": settings.balance_weight * losses.bit_balance(codes),
         }
         if settings.ranking_weight:
-            ranking = losses.contrastive(query_codes, gallery_codes, relevant, settings.temperature, paired)
+            ranking = losses.contrastive(query_codes, gallery_codes, relevant, self.temperature, paired)
             terms["ranking"] = settings.ranking_weight * ranking
         return terms

@@ -26,6 +26,9 @@ from lshbench.types import Features, Progress, Side
 STATISTICS_ROWS = 16_384
 """Rows read at a time for means and deviations."""
 
+SMALLEST = 1e-12
+"""What features count as at least before their square root is taken."""
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 COMPONENT_ROWS = 20_000
@@ -122,8 +125,9 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.rooted:
-            # A query may have a negative number where no training item has one.
-            x = x.clamp(min=0).sqrt_()
+            # A query may have a negative number where no training item has one; roots of exact zeros take ten times
+            # as long.
+            x = x.clamp(min=SMALLEST).sqrt_()
         return ((x - self.mean) * self.inverse_deviation).clamp_(-self.clip, self.clip)
 
 

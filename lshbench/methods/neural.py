@@ -51,7 +51,7 @@ class Recipe:
     training: Training
     balance_weight: float
     fence_weight: float
-    temperature: float = 0.125
+    temperature: float = 1.0
 
 
 RECIPES = {
@@ -85,7 +85,7 @@ RECIPES = {
     ),
 }
 # Neighbours are less certain than labels: a softer ranking.
-UNSUPERVISED = replace(RECIPES["default"], training=Training(epochs=10), temperature=0.25)
+UNSUPERVISED = replace(RECIPES["default"], training=Training(epochs=10), temperature=2.0)
 
 
 class Neural(HeadHasher):
@@ -182,7 +182,8 @@ class NeuralCriterion(nn.Module):
         super().__init__()
         self.balance_weight, self.fence_weight = method.balance_weight, method.fence_weight
         self.collision_weight = 1 - self.balance_weight - self.fence_weight
-        self.temperature = method.temperature
+        # Products of unrelated codes spread as the square root of their length.
+        self.temperature = method.temperature / method.bits**0.5
         self.data, self.graph = data, graph
 
     def neighbors(self, first: Batch, second: Batch) -> Tensor:
