@@ -24,8 +24,11 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "no_map": ("no map, as many parameters", ["method.map_dim=0", "method.head.hidden=[{wide}]"]),
     "no_skip": ("the map alone", ["method.skip=false"]),
     "paper_band": ("the published band, frequencies in +-100", ["method.band=100"]),
+    "own_encoder": ("queries by their own encoder alone", ["method.gallery_share=0"]),
+    "equal_dropout": ("dropout in the gallery's encoder, too", ["method.gallery_dropout=.5"]),
     "no_class_codes": ("no class codes", ["method.class_weight=0"]),
     "no_ranking": ("class codes without ranking", ["method.ranking_weight=0"]),
+    "relu": ("rectifiers for Gaussian error units", ["method.head.activation=relu"]),
     "linear": ("no hidden activation", ["method.head.batch_norm=false", "method.head.dropout=0"]),
     "paper": ("the published objective", ["method.recipe=paper"]),
     "design": ("the study's recipe", ["method.recipe=design"]),
@@ -42,14 +45,15 @@ def run_point(folder: Path, dataset: str, overrides: list[str], bits: int, seed:
     if (folder / "metrics.json").exists():
         return
     command = [sys.executable, "-m", "lshbench", "run", f"dataset={dataset}", "method=fourier", f"bits={bits}"]
-    command += [f"seed={seed}", f"hydra.run.dir={folder}", "evaluation.plots=false", *overrides, *extra]
+    command += [f"seed={seed}", f"hydra.run.dir={folder}", "evaluation.plots=false", "reference.time=false"]
+    command += [*overrides, *extra]
     print(" ".join(command[3:]), flush=True)
     subprocess.run(command, check=True, env=os.environ)
 
 
 def equal_width(parameters: int, dim: int, bits: int) -> int:
     """Return the hidden width of two encoders without a map that have at least so many parameters in all."""
-    fixed = 2 * dim + bits  # standardisation, and the hash layer's biases
+    fixed = 2 * dim + 1 + bits  # standardisation, and the hash layer's biases
     per_unit = 2 * (dim + 1 + 4) + bits  # weights, bias and normalisation of each side; the shared hash layer
     return -(-(parameters - fixed) // per_unit)
 
