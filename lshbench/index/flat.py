@@ -10,27 +10,53 @@ import numpy as np
 
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index
-from lshbench.index.files import open_array, open_description, save_array, save_description
-from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance
+from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
+from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance, Side
 
 if TYPE_CHECKING:
     from lshbench.ranking.hamming import CodeGallery
     from lshbench.ranking.real import VectorGallery
 
 
+VECTORS = ("embedding", "features")
+
+
 class FlatIndex(Index):
-    """Codes ranked by Hamming distance, or embeddings (whose signs are the codes) by cosine."""
+    """Codes ranked by Hamming distance, or embeddings (whose signs are the codes) or features by cosine.
+
+    Args:
+        vectors: what is ranked by cosine: ``embedding``, the method's projections, or ``features``, as they were
+            loaded, with which the method has nothing to do.
+    """
 
     exhaustive = True
     ranking: str
     codes: CodeGallery
     packed: np.ndarray
-    embedding: VectorGallery
+    compared: VectorGallery
+
+    def __init__(self, *, vectors: str = "embedding") -> None:
+        if vectors not in VECTORS:
+            raise wrong_value("index.vectors", vectors, " or ".join(VECTORS))
+        self.vectors = vectors
+
+    @property
+    def ranks_features(self) -> bool:
+        return self.vectors == "features"
+
+    def wants_embedding(self, side: Side, ranking: str) -> bool:
+        return ranking == "cosine" and not self.ranks_features
 
     def check(self, method_kind: str, ranking: str) -> str:
+        if self.ranks_features:
+            if ranking == "hamming":
+                raise wrong_value("ranking", ranking, "cosine or auto with index.vectors=features")
+            return "cosine"
         if method_kind != "binary":
             raise wrong_value(
-                "index", "flat", f"ivf for a method that gives {method_kind} (flat ranks codes or embeddings)"
+                "index",
+                "flat",
+                f"ivf for a method that gives {method_kind} (flat ranks codes, or index.vectors=features)",
             )
         return "hamming" if ranking == "auto" else ranking
 
@@ -44,12 +70,17 @@ class FlatIndex(Index):
             self.packed = gallery.codes.packed
             self.codes = CodeGallery.from_codes(gallery.codes)
         else:
-            if gallery.embedding is None:
-                raise ValueError("ranking by cosine takes embeddings: encode(..., embedding=True)")
             from lshbench.ranking.real import VectorGallery
 
-            self.embedding = VectorGallery.from_vectors(gallery.embedding)
+            self.compared = VectorGallery.from_vectors(self._vectors_of(gallery))
         return self
+
+    def _vectors_of(self, items: Encoded) -> np.ndarray:
+        if self.ranks_features:
+            return items.vectors
+        if items.embedding is None:
+            raise ValueError("ranking by cosine takes embeddings: encode(..., embedding=True)")
+        return items.embedding
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
         if self.ranking == "hamming":
@@ -59,8 +90,7 @@ class FlatIndex(Index):
             return hamming_neighbors(queries.codes, self.codes, k)
         from lshbench.ranking.real import cosine_neighbors
 
-        assert queries.embedding is not None
-        return cosine_neighbors(queries.embedding, self.embedding, k)
+        return cosine_neighbors(self._vectors_of(queries), self.compared, k)
 
     def rank(
         self,
@@ -79,17 +109,17 @@ class FlatIndex(Index):
             )
         from lshbench.ranking.real import cosine_blocks
 
-        assert queries.embedding is not None
-        return cosine_blocks(queries.embedding, self.embedding, relevance, positions=positions)
+        return cosine_blocks(self._vectors_of(queries), self.compared, relevance, positions=positions)
 
     @property
     def bytes(self) -> int:
         if self.ranking == "hamming":
             return self.codes.words.nbytes
-        return self.embedding.vectors.nbytes + self.embedding.inverse_norms.nbytes
+        own = 0 if self.ranks_features else self.compared.vectors.nbytes
+        return own + self.compared.inverse_norms.nbytes
 
     def save(self, folder: Path) -> None:
-        """Write ``codes.faiss`` (an ``IndexBinaryFlat``) or ``embeddings.npy``, and ``index.json`` last."""
+        """Write ``codes.faiss`` (``IndexBinaryFlat``), ``embeddings.npy`` or features' norms, ``index.json`` last."""
         description = {"index": "flat", "ranking": self.ranking}
         if self.ranking == "hamming":
             import faiss
@@ -100,11 +130,20 @@ class FlatIndex(Index):
             index.add(np.ascontiguousarray(self.packed))
             faiss.write_index_binary(index, str(folder / "codes.faiss"))
             details = {"bits": self.codes.bits, "items": len(self.packed), "file": "codes.faiss"}
-        else:
-            save_array(folder / "embeddings.npy", self.embedding.vectors)
+        elif self.ranks_features:
+            save_array(folder / "inverse_norms.npy", self.compared.inverse_norms)
             details = {
-                "bits": self.embedding.vectors.shape[1],
-                "items": len(self.embedding),
+                "vectors": "features",
+                "dim": self.compared.vectors.shape[1],
+                "items": len(self.compared),
+                "scaled": bool(self.compared.scaled),
+                "file": "inverse_norms.npy",
+            }
+        else:
+            save_array(folder / "embeddings.npy", self.compared.vectors)
+            details = {
+                "bits": self.compared.vectors.shape[1],
+                "items": len(self.compared),
                 "file": "embeddings.npy",
             }
         save_description(folder, description | details)
@@ -115,13 +154,22 @@ class FlatIndex(Index):
 
         Args:
             folder: where :meth:`save` wrote.
-            vectors: not needed: codes or embeddings are in the folder.
+            vectors: the gallery's features, float32 ``(n, d)``, if it ranks features; may be a memory map.
 
         Raises:
-            ValueError: it is no saved index of this kind.
+            ValueError: it is no saved index of this kind, or the vectors are not its gallery's.
         """
         description = open_description(folder, "flat")
-        path, bits = folder / description["file"], description["bits"]
+        path = folder / description["file"]
+        if description.get("vectors") == "features":
+            from lshbench.ranking.real import VectorGallery
+
+            index = cls(vectors="features")
+            index.ranking = "cosine"
+            gallery = check_vectors(vectors, description)
+            index.compared = VectorGallery(gallery, open_array(path), description["scaled"])
+            return index
+        bits = description["bits"]
         if description["ranking"] != "hamming":
             return cls().build(Encoded(np.empty((0, 0), np.float32), embedding=open_array(path)), "cosine")
         import faiss

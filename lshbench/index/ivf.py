@@ -1,7 +1,8 @@
 """Inverted lists: the gallery by cluster, of which a query visits the nearest few.
 
 Jegou, Douze, Schmid, Product quantization for nearest neighbor search, TPAMI 2011, section 4 (IVF), with
-exact cosine of the original features inside the lists.
+exact cosine of the original features inside the lists.  Clusters are those of a method that gives them (``kmeans``);
+for any other method the index finds its own, by spherical k-means (faiss) over the gallery's features.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lshbench.index.candidates import query_blocks
 from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
 from lshbench.index.points import query_values
 from lshbench.ranking.real import VectorGallery
-from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance
+from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance, Side
 
 BLOCK_CANDIDATES = 1 << 24
 """Candidates whose distances are held at a time: bounds memory at a few hundred MB."""
@@ -29,6 +30,9 @@ GATHER_ROWS = 8192
 TILE = 16
 """Columns that matrix products treat alike, a divisor of ``GATHER_ROWS``."""
 
+TRAINING_ITEMS = 256
+"""Gallery items a cluster, at most, that the index's own clusters are found from: as many as faiss takes by default."""
+
 
 class IvfIndex(Index):
     """Clusters' members, ranked by cosine of the original features; what isn't visited is never retrieved.
@@ -37,17 +41,23 @@ class IvfIndex(Index):
 
     Args:
         nprobe: clusters that a query visits, nearest first, or several such numbers.
-        clusters: how many there are, if known, so that a greater ``nprobe`` is refused before any work.
+        clusters: how many the method has, if known, so that a greater ``nprobe`` is refused before any work; or how
+            many the index makes for a method that has none.
+        seed: of the index's own clusters.
     """
 
     gallery: VectorGallery
     ids: np.ndarray
     offsets: np.ndarray
+    centroids: np.ndarray | None = None
 
-    def __init__(self, *, nprobe: int | list[int] = 1, clusters: int | None = None) -> None:
+    def __init__(self, *, nprobe: int | list[int] = 1, clusters: int | None = None, seed: int = 0) -> None:
         self.nprobes = query_values("index.nprobe", nprobe)
         self.set_point(self.points()[-1])
+        self.clusters, self.seed = clusters, seed
         if clusters is not None:
+            if clusters < 1:
+                raise wrong_value("index.clusters", clusters, "at least 1")
             self._check_nprobe(clusters)
 
     def _check_nprobe(self, clusters: int) -> None:
@@ -62,12 +72,8 @@ class IvfIndex(Index):
         self.nprobe = point["nprobe"]
 
     def check(self, method_kind: str, ranking: str) -> str:
-        if method_kind != "clusters":
-            raise wrong_value(
-                "index",
-                "ivf",
-                f"flat for a method that gives {method_kind} codes (ivf visits clusters, such as kmeans gives)",
-            )
+        if method_kind != "clusters" and self.clusters is None:
+            raise wrong_value("index.clusters", None, f"a number of clusters, as the method gives {method_kind} codes")
         if ranking == "hamming":
             raise wrong_value("ranking", ranking, "cosine or auto with index=ivf (no Hamming distance there)")
         return "cosine"
@@ -76,14 +82,50 @@ class IvfIndex(Index):
     def ranks_features(self) -> bool:
         return True
 
+    def wants_embedding(self, side: Side, ranking: str) -> bool:
+        return False
+
     def build(self, gallery: Encoded, ranking: str) -> Self:
+        self.centroids = None
         if gallery.clusters is None:
-            raise ValueError("an index of clusters takes cluster numbers")
-        clusters = gallery.clusters[:, 0]
+            self.centroids = self._find_centroids(gallery.vectors)
+            clusters = self._nearest_clusters(gallery.vectors, 1)[:, 0]
+        else:
+            clusters = gallery.clusters[:, 0]
         self.gallery = VectorGallery.from_vectors(gallery.vectors)
         self.ids = np.argsort(clusters, kind="stable").astype(np.int32)
         self.offsets = np.concatenate([[0], np.cumsum(np.bincount(clusters))]).astype(np.int64)
         return self
+
+    def _find_centroids(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the directions of clusters of the gallery's own, float32 ``(clusters, d)``."""
+        import faiss
+
+        if self.clusters is None:
+            raise ValueError("an index of clusters takes cluster numbers, or how many clusters it is to find")
+        if self.clusters > len(vectors):
+            raise wrong_value("index.clusters", self.clusters, f"at most {len(vectors)}, the items of the gallery")
+        if (most := TRAINING_ITEMS * self.clusters) < len(vectors):
+            generator = np.random.default_rng(self.seed)
+            vectors = vectors[np.sort(generator.choice(len(vectors), most, replace=False))]
+        clustering = faiss.Clustering(vectors.shape[1], self.clusters)
+        clustering.seed, clustering.spherical = self.seed, True
+        clustering.min_points_per_centroid = 1  # fewer would only be warned about
+        clustering.train(directions(vectors), faiss.IndexFlatIP(vectors.shape[1]))
+        return faiss.vector_to_array(clustering.centroids).reshape(self.clusters, -1)
+
+    def _nearest_clusters(self, vectors: np.ndarray, count: int) -> np.ndarray:
+        """Return the nearest of the index's own clusters, int32 ``(n, count)``, nearest first."""
+        import faiss
+
+        assert self.centroids is not None
+        index = faiss.IndexFlatIP(self.centroids.shape[1])
+        index.add(self.centroids)
+        found = np.empty((len(vectors), count), np.int32)
+        for start in range(0, len(vectors), GATHER_ROWS):
+            rows = slice(start, start + GATHER_ROWS)
+            found[rows] = index.search(directions(vectors[rows]), count)[1]
+        return found
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
         from lshbench.ranking.lists import list_neighbors
@@ -115,9 +157,13 @@ class IvfIndex(Index):
             The first query and the one past the last; where each query's candidates begin, int64 ``(q + 1,)``; gallery
             rows, int32 ``(candidates,)``; distances (1 - cosine), float32 ``(candidates,)``.
         """
-        assert queries.clusters is not None
-        self._check_nprobe(queries.clusters.shape[1])
-        probes = queries.clusters[:, : self.nprobe]
+        if self.centroids is not None:
+            self._check_nprobe(len(self.centroids))
+            probes = self._nearest_clusters(queries.vectors, self.nprobe)
+        else:
+            assert queries.clusters is not None
+            self._check_nprobe(queries.clusters.shape[1])
+            probes = queries.clusters[:, : self.nprobe]
         # Clusters after the last one that has members have no entry in `offsets`.
         last = len(self.offsets) - 1
         counts = np.diff(self.offsets, append=self.offsets[-1])
@@ -136,14 +182,14 @@ class IvfIndex(Index):
         begins = (np.cumsum(sizes) - sizes.ravel()).astype(np.int64)
         rows = np.empty(int(sizes.sum()), np.int32)
         distances = np.empty(len(rows), np.float32)
-        directions = _directions(queries)
+        units = directions(queries)
         visits = np.flatnonzero(sizes.ravel())
         visits = visits[np.argsort(probes.ravel()[visits], kind="stable")]
         firsts = np.flatnonzero(np.diff(probes.ravel()[visits], prepend=-1))
         for visit in np.split(visits, firsts)[1:]:
             cluster = probes.ravel()[visit[0]]
             members = self.ids[self.offsets[cluster] : self.offsets[cluster + 1]]
-            visitors = directions[visit // probes.shape[1]]
+            visitors = units[visit // probes.shape[1]]
             for first in range(0, len(members), GATHER_ROWS):
                 part = members[first : first + GATHER_ROWS]
                 cosines = (visitors @ self._gather(part).T)[:, : len(part)]
@@ -164,18 +210,23 @@ class IvfIndex(Index):
         # With another mode, `take` fills a copy first.
         inside = np.take(vectors, rows, axis=0, out=gathered[: len(rows)], mode="clip")
         if self.gallery.scaled:
-            inside[:] = _directions(inside)
+            inside[:] = directions(inside)
         return gathered
 
     @property
     def bytes(self) -> int:
-        return self.ids.nbytes + self.offsets.nbytes + self.gallery.inverse_norms.nbytes
+        own = 0 if self.centroids is None else self.centroids.nbytes
+        return self.ids.nbytes + self.offsets.nbytes + self.gallery.inverse_norms.nbytes + own
 
     def save(self, folder: Path) -> None:
-        """Write ``offsets.npy``, ``ids.npy`` and ``inverse_norms.npy``, and ``index.json`` last."""
+        """Write ``offsets.npy``, ``ids.npy``, ``inverse_norms.npy``, own ``centroids.npy``, and ``index.json`` last."""
         save_array(folder / "offsets.npy", self.offsets)
         save_array(folder / "ids.npy", self.ids)
         save_array(folder / "inverse_norms.npy", self.gallery.inverse_norms)
+        files = ["offsets.npy", "ids.npy", "inverse_norms.npy"]
+        if self.centroids is not None:
+            save_array(folder / "centroids.npy", self.centroids)
+            files.append("centroids.npy")
         save_description(
             folder,
             {
@@ -186,7 +237,7 @@ class IvfIndex(Index):
                 "clusters": len(self.offsets) - 1,
                 "nprobe": self.nprobes,
                 "scaled": bool(self.gallery.scaled),
-                "files": ["offsets.npy", "ids.npy", "inverse_norms.npy"],
+                "files": files,
                 "vectors": "the gallery's features as loaded, which stay in the feature store",
             },
         )
@@ -207,10 +258,16 @@ class IvfIndex(Index):
         index = cls(nprobe=description["nprobe"])
         index.gallery = VectorGallery(gallery, open_array(folder / "inverse_norms.npy"), description["scaled"])
         index.ids, index.offsets = open_array(folder / "ids.npy"), open_array(folder / "offsets.npy")
+        if "centroids.npy" in description["files"]:
+            index.centroids = np.ascontiguousarray(open_array(folder / "centroids.npy"))
         return index
 
 
-def _directions(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors at length 1, float32; zero vectors stay zero."""
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))[:, None]
-    return np.divide(vectors, norms, out=np.zeros(vectors.shape), where=norms > 0).astype(np.float32)
+def directions(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors at length 1, float32 ``(n, d)``, in new memory; zero vectors stay zero."""
+    found = np.zeros(vectors.shape, np.float32)
+    for start in range(0, len(vectors), GATHER_ROWS):
+        rows = slice(start, start + GATHER_ROWS)
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors[rows], vectors[rows], dtype=np.float64))[:, None]
+        found[rows] = np.divide(vectors[rows], norms, out=np.zeros(vectors[rows].shape), where=norms > 0)
+    return found

@@ -120,3 +120,25 @@ def test_another_kind_of_index_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text('{"index": "ivf"}')
     with pytest.raises(ValueError, match="of the kind ivf, not flat"):
         FlatIndex.open(tmp_path)
+
+
+def test_features_are_ranked_by_cosine_whatever_the_method(tmp_path: Path) -> None:
+    from lshbench.ranking.real import cosine_neighbors
+
+    generator = np.random.default_rng(0)
+    x, q = (generator.standard_normal((count, 5)).astype(np.float32) for count in (90, 12))
+    index = FlatIndex(vectors="features")
+    assert [index.check(kind, "auto") for kind in ("binary", "clusters")] == ["cosine", "cosine"]
+    assert index.ranks_features
+    assert not index.wants_embedding("query", "cosine")
+    index.build(Encoded(x), "cosine").save(tmp_path)
+    found, exact = index.search(Encoded(q), 90), cosine_neighbors(q, x, 90)
+    np.testing.assert_array_equal(found.ids, exact.ids)
+    assert index.bytes == 4 * 90, "norms; features are kept once for all runs"
+    np.testing.assert_array_equal(FlatIndex.open(tmp_path, x).search(Encoded(q), 90).distances, found.distances)
+    with pytest.raises(ValueError, match="takes the gallery's vectors"):
+        FlatIndex.open(tmp_path)
+    with pytest.raises(UsageError, match=r"ranking='hamming': expected cosine or auto with index\.vectors=features"):
+        index.check("binary", "hamming")
+    with pytest.raises(UsageError, match=r"index\.vectors='x': expected embedding or features"):
+        FlatIndex(vectors="x")

@@ -183,8 +183,9 @@ def test_saved_lists_hold_every_item_in_its_cluster(tmp_path: Path) -> None:
 def test_only_clusters_and_only_cosine() -> None:
     index = IvfIndex()
     assert [index.check("clusters", ranking) for ranking in ("auto", "cosine")] == ["cosine", "cosine"]
-    with pytest.raises(UsageError, match="index='ivf': expected flat for a method that gives binary codes"):
+    with pytest.raises(UsageError, match=r"index.clusters=None: expected a number of clusters, as the method gives"):
         index.check("binary", "auto")
+    assert IvfIndex(clusters=3).check("binary", "auto") == "cosine"
     with pytest.raises(UsageError, match="ranking='hamming': expected cosine or auto"):
         index.check("clusters", "hamming")
 
@@ -234,3 +235,52 @@ def test_an_index_is_not_opened_with_vectors_that_are_not_its_gallerys(tmp_path:
     for vectors in (None, gallery.vectors[:-1]):
         with pytest.raises(ValueError, match="takes the gallery's vectors \\(120, 6\\)"):
             IvfIndex.open(tmp_path, vectors)
+
+
+# Clusters of the index's own, for methods that give none
+
+
+def plain(items: int = 400) -> tuple[Encoded, Encoded, Relevance]:
+    gallery, queries, relevance = sides(items=items)
+    return Encoded(gallery.vectors), Encoded(queries.vectors), relevance
+
+
+def test_all_of_the_index_s_own_clusters_make_the_exhaustive_cosine_ranking() -> None:
+    from lshbench.ranking.real import cosine_neighbors
+
+    gallery, queries, relevance = plain()
+    index = IvfIndex(clusters=12, nprobe=[1, 12]).build(gallery, "cosine")
+    found, exact = index.search(queries, 20), cosine_neighbors(queries.vectors, gallery.vectors, 20)
+    np.testing.assert_array_equal(found.ids, exact.ids)
+    assert (found.candidates == 400).all()
+    assert all((block.ranked == 400).all() for block in index.rank(queries, relevance))
+    index.set_point({"nprobe": 1})
+    assert (index.search(queries, 20).candidates < 400).all()
+
+
+def test_an_item_lies_in_the_cluster_whose_direction_is_nearest(tmp_path: Path) -> None:
+    gallery, queries, _ = plain()
+    index = IvfIndex(clusters=12, nprobe=2, seed=5).build(gallery, "cosine")
+    index.save(tmp_path)
+    centroids = np.load(tmp_path / "centroids.npy")
+    nearest = np.argmax(ivf.directions(gallery.vectors) @ centroids.T, axis=1)
+    order = np.argsort(-(ivf.directions(queries.vectors) @ centroids.T), axis=1)[:, :2]
+    found = index.search(queries, 400)
+    for query, visited in enumerate(order):
+        rows = found.ids[query, : found.candidates[query]]
+        assert set(rows) == set(np.flatnonzero(np.isin(nearest, visited)))
+    opened = IvfIndex.open(tmp_path, gallery.vectors)
+    np.testing.assert_array_equal(opened.search(queries, 400).ids, found.ids)
+    assert opened.bytes == index.bytes
+    again = IvfIndex(clusters=12, nprobe=2, seed=5).build(gallery, "cosine")
+    np.testing.assert_array_equal(again.centroids, centroids)
+
+
+def test_more_clusters_than_items_are_refused() -> None:
+    gallery, _, _ = plain(items=5)
+    with pytest.raises(UsageError, match=r"index\.clusters=6: expected at most 5, the items of the gallery"):
+        IvfIndex(clusters=6).build(gallery, "cosine")
+    with pytest.raises(UsageError, match=r"index\.clusters=0: expected at least 1"):
+        IvfIndex(clusters=0)
+    with pytest.raises(ValueError, match="takes cluster numbers, or how many"):
+        IvfIndex().build(gallery, "cosine")

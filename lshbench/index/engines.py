@@ -1,0 +1,343 @@
+"""faiss's own indexes over the original features, and what all of its indexes here have in common.
+
+They stand beside our own so that every method can be compared with an engine.  One rule holds for all of them: **what
+faiss gives is the ranking, and items that it doesn't give were never retrieved.**  Complete rankings ask it for all
+that it can give: every item of the buckets or lists that a query visits (a range search without a limit), the whole
+gallery of ``lsh``, the ``ef_search`` results of ``hnsw``.
+
+Candidates are the distances that faiss says it computed.  It counts a batch, not a query: a query that found fewer than
+``k`` was compared with just these, and what is left of the count is spread evenly over the others (over all of them for
+``hnsw``, which computes more distances than it gives results).  A query alone has its own count.
+
+Of items at the same distance as the last result, faiss decides which are among the results; those that are given come
+by (distance, gallery row).  Memory is what faiss writes to a file, which its hash tables exceed while they are in use.
+
+Over codes: :mod:`lshbench.index.binary_engines`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from lshbench.errors import wrong_value
+from lshbench.index.base import Index
+from lshbench.index.files import open_description, save_description
+from lshbench.index.ivf import directions
+from lshbench.index.points import query_values
+from lshbench.ranking.hamming import CodeGallery, hamming_blocks
+from lshbench.ranking.lists import list_blocks
+from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance, Side
+
+FILE = "engine.faiss"
+
+BLOCK_CANDIDATES = 1 << 24
+"""Results that complete rankings hold at a time, at most: some 400 MB."""
+
+REVERSED = np.packbits(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little"
+).ravel()
+"""Bytes with their bits in the other order: faiss counts them from the lowest, ``Codes`` from the highest."""
+
+
+class Engine(Index):
+    """A faiss index: built, searched, saved and opened by faiss.
+
+    Attributes:
+        option: its name, as in ``index=``.
+        distance: ``hamming`` or ``cosine``.
+        query_key: the key that only concerns queries, or None.
+        keys: what the constructor was given, kept with the saved index.
+    """
+
+    option: ClassVar[str]
+    distance: ClassVar[Literal["hamming", "cosine"]]
+    query_key: ClassVar[str | None] = None
+    takes_codes: ClassVar[bool] = False
+
+    def __init__(self, keys: dict[str, Any], values: object = None, least: int = 1) -> None:
+        self.keys = keys
+        self.values: list[int] = []
+        if self.query_key is not None:
+            self.values = query_values(f"index.{self.query_key}", values, least)
+            self.value = self.values[-1]
+        self._engine: Any = None
+
+    def check(self, method_kind: str, ranking: str) -> str:
+        if self.takes_codes and method_kind != "binary":
+            right = f"ivf, lsh or hnsw for a method that gives {method_kind} ({self.option} takes codes)"
+            raise wrong_value("index", self.option, right)
+        if ranking not in ("auto", self.distance):
+            raise wrong_value("ranking", ranking, f"{self.distance} or auto with index={self.option}")
+        return self.distance
+
+    def points(self) -> list[dict[str, int]]:
+        return [{}] if self.query_key is None else [{self.query_key: value} for value in self.values]
+
+    def set_point(self, point: Mapping[str, int]) -> None:
+        if self.query_key is None:
+            super().set_point(point)
+            return
+        self.value = point[self.query_key]
+        if self._engine is not None:
+            self._set_value(self.value)
+
+    def wants_embedding(self, side: Side, ranking: str) -> bool:
+        return False
+
+    def build(self, gallery: Encoded, ranking: str) -> Self:
+        return self._with_engine(self._make(gallery))
+
+    def _with_engine(self, engine: Any) -> Self:
+        self._engine = engine
+        self._bytes = _file_bytes(engine, self._write)
+        self.set_point(self.points()[-1])
+        return self
+
+    def __len__(self) -> int:
+        return self._engine.ntotal
+
+    @abstractmethod
+    def _make(self, gallery: Encoded) -> Any:
+        """Return the faiss index of a gallery."""
+
+    def _set_value(self, value: int) -> None:
+        """Give faiss the query setting."""
+
+    @abstractmethod
+    def _asked(self, queries: Encoded) -> np.ndarray:
+        """Return queries as faiss takes them."""
+
+    @abstractmethod
+    def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return distances ``(q, k')``, ids ``(q, k')`` of at most ``k`` results and candidates ``(q,)``."""
+
+    def search(self, queries: Encoded, k: int) -> Neighbors:
+        if k < 1:
+            raise ValueError(f"k={k}: expected at least 1")
+        distances, found, candidates = self._find(self._asked(queries), min(k, len(self)))
+        nearest = np.full((len(queries), k), np.inf, np.float32)
+        ids = np.full((len(queries), k), -1, np.int64)
+        width = found.shape[1]
+        nearest[:, :width] = np.where(found < 0, np.float32(np.inf), distances)
+        order = np.lexsort((found, nearest[:, :width]), axis=1)
+        ids[:, :width] = np.take_along_axis(found, order, axis=1)
+        nearest[:, :width] = np.take_along_axis(nearest[:, :width], order, axis=1)
+        return Neighbors(ids, nearest, candidates)
+
+    @property
+    def bytes(self) -> int:
+        return self._bytes
+
+    def save(self, folder: Path) -> None:
+        """Write ``engine.faiss``, which faiss opens by itself, and ``index.json`` last."""
+        self._write(self._engine, str(folder / FILE))
+        save_description(
+            folder,
+            {"index": self.option, "ranking": self.distance, "items": len(self), "file": FILE, "keys": self.keys},
+        )
+
+    @classmethod
+    def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
+        """Return a saved index at its most thorough point.
+
+        Args:
+            folder: where :meth:`save` wrote.
+            vectors: not needed: faiss keeps what it compares.
+
+        Raises:
+            ValueError: it is no saved index of this kind.
+        """
+        index = cls(**open_description(folder, cls.option)["keys"])
+        return index._with_engine(cls._read(str(folder / FILE)))
+
+    @staticmethod
+    def _write(engine: Any, place: Any) -> None:
+        import faiss
+
+        faiss.write_index(engine, place)
+
+    @staticmethod
+    def _read(path: str) -> Any:
+        import faiss
+
+        return faiss.read_index(path)
+
+
+class CandidateEngine(Engine):
+    """A faiss index that compares a query with some of the gallery only."""
+
+    def rank(
+        self,
+        queries: Encoded,
+        relevance: Relevance,
+        *,
+        positions: bool = True,
+        position_limit: int | None = None,
+    ) -> Iterator[RankedBlock]:
+        asked = self._asked(queries)
+        step = max(1, BLOCK_CANDIDATES // max(1, self._most_results()))
+        for start in range(0, len(asked), step):
+            stop = min(start + step, len(asked))
+            lists = self._lists(asked[start:stop])
+            yield from list_blocks(*lists, relevance.rows(start, stop), positions=positions)
+
+    def _most_results(self) -> int:
+        """Return how many results a query can have."""
+        return len(self)
+
+    @abstractmethod
+    def _lists(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return all that faiss can give: offsets ``(q + 1,)``, gallery rows and distances (see ``list_blocks``)."""
+
+
+class LshEngine(Engine):
+    """``IndexLSH``: signs of random projections of the features, all of them compared by Hamming distance.
+
+    faiss projects the features themselves, without centring them: what it offers for that is ``train_thresholds``.
+    Complete rankings are made from faiss's codes by our kernels, which give the same distances.
+
+    Args:
+        nbits: hyperplanes.
+        train_thresholds: let each bit be set for half of the gallery, instead of for projections above 0.
+        seed: of the projections; 0 gives faiss's own.
+    """
+
+    option = "lsh"
+    distance = "hamming"
+
+    def __init__(self, *, nbits: int, train_thresholds: bool = False, seed: int = 0) -> None:
+        if not 1 <= nbits <= 4096:
+            raise wrong_value("index.nbits", nbits, "a number from 1 to 4096")
+        super().__init__({"nbits": nbits, "train_thresholds": train_thresholds, "seed": seed})
+        self.nbits, self.train_thresholds, self.seed = nbits, train_thresholds, seed
+        self._codes: CodeGallery | None = None
+
+    def _make(self, gallery: Encoded) -> Any:
+        import faiss
+
+        vectors = np.ascontiguousarray(gallery.vectors, np.float32)
+        engine = faiss.IndexLSH(vectors.shape[1], self.nbits, True, self.train_thresholds)
+        engine.rrot.init(5 + self.seed)  # 5 is what faiss starts it with
+        engine.train(vectors)
+        engine.add(vectors)
+        self._codes = None
+        return engine
+
+    def _asked(self, queries: Encoded) -> np.ndarray:
+        return np.ascontiguousarray(queries.vectors, np.float32)
+
+    def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        distances, ids = self._engine.search(asked, k)
+        return distances, ids, np.full(len(asked), len(self), np.int64)
+
+    def rank(
+        self,
+        queries: Encoded,
+        relevance: Relevance,
+        *,
+        positions: bool = True,
+        position_limit: int | None = None,
+    ) -> Iterator[RankedBlock]:
+        import faiss
+
+        if self._codes is None:
+            stored = faiss.vector_to_array(self._engine.codes).reshape(len(self), -1)
+            self._codes = CodeGallery.from_codes(Codes(REVERSED[stored], self.nbits))
+        asked = Codes(REVERSED[self._engine.sa_encode(self._asked(queries))], self.nbits)
+        return hamming_blocks(asked, self._codes, relevance, positions=positions, position_limit=position_limit)
+
+
+class HnswEngine(CandidateEngine):
+    """``IndexHNSWFlat``: a graph of near items, walked towards the query by cosine of the features.
+
+    Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using hierarchical navigable small
+    world graphs, TPAMI 2018.  Keeps a copy of the features at length 1.  Built on one thread, as several link the items
+    in an order that no second run repeats.
+
+    Args:
+        m: links of an item in each layer above the lowest, which has twice as many.
+        ef_construction: candidates kept in view while an item is linked.
+        ef_search: candidates kept in view while a query walks, and how many results it has at most; or a list.
+    """
+
+    option = "hnsw"
+    distance = "cosine"
+    query_key = "ef_search"
+
+    def __init__(self, *, m: int = 32, ef_construction: int = 80, ef_search: int | list[int] = 100) -> None:
+        for key, value, least in (("m", m, 2), ("ef_construction", ef_construction, 1)):
+            if value < least:
+                raise wrong_value(f"index.{key}", value, f"at least {least}")
+        super().__init__({"m": m, "ef_construction": ef_construction, "ef_search": ef_search}, ef_search)
+        self.m, self.ef_construction = m, ef_construction
+
+    @property
+    def ranks_features(self) -> bool:
+        return True
+
+    def _make(self, gallery: Encoded) -> Any:
+        import faiss
+
+        engine = faiss.IndexHNSWFlat(gallery.vectors.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
+        engine.hnsw.efConstruction = self.ef_construction
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            engine.add(directions(gallery.vectors))
+        finally:
+            faiss.omp_set_num_threads(threads)
+        return engine
+
+    def _set_value(self, value: int) -> None:
+        self._engine.hnsw.efSearch = value
+
+    def _asked(self, queries: Encoded) -> np.ndarray:
+        return directions(queries.vectors)
+
+    def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        import faiss
+
+        counters: Any = faiss.cvar
+        stats = counters.hnsw_stats
+        stats.reset()
+        # For more results faiss would silently keep more in view than the point says.
+        cosines, ids = self._engine.search(asked, min(k, self.value))
+        return 1 - cosines, ids, spread(np.zeros(len(asked), np.int64), stats.ndis, np.arange(len(asked)))
+
+    def _most_results(self) -> int:
+        return self.value
+
+    def _lists(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        distances, ids, _ = self._find(asked, min(self.value, len(self)))
+        found = ids >= 0
+        return np.concatenate([[0], np.cumsum(found.sum(axis=1))]), ids[found], distances[found]
+
+
+def spread(counts: np.ndarray, total: int, rows: np.ndarray) -> np.ndarray:
+    """Return counts, int64 ``(q,)``, with what is missing from their total spread evenly over some rows."""
+    counts = counts.astype(np.int64)
+    if len(rows):
+        share, more = divmod(int(total) - int(counts.sum()), len(rows))
+        counts[rows] += share
+        counts[rows[:more]] += 1
+    return counts
+
+
+def _file_bytes(engine: Any, write: Any) -> int:
+    """Return how many bytes faiss writes, without keeping them."""
+    import faiss
+
+    library: Any = faiss
+    sizes: list[int] = []
+
+    def count(block: bytes) -> int:
+        sizes.append(len(block))
+        return len(block)
+
+    write(engine, library.PyCallbackIOWriter(count))
+    return sum(sizes)
