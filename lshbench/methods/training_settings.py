@@ -37,7 +37,7 @@ class Training:
     min_batches: int = 8
     max_batches: int | None = None
     optimizer: str = "adamw"
-    learning_rate: float = 1e-2
+    learning_rate: float = 2e-2
     schedule: str = "one_cycle"
     weight_decay: float = 1e-2
     averaging: float = 0.0
