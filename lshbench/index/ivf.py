@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -50,6 +50,7 @@ class IvfIndex(Index):
     ids: np.ndarray
     offsets: np.ndarray
     centroids: np.ndarray | None = None
+    _quantizer: Any
 
     def __init__(self, *, nprobe: int | list[int] = 1, clusters: int | None = None, seed: int = 0) -> None:
         self.nprobes = query_values("index.nprobe", nprobe)
@@ -88,7 +89,7 @@ class IvfIndex(Index):
     def build(self, gallery: Encoded, ranking: str) -> Self:
         self.centroids = None
         if gallery.clusters is None:
-            self.centroids = self._find_centroids(gallery.vectors)
+            self._set_centroids(self._find_centroids(gallery.vectors))
             clusters = self._nearest_clusters(gallery.vectors, 1)[:, 0]
         else:
             clusters = gallery.clusters[:, 0]
@@ -114,17 +115,19 @@ class IvfIndex(Index):
         clustering.train(directions(vectors), faiss.IndexFlatIP(vectors.shape[1]))
         return faiss.vector_to_array(clustering.centroids).reshape(self.clusters, -1)
 
-    def _nearest_clusters(self, vectors: np.ndarray, count: int) -> np.ndarray:
-        """Return the nearest of the index's own clusters, int32 ``(n, count)``, nearest first."""
+    def _set_centroids(self, centroids: np.ndarray) -> None:
         import faiss
 
-        assert self.centroids is not None
-        index = faiss.IndexFlatIP(self.centroids.shape[1])
-        index.add(self.centroids)
+        self.centroids = centroids
+        self._quantizer = faiss.IndexFlatIP(centroids.shape[1])
+        self._quantizer.add(centroids)
+
+    def _nearest_clusters(self, vectors: np.ndarray, count: int) -> np.ndarray:
+        """Return the nearest of the index's own clusters, int32 ``(n, count)``, nearest first."""
         found = np.empty((len(vectors), count), np.int32)
         for start in range(0, len(vectors), GATHER_ROWS):
             rows = slice(start, start + GATHER_ROWS)
-            found[rows] = index.search(directions(vectors[rows]), count)[1]
+            found[rows] = self._quantizer.search(directions(vectors[rows]), count)[1]
         return found
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
@@ -259,7 +262,7 @@ class IvfIndex(Index):
         index.gallery = VectorGallery(gallery, open_array(folder / "inverse_norms.npy"), description["scaled"])
         index.ids, index.offsets = open_array(folder / "ids.npy"), open_array(folder / "offsets.npy")
         if "centroids.npy" in description["files"]:
-            index.centroids = np.ascontiguousarray(open_array(folder / "centroids.npy"))
+            index._set_centroids(open_array(folder / "centroids.npy"))
         return index
 
 
