@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
-import importlib.util
+import importlib
 import json
 import os
 import signal
@@ -28,11 +28,14 @@ QUERIES = 200
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("bench_methods", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_methods"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)
+        yield importlib.import_module("bench_methods")
+
+
+@pytest.fixture(scope="module")
+def tables(script):
+    return importlib.import_module("bench_methods_tables")
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ def test_a_method_that_fails_ends_no_other_and_is_reported(start, tmp_path: Path
     assert "1 cell lacks runs" in table
 
 
-def cell(script, root: Path, name: str, values: np.ndarray, *, seeds: int = 2, complete: bool = True):
+def cell(tables, root: Path, name: str, values: np.ndarray, *, seeds: int = 2, complete: bool = True):
     """Return a cell whose runs have those values of AP, a row for each seed."""
     runs = []
     for seed in range(seeds):
@@ -115,48 +118,48 @@ def cell(script, root: Path, name: str, values: np.ndarray, *, seeds: int = 2, c
         metrics["seed"] = seed
         metrics["metrics"] = {"mAP": float(values[seed].mean())}
         runs.append(Run(folder, metrics))
-    return script.Cell(name, runs, complete)
+    return tables.Cell(name, runs, complete)
 
 
-def test_a_winner_is_significantly_better_than_each_other(script, tmp_path: Path) -> None:
+def test_a_winner_is_significantly_better_than_each_other(tables, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     base = generator.uniform(0.2, 0.8, (2, QUERIES))
     noise = generator.normal(0, 0.05, (3, 2, QUERIES))
-    worst = cell(script, tmp_path, "worst", base - 0.2 + noise[0])
-    middle = cell(script, tmp_path, "middle", base + noise[1])
-    near = cell(script, tmp_path, "near", base + noise[2] - noise[2].mean() + noise[1].mean() + 0.0005)
-    best = cell(script, tmp_path, "best", base + 0.1 + noise[0])
-    assert script.find_winner([worst, middle], "mAP") == "middle"
-    assert script.find_winner([worst, middle, near], "mAP") is None  # better than one, level with the other
-    assert script.find_winner([worst, middle, near, best], "mAP") == "best"
-    assert script.find_winner([best], "mAP") is None
+    worst = cell(tables, tmp_path, "worst", base - 0.2 + noise[0])
+    middle = cell(tables, tmp_path, "middle", base + noise[1])
+    near = cell(tables, tmp_path, "near", base + noise[2] - noise[2].mean() + noise[1].mean() + 0.0005)
+    best = cell(tables, tmp_path, "best", base + 0.1 + noise[0])
+    assert tables.find_winner([worst, middle], "mAP") == "middle"
+    assert tables.find_winner([worst, middle, near], "mAP") is None  # better than one, level with the other
+    assert tables.find_winner([worst, middle, near, best], "mAP") == "best"
+    assert tables.find_winner([best], "mAP") is None
 
 
-def test_holms_correction_takes_a_mark_that_a_single_test_would_give(script, tmp_path: Path) -> None:
+def test_holms_correction_takes_a_mark_that_a_single_test_would_give(tables, tmp_path: Path) -> None:
     # Eight of nine queries that differ are better: p = 20/512 = .039, and twice that for two others.
     values = np.full((1, QUERIES), 0.5)
     better = values.copy()
     better[0, :8] += 0.1
     better[0, 8] -= 0.1
-    first, second = (cell(script, tmp_path, name, values, seeds=1) for name in ("first", "second"))
-    best = cell(script, tmp_path, "best", better, seeds=1)
-    assert script.find_winner([first, best], "mAP") == "best"
-    assert script.find_winner([first, second, best], "mAP") is None
+    first, second = (cell(tables, tmp_path, name, values, seeds=1) for name in ("first", "second"))
+    best = cell(tables, tmp_path, "best", better, seeds=1)
+    assert tables.find_winner([first, best], "mAP") == "best"
+    assert tables.find_winner([first, second, best], "mAP") is None
 
 
-def test_no_winner_is_marked_while_runs_are_missing(script, tmp_path: Path) -> None:
+def test_no_winner_is_marked_while_runs_are_missing(tables, tmp_path: Path) -> None:
     values = np.random.default_rng(0).uniform(size=(2, QUERIES))
-    worse = cell(script, tmp_path, "worse", values - 0.3, seeds=1, complete=False)
-    better = cell(script, tmp_path, "better", values)
-    assert script.find_winner([worse, better], "mAP") is None
-    assert script.figure(worse, "mAP").endswith(" (1)")
+    worse = cell(tables, tmp_path, "worse", values - 0.3, seeds=1, complete=False)
+    better = cell(tables, tmp_path, "better", values)
+    assert tables.find_winner([worse, better], "mAP") is None
+    assert tables.figure(worse, "mAP").endswith(" (1)")
 
 
-def test_figures_have_mean_spread_and_mark(script, tmp_path: Path) -> None:
+def test_figures_have_mean_spread_and_mark(tables, tmp_path: Path) -> None:
     values = np.stack([np.full(QUERIES, 0.5), np.full(QUERIES, 0.52)])
-    assert script.figure(cell(script, tmp_path / "a", "two", values), "mAP", bold=True) == "**.5100 ± .0141**"
-    assert script.figure(cell(script, tmp_path / "b", "one", values, seeds=1), "mAP") == ".5000"
-    assert script.figure(script.Cell("none", [], False), "mAP") == "-"
+    assert tables.figure(cell(tables, tmp_path / "a", "two", values), "mAP", bold=True) == "**.5100 ± .0141**"
+    assert tables.figure(cell(tables, tmp_path / "b", "one", values, seeds=1), "mAP") == ".5000"
+    assert tables.figure(tables.Cell("none", [], False), "mAP") == "-"
 
 
 def test_runs_made_with_other_settings_are_not_taken_for_finished(script, tmp_path: Path) -> None:
@@ -222,9 +225,9 @@ def test_no_time_runs_nothing_and_lists_say_what_is_left(script, tmp_path: Path,
     assert "No run is finished." in (tmp_path / "table.md").read_text()
 
 
-def test_a_document_without_one_place_for_the_tables_is_refused(script, tmp_path: Path) -> None:
+def test_a_document_without_one_place_for_the_tables_is_refused(tables, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("nothing")
     with pytest.raises(UsageError, match="has 0 places for the tables"):
-        script.fill(readme, "text\n")
+        tables.fill(readme, "text\n")
     assert readme.read_text() == "nothing"
