@@ -3,7 +3,7 @@
     python scripts/bench_metrics.py                      all but e., some ten minutes on two cores
     python scripts/bench_metrics.py --quick              fewer queries, one repeat: a minute or two
     python scripts/bench_metrics.py --output docs        also docs/bench_metrics.json, and a plot of time and memory
-    python scripts/bench_metrics.py --parts imagenet     e. alone
+    python scripts/bench_metrics.py --parts imagenet     e. alone; with --output, added to what is there
 
 What is compared, for random codes and ten classes, medians of several repeats after a warm-up:
 
@@ -379,7 +379,13 @@ def main() -> None:
         widths = [large(count, 50_000, bits) for bits in (16, 64, 128, 256, 512, 1000, 4096)]
         result |= {"sizes": sizes, "widths": widths}
         plot(sizes, widths, options.output / "bench_metrics.png")
-    (options.output / "bench_metrics.json").write_text(json.dumps(result, indent=1) + "\n")
+    file = options.output / "bench_metrics.json"
+    if file.exists():
+        earlier = json.loads(file.read_text())
+        # Parts timed apart, in the same way, make one file.
+        if all(earlier.get(key) == result[key] for key in ("threads", "repeats", "queries", "machine")):
+            result = earlier | result
+    file.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {options.output}")
 
 
