@@ -29,7 +29,10 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "no_class_codes": ("no class codes", ["method.class_weight=0"]),
     "no_ranking": ("class codes without ranking", ["method.ranking_weight=0"]),
     "relu": ("rectifiers for Gaussian error units", ["method.head.activation=relu"]),
-    "linear": ("no hidden activation", ["method.head.batch_norm=false", "method.head.dropout=0"]),
+    "linear": (
+        "linear encoders: no normalisation, activation or dropout",
+        ["method.head.batch_norm=false", "method.head.dropout=0"],
+    ),
     "paper": ("the published objective", ["method.recipe=paper"]),
     "design": ("the study's recipe", ["method.recipe=design"]),
 }

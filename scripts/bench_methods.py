@@ -205,7 +205,8 @@ class Pace:
 
     def add(self, point: Point, run: Run) -> None:
         """Learn from a finished run."""
-        self._taken += run.metrics["time_s"]["total"]
+        times = run.metrics["time_s"]
+        self._taken += times["total"] - times.get("extract", 0.0)
         self._expected += METHODS[point.method].seconds
 
     def seconds(self, point: Point) -> float:

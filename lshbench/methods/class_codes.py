@@ -38,7 +38,12 @@ def class_codes(targets: Targets, classes: int, bits: int, seed: int) -> Tensor:
     codes = hadamard_codes(classes, bits, generator) if targets == "hadamard" else None
     if codes is None:
         if targets == "hadamard":
-            log.info("no Hadamard matrix has %d codes of %d bits: class codes are drawn at random", classes, bits)
+            log.info(
+                "%d class codes of %d bits are drawn at random: Hadamard ones are made for bits that are a power of 2, "
+                "and at most twice as many classes",
+                classes,
+                bits,
+            )
         codes = bernoulli_codes(classes, bits, generator)
     return torch.from_numpy(codes.astype(np.float32))
 

@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from lshbench.errors import wrong_value
@@ -28,7 +30,8 @@ class Csq(HeadHasher):
 
     Args:
         targets: kind of hash centers, see :func:`lshbench.methods.class_codes.class_codes`.
-        quantization_weight: lambda; .05 in the released code, whose distance is the square, about twice this one.
+        quantization_weight: lambda; .05 in the released code, whose distance is the square, about twice this one.  The
+            pairwise loss that the code adds to the paper's objective is left out.
     """
 
     supervision = "labels"
@@ -51,7 +54,9 @@ class Csq(HeadHasher):
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
         codes = class_codes(self.targets, data.classes, self.bits, self.seed)
-        ties = class_codes("bernoulli", 1, self.bits, self.seed)[0]
+        # A draw of its own: it must not be the code of a class.
+        coins = np.random.default_rng([self.seed, 10]).integers(0, 2, self.bits)
+        ties = torch.from_numpy(2.0 * coins - 1).float()
         return CsqCriterion(codes, ties, self.quantization_weight)
 
 

@@ -3,7 +3,7 @@ Set Containment Search"): features are mapped so that products of the two sides'
 similarity, the maps are reduced by an encoder on each side, and a hash layer that the sides share gives the
 code.
 
-Three recipes:
+Four recipes:
 
 ``paper``
     The published objective in its two stages (:mod:`lshbench.methods.fourier_stages`): T = 3, frequencies in
@@ -38,6 +38,7 @@ from lshbench.device import resolve_device
 from lshbench.errors import wrong_value
 from lshbench.methods import losses
 from lshbench.methods.base import BinaryHasher
+from lshbench.methods.class_codes import class_codes
 from lshbench.methods.discriminant import Discriminant
 from lshbench.methods.fourier_map import sample_frequencies
 from lshbench.methods.fourier_network import FourierNetwork, Shape
@@ -218,7 +219,7 @@ class Fourier(BinaryHasher):
             network.learn(train.x, self.seed)
             network.to(self.device)
             graph = neighbor_graph(data, self.neighbors, self.seed, progress) if self.supervision == "none" else None
-            objective = Objective(self.settings, data, graph, self.bits)
+            objective = Objective(self.settings, data, graph, self.bits, self.seed)
             objective.learn(network)
             objective.to(self.device)
         if self.recipe in ("default", "transfer"):
@@ -297,16 +298,17 @@ class Objective(nn.Module):
         data: the training part.
         graph: neighbours, where they stand for labels.
         bits: the code's length.
+        seed: decides the classes' codes.
     """
 
     class_codes: Tensor
 
-    def __init__(self, settings: Recipe, data: TrainingData, graph: NeighborGraph | None, bits: int) -> None:
+    def __init__(self, settings: Recipe, data: TrainingData, graph: NeighborGraph | None, bits: int, seed: int) -> None:
         super().__init__()
         self.settings, self.data, self.graph = settings, data, graph
         # Products of unrelated codes spread as the square root of their length.
         self.temperature = settings.temperature / bits**0.5
-        self.register_buffer("class_codes", torch.randn(data.classes, bits).sign())
+        self.register_buffer("class_codes", class_codes("bernoulli", data.classes, bits, seed))
         with_geometry = settings.geometry_weight > 0 and graph is None
         self.discriminant = Discriminant(data.inputs, data.classes) if with_geometry else None
 

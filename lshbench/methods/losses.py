@@ -184,8 +184,8 @@ def class_softmax(projections: Tensor, class_codes: Tensor, targets: Tensor, mar
         projections: ``(n, bits)``.
         class_codes: ``(classes, bits)``.
         targets: class probabilities, ``(n, classes)``.
-        margin: taken from the cosine with a target's code, in proportion to its probability.
+        margin: taken from the cosine with the code of each class that is a target.
         scale: of the cosines.
     """
     cosines = functional.normalize(projections) @ functional.normalize(class_codes).T
-    return functional.cross_entropy(scale * (cosines - margin * targets), targets)
+    return functional.cross_entropy(scale * (cosines - margin * (targets > 0)), targets)

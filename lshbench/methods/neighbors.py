@@ -70,8 +70,10 @@ class NeighborGraph:
         return self.partners[rows, column]
 
     def related(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return which items of ``second`` are neighbours of which of ``first``, bool ``(len(first),
+        """Return which items of ``second`` are neighbours of which of ``first``, or the same, bool ``(len(first),
         len(second))``.
+
+        An item drawn as another's neighbour may meet itself in a batch: it is no stranger to itself.
         """
         distinct, place = np.unique(second, return_inverse=True)
         neighbors = self.partners[first]
@@ -79,4 +81,4 @@ class NeighborGraph:
         row, column = np.nonzero(distinct[at] == neighbors)
         found = np.zeros((len(first), len(distinct)), bool)
         found[row, at[row, column]] = True
-        return found[:, place]
+        return found[:, place] | (first[:, None] == second[None, :])

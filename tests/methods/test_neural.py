@@ -71,7 +71,7 @@ def test_mutual_neighbours_have_each_other_and_the_lonely_keep_their_nearest() -
     assert mutual(neighbors).tolist() == [[True, True], [True, True], [True, True], [False, False]]
     graph = NeighborGraph(neighbors)
     related = graph.related(np.array([0, 3]), np.array([0, 1, 2, 2]))
-    assert related.tolist() == [[False, True, True, True], [True, False, False, False]]
+    assert related.tolist() == [[True, True, True, True], [True, False, False, False]]
     drawn = {int(graph.draw(np.array([0]), np.random.default_rng(seed))[0]) for seed in range(20)}
     assert drawn == {1, 2}
 
@@ -92,3 +92,9 @@ def test_a_wrong_key_is_named(keys: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError) as error:
         Neural(8, **keys)
     assert named in str(error.value)
+
+
+def test_an_item_is_no_stranger_to_itself() -> None:
+    graph = NeighborGraph(np.stack([(np.arange(6) + 1) % 6, (np.arange(6) - 1) % 6], axis=1))
+    items = np.array([0, 3, 1])
+    assert np.array_equal(graph.related(items, items), [[True, False, True], [False, True, False], [True, False, True]])

@@ -19,7 +19,7 @@ from lshbench.methods.hashnet import HashNet, HashNetCriterion
 from lshbench.methods.heads import Head, HeadHasher
 from lshbench.methods.orthohash import OrthoHash
 from lshbench.methods.random_projection import RandomProjection
-from lshbench.methods.training_data import Batch
+from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.methods.training_settings import Training
 from lshbench.methods.validation import hamming_quality, sharing_labels
 from lshbench.types import Features
@@ -180,3 +180,10 @@ def test_a_wrong_key_is_named(peer: type[HeadHasher], keys: dict[str, object], n
     with pytest.raises(UsageError) as error:
         peer(8, 0, "cpu", **keys)
     assert named in str(error.value)
+
+
+def test_divided_items_of_csq_are_not_drawn_to_a_class() -> None:
+    items = several_labels(clusters(60))
+    data = TrainingData(items, Training(validation=0), 0, torch.device("cpu"))
+    criterion = Csq(48, targets="bernoulli").criterion(data, silent)
+    assert not (criterion.codes == criterion.ties).all(1).any()
