@@ -5,6 +5,7 @@ Python users can call :func:`run_config` with a dictionary; the command line doe
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
 from filelock import FileLock, Timeout
 
 from lshbench.config import build, check_root
@@ -103,7 +105,9 @@ def checkpoint(method: Method, cache: Path, run_id: str) -> Iterator[None]:
 
     Of two equal runs at the same time only the first keeps one.  Removed once the run is finished.
     """
-    folder = cache / "checkpoints" / run_id
+    # A recipe's own settings are not in the configuration: a state made by others must not be gone on from.
+    settings = json.dumps(method.in_effect(), sort_keys=True, default=str).encode()
+    folder = cache / "checkpoints" / f"{run_id}-{xxhash.xxh3_64_hexdigest(settings)[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock", timeout=0)
     try:

@@ -34,6 +34,7 @@ from lshbench.protocols import Protocol, Selection, audit, check_overlap, item_l
 from lshbench.reduction import PCA
 from lshbench.reference import Reference, cosine_reference
 from lshbench.run_folder import SCHEMA_VERSION, Curves, RunFolder
+from lshbench.run_folder.contents import MODEL_DESCRIPTION
 from lshbench.run_folder.items import write_gallery_items
 from lshbench.timing import Clock, time_exact_scan
 from lshbench.tradeoff import Measured, measure_points
@@ -217,7 +218,7 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
             "name": config["method"]["name"],
             "bits": method.bits,
             "supervision": method.supervision,
-            "params": _parameters(config["method"]),
+            "params": _parameters(config["method"] | method.in_effect()),
             "pca": config["pca"],
             "parameters": method.parameters,
             "chosen_epoch": method.chosen_epoch,
@@ -281,9 +282,10 @@ def _write_model(folder: RunFolder, experiment: Experiment) -> None:
     if experiment.pca is not None:
         folder.write_safetensors("model/pca.safetensors", experiment.pca.state(), {})
     folder.write_json(
-        "model/model.json",
+        MODEL_DESCRIPTION,
         {
-            "method": config["method"],
+            # With what the recipe stood for: later versions may change that.
+            "method": config["method"] | experiment.method.in_effect(),
             "pca": config["pca"],
             "backbone": config["backbone"],
             "index": config["index"],

@@ -130,6 +130,8 @@ class Searcher:
         """
         run = run if isinstance(run, Run) else Run.open(Path(run))
         config = run.config()
+        # A recipe's settings may have changed since: those that the model was fitted with are kept beside it.
+        config["method"] = run.model()["method"]
         if device is not None:
             from lshbench.device import resolve_device
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -71,6 +71,13 @@ class Method(ABC):
     @abstractmethod
     def restore(self, state: dict[str, np.ndarray]) -> Self:
         """Take over what :meth:`state` of a method with the same hyper-parameters returned."""
+
+    def in_effect(self) -> dict[str, Any]:
+        """Return the constructor's keys with the values that a recipe or default gave them, plain values only.
+
+        Those left out are in effect as they were given.
+        """
+        return {}
 
     @property
     def parameters(self) -> int:

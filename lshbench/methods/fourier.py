@@ -26,7 +26,7 @@ Four recipes:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -278,6 +278,9 @@ class Fourier(BinaryHasher):
             block = torch.tensor(np.asarray(x, np.float32), device=self.device)
             # The design hashes both sides by the gallery's network.
             return self.network(block, "gallery" if self.recipe == "design" else side).float().cpu().numpy()
+
+    def in_effect(self) -> dict[str, Any]:
+        return asdict(self.settings) | {"training": self.settings.training.in_effect(self.device)}
 
     def state(self) -> dict[str, np.ndarray]:
         assert self.network is not None, "fit or restore first"

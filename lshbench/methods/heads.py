@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -294,6 +294,9 @@ class HeadHasher(BinaryHasher):
     def project(self, x: np.ndarray, side: Side) -> np.ndarray:
         assert self.encoder is not None, "fit or restore first"
         return project_block(self.encoder, x, self.device)
+
+    def in_effect(self) -> dict[str, Any]:
+        return {"head": asdict(self.head), "training": self.training.in_effect(self.device)}
 
     def state(self) -> dict[str, np.ndarray]:
         assert self.encoder is not None, "fit or restore first"

@@ -132,6 +132,10 @@ class Neural(HeadHasher):
                 f"at most 1 - balance_weight = {1 - self.balance_weight:g}",
             )
 
+    def in_effect(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("balance_weight", "fence_weight", "temperature")}
+        return super().in_effect() | own
+
     def build(self, inputs: int) -> nn.Sequential:
         if self.recipe != "paper":
             return super().build(inputs)

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -82,7 +82,7 @@ def train_model(
     best: dict[str, Tensor] = {}
     history: list[Epoch] = []
     precision = resolve_precision(settings.precision, data.device)
-    identity = {"seed": seed, "items": len(data), **asdict(settings), "precision": precision}
+    identity = {"seed": seed, "items": len(data), **settings.in_effect(data.device)}
     store = Checkpoint(checkpoint, identity) if checkpoint else None
     if store and store.load(model, average.state, optimizer, best, history):
         log.info("%s goes on after epoch %d, from %s", description, len(history), checkpoint)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import torch
+
+from lshbench.device import resolve_precision
 from lshbench.errors import UsageError, wrong_value
 
 
@@ -86,6 +89,10 @@ class Training:
                     f"method.training.{key}={given[key]!r}: no such key; method.training takes: {', '.join(known)}"
                 )
         return replace(self, **given)
+
+    def in_effect(self, device: torch.device) -> dict[str, Any]:
+        """Return all keys with their values; the precision is the one that ``auto`` stands for on a device."""
+        return asdict(self) | {"precision": resolve_precision(self.precision, device)}
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of a step, counted from 0, of ``steps``."""

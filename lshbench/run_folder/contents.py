@@ -25,6 +25,7 @@ QUERY_LABELS = "codes/query_labels.npy"
 CURVES = "curves.npz"
 TRAINING = "training.json"
 MODEL = "model"
+MODEL_DESCRIPTION = f"{MODEL}/model.json"
 INDEX = "index"
 PLOTS = "plots"
 PLOT_NAMES = (

@@ -18,6 +18,7 @@ from lshbench.run_folder.contents import (
     CONFIG,
     CURVES,
     METRICS,
+    MODEL_DESCRIPTION,
     NEIGHBORS,
     PER_QUERY,
     SCHEMA_VERSION,
@@ -105,6 +106,10 @@ class Run:
     def training(self) -> dict[str, Any]:
         """Return ``chosen_epoch`` and ``epochs`` (``epoch``, ``loss``, ``validation``, ``terms`` each)."""
         return json.loads(self._existing(TRAINING).read_bytes())
+
+    def model(self) -> dict[str, Any]:
+        """Return what the run's parts are made with: ``method``, its recipe's settings included, ``pca``, ..."""
+        return json.loads(self._existing(MODEL_DESCRIPTION).read_bytes())
 
     def _existing(self, name: str) -> Path:
         if not self.has(name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from lshbench.types import Codes, Encoded, Features
 
 BITS = 12
 FOLDER = conf_folder() / "method"
+OPEN = {"max_batches", "patience"}
+"""Keys of a training that mean no limit where they are null."""
+
 QUICK = {"epochs": 2, "max_epochs": 2, "max_batches": 25, "clusters": 8}
 
 
@@ -260,3 +264,12 @@ def test_what_it_finds_is_far_more_often_right_than_by_chance(variant: str) -> N
         nearest = np.argsort(distances, axis=1, kind="stable")[:, :10]
         precision = np.take_along_axis(right, nearest, axis=1).mean()
     assert precision > 0.4, "chance is 0.2"
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_what_is_in_effect_makes_the_same_method_again(variant: str) -> None:
+    made = make(variant)
+    keys = node(variant) | json.loads(json.dumps(made.in_effect()))
+    again = build({"method": keys}, "method", Method)
+    assert again.in_effect() == made.in_effect()
+    assert not [key for key in keys.get("training", {}) if keys["training"][key] is None and key not in OPEN]
