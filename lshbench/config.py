@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from lshbench.errors import UsageError, wrong_value
 
-GROUPS = ("dataset", "backbone", "method", "index", "protocol", "experiment")
+GROUPS = ("dataset", "backbone", "method", "index", "protocol", "experiment", "row")
 
 NOT_IDENTITY = ("output", "cache", "resume", "threads", "device")
 """Root keys that don't decide what a run computes, and so are no part of its identity."""
