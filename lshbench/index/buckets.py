@@ -13,7 +13,6 @@ Kernels are in :mod:`lshbench.index.probe_kernels` and :mod:`lshbench.index.buck
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -29,7 +28,7 @@ from lshbench.errors import wrong_value
 from lshbench.index import bucket_kernels as kernels
 from lshbench.index.base import Index
 from lshbench.index.candidates import plain_rows, query_blocks, row_words, search_order, writable_view
-from lshbench.index.files import DESCRIPTION, open_array, save_array, save_description
+from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
 from lshbench.index.points import query_values
 from lshbench.index.tables import BucketTables, consecutive_bits, draw_subsets
 from lshbench.ranking.lists import list_blocks
@@ -332,9 +331,7 @@ class BucketsIndex(Index):
         Raises:
             ValueError: it is no saved index of this kind, or the vectors are not its gallery's.
         """
-        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if described["index"] != "buckets":
-            raise ValueError(f"{folder} holds an index of the kind {described['index']}, not buckets")
+        described = open_description(folder, "buckets")
         keys = ("tables", "bits_per_table", "probes", "draw", "rescore", "seed", "bits")
         index = cls(**{key: described[key] for key in keys})
         index._code_bits, index._dimensions = described["bits"], described["dim"]
@@ -343,10 +340,7 @@ class BucketsIndex(Index):
         if index.rescore != "cosine":
             index._set_gallery([nothing, np.empty(0, np.float32), open_array(folder / "words.npy")])
             return index
-        if vectors is None or vectors.shape != (described["items"], described["dim"]):
-            given = "none" if vectors is None else f"an array {vectors.shape}"
-            expected = f"({described['items']}, {described['dim']})"
-            raise ValueError(f"rescoring by cosine takes the gallery's vectors {expected}, but was given {given}")
+        vectors = check_vectors(vectors, described)
         if described["scaled"]:
             index._set_gallery(index._rescored(Encoded(vectors)))
         else:

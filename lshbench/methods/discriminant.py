@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from lshbench.methods.class_codes import memberships
 from lshbench.methods.training_data import TrainingData
 
 SHRINKAGE = 0.8
@@ -49,7 +49,7 @@ class Discriminant(nn.Module):
         for rows in np.array_split(np.arange(len(data)), max(1, len(data) // ROWS)):
             x, y = data.take(rows)
             x = standardise(x).cpu()
-            member = functional.one_hot(y.cpu(), data.classes).float() if y.ndim == 1 else y.cpu().float()
+            member = memberships(y.cpu(), data.classes)
             weighted = x * member.sum(1, keepdim=True)
             total += (weighted.T @ x).double()
             sums += (member.T @ x).double()

@@ -38,7 +38,7 @@ from lshbench.device import resolve_device
 from lshbench.errors import wrong_value
 from lshbench.methods import losses
 from lshbench.methods.base import BinaryHasher
-from lshbench.methods.class_codes import class_codes
+from lshbench.methods.class_codes import class_codes, memberships
 from lshbench.methods.discriminant import Discriminant
 from lshbench.methods.fourier_map import sample_frequencies
 from lshbench.methods.fourier_network import FourierNetwork, Shape
@@ -344,10 +344,7 @@ class Objective(nn.Module):
         return terms
 
     def _class(self, projections: Tensor, labels: Tensor) -> Tensor:
-        if labels.ndim == 1:
-            targets = functional.one_hot(labels, len(self.class_codes)).float()
-        else:
-            targets = functional.normalize(labels.float(), p=1)
+        targets = functional.normalize(memberships(labels, len(self.class_codes)), p=1)
         scale = self.class_codes.shape[1] ** 0.5
         return losses.class_softmax(projections, self.class_codes, targets, CLASS_MARGIN, scale)
 
