@@ -4,11 +4,14 @@
     python scripts/bench_methods.py --path cifar10_images=DIR --path cifar100_images=DIR --minutes 50
     python scripts/bench_methods.py --bits 16 32 64 cifar100_images=128 --readme README.md
     python scripts/bench_methods.py --only-table                     # of the runs that are there
+    python scripts/bench_methods.py --tables ablation wide --bits 64 # what fourier's parts, and its size, are worth
+    python scripts/bench_methods.py --tables transfer --out DIR --run protocol=unseen_classes backbone.image_size=128
 
 Every point is one `lshbench run` in a process and a folder of its own below --out.  A point whose folder is finished
 is not run again, and one that was killed goes on from its checkpoint; after a change of code or of a method's defaults,
-take another --out.  The tables (table.md and table.csv in --out) have the mean and the standard deviation over seeds; a
-column's winner is bold where the paired difference to every other method of its table is significant.
+take another --out.  The tables (table.md and table.csv in --out, those asked for last) have the mean and the standard
+deviation over seeds; a column's winner is bold where the paired difference to every other method of its table is
+significant.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from bench_methods_tables import BEGIN, END, Cell, Column, column_of, csv_text, fill, markdown, short, write
+from bench_methods_tables import TABLES, Cell, Column, column_of, csv_text, markdown, short, write
 from filelock import FileLock, Timeout
+from markers import fill
 
 from lshbench import __version__
 from lshbench.errors import UsageError
@@ -58,35 +62,84 @@ class Method:
     """A row of the tables.
 
     Attributes:
-        supervision: ``labels`` or ``none``.
+        tables: of :data:`bench_methods_tables.TABLES`; it is run once for all of them.
         seconds: about what a run takes of a core, on CIFAR-10's images: only estimates of time rest on it.
         keys: what chooses it.
+        title: what the tables show in place of its name.
     """
 
-    supervision: str
+    tables: tuple[str, ...]
     seconds: float
     keys: tuple[str, ...]
+    title: str = ""
+
+
+NO_MAP_WIDTH = 774
+"""The least hidden width that gives fourier without its map as many parameters as its default has at 64 bits, on 1,280
+features (2,041,343 and 2,041,027)."""
+
+WIDE_WIDTH = 1513
+"""The least hidden width that gives every peer as many, likewise (2,042,150, or a few more)."""
+
+
+def variant(title: str, *keys: str, seconds: float = 90) -> Method:
+    """Return a row of the ablation: fourier with some keys changed."""
+    return Method(("ablation",), seconds, ("method=fourier", *keys), title)
+
+
+def widened(method: str) -> Method:
+    """Return a peer with as many parameters as fourier."""
+    return Method(("wide",), 75, (f"method={method}", f"method.head.hidden=[{WIDE_WIDTH}]"))
 
 
 METHODS = {
-    "fourier": Method("labels", 90, ("method=fourier",)),
-    "neural": Method("labels", 53, ("method=neural",)),
-    "orthohash": Method("labels", 37, ("method=orthohash",)),
-    "csq": Method("labels", 37, ("method=csq",)),
-    "dpn": Method("labels", 37, ("method=dpn",)),
-    "greedyhash": Method("labels", 37, ("method=greedyhash",)),
-    "hashnet": Method("labels", 37, ("method=hashnet",)),
-    "fourier-none": Method("none", 90, ("method=fourier", "method.supervision=none")),
-    "neural-none": Method("none", 53, ("method=neural", "method.supervision=none")),
-    "cibhash": Method("none", 45, ("method=cibhash",)),
-    "bihalf": Method("none", 37, ("method=bihalf",)),
-    "spectral": Method("none", 8, ("method=spectral",)),
-    "itq": Method("none", 9, ("method=itq",)),
-    "pca_rotation": Method("none", 8, ("method=pca_rotation",)),
-    "pca_sign": Method("none", 8, ("method=pca_sign",)),
-    "random_projection": Method("none", 5, ("method=random_projection",)),
+    "fourier": Method(("labels", "ablation", "wide", "transfer"), 90, ("method=fourier",)),
+    "neural": Method(("labels",), 53, ("method=neural",)),
+    "orthohash": Method(("labels",), 37, ("method=orthohash",)),
+    "csq": Method(("labels",), 37, ("method=csq",)),
+    "dpn": Method(("labels",), 37, ("method=dpn",)),
+    "greedyhash": Method(("labels",), 37, ("method=greedyhash",)),
+    "hashnet": Method(("labels",), 37, ("method=hashnet",)),
+    "fourier-no-map": variant("no map, as many parameters", "method.map_dim=0", f"method.head.hidden=[{NO_MAP_WIDTH}]"),
+    "fourier-no-skip": variant("the map alone", "method.skip=false"),
+    "fourier-paper-band": variant("the published band, frequencies in ±100", "method.band=100"),
+    "fourier-own-encoder": variant("queries by their own encoder alone", "method.gallery_share=0"),
+    "fourier-equal-dropout": variant("dropout in the gallery's encoder, too", "method.gallery_dropout=.5"),
+    "fourier-no-class-codes": variant("no class codes", "method.class_weight=0"),
+    "fourier-no-ranking": variant("class codes without ranking", "method.ranking_weight=0"),
+    "fourier-relu": variant("rectifiers for Gaussian error units", "method.head.activation=relu"),
+    "fourier-linear": variant(
+        "linear encoders: no normalisation, activation or dropout",
+        "method.head.batch_norm=false",
+        "method.head.dropout=0",
+    ),
+    "fourier-paper": variant("the published objective", "method.recipe=paper", seconds=180),
+    "fourier-design": variant("the study's recipe", "method.recipe=design", seconds=180),
+    "neural-wide": widened("neural"),
+    "orthohash-wide": widened("orthohash"),
+    "csq-wide": widened("csq"),
+    "dpn-wide": widened("dpn"),
+    "greedyhash-wide": widened("greedyhash"),
+    "hashnet-wide": widened("hashnet"),
+    "fourier-transfer": Method(("transfer",), 90, ("method=fourier", "method.recipe=transfer")),
+    "fourier-none": Method(("none", "transfer"), 90, ("method=fourier", "method.supervision=none")),
+    "neural-none": Method(("none", "transfer"), 53, ("method=neural", "method.supervision=none")),
+    "cibhash": Method(("none", "transfer"), 45, ("method=cibhash",)),
+    "bihalf": Method(("none", "transfer"), 37, ("method=bihalf",)),
+    "spectral": Method(("none",), 8, ("method=spectral",)),
+    "itq": Method(("none", "transfer"), 9, ("method=itq",)),
+    "pca_rotation": Method(("none", "transfer"), 8, ("method=pca_rotation",)),
+    "pca_sign": Method(("none",), 8, ("method=pca_sign",)),
+    "random_projection": Method(("none", "transfer"), 5, ("method=random_projection",)),
 }
 """In the order in which they are run: the most wanted and longest first, so that short runs fill the end."""
+
+
+def label(method: str, table: str) -> str:
+    """Return what a table shows for a row; the one that mixes them says which are trained with labels."""
+    row = METHODS[method]
+    name = row.title or f"`{method.removesuffix('-none')}`"
+    return f"{name}, with labels" if table == "transfer" and "none" not in row.tables else name
 
 
 @dataclass(frozen=True)
@@ -108,7 +161,7 @@ class Sweep:
 
     Attributes:
         out: the folder of all runs.
-        datasets, methods: names, in the tables' order.
+        datasets, tables, methods: names, in the order in which they are shown.
         bits: code lengths of each data set, ascending.
         seeds: of each point.
         paths: local copies of data sets, by name.
@@ -117,6 +170,7 @@ class Sweep:
 
     out: Path
     datasets: list[str]
+    tables: list[str]
     methods: list[str]
     bits: dict[str, list[int]]
     seeds: list[int]
@@ -317,30 +371,30 @@ def why(code: int | None, log: Path) -> str:
 # --- Tables ------------------------------------------------------------------------------------------------------
 
 
-def columns_of(sweep: Sweep, runs: Mapping[Point, Run], dataset: str, supervision: str) -> list[Column]:
+def columns_of(sweep: Sweep, runs: Mapping[Point, Run], dataset: str, table: str) -> list[Column]:
     """Return a table's columns, with their winners."""
     columns = []
     for bits in sweep.bits[dataset]:
         cells = {}
-        for method in (name for name in sweep.methods if METHODS[name].supervision == supervision):
+        for method in (name for name in sweep.methods if table in METHODS[name].tables):
             found = [runs.get(Point(dataset, method, bits, seed)) for seed in sweep.seeds]
-            cells[method] = Cell(method, [run for run in found if run is not None], None not in found)
-        columns.append(column_of(bits, cells))
+            there = [run for run in found if run is not None]
+            cells[method] = Cell(method, label(method, table), there, None not in found)
+        columns.append(column_of(bits, cells, TABLES[table].baseline))
     return columns
 
 
-def write_tables(sweep: Sweep, runs: Mapping[Point, Run], readme: Path | None) -> None:
+def write_tables(sweep: Sweep, runs: Mapping[Point, Run], readme: Path | None, marker: str) -> None:
     """Write the tables of the runs that are there."""
-    supervisions = list(dict.fromkeys(METHODS[method].supervision for method in sweep.methods))
+    shown = [table for table in sweep.tables if any(table in METHODS[method].tables for method in sweep.methods)]
     tables = {
-        dataset: {supervision: columns_of(sweep, runs, dataset, supervision) for supervision in supervisions}
-        for dataset in sweep.datasets
+        dataset: {table: columns_of(sweep, runs, dataset, table) for table in shown} for dataset in sweep.datasets
     }
     text = markdown(sweep.seeds, tables)
     write(sweep.out / "table.md", text)
     write(sweep.out / "table.csv", csv_text(tables))
     if readme is not None:
-        fill(readme, text)
+        fill(readme, marker, text)
     print(f"tables of {len(runs)} runs are in {sweep.out / 'table.md'} and {sweep.out / 'table.csv'}")
 
 
@@ -355,7 +409,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, default=Path("outputs/bench_methods"), help="where the runs go (default: %(default)s)")
     add("--datasets", nargs="+", default=["cifar10_images", "cifar100_images"], metavar="NAME")
-    add("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="NAME", help=", ".join(METHODS))
+    add(
+        "--tables",
+        nargs="+",
+        default=["labels", "none"],
+        choices=list(TABLES),
+        metavar="NAME",
+        help=f"of {', '.join(TABLES)} (default: %(default)s)",
+    )
+    add(
+        "--methods",
+        nargs="+",
+        choices=list(METHODS),
+        metavar="NAME",
+        help=f"only these rows of the tables, of {', '.join(METHODS)}",
+    )
     add(
         "--bits",
         nargs="+",
@@ -376,7 +444,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--minutes", type=float, default=float("inf"), help="start no run that is not expected to end by then")
     add("--list", action="store_true", help="print the points and what is done, and run nothing")
     add("--only-table", action="store_true", help="write the tables of what is there, and run nothing")
-    add("--readme", type=Path, metavar="FILE", help=f"also put the tables between {BEGIN} and {END} of a document")
+    add("--readme", type=Path, metavar="FILE", help="also put the tables between the markers of a document")
+    add(
+        "--marker",
+        default="table",
+        metavar="NAME",
+        help="which: those that are <!-- NAME:begin --> and <!-- NAME:end --> (default: %(default)s)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -388,6 +462,10 @@ def sweep_of(options: argparse.Namespace) -> Sweep:
     """
     if options.workers < 1:
         raise UsageError(f"--workers {options.workers}: expected at least 1")
+    rows = [name for name, method in METHODS.items() if set(method.tables) & set(options.tables)]
+    for name in options.methods or []:
+        if name not in rows:
+            raise UsageError(f"--methods {name}: expected rows of --tables {' '.join(options.tables)}")
     bits: dict[str, set[int]] = {dataset: set() for dataset in options.datasets}
     for text in options.bits:
         dataset, separator, number = text.rpartition("=")
@@ -404,7 +482,8 @@ def sweep_of(options: argparse.Namespace) -> Sweep:
     return Sweep(
         out=options.out.absolute(),
         datasets=list(bits),
-        methods=[method for method in METHODS if method in options.methods],
+        tables=[table for table in TABLES if table in options.tables],
+        methods=[name for name in rows if options.methods is None or name in options.methods],
         bits={dataset: sorted(numbers) for dataset, numbers in bits.items()},
         seeds=sorted(set(options.seeds)),
         paths={dataset: str(Path(path).absolute()) for dataset, path in paths.items()},
@@ -447,7 +526,7 @@ def main(arguments: list[str] | None = None) -> int:
             print_points(sweep, runs, pace, options.workers)
             return 0
         failures = {} if options.only_table else sit(sweep, runs, pace, options)
-        write_tables(sweep, runs, options.readme)
+        write_tables(sweep, runs, options.readme, options.marker)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from markers import fill, markers
 
 from lshbench.compare import find_runs
 from lshbench.config import conf_folder, options
 from lshbench.errors import UsageError
-from lshbench.run_folder import Run, atomic_file
+from lshbench.run_folder import Run
 
-BEGIN, END = "<!-- design:begin -->", "<!-- design:end -->"
+MARKER = "design"
 
 NOTE = (
     "Candidates are ranked by cosine of the original features, unless a row says otherwise, and items that a query was "
@@ -137,36 +138,19 @@ def markdown(tables: dict[str, dict[str, Run]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def fill(document: Path, text: str) -> None:
-    """Put the tables between a document's markers.
-
-    Raises:
-        UsageError: there is no such document, or it has not exactly one pair of them.
-    """
-    if not document.is_file():
-        raise UsageError(f"--readme {document}: expected a document that is there")
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    after, count = pattern.subn(lambda _: f"{BEGIN}\n{text}{END}", document.read_text(encoding="utf-8"))
-    if count != 1:
-        raise UsageError(
-            f"--readme {document}: {count} places for the tables; expected one {BEGIN} with {END} after it"
-        )
-    with atomic_file(document) as file:
-        file.write(after.encode())
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; return its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("outputs", type=Path, nargs="+", help="runs, or folders of runs")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help=f"put them between {BEGIN} and {END} of a document")
+    between = "put them between {} and {} of a document".format(*markers(MARKER))
+    parser.add_argument("--readme", type=Path, metavar="FILE", help=between)
     given = parser.parse_args(arguments)
     try:
         text = markdown(grouped(find_runs(given.outputs)))
         if given.readme is not None:
-            fill(given.readme, text)
+            fill(given.readme, MARKER, text)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2

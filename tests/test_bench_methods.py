@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import importlib
+import io
 import json
 import os
 import signal
@@ -17,9 +18,16 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from example_run import METRICS
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
+from lshbench.config import RootSchema, build, conf_folder
 from lshbench.errors import UsageError
+from lshbench.methods.base import Method
+from lshbench.progress import silent
 from lshbench.run_folder import Run
+from lshbench.types import Features
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_methods.py"
 SMALL = ("--datasets", "digits", "--run", "backbone=pixels", "backbone.image_size=8")
@@ -116,9 +124,9 @@ def cell(tables, root: Path, name: str, values: np.ndarray, *, seeds: int = 2, c
         pyarrow.parquet.write_table(pyarrow.table(columns), folder / "per_query.parquet")
         metrics = copy.deepcopy(METRICS)
         metrics["seed"] = seed
-        metrics["metrics"] = {"mAP": float(values[seed].mean())}
+        metrics["metrics"]["mAP"] = float(values[seed].mean())
         runs.append(Run(folder, metrics))
-    return tables.Cell(name, runs, complete)
+    return tables.Cell(name, f"`{name}`", runs, complete)
 
 
 def test_a_winner_is_significantly_better_than_each_other(tables, tmp_path: Path) -> None:
@@ -159,7 +167,61 @@ def test_figures_have_mean_spread_and_mark(tables, tmp_path: Path) -> None:
     values = np.stack([np.full(QUERIES, 0.5), np.full(QUERIES, 0.52)])
     assert tables.figure(cell(tables, tmp_path / "a", "two", values), "mAP", bold=True) == "**.5100 ± .0141**"
     assert tables.figure(cell(tables, tmp_path / "b", "one", values, seeds=1), "mAP") == ".5000"
-    assert tables.figure(tables.Cell("none", [], False), "mAP") == "-"
+    assert tables.figure(tables.Cell("none", "`none`", [], False), "mAP") == "-"
+
+
+def test_an_ablation_shows_how_far_each_variant_is_from_the_default(tables, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    base = generator.uniform(0.2, 0.8, (2, QUERIES))
+    noise = generator.normal(0, 0.05, (2, QUERIES))
+    cells = [
+        cell(tables, tmp_path, "fourier", base),
+        cell(tables, tmp_path, "worse", base - 0.05 + noise - noise.mean()),
+        cell(tables, tmp_path, "level", base + 0.0005 + noise - noise.mean()),
+        cell(tables, tmp_path, "partly", base, seeds=1, complete=False),
+    ]
+    column = tables.column_of(64, {one.name: one for one in cells}, "fourier")
+    assert list(column.differences) == ["worse", "level"]
+    text = tables.markdown_table([column], ["mAP"], tables.comparisons(tables.TABLES["ablation"], [column]))
+    rows = {line.split(" | ")[0]: line.strip("| ").split(" | ")[-2:] for line in text.splitlines()}
+    assert rows["| method"] == ["difference from the default, 64 bits", "parameters, 64 bits"]
+    assert rows["| exact cosine, no code"] == ["-", "-"]
+    assert rows["| `fourier`"] == ["-", "123"]
+    assert rows["| `worse`"] == ["-.0500", "123"]
+    assert rows["| `level`"] == ["+.0005 (n.s.)", "123"]
+    assert rows["| `partly`"] == ["-", "123"]
+    written = {
+        row["method"]: row for row in csv.DictReader(io.StringIO(tables.csv_text({"x": {"ablation": [column]}})))
+    }
+    assert written["worse"]["difference"] == "-0.050000"
+    assert float(written["worse"]["difference_p"]) < 0.05
+    assert [written[name]["difference_significant"] for name in ("worse", "level", "fourier")] == ["True", "False", ""]
+    assert [written[name]["parameters"] for name in ("worse", "exact_cosine")] == ["123", ""]
+
+
+def test_exact_cosine_is_the_mean_of_what_each_seed_has(tables, tmp_path: Path) -> None:
+    one = cell(tables, tmp_path, "one", np.full((2, QUERIES), 0.5), complete=False)
+    for run, value in zip(one.runs, (0.2, 0.4), strict=True):
+        run.metrics["reference"]["cosine"]["mAP"] = value
+    other = cell(tables, tmp_path, "other", np.full((2, QUERIES), 0.5), seeds=1, complete=False)
+    other.runs[0].metrics["reference"]["cosine"]["mAP"] = 0.2
+    column = tables.column_of(16, {"one": one, "other": other}, None)
+    assert tables.figure(tables.reference_of([column]), "mAP") == ".3000 ± .1414 (2)"  # seeds are missing
+
+
+def test_held_out_classes_make_a_table_of_methods_with_labels_and_without(start, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- unseen:begin -->\n<!-- unseen:end -->\n")
+    asked = ("--tables", "transfer", "--methods", "itq", "--bits", "16", "--seeds", "0", "1")
+    process = start("protocol=unseen_classes", *asked, "--readme", "README.md", "--marker", "unseen")
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    runs = [Run.open(tmp_path / f"out/digits/itq/16-{seed}").metrics for seed in (0, 1)]
+    exact = [run["reference"]["cosine"]["mAP"] for run in runs]
+    assert exact[0] != exact[1], "each seed holds out classes of its own"
+    text = readme.read_text()
+    assert f"| exact cosine, no code | {np.mean(exact):.4f}".replace(" 0.", " .") in text
+    assert "2 classes; pixels, 192 dims; protocol unseen_classes" in text
 
 
 def test_runs_made_with_other_settings_are_not_taken_for_finished(script, tmp_path: Path) -> None:
@@ -184,6 +246,58 @@ def write(path: Path, metrics: dict) -> None:
     path.write_text(json.dumps(metrics))
 
 
+LABELS = ["fourier", "neural", "orthohash", "csq", "dpn", "greedyhash", "hashnet"]
+NONE = ["fourier-none", "neural-none", "cibhash", "bihalf", "spectral", "itq", "pca_rotation", "pca_sign"]
+NONE += ["random_projection"]
+
+
+def test_tables_have_their_rows_in_the_order_of_running(script) -> None:
+    def rows(*arguments: str) -> list[str]:
+        return script.sweep_of(script.parse(list(arguments))).methods
+
+    assert rows() == LABELS + NONE
+    ablation, wide, transfer = (rows("--tables", table) for table in ("ablation", "wide", "transfer"))
+    assert ablation[:2] == ["fourier", "fourier-no-map"]
+    assert len(ablation) == 12
+    assert sorted(wide) == [
+        "csq-wide",
+        "dpn-wide",
+        "fourier",
+        "greedyhash-wide",
+        "hashnet-wide",
+        "neural-wide",
+        "orthohash-wide",
+    ]
+    assert transfer == ["fourier", "fourier-transfer", *(name for name in NONE if name not in ("spectral", "pca_sign"))]
+    assert rows("--tables", "none", "labels", "--methods", "itq", "fourier") == ["fourier", "itq"]
+
+
+def test_rows_show_what_tells_them_apart(script) -> None:
+    assert script.label("fourier-none", "none") == "`fourier`"
+    assert script.label("fourier-relu", "ablation") == "rectifiers for Gaussian error units"
+    assert script.label("fourier", "transfer") == "`fourier`, with labels"
+    assert script.label("fourier-none", "transfer") == "`fourier`"
+
+
+def parameters(row) -> int:
+    """Return how many parameters a row has at 64 bits on 1,280 features."""
+    ConfigStore.instance().store(name="schema", node=RootSchema)
+    short = ["method.training.epochs=1", "method.training.min_batches=1", "method.training.max_batches=1"]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = compose("config", [*row.keys, *short, "bits=64", "device=cpu"])
+    x = np.random.default_rng(0).normal(size=(140, 1280)).astype(np.float32)
+    labels = np.arange(140) % 2
+    method = build({"method": OmegaConf.to_container(config.method, resolve=True)}, "method", Method)
+    return method.fit(Features(x, labels, np.arange(140)), silent).parameters
+
+
+def test_rows_of_equal_size_have_the_parameters_of_the_default(script) -> None:
+    default = parameters(script.METHODS["fourier"])
+    for name, row in script.METHODS.items():
+        if name == "fourier-no-map" or row.tables == ("wide",):
+            assert default <= parameters(row) <= 1.01 * default, name
+
+
 def test_code_lengths_of_one_data_set_stand_beside_the_common_ones(script) -> None:
     asked = ["--datasets", "cifar10_images", "cifar100_images", "--bits", "64", "16", "cifar100_images=128"]
     assert script.sweep_of(script.parse(asked)).bits == {"cifar10_images": [16, 64], "cifar100_images": [16, 64, 128]}
@@ -201,6 +315,7 @@ def test_code_lengths_of_one_data_set_stand_beside_the_common_ones(script) -> No
         (["--path", "cifar10_images=absent"], "--path cifar10_images=absent: expected"),
         (["--path", "digits=."], "--path digits=.: expected one of cifar10_images"),
         (["--workers", "0"], "--workers 0: expected at least 1"),
+        (["--methods", "fourier-relu"], "--methods fourier-relu: expected rows of --tables labels none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -223,11 +338,3 @@ def test_no_time_runs_nothing_and_lists_say_what_is_left(script, tmp_path: Path,
     assert script.main([*asked, "--minutes", "0"]) == 0
     assert "2 of 2 runs are missing" in capsys.readouterr().out
     assert "No run is finished." in (tmp_path / "table.md").read_text()
-
-
-def test_a_document_without_one_place_for_the_tables_is_refused(tables, tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("nothing")
-    with pytest.raises(UsageError, match="has 0 places for the tables"):
-        tables.fill(readme, "text\n")
-    assert readme.read_text() == "nothing"

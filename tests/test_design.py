@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,16 @@ from lshbench.methods.base import Method
 from lshbench.run_folder import Run
 from lshbench.run_folder.reader import finished_runs
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "table_design.py"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 ROWS = [name for name, _ in options("row")]
 DIGITS = ("experiment=design", "dataset=digits", "backbone=pixels", "backbone.image_size=8", "evaluation.plots=false")
 
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("table_design", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["table_design"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPTS)
+        return importlib.import_module("table_design")
 
 
 def composed(*overrides: str) -> dict:
@@ -156,18 +153,6 @@ def test_runs_that_are_no_rows_are_refused(script: Any) -> None:
     without.metrics["definitions"] = {}
     with pytest.raises(UsageError, match=r"expected a run with evaluation\.definitions=true"):
         script.grouped([without])
-
-
-def test_tables_go_between_the_markers_of_a_document(script: Any, tmp_path: Path) -> None:
-    document = tmp_path / "README.md"
-    document.write_text(f"a\n{script.BEGIN}\nold\n{script.END}\nb\n")
-    script.fill(document, "new\n")
-    assert document.read_text() == f"a\n{script.BEGIN}\nnew\n{script.END}\nb\n"
-    document.write_text("a\n")
-    with pytest.raises(UsageError, match="0 places for the tables; expected one"):
-        script.fill(document, "new\n")
-    with pytest.raises(UsageError, match="expected a document that is there"):
-        script.fill(tmp_path / "none.md", "new\n")
 
 
 def test_the_script_says_what_is_wrong_in_one_line(script: Any, tmp_path: Path, capsys: Any) -> None:
