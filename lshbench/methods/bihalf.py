@@ -10,15 +10,13 @@ whose mean isn't 0 have an offset that those of balanced codes can't have.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from lshbench.errors import wrong_value
 from lshbench.methods import peer_losses
-from lshbench.methods.heads import HeadHasher
+from lshbench.methods.heads import HeadHasher, check_weight
 from lshbench.methods.training import Terms
 from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.types import Progress
@@ -33,6 +31,7 @@ class BiHalf(HeadHasher):
 
     supervision = "none"
     smallest_batch = 2  # a batch is halved
+    smallest_bits = 2  # cosines of one bit have no gradient, so that nothing is learnt from features
 
     def __init__(
         self,
@@ -44,8 +43,7 @@ class BiHalf(HeadHasher):
         training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(bits, seed, device, head, training)
-        if not 0 <= gamma < math.inf:
-            raise wrong_value("method.gamma", gamma, "0 or a positive number")
+        check_weight("gamma", gamma)
         self.gamma = gamma
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:

@@ -32,7 +32,6 @@ class Checkpoint:
     def save(
         self,
         model: nn.Module,
-        average: dict[str, Tensor],
         optimizer: torch.optim.Optimizer,
         best: dict[str, Tensor],
         history: list[Epoch],
@@ -46,7 +45,7 @@ class Checkpoint:
             for name, value in state.items()
             if isinstance(value, Tensor)
         }
-        parts = {"model": model.state_dict(), "average": average, "best": best, "optimizer": moments}
+        parts = {"model": model.state_dict(), "best": best, "optimizer": moments}
         tensors = {
             f"{part}/{name}": value.detach().cpu().contiguous().clone()
             for part, values in parts.items()
@@ -61,7 +60,6 @@ class Checkpoint:
     def load(
         self,
         model: nn.Module,
-        average: dict[str, Tensor],
         optimizer: torch.optim.Optimizer,
         best: dict[str, Tensor],
         history: list[Epoch],
@@ -81,7 +79,7 @@ class Checkpoint:
         if metadata.get("identity") != self.identity:
             log.info("%s belongs to another training: training starts anew", self.path)
             return False
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "best": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
         for name, value in tensors.items():
             part, _, key = name.partition("/")
             parts[part][key] = value
@@ -91,8 +89,6 @@ class Checkpoint:
             return False
         device = next(model.parameters()).device
         model.load_state_dict(parts["model"])
-        for name, value in parts["average"].items():
-            average[name].copy_(value)
         best.update({name: value.to(device) for name, value in parts["best"].items()})
         state = optimizer.state_dict()
         state["state"] = {}

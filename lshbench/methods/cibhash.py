@@ -11,7 +11,6 @@ deviation at 1.  Codes are drawn, as in the paper; the released code takes signs
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from lshbench.errors import wrong_value
 from lshbench.methods import peer_losses
-from lshbench.methods.heads import HeadHasher
+from lshbench.methods.heads import HeadHasher, check_positive, check_weight
 from lshbench.methods.training import Terms
 from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.types import Progress
@@ -37,6 +36,7 @@ class CibHash(HeadHasher):
     """
 
     supervision = "none"
+    smallest_bits = 2  # cosines of one bit have no gradient, so that views can't be told from others
 
     def __init__(
         self,
@@ -51,14 +51,11 @@ class CibHash(HeadHasher):
         training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(bits, seed, device, head, training)
-        if not 0 < temperature < math.inf:
-            raise wrong_value("method.temperature", temperature, "a positive number")
-        if not 0 <= beta < math.inf:
-            raise wrong_value("method.beta", beta, "0 or a positive number")
+        check_positive("temperature", temperature)
+        check_weight("beta", beta)
         if not 0 <= dropped < 1:
             raise wrong_value("method.dropped", dropped, "at least 0 and below 1")
-        if not 0 <= noise < math.inf:
-            raise wrong_value("method.noise", noise, "0 or a positive number")
+        check_weight("noise", noise)
         self.temperature, self.beta, self.dropped, self.noise = temperature, beta, dropped, noise
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:

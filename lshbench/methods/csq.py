@@ -8,7 +8,6 @@ and 1.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lshbench.errors import wrong_value
 from lshbench.methods import peer_losses
 from lshbench.methods.class_codes import Targets, check_targets, class_codes, item_codes, memberships
-from lshbench.methods.heads import HeadHasher
+from lshbench.methods.heads import HeadHasher, check_weight
 from lshbench.methods.training import Terms
 from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.types import Progress
@@ -48,8 +46,7 @@ class Csq(HeadHasher):
     ) -> None:
         super().__init__(bits, seed, device, head, training)
         check_targets(targets)
-        if not 0 <= quantization_weight < math.inf:
-            raise wrong_value("method.quantization_weight", quantization_weight, "0 or a positive number")
+        check_weight("quantization_weight", quantization_weight)
         self.targets, self.quantization_weight = targets, quantization_weight
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:

@@ -8,16 +8,14 @@ the losses of all.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from lshbench.errors import wrong_value
 from lshbench.methods import peer_losses
 from lshbench.methods.class_codes import Targets, check_targets, class_codes, memberships
-from lshbench.methods.heads import HeadHasher
+from lshbench.methods.heads import HeadHasher, check_positive
 from lshbench.methods.training import Terms
 from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.types import Progress
@@ -45,8 +43,7 @@ class Dpn(HeadHasher):
     ) -> None:
         super().__init__(bits, seed, device, head, training)
         check_targets(targets)
-        if not 0 < margin < math.inf:
-            raise wrong_value("method.margin", margin, "a positive number")
+        check_positive("margin", margin)
         self.targets, self.margin = targets, margin
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:

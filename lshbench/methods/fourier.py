@@ -9,7 +9,9 @@ Four recipes:
     The published objective in its two stages (:mod:`lshbench.methods.fourier_stages`): T = 3, frequencies in
     +-100, ten of each component, a linear reduction to ten dimensions trained by the cross-entropy of (cos +
     1) / 2 on pairs; then the hash layer by ranking, fence and balance of one query against the gallery, the
-    positives being those of least hinge distance.
+    positives being those of least hinge distance.  The released code's other losses are ``reduction_loss``
+    (squared differences, or a ranking of pairs) and ``hash_objective=query_agnostic``: fence, decorrelation
+    and balance of a batch of both sides' codes, which asks no code to be near another.
 ``design``
     The two stages without the map: hidden layers 1024, 512, 256 and 128, a reduction of 512.
 ``default``
@@ -42,7 +44,17 @@ from lshbench.methods.class_codes import class_codes, memberships
 from lshbench.methods.discriminant import Discriminant
 from lshbench.methods.fourier_map import sample_frequencies
 from lshbench.methods.fourier_network import FourierNetwork, Shape
-from lshbench.methods.heads import Head, arrays, check_batch_size, load_arrays
+from lshbench.methods.fourier_stages import REDUCTION_LOSSES, train_in_stages
+from lshbench.methods.heads import (
+    Head,
+    arrays,
+    check_batch_size,
+    check_positive,
+    check_weight,
+    load_arrays,
+    project_block,
+    without_effect,
+)
 from lshbench.methods.neighbors import NeighborGraph
 from lshbench.methods.neural import neighbor_graph
 from lshbench.methods.training import Terms, seeded, train_model
@@ -74,6 +86,9 @@ class Recipe:
     geometry_temperature: float = 0.1
     gallery_dropout: float = 0.0
     gallery_share: float = 1 / 3
+    reduction_loss: str = "cross_entropy"
+    hash_objective: str = "query_aware"
+    decorrelation_weight: float = 0.1
 
 
 RECIPES = {
@@ -131,9 +146,13 @@ UNSUPERVISED = replace(
     RECIPES["default"],
     head=Head(dropout=0.1),
     training=Training(epochs=10),
-    temperature=2.0,
+    temperature=2.5,
+    balance_weight=8.0,
     gallery_dropout=0.1,
 )
+STAGED = ("paper", "design")
+"""Recipes that are trained in two stages; the others are trained in one go."""
+
 CLASS_MARGIN = 0.2
 """Taken from the cosine of a projection with its class's code."""
 
@@ -169,6 +188,9 @@ class Fourier(BinaryHasher):
         geometry_temperature: float | None = None,
         gallery_dropout: float | None = None,
         gallery_share: float | None = None,
+        reduction_loss: str | None = None,
+        hash_objective: str | None = None,
+        decorrelation_weight: float | None = None,
         head: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> None:
@@ -187,6 +209,34 @@ class Fourier(BinaryHasher):
         self.device = resolve_device(device)
         self.network: FourierNetwork | None = None
         self._check()
+        for key, where in self._without_effect().items():
+            if key in given:
+                raise without_effect(key, given[key], where)
+
+    def _without_effect(self) -> dict[str, str]:
+        """Return the settings that nothing reads beside the others, and what takes their effect away."""
+        settings, recipe = self.settings, f"method.recipe={self.recipe}"
+        rules = (
+            (not settings.ranking_weight and not settings.geometry_weight, "method.ranking_weight=0", ["temperature"]),
+            (not settings.geometry_weight, "method.geometry_weight=0", ["geometry_temperature"]),
+            (not settings.map_dim, "method.map_dim=0", ["frequencies", "threshold", "band", "scale"]),
+            (
+                self.supervision == "none",
+                "method.supervision=none",
+                ["class_weight", "geometry_weight", "geometry_temperature"],
+            ),
+            (
+                self.recipe in STAGED,  # where the other weights leave balance what it has
+                recipe,
+                ["balance_weight", "class_weight", "geometry_weight", "temperature", "geometry_temperature"],
+            ),
+            (settings.hash_objective == "query_aware", "method.hash_objective=query_aware", ["decorrelation_weight"]),
+            (settings.hash_objective == "query_agnostic", "method.hash_objective=query_agnostic", ["ranking_weight"]),
+            (self.recipe != "paper", recipe, ["reduction_loss", "hash_objective", "decorrelation_weight"]),
+            (self.recipe == "design", recipe, ["gallery_share"]),  # the gallery's network alone hashes
+        )
+        # Of several rules the last is the most telling.
+        return {key: where for applies, where, keys in rules if applies for key in keys}
 
     def _check(self) -> None:
         for key, value, least in (
@@ -197,11 +247,21 @@ class Fourier(BinaryHasher):
             if value < least:
                 raise wrong_value(f"method.{key}", value, f"at least {least}")
         for key in ("threshold", "band", "scale", "temperature", "geometry_temperature"):
-            if getattr(self.settings, key) <= 0:
-                raise wrong_value(f"method.{key}", getattr(self.settings, key), "a positive number")
-        for key in ("fence_weight", "balance_weight", "ranking_weight", "class_weight", "geometry_weight"):
-            if getattr(self.settings, key) < 0:
-                raise wrong_value(f"method.{key}", getattr(self.settings, key), "0 or a positive number")
+            check_positive(key, getattr(self.settings, key))
+        for key in SETTINGS:
+            if key.endswith("_weight"):
+                check_weight(key, getattr(self.settings, key))
+        if self.settings.reduction_loss not in REDUCTION_LOSSES:
+            raise wrong_value("method.reduction_loss", self.settings.reduction_loss, " or ".join(REDUCTION_LOSSES))
+        if self.settings.hash_objective not in ("query_aware", "query_agnostic"):
+            expected = "query_aware or query_agnostic"
+            raise wrong_value("method.hash_objective", self.settings.hash_objective, expected)
+        if self.recipe in STAGED:
+            fence = self.settings.fence_weight
+            key = "ranking_weight" if self.settings.hash_objective == "query_aware" else "decorrelation_weight"
+            if fence + getattr(self.settings, key) > 1:
+                expected = f"at most 1 - fence_weight = {1 - fence:g}: balance has the rest"
+                raise wrong_value(f"method.{key}", getattr(self.settings, key), expected)
         if not 0 <= self.settings.gallery_share <= 1:
             raise wrong_value("method.gallery_share", self.settings.gallery_share, "from 0 to 1")
         if not 0 <= self.settings.gallery_dropout < 1:
@@ -222,7 +282,7 @@ class Fourier(BinaryHasher):
             objective = Objective(self.settings, data, graph, self.bits, self.seed)
             objective.learn(network)
             objective.to(self.device)
-        if self.recipe in ("default", "transfer"):
+        if self.recipe not in STAGED:
             model = nn.ModuleList([network, objective])
             result = train_model(
                 model,
@@ -236,8 +296,6 @@ class Fourier(BinaryHasher):
             )
             self.history, self.chosen_epoch = result.history, result.chosen_epoch
         else:
-            from lshbench.methods.fourier_stages import train_in_stages
-
             self.history, self.chosen_epoch = train_in_stages(
                 network, data, graph, self.settings, self.recipe, self.seed, progress, self.checkpoint
             )
@@ -273,14 +331,14 @@ class Fourier(BinaryHasher):
 
     def project(self, x: np.ndarray, side: Side) -> np.ndarray:
         assert self.network is not None, "fit or restore first"
-        self.network.eval()
-        with torch.inference_mode():
-            block = torch.tensor(np.asarray(x, np.float32), device=self.device)
-            # The design hashes both sides by the gallery's network.
-            return self.network(block, "gallery" if self.recipe == "design" else side).float().cpu().numpy()
+        # The design hashes both sides by the gallery's network.
+        return project_block(self.network, x, self.device, "gallery" if self.recipe == "design" else side)
 
     def in_effect(self) -> dict[str, Any]:
-        return asdict(self.settings) | {"training": self.settings.training.in_effect(self.device)}
+        settings = asdict(self.settings) | {"training": self.settings.training.in_effect(self.device)}
+        for key in self._without_effect():
+            del settings[key]
+        return settings
 
     def state(self) -> dict[str, np.ndarray]:
         assert self.network is not None, "fit or restore first"
@@ -288,8 +346,7 @@ class Fourier(BinaryHasher):
 
     def restore(self, state: dict[str, np.ndarray]) -> Self:
         self.network = self._build(len(state["standardise.mean"]))
-        load_arrays(self.network, state)
-        self.network.to(self.device).eval()
+        load_arrays(self.network, state, self.device)
         return self
 
 
@@ -310,7 +367,7 @@ class Objective(nn.Module):
         super().__init__()
         self.settings, self.data, self.graph = settings, data, graph
         # Products of unrelated codes spread as the square root of their length.
-        self.temperature = settings.temperature / bits**0.5
+        self.temperature = min(settings.temperature / bits**0.5, losses.WARMEST)
         self.register_buffer("class_codes", class_codes("bernoulli", data.classes, bits, seed))
         with_geometry = settings.geometry_weight > 0 and graph is None
         self.discriminant = Discriminant(data.inputs, data.classes) if with_geometry else None

@@ -85,7 +85,7 @@ def sample_frequencies(count: int, threshold: float, band: float, generator: np.
 
 
 class FourierMap(nn.Module):
-    """The map of queries and gallery items for given frequencies.
+    """The map for given frequencies, as its waves and what weights on its four blocks are on these.
 
     Args:
         frequencies: float ``(D, m)``, m for each of the D input dimensions.
@@ -102,7 +102,6 @@ class FourierMap(nn.Module):
     def __init__(self, frequencies: np.ndarray, threshold: float, band: float) -> None:
         super().__init__()
         flat = np.asarray(frequencies, np.float64).reshape(-1)
-        self.inputs, self.per_input = frequencies.shape
         real, imaginary = real_part(flat, threshold), imaginary_part(flat, threshold)
         chance = density(flat, threshold, band)
         self.register_buffer("frequencies", torch.tensor(flat.reshape(frequencies.shape), dtype=torch.float32))
@@ -111,32 +110,10 @@ class FourierMap(nn.Module):
             self.register_buffer(f"{name}_scale", torch.tensor(scale, dtype=torch.float32))
             self.register_buffer(f"{name}_sign", torch.tensor(np.sign(values), dtype=torch.float32))
 
-    @classmethod
-    def draw(
-        cls, inputs: int, per_input: int, threshold: float, band: float, generator: np.random.Generator
-    ) -> FourierMap:
-        """Return a map with fresh frequencies."""
-        drawn = sample_frequencies(inputs * per_input, threshold, band, generator)
-        return cls(drawn.reshape(inputs, per_input), threshold, band)
-
-    @property
-    def outputs(self) -> int:
-        """The four-part map's width, 4 m D."""
-        return 4 * self.inputs * self.per_input
-
     def waves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return cos(theta) and sin(theta), each ``(n, D * m)``, for inputs ``(n, D)``."""
         angles = (x[:, :, None] * self.frequencies).flatten(1)
         return angles.cos(), angles.sin()
-
-    def forward(self, x: Tensor, side: Side) -> Tensor:
-        """Return the four-part map of one side, ``(n, 4 * D * m)``."""
-        cosine, sine = self.waves(x)
-        if side == "gallery":
-            blocks = [self.real_scale * cosine, self.real_scale * sine]
-            return torch.cat([*blocks, self.imaginary_scale * cosine, self.imaginary_scale * sine], dim=1)
-        real, imaginary = self.real_sign * self.real_scale, self.imaginary_sign * self.imaginary_scale
-        return torch.cat([real * cosine, real * sine, -imaginary * sine, imaginary * cosine], dim=1)
 
     def collapse(self, weight: Tensor, side: Side) -> tuple[Tensor, Tensor]:
         """Return the weights on ``cos`` and ``sin`` that equal a linear layer on the four-part map.

@@ -34,6 +34,16 @@ BUCKET_BITS = 8
 NEGATIVES = 2048
 """Gallery items drawn against a query's positives at a time."""
 
+AGNOSTIC_ITEMS = 1024
+"""Queries and gallery items in a batch of the query-agnostic objective."""
+
+REDUCTION_LOSSES = {
+    "cross_entropy": losses.cosine_cross_entropy,
+    "squares": losses.cosine_squares,
+    "ranking": losses.pairwise_ranking,
+}
+"""Of cosines of pairs and whether these are relevant, by what ``reduction_loss`` calls them."""
+
 HASH_EPOCHS = 20
 ENCODE_ROWS = 4096
 HINGE_CELLS = 1 << 25
@@ -68,7 +78,7 @@ def train_in_stages(
         if recipe == "design":
             entropy = torch.nn.functional.binary_cross_entropy(cosines.clamp(1e-6, 1 - 1e-6), wanted)
             return {"reduction": entropy}
-        return {"reduction": losses.cosine_cross_entropy(cosines, wanted)}
+        return {"reduction": REDUCTION_LOSSES[settings.reduction_loss](cosines, wanted)}
 
     def reduced(x: Tensor, side: Side) -> Tensor:
         return torch.nn.functional.normalize(network.reduce(network.prepare(x), side))
@@ -165,6 +175,9 @@ class HashStage:
 
     The positives are the floor(n / 2^8) gallery items of least hinge distance sum_d max(0, q_d - c_d), which
     the map's products stand for; in the ``design`` recipe, which has no map, those of highest learnt cosine.
+
+    The query-agnostic objective has no positives: fence, decorrelation and balance of codes of both sides, drawn
+    alike.
     """
 
     def __init__(
@@ -182,6 +195,9 @@ class HashStage:
         self.gallery_maps = self._reduce(data, np.arange(len(data)), "gallery")
         # Both sides are hashed by the gallery's network in the design.
         self.query_maps = self._reduce(data, self.queries, "gallery" if recipe == "design" else "query")
+        if settings.hash_objective == "query_agnostic":
+            self.all_maps = torch.cat([self.query_maps, self.gallery_maps])
+            return
         count = max(1, min(len(data) >> BUCKET_BITS, len(data) // 2))
         self.positives = np.empty((len(self.queries), count), np.int64)
         with progress("bucket-sized positives", total=len(self.queries), unit="queries") as advance:
@@ -192,8 +208,12 @@ class HashStage:
                 advance(1)
 
     def loss(self, batch: Batch) -> Terms:
-        """Return the terms for one query, whatever the batch's item."""
+        """Return the terms for one query, or for a draw from both sides, whatever the batch's item."""
         settings, generator = self.settings, batch.generator
+        if settings.hash_objective == "query_agnostic":
+            drawn = generator.integers(len(self.all_maps), size=AGNOSTIC_ITEMS)
+            codes = torch.tanh(self.network.hash(self.all_maps[torch.from_numpy(drawn).to(self.all_maps.device)]))
+            return losses.query_agnostic(codes, settings.fence_weight, settings.decorrelation_weight)
         number = int(generator.integers(len(self.queries)))
         positives = self.positives[number]
         others = generator.integers(len(self.gallery_maps), size=NEGATIVES)

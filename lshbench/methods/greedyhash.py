@@ -7,16 +7,14 @@ times |h - sgn(h)|^3.  With several labels an item, each class has a cross-entro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 from torch.nn import functional
 
-from lshbench.errors import wrong_value
 from lshbench.methods import peer_losses
-from lshbench.methods.heads import HeadHasher
+from lshbench.methods.heads import HeadHasher, check_weight
 from lshbench.methods.training import Terms
 from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.types import Progress
@@ -42,8 +40,7 @@ class GreedyHash(HeadHasher):
         training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(bits, seed, device, head, training)
-        if not 0 <= alpha < math.inf:
-            raise wrong_value("method.alpha", alpha, "0 or a positive number")
+        check_weight("alpha", alpha)
         self.alpha = alpha
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:

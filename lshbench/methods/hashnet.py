@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lshbench.errors import wrong_value
 from lshbench.methods import peer_losses
-from lshbench.methods.heads import HeadHasher
+from lshbench.methods.heads import HeadHasher, check_positive
 from lshbench.methods.training import Terms
 from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.methods.validation import same_labels
@@ -45,8 +45,7 @@ class HashNet(HeadHasher):
         training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(bits, seed, device, head, training)
-        if not 0 < alpha < math.inf:
-            raise wrong_value("method.alpha", alpha, "a positive number")
+        check_positive("alpha", alpha)
         if not 1 <= last_beta < math.inf:
             raise wrong_value("method.last_beta", last_beta, "at least 1, where beta begins")
         self.alpha, self.last_beta = alpha, last_beta

@@ -5,6 +5,7 @@ Imports torch: import this module where a trained method is used, not from the c
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -201,6 +202,29 @@ def check_batch_size(training: Training, head: Head, smallest: int = 1) -> None:
         raise wrong_value("method.training.batch_size", training.batch_size, f"at least {smallest} for this method")
 
 
+def check_weight(key: str, value: float) -> None:
+    """Raise the error for a method's key that must be 0 or a positive number, and isn't."""
+    if not 0 <= value < math.inf:  # not a number is neither
+        raise wrong_value(f"method.{key}", value, "0 or a positive number")
+
+
+def check_positive(key: str, value: float) -> None:
+    """Raise the error for a method's key that must be a positive number, and isn't."""
+    if not 0 < value < math.inf:
+        raise wrong_value(f"method.{key}", value, "a positive number")
+
+
+def without_effect(key: str, value: object, where: str) -> UsageError:
+    """Return the error for a method's key that was given where nothing reads it: it would be taken to count.
+
+    Args:
+        key: its name.
+        value: what was given.
+        where: the key that takes its effect away, with its value.
+    """
+    return wrong_value(f"method.{key}", value, f"null with {where}, which makes no use of it")
+
+
 def check_keys(group: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
     """Raise the error for a key that a configuration group doesn't have."""
     for key in given:
@@ -213,27 +237,34 @@ def arrays(module: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
 
 
-def load_arrays(module: nn.Module, state: Mapping[str, np.ndarray]) -> None:
-    """Put what :func:`arrays` returned into a module of the same shape."""
+def load_arrays(module: nn.Module, state: Mapping[str, np.ndarray], device: torch.device) -> None:
+    """Put what :func:`arrays` returned into a module of the same shape, and that on a device, ready to encode."""
     module.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
+    module.to(device).eval()
 
 
-def project_block(encoder: nn.Module, x: np.ndarray, device: torch.device) -> np.ndarray:
-    """Return an encoder's outputs for a block of features, float32, in evaluation mode."""
+def project_block(encoder: nn.Module, x: np.ndarray, device: torch.device, *arguments: object) -> np.ndarray:
+    """Return an encoder's outputs for a block of features, float32, in evaluation mode.
+
+    Args:
+        encoder: on ``device``; called with the block and ``arguments``.
+        x: ``(n, d)``.
+        device: where to compute.
+        arguments: what the encoder takes besides, such as the side.
+    """
     encoder.eval()
     with torch.inference_mode():
         # A copy, because torch refuses to share read-only memory maps quietly.
-        return encoder(torch.tensor(np.asarray(x, np.float32), device=device)).float().cpu().numpy()
+        return encoder(torch.tensor(np.asarray(x, np.float32), device=device), *arguments).float().cpu().numpy()
 
 
 class HeadHasher(BinaryHasher):
     """A trained method that is one head: standardised features to ``bits`` projections, whose signs are the
     code.
 
-    A subclass sets ``supervision``, ``smallest_batch`` if its loss needs more items than one, and gives the loss:
-    :meth:`criterion` makes a module, which may have
-    parameters of its own, that is called as ``criterion(encoder, batch)`` and returns named, weighted terms
-    to be summed.
+    A subclass sets ``supervision``, ``smallest_batch`` and ``smallest_bits`` if its loss needs more items or bits than
+    one, and gives the loss: :meth:`criterion` makes a module, which may have parameters of its own, that is called as
+    ``criterion(encoder, batch)`` and returns named, weighted terms to be summed.
 
     Args:
         bits: the code's length.
@@ -246,6 +277,7 @@ class HeadHasher(BinaryHasher):
     default_head = Head()
     default_training = Training()
     smallest_batch: ClassVar[int] = 1
+    smallest_bits: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -256,6 +288,8 @@ class HeadHasher(BinaryHasher):
         training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(bits, seed)
+        if bits < self.smallest_bits:
+            raise wrong_value("bits", bits, f"at least {self.smallest_bits} for this method")
         self.device = resolve_device(device)
         self.head = self.default_head.updated(head)
         self.training = self.default_training.updated(training)
@@ -304,6 +338,5 @@ class HeadHasher(BinaryHasher):
 
     def restore(self, state: dict[str, np.ndarray]) -> Self:
         self.encoder = self.build(len(state["0.mean"]))
-        load_arrays(self.encoder, state)
-        self.encoder.to(self.device).eval()
+        load_arrays(self.encoder, state, self.device)
         return self

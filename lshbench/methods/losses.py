@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+WARMEST = 0.4
+"""Greatest temperature of products divided by bits that the variants take: few bits would leave no order at more."""
+
 # --- PermGNN hashing (Roy et al., AAAI 2021, arXiv 2012.08974), section 4: sums, which the caller normalises
 
 
@@ -58,9 +61,10 @@ def cosine_squares(cosines: Tensor, relevant: Tensor) -> Tensor:
 
 
 def pairwise_ranking(cosines: Tensor, relevant: Tensor, margin: float = 0.05) -> Tensor:
-    """Return the mean of max(0, margin + irrelevant - relevant) over all such pairs of a batch of pairs."""
+    """Return the mean of max(0, margin + irrelevant - relevant) over all such pairs of a batch of pairs, or 0."""
     wanted = relevant > 0.5
-    return functional.relu(margin + cosines[~wanted][None, :] - cosines[wanted][:, None]).mean()
+    excess = functional.relu(margin + cosines[~wanted][None, :] - cosines[wanted][:, None])
+    return excess.sum() / max(excess.numel(), 1)
 
 
 # --- FourierHashNet: the hash layer -------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from lshbench.errors import wrong_value
 from lshbench.methods import losses
-from lshbench.methods.heads import Components, Head, HeadHasher, Standardise
+from lshbench.methods.heads import Components, Head, HeadHasher, Standardise, check_positive, without_effect
 from lshbench.methods.neighbors import NeighborGraph, nearest_neighbors
 from lshbench.methods.training import Terms
 from lshbench.methods.training_data import Batch, TrainingData
@@ -85,7 +85,9 @@ RECIPES = {
     ),
 }
 # Neighbours are less certain than labels: a softer ranking.
-UNSUPERVISED = replace(RECIPES["default"], training=Training(epochs=10), temperature=2.0)
+UNSUPERVISED = replace(
+    RECIPES["default"], training=Training(epochs=10), balance_weight=0.88, fence_weight=0.01, temperature=2.5
+)
 
 
 class Neural(HeadHasher):
@@ -113,8 +115,10 @@ class Neural(HeadHasher):
             raise wrong_value("method.supervision", supervision, "labels or none")
         if neighbors < 1:
             raise wrong_value("method.neighbors", neighbors, "at least 1")
-        if temperature is not None and temperature <= 0:
-            raise wrong_value("method.temperature", temperature, "a positive number")
+        if temperature is not None:
+            if recipe != "default":
+                raise without_effect("temperature", temperature, f"method.recipe={recipe}")
+            check_positive("temperature", temperature)
         chosen = UNSUPERVISED if recipe == "default" and supervision == "none" else RECIPES[recipe]
         self.default_head, self.default_training = chosen.head, chosen.training
         super().__init__(bits, seed, device, head, training)
@@ -133,8 +137,8 @@ class Neural(HeadHasher):
             )
 
     def in_effect(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("balance_weight", "fence_weight", "temperature")}
-        return super().in_effect() | own
+        names = ["balance_weight", "fence_weight", *(["temperature"] if self.recipe == "default" else [])]
+        return super().in_effect() | {name: getattr(self, name) for name in names}
 
     def build(self, inputs: int) -> nn.Sequential:
         if self.recipe != "paper":
@@ -187,7 +191,7 @@ class NeuralCriterion(nn.Module):
         self.balance_weight, self.fence_weight = method.balance_weight, method.fence_weight
         self.collision_weight = 1 - self.balance_weight - self.fence_weight
         # Products of unrelated codes spread as the square root of their length.
-        self.temperature = method.temperature / method.bits**0.5
+        self.temperature = min(method.temperature / method.bits**0.5, losses.WARMEST)
         self.data, self.graph = data, graph
 
     def neighbors(self, first: Batch, second: Batch) -> Tensor:

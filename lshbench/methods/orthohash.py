@@ -8,7 +8,6 @@ released code).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch.nn import functional
 from lshbench.errors import wrong_value
 from lshbench.methods import losses
 from lshbench.methods.class_codes import Targets, check_targets, class_codes, memberships
-from lshbench.methods.heads import HeadHasher
+from lshbench.methods.heads import HeadHasher, check_positive
 from lshbench.methods.training import Terms
 from lshbench.methods.training_data import Batch, TrainingData
 from lshbench.types import Progress
@@ -35,6 +34,7 @@ class OrthoHash(HeadHasher):
 
     supervision = "labels"
     smallest_batch = 2  # projections are batch-normalised
+    smallest_bits = 2  # the cosine of one bit is -1 or 1, whatever its size: no gradient
 
     def __init__(
         self,
@@ -51,8 +51,7 @@ class OrthoHash(HeadHasher):
         check_targets(targets)
         if not 0 <= margin <= 2:
             raise wrong_value("method.margin", margin, "from 0 to 2, the range of cosines")
-        if not 0 < scale < math.inf:
-            raise wrong_value("method.scale", scale, "a positive number")
+        check_positive("scale", scale)
         self.targets, self.margin, self.scale = targets, margin, scale
 
     def build(self, inputs: int) -> nn.Sequential:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from lshbench.device import resolve_precision
 from lshbench.errors import UsageError
-from lshbench.methods.averaging import Average
 from lshbench.methods.base import Epoch
 from lshbench.methods.checkpoint import Checkpoint
 from lshbench.methods.layers import products_in
@@ -78,13 +77,12 @@ def train_model(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = _optimizer(parameters, settings, data.device)
-    average = Average(model, settings.averaging)
     best: dict[str, Tensor] = {}
     history: list[Epoch] = []
     precision = resolve_precision(settings.precision, data.device)
     identity = {"seed": seed, "items": len(data), **settings.in_effect(data.device)}
     store = Checkpoint(checkpoint, identity) if checkpoint else None
-    if store and store.load(model, average.state, optimizer, best, history):
+    if store and store.load(model, optimizer, best, history):
         log.info("%s goes on after epoch %d, from %s", description, len(history), checkpoint)
     per_epoch = data.batches_per_epoch(settings)
     steps = per_epoch * settings.epochs
@@ -109,7 +107,6 @@ def train_model(
                 optimizer.zero_grad(set_to_none=True)
                 torch.stack(list(terms.values())).sum().backward()
                 optimizer.step()
-                average.update()
                 for name, value in terms.items():
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
             means = {name: float(value) / per_epoch for name, value in sums.items()}
@@ -118,14 +115,13 @@ def train_model(
                     f"{description} diverged in epoch {epoch} ({means}): "
                     f"try a smaller method.training.learning_rate than {settings.learning_rate}"
                 )
-            with average.in_place():
-                quality = validation.quality(model)
-                if quality is None or not best or quality > max(e.validation or 0.0 for e in history):
-                    best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            quality = validation.quality(model)
+            if quality is None or not best or quality > max(e.validation or 0.0 for e in history):
+                best = {name: value.detach().clone() for name, value in model.state_dict().items()}
             history.append(Epoch(epoch, sum(means.values()), quality, means))
             log.debug("%s, epoch %d: loss %.5g, validation mAP %s", description, epoch, history[-1].loss, quality)
             if store:
-                store.save(model, average.state, optimizer, best, history)
+                store.save(model, optimizer, best, history)
             advance(1)
     model.load_state_dict(best)
     model.eval()

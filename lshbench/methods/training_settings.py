@@ -27,7 +27,6 @@ class Training:
         schedule: ``one_cycle`` (a warm-up over the first fifth, then a cosine down to 0), ``cosine`` or
             ``constant``.
         weight_decay: of weight matrices; decoupled for ``adamw``.
-        averaging: decay of the exponential average of the weights, a step; 0 uses the last weights.
         validation: the part of the training set that models are chosen by, 2,500 items at most; 0 trains on
             all and keeps the last epoch.
         patience: epochs without a better validation result before training stops; None goes on to the end.
@@ -43,7 +42,6 @@ class Training:
     learning_rate: float = 2e-2
     schedule: str = "one_cycle"
     weight_decay: float = 1e-2
-    averaging: float = 0.0
     validation: float = 0.1
     patience: int | None = None
     precision: str = "auto"
@@ -66,8 +64,6 @@ class Training:
             raise wrong_value("method.training.learning_rate", self.learning_rate, "a positive number")
         if self.weight_decay < 0:
             raise wrong_value("method.training.weight_decay", self.weight_decay, "0 or a positive number")
-        if not 0 <= self.averaging < 1:
-            raise wrong_value("method.training.averaging", self.averaging, "at least 0 and below 1")
         if not 0 <= self.validation <= 0.5:
             raise wrong_value("method.training.validation", self.validation, "from 0 to 0.5")
         if self.patience is not None and self.patience < 1:

@@ -87,8 +87,9 @@ def cosine_quality(queries: Tensor, gallery: Tensor, relevant: Relation) -> floa
     total = 0.0
     for rows in _blocks(len(queries), len(gallery)):
         order = (torch.nn.functional.normalize(queries[rows]) @ units.T).argsort(dim=1, descending=True, stable=True)
-        hits = relevant(rows).gather(1, order).double()
-        ranks = torch.arange(1, len(units) + 1, device=hits.device)
+        # In float64 on the processor: not every device has it.
+        hits = relevant(rows).gather(1, order).cpu().double()
+        ranks = torch.arange(1, len(units) + 1)
         total += float(((hits.cumsum(1) / ranks * hits).sum(1) / hits.sum(1).clamp(min=1)).sum())
     return total / max(len(queries), 1)
 

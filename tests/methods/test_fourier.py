@@ -8,7 +8,7 @@ import torch
 
 from lshbench.errors import UsageError
 from lshbench.methods import fourier_stages
-from lshbench.methods.fourier import Fourier
+from lshbench.methods.fourier import RECIPES, Fourier
 from lshbench.methods.fourier_stages import PairSampler
 from lshbench.methods.neighbors import NeighborGraph
 from lshbench.methods.training_data import TrainingData
@@ -17,6 +17,9 @@ from tests.methods.clusters import clusters, quality, several_labels, silent
 from tests.methods.test_neural import random_quality
 
 FEW = {"epochs": 4, "min_batches": 10}
+ONE_GO = ["balance_weight", "class_weight", "geometry_weight", "temperature", "geometry_temperature"]
+PAPER = ["reduction_loss", "hash_objective", "decorrelation_weight"]
+AGNOSTIC = {"recipe": "paper", "hash_objective": "query_agnostic"}
 
 
 @pytest.fixture(autouse=True)
@@ -104,12 +107,83 @@ def test_pairs_are_drawn_one_relevant_for_one_irrelevant(kind: str) -> None:
         ({"gallery_share": 1.5}, "method.gallery_share=1.5"),
         ({"head": {"activation": "tanh"}}, "method.head.activation='tanh'"),
         ({"training": {"batch_size": 1}}, "method.training.batch_size=1"),
+        ({"temperature": float("inf")}, "method.temperature=inf"),
+        ({"class_weight": float("nan")}, "method.class_weight=nan"),
+        ({"recipe": "paper", "reduction_loss": "hinge"}, "method.reduction_loss='hinge'"),
+        ({"recipe": "paper", "hash_objective": "aware"}, "method.hash_objective='aware'"),
+        ({"recipe": "paper", "ranking_weight": 0.95}, "method.ranking_weight=0.95: expected at most 1 - fence_weight"),
+        (AGNOSTIC | {"decorrelation_weight": 0.95}, "method.decorrelation_weight=0.95: expected at most 1 - fence"),
     ],
 )
 def test_a_wrong_key_is_named(keys: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError) as error:
         Fourier(8, **keys)
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "ignored", "where"),
+    [
+        ({"supervision": "none"}, ["class_weight", "geometry_weight", "geometry_temperature"], "supervision=none"),
+        ({"recipe": "paper", "supervision": "none"}, ONE_GO, "recipe=paper"),
+        ({"recipe": "paper"}, ONE_GO, "recipe=paper"),
+        ({"recipe": "design"}, [*ONE_GO, *PAPER, "gallery_share"], "recipe=design"),
+        ({"recipe": "design"}, ["frequencies", "threshold", "band", "scale"], "map_dim=0"),
+        ({"map_dim": 0}, ["frequencies", "threshold", "band", "scale"], "map_dim=0"),
+        ({}, PAPER, "recipe=default"),
+        ({"recipe": "transfer"}, PAPER, "recipe=transfer"),
+        ({}, ["geometry_temperature"], "geometry_weight=0"),
+        ({"ranking_weight": 0.0}, ["temperature"], "ranking_weight=0"),
+        ({"recipe": "paper"}, ["decorrelation_weight"], "hash_objective=query_aware"),
+        (AGNOSTIC, ["ranking_weight"], "hash_objective=query_agnostic"),
+    ],
+)
+def test_a_key_that_nothing_would_read_is_refused(keys: dict[str, object], ignored: list[str], where: str) -> None:
+    method = Fourier(8, 0, "cpu", **keys)
+    for key in ignored:
+        assert key not in method.in_effect()
+        value = getattr(method.settings, key)
+        with pytest.raises(UsageError, match=rf"method\.{key}={value!r}: expected null with method\.{where},"):
+            Fourier(8, 0, "cpu", **keys, **{key: value})
+
+
+@pytest.mark.parametrize("supervision", ["labels", "none"])
+@pytest.mark.parametrize("keys", [{"map_dim": 0}, *({"recipe": name} for name in RECIPES), AGNOSTIC], ids=str)
+def test_what_is_not_refused_changes_the_codes(
+    keys: dict[str, object], supervision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if keys.get("recipe") == "transfer" and supervision == "none":
+        return
+    monkeypatch.setattr(fourier_stages, "HASH_EPOCHS", 1)
+    monkeypatch.setattr(fourier_stages, "TRAINING_QUERIES", 4)
+    keys = {"supervision": supervision, "head": {"hidden": [16]}, **keys}
+    keys["training"] = {"epochs": 1, "min_batches": 2, "batch_size": 64, "validation": 0.0}
+
+    def projected(**changed: object) -> np.ndarray:
+        method = Fourier(8, 0, "cpu", **keys | changed).fit(clusters(100), silent)
+        return np.concatenate([method.project(clusters(20, seed=4).x, side) for side in ("query", "gallery")])
+
+    made = Fourier(8, 0, "cpu", **keys).in_effect()
+    assert Fourier(8, 0, "cpu", **keys | made).in_effect() == made
+    before = projected()
+    for key, value in made.items():
+        if isinstance(value, float):
+            assert not np.array_equal(projected(**{key: value / 2 + 0.01}), before), key
+
+
+@pytest.mark.parametrize("loss", ["squares", "ranking"])
+def test_the_paper_recipes_other_reduction_losses_are_trained(loss: str) -> None:
+    keys = {"training": {"epochs": 3, "learning_rate": 2e-4}}
+    method = Fourier(16, 0, "cpu", "paper", reduction_loss=loss, **keys).fit(clusters(300), silent)
+    usual = Fourier(16, 0, "cpu", "paper", **keys).fit(clusters(300), silent)
+    assert method.history[2].loss < method.history[0].loss != usual.history[0].loss
+
+
+def test_the_query_agnostic_objective_is_trained_without_positives() -> None:
+    method = Fourier(16, 0, "cpu", **AGNOSTIC, training={"epochs": 1}).fit(clusters(300), silent)
+    first, *_, last = method.history[1:]
+    assert set(last.terms) == {"fence", "decorrelation", "balance"}
+    assert last.loss < first.loss
 
 
 def test_labels_teach_the_transfer_recipe_without_a_term_that_names_classes() -> None:

@@ -31,6 +31,19 @@ MAPS = {
 }
 
 
+def four_blocks(frequencies: np.ndarray, x: list[list[float]], side: str, band: float = 100.0) -> np.ndarray:
+    """Return one side's map as its definition has it, for T = 3; :class:`MapLayer` never makes it."""
+    flat = np.asarray(frequencies).ravel()
+    angles = (np.asarray(x)[:, :, None] * frequencies).reshape(len(x), -1)
+    cosine, sine = np.cos(angles), np.sin(angles)
+    real, imaginary, chance = real_part(flat, 3.0), imaginary_part(flat, 3.0), density(flat, 3.0, band)
+    first, second = np.sqrt(np.abs(real) / chance), np.sqrt(np.abs(imaginary) / chance)
+    if side == "gallery":
+        return np.hstack([first * cosine, first * sine, second * cosine, second * sine])
+    first, second = np.sign(real) * first, np.sign(imaginary) * second
+    return np.hstack([first * cosine, first * sine, -second * sine, second * cosine])
+
+
 @pytest.mark.parametrize(
     ("frequency", "real", "imaginary", "chance"),
     [
@@ -94,14 +107,15 @@ def test_integrating_the_transform_back_gives_the_band_limited_dominance(differe
 def test_maps_have_the_reference_products_and_change_with_the_sides(
     frequencies: list[list[float]], query: list[float], item: list[float], inner: float, swapped: float
 ) -> None:
-    fourier = FourierMap(np.array(frequencies), 3.0, 100.0).double()
-    q, c = torch.tensor([query]).double(), torch.tensor([item]).double()
-    assert float((fourier(q, "query") * fourier(c, "gallery")).sum()) == pytest.approx(inner, rel=1e-5)
-    assert float((fourier(c, "query") * fourier(q, "gallery")).sum()) == pytest.approx(swapped, rel=1e-5)
+    at = np.array(frequencies)
+    products = four_blocks(at, [query], "query") @ four_blocks(at, [item], "gallery").T
+    assert products.item() == pytest.approx(inner, rel=1e-9)
+    products = four_blocks(at, [item], "query") @ four_blocks(at, [query], "gallery").T
+    assert products.item() == pytest.approx(swapped, rel=1e-9)
 
 
 def test_a_map_has_the_reference_entries() -> None:
-    fourier = FourierMap(np.array([OMEGA]), 3.0, 100.0)
+    at = np.array([OMEGA])
     expected_query = [
         6.476308582231508, 2.2474616189077925, -2.91882552856715, 0.9787983097883667, -0.8459509623128996,
         -1.996875981220183, -0.5933702645169842, -2.562178495366854, 3.8362386084619757, 3.9260886518727394,
@@ -112,23 +126,23 @@ def test_a_map_has_the_reference_entries() -> None:
         -2.536952523755813, 3.891525910501139, 6.4513356413154614, 4.733496509927253, -0.7888513555006049,
         3.358635294386394, -4.873790516284432,
     ]  # fmt: skip
-    np.testing.assert_allclose(fourier(torch.tensor([[0.3]]), "query")[0], expected_query, rtol=1e-5)
-    np.testing.assert_allclose(fourier(torch.tensor([[-0.4]]), "gallery")[0], expected_item, rtol=1e-5)
+    np.testing.assert_allclose(four_blocks(at, [[0.3]], "query")[0], expected_query, rtol=1e-5)
+    np.testing.assert_allclose(four_blocks(at, [[-0.4]], "gallery")[0], expected_item, rtol=1e-5)
 
 
 def test_both_maps_have_the_same_norm_whatever_the_input() -> None:
-    fourier = FourierMap.draw(5, 4, 3.0, 100.0, np.random.default_rng(0))
-    x = torch.randn(6, 5)
+    generator = np.random.default_rng(0)
+    at = sample_frequencies(20, 3.0, 100.0, generator).reshape(5, 4)
+    x = generator.normal(size=(6, 5))
     for side in ("gallery", "query"):
-        norms = fourier(x, side).square().sum(1)
-        np.testing.assert_allclose(norms, 20 * 58.666879356706914, rtol=1e-5)
+        np.testing.assert_allclose((four_blocks(at, x, side) ** 2).sum(1), 20 * 58.666879356706914)
 
 
 def test_the_products_estimate_the_dominance_similarity() -> None:
-    fourier = FourierMap.draw(4, 20_000, 3.0, 100.0, np.random.default_rng(0))
-    q, c = torch.tensor([[0.5, -0.2, 1.0, 0.3]]), torch.tensor([[0.1, 0.4, -0.3, 0.2]])
-    exact = float((3 - (q - c).clamp(min=0)).sum())
-    estimate = float((fourier(q, "query") * fourier(c, "gallery")).sum()) / (2 * np.pi * 20_000)
+    at = sample_frequencies(80_000, 3.0, 100.0, np.random.default_rng(0)).reshape(4, 20_000)
+    q, c = np.array([[0.5, -0.2, 1.0, 0.3]]), np.array([[0.1, 0.4, -0.3, 0.2]])
+    exact = (3 - np.maximum(q - c, 0)).sum()
+    estimate = (four_blocks(at, q, "query") @ four_blocks(at, c, "gallery").T).item() / (2 * np.pi * 20_000)
     # One frequency of one dimension has a deviation of some 5.4.
     assert estimate == pytest.approx(exact, abs=4 * 5.4 * np.sqrt(4 / 20_000))
 
@@ -142,8 +156,11 @@ def test_frequencies_follow_their_density() -> None:
 
 @pytest.mark.parametrize("side", ["gallery", "query"])
 def test_a_collapsed_layer_equals_one_on_the_four_part_map(side: str) -> None:
-    fourier = FourierMap.draw(5, 3, 3.0, 10.0, np.random.default_rng(0)).double()
-    layer = MapLayer(fourier.outputs, 7, side).double()
-    x = torch.randn(4, 5).double()
-    whole = fourier(x, side) @ layer.weight.T + layer.bias
-    torch.testing.assert_close(layer(fourier, fourier.waves(x)), whole, rtol=1e-10, atol=1e-10)
+    # Frequencies that float32, in which the map is kept, has exactly.
+    at = sample_frequencies(15, 3.0, 10.0, np.random.default_rng(0)).reshape(5, 3).astype(np.float32)
+    fourier, layer = FourierMap(at, 3.0, 10.0).double(), MapLayer(4 * 15, 7, side).double()
+    x = np.random.default_rng(1).normal(size=(4, 5))
+    with torch.no_grad():
+        collapsed = layer(fourier, fourier.waves(torch.from_numpy(x)))
+        whole = four_blocks(at.astype(np.float64), x, side, 10.0) @ layer.weight.numpy().T + layer.bias.numpy()
+    np.testing.assert_allclose(collapsed, whole, rtol=1e-6, atol=1e-6)

@@ -49,6 +49,7 @@ def test_reduction_losses_have_the_reference_values() -> None:
     assert float(losses.cosine_cross_entropy(COSINES, TARGETS)) == pytest.approx(0.5459506392511446)
     assert float(losses.cosine_squares(COSINES, TARGETS)) == pytest.approx(0.748125)
     assert float(losses.pairwise_ranking(COSINES, TARGETS)) == pytest.approx(0.025)
+    assert float(losses.pairwise_ranking(COSINES, torch.ones(4))) == 0, "one class has no irrelevant pairs"
 
 
 def test_cross_entropy_survives_a_cosine_that_rounding_pushed_past_one() -> None:

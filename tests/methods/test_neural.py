@@ -83,6 +83,8 @@ def test_mutual_neighbours_have_each_other_and_the_lonely_keep_their_nearest() -
         ({"supervision": "some"}, "method.supervision='some'"),
         ({"neighbors": 0}, "method.neighbors=0"),
         ({"temperature": 0.0}, "method.temperature=0.0"),
+        ({"recipe": "paper", "temperature": 1.0}, "method.temperature=1.0: expected null with method.recipe=paper"),
+        ({"recipe": "design", "temperature": 1.0}, "method.temperature=1.0: expected null with method.recipe=design"),
         ({"balance_weight": 2.0}, "method.balance_weight=2.0"),
         ({"balance_weight": 0.7, "fence_weight": 0.7}, "method.fence_weight=0.7"),
         ({"device": "tpu9"}, "device='tpu9'"),
@@ -92,6 +94,14 @@ def test_a_wrong_key_is_named(keys: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError) as error:
         Neural(8, **keys)
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper", "design"])
+def test_what_a_recipe_stood_for_makes_it_again(recipe: str) -> None:
+    made = Neural(8, 0, "cpu", recipe, "none")
+    again = Neural(8, 0, "cpu", recipe, "none", **made.in_effect())
+    assert again.in_effect() == made.in_effect()
+    assert ("temperature" in made.in_effect()) == (recipe == "default")
 
 
 def test_an_item_is_no_stranger_to_itself() -> None:

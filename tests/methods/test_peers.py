@@ -28,6 +28,7 @@ from tests.methods.clusters import clusters, several_labels, silent
 SUPERVISED = [OrthoHash, Csq, Dpn, GreedyHash, HashNet]
 PEERS: list[type[HeadHasher]] = [*SUPERVISED, BiHalf, CibHash]
 FEW = {"epochs": 4, "min_batches": 10}
+OWN_TERMS = {"quantization", "assignment", "bottleneck"}
 
 
 def fitted(peer: type[HeadHasher], train: Features, bits: int = 16, **keys: object) -> HeadHasher:
@@ -112,9 +113,28 @@ def test_one_label_as_a_row_of_booleans_is_the_same_as_a_number(peer: type[HeadH
 @pytest.mark.parametrize(("bits", "classes"), [(1, 1), (1, 10), (3, 10), (8, 40), (48, 1), (4096, 5)])
 def test_any_number_of_classes_and_bits_will_do(peer: type[HeadHasher], bits: int, classes: int) -> None:
     keys = {"head": {"hidden": [16]}, "training": {"epochs": 1, "min_batches": 2, "max_batches": 2}}
-    method = fitted(peer, clusters(120, classes=classes), bits, **keys)
+    method = fitted(peer, clusters(120, classes=classes), max(bits, peer.smallest_bits), **keys)
     assert np.isfinite(method.project(clusters(5).x, "query")).all()
     assert np.isfinite(method.history[0].loss)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_one_bit_is_refused_just_where_it_learns_nothing_from_the_data(peer: type[HeadHasher]) -> None:
+    class OneBit(peer):
+        smallest_bits = 1
+
+    method = OneBit(1, 0, "cpu")
+    data = TrainingData(clusters(100), method.training, 0, torch.device("cpu"), method.supervision)
+    encoder, criterion = method.build(data.inputs), method.criterion(data, silent)
+    batch = next(data.batches(method.training, 0, 1))
+    # The terms that lead a bit somewhere else than to its own sign or its own probability.
+    terms = [term for name, term in criterion(encoder, batch).items() if name not in OWN_TERMS]
+    gradients = torch.autograd.grad(sum(terms), list(encoder.parameters()))
+    learns = max(float(gradient.abs().max()) for gradient in gradients) > 1e-3
+    assert learns == (peer.smallest_bits == 1)
+    if not learns:
+        with pytest.raises(UsageError, match="bits=1: expected at least 2 for this method"):
+            peer(1, 0, "cpu")
 
 
 def test_hashnets_beta_grows_with_the_batches_of_training_only() -> None:

@@ -57,18 +57,17 @@ def test_a_trained_head_finds_its_classes() -> None:
 
 def test_the_seed_decides_everything_and_torch_is_left_as_it_was() -> None:
     torch.manual_seed(11)
-    first = fitted(averaging=0.9)
+    first = fitted()
     drawn = torch.rand(3)
     torch.manual_seed(11)
     assert torch.equal(torch.rand(3), drawn)
-    assert same(first, fitted(averaging=0.9))
+    assert same(first, fitted())
 
 
-@pytest.mark.parametrize("averaging", [0.0, 0.9])
 def test_a_training_taken_up_again_ends_as_if_it_had_never_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, averaging: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = fitted(averaging=averaging)
+    whole = fitted()
     file = tmp_path / "deeper" / "training.safetensors"
     save = training.Checkpoint.save
 
@@ -80,8 +79,8 @@ def test_a_training_taken_up_again_ends_as_if_it_had_never_stopped(
     with monkeypatch.context() as patched:
         patched.setattr(training.Checkpoint, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            fitted(file, averaging=averaging)
-    resumed = fitted(file, averaging=averaging)
+            fitted(file)
+    resumed = fitted(file)
     assert same(whole, resumed)
     assert resumed.history == whole.history
 
