@@ -42,6 +42,7 @@ from lshbench.methods import losses
 from lshbench.methods.base import BinaryHasher
 from lshbench.methods.class_codes import class_codes, memberships
 from lshbench.methods.discriminant import Discriminant
+from lshbench.methods.fourier_folded import FoldedNetwork
 from lshbench.methods.fourier_map import sample_frequencies
 from lshbench.methods.fourier_network import FourierNetwork, Shape
 from lshbench.methods.fourier_stages import REDUCTION_LOSSES, train_in_stages
@@ -141,15 +142,16 @@ RECIPES = {
         gallery_share=0.0,
     ),
 }
-# Neighbours are less certain than labels: a softer ranking, and encoders that don't learn them by heart.
+# Neighbours are less certain than labels: encoders that don't learn them by heart.
 UNSUPERVISED = replace(
     RECIPES["default"],
     head=Head(dropout=0.1),
     training=Training(epochs=10),
-    temperature=2.5,
     balance_weight=8.0,
     gallery_dropout=0.1,
 )
+"""Where neighbours stand for labels; the temperature is :func:`lshbench.methods.losses.softer_temperature`."""
+
 STAGED = ("paper", "design")
 """Recipes that are trained in two stages; the others are trained in one go."""
 
@@ -202,12 +204,15 @@ class Fourier(BinaryHasher):
         if supervision == "none" and recipe == "transfer":
             raise wrong_value("method.supervision", supervision, "labels with method.recipe=transfer")
         given = {name: value for name, value in locals().items() if name in SETTINGS and value is not None}
-        unsupervised = recipe == "default" and supervision == "none"
-        chosen = replace(UNSUPERVISED if unsupervised else RECIPES[recipe], **given)
+        chosen = RECIPES[recipe]
+        if recipe == "default" and supervision == "none":
+            chosen = replace(UNSUPERVISED, temperature=losses.softer_temperature(bits))
+        chosen = replace(chosen, **given)
         self.settings = replace(chosen, head=chosen.head.updated(head), training=chosen.training.updated(training))
         self.recipe, self.supervision, self.neighbors = recipe, supervision, neighbors
         self.device = resolve_device(device)
         self.network: FourierNetwork | None = None
+        self._folded: dict[Side, FoldedNetwork] = {}
         self._check()
         for key, where in self._without_effect().items():
             if key in given:
@@ -299,7 +304,7 @@ class Fourier(BinaryHasher):
             self.history, self.chosen_epoch = train_in_stages(
                 network, data, graph, self.settings, self.recipe, self.seed, progress, self.checkpoint
             )
-        self.network = network
+        self.network, self._folded = network, {}
         return self
 
     def _build(self, inputs: int) -> FourierNetwork:
@@ -331,8 +336,11 @@ class Fourier(BinaryHasher):
 
     def project(self, x: np.ndarray, side: Side) -> np.ndarray:
         assert self.network is not None, "fit or restore first"
-        # The design hashes both sides by the gallery's network.
-        return project_block(self.network, x, self.device, "gallery" if self.recipe == "design" else side)
+        if self.recipe == "design":
+            side = "gallery"  # whose network hashes both sides there
+        if side not in self._folded:
+            self._folded[side] = FoldedNetwork(self.network, side)
+        return project_block(self._folded[side], x, self.device)
 
     def in_effect(self) -> dict[str, Any]:
         settings = asdict(self.settings) | {"training": self.settings.training.in_effect(self.device)}
@@ -347,6 +355,7 @@ class Fourier(BinaryHasher):
     def restore(self, state: dict[str, np.ndarray]) -> Self:
         self.network = self._build(len(state["standardise.mean"]))
         load_arrays(self.network, state, self.device)
+        self._folded = {}
         return self
 
 
@@ -367,7 +376,7 @@ class Objective(nn.Module):
         super().__init__()
         self.settings, self.data, self.graph = settings, data, graph
         # Products of unrelated codes spread as the square root of their length.
-        self.temperature = min(settings.temperature / bits**0.5, losses.WARMEST)
+        self.temperature = settings.temperature / bits**0.5
         self.register_buffer("class_codes", class_codes("bernoulli", data.classes, bits, seed))
         with_geometry = settings.geometry_weight > 0 and graph is None
         self.discriminant = Discriminant(data.inputs, data.classes) if with_geometry else None

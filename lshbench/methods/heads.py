@@ -243,19 +243,11 @@ def load_arrays(module: nn.Module, state: Mapping[str, np.ndarray], device: torc
     module.to(device).eval()
 
 
-def project_block(encoder: nn.Module, x: np.ndarray, device: torch.device, *arguments: object) -> np.ndarray:
-    """Return an encoder's outputs for a block of features, float32, in evaluation mode.
-
-    Args:
-        encoder: on ``device``; called with the block and ``arguments``.
-        x: ``(n, d)``.
-        device: where to compute.
-        arguments: what the encoder takes besides, such as the side.
-    """
-    encoder.eval()
+def project_block(encoder: Callable[[Tensor], Tensor], x: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return the outputs, float32, of an encoder in evaluation mode and on ``device`` for a block of features."""
     with torch.inference_mode():
         # A copy, because torch refuses to share read-only memory maps quietly.
-        return encoder(torch.tensor(np.asarray(x, np.float32), device=device), *arguments).float().cpu().numpy()
+        return encoder(torch.tensor(np.asarray(x, np.float32), device=device)).float().cpu().numpy()
 
 
 class HeadHasher(BinaryHasher):

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-WARMEST = 0.4
-"""Greatest temperature of products divided by bits that the variants take: few bits would leave no order at more."""
-
 # --- PermGNN hashing (Roy et al., AAAI 2021, arXiv 2012.08974), section 4: sums, which the caller normalises
 
 
@@ -134,6 +131,15 @@ def query_aware(
 
 
 # --- Terms of the variants ----------------------------------------------------------------------------------
+
+
+def softer_temperature(bits: int) -> float:
+    """Return the temperature of :func:`contrastive` for neighbours in place of labels, in units of ``bits ** -0.5``.
+
+    Neighbours are less certain than labels, and fewer than the items of a class: a softer ranking draws together what
+    is near them, too.  Few bits would leave no order at as many units.
+    """
+    return min(2.5, 0.4 * bits**0.5)
 
 
 def contrastive(queries: Tensor, gallery: Tensor, relevant: Tensor, temperature: float, paired: bool = False) -> Tensor:

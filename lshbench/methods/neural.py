@@ -84,10 +84,8 @@ RECIPES = {
         fence_weight=0.01,
     ),
 }
-# Neighbours are less certain than labels: a softer ranking.
-UNSUPERVISED = replace(
-    RECIPES["default"], training=Training(epochs=10), balance_weight=0.88, fence_weight=0.01, temperature=2.5
-)
+UNSUPERVISED = replace(RECIPES["default"], training=Training(epochs=10), balance_weight=0.88, fence_weight=0.01)
+"""Where neighbours stand for labels; the temperature is :func:`lshbench.methods.losses.softer_temperature`."""
 
 
 class Neural(HeadHasher):
@@ -119,7 +117,9 @@ class Neural(HeadHasher):
             if recipe != "default":
                 raise without_effect("temperature", temperature, f"method.recipe={recipe}")
             check_positive("temperature", temperature)
-        chosen = UNSUPERVISED if recipe == "default" and supervision == "none" else RECIPES[recipe]
+        chosen = RECIPES[recipe]
+        if recipe == "default" and supervision == "none":
+            chosen = replace(UNSUPERVISED, temperature=losses.softer_temperature(bits))
         self.default_head, self.default_training = chosen.head, chosen.training
         super().__init__(bits, seed, device, head, training)
         self.recipe, self.supervision, self.neighbors = recipe, supervision, neighbors
@@ -191,7 +191,7 @@ class NeuralCriterion(nn.Module):
         self.balance_weight, self.fence_weight = method.balance_weight, method.fence_weight
         self.collision_weight = 1 - self.balance_weight - self.fence_weight
         # Products of unrelated codes spread as the square root of their length.
-        self.temperature = min(method.temperature / method.bits**0.5, losses.WARMEST)
+        self.temperature = method.temperature / method.bits**0.5
         self.data, self.graph = data, graph
 
     def neighbors(self, first: Batch, second: Batch) -> Tensor:

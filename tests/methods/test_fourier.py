@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -204,3 +206,38 @@ def test_a_query_is_reduced_by_both_encoders_in_the_shares_asked_for() -> None:
     assert np.abs(own - gallery).max() > 0.1
     assert np.allclose(projected(0.25, "query"), 0.75 * own + 0.25 * gallery, atol=1e-4)
     assert np.allclose(projected(0.25, "gallery"), gallery, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"recipe": "paper"},
+        {"recipe": "design"},
+        {"recipe": "transfer", "gallery_share": 0.0},
+        {"map_dim": 0},
+        {"skip": False, "head": {"hidden": [24, 16]}},
+        {"map_dim": 6, "frequencies": 2, "unit_length": True, "head": {"batch_norm": False, "activation": "relu"}},
+    ],
+    ids=str,
+)
+def test_codes_are_those_of_the_trained_network(keys: dict) -> None:
+    # Features that are never negative are taken by their roots.
+    data = clusters(200)
+    data = replace(data, x=np.abs(data.x))
+    method = Fourier(16, 0, "cpu", training={"epochs": 1}, **keys).fit(data, silent)
+    x = np.abs(clusters(30, seed=4).x)
+    for side in ("gallery", "query"):
+        assert method.network is not None
+        with torch.inference_mode():
+            expected = method.network(torch.tensor(x), "gallery" if method.recipe == "design" else side).numpy()
+        np.testing.assert_allclose(method.project(x, side), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_second_fit_replaces_what_the_first_encoded_by() -> None:
+    x = clusters(20, seed=4).x
+    method = Fourier(16, 0, "cpu", training={"epochs": 1}).fit(clusters(200), silent)
+    method.project(x, "query")
+    method.fit(clusters(200, seed=3), silent)
+    alone = Fourier(16, 0, "cpu", training={"epochs": 1}).fit(clusters(200, seed=3), silent)
+    np.testing.assert_array_equal(method.project(x, "query"), alone.project(x, "query"))
