@@ -142,16 +142,6 @@ RECIPES = {
         gallery_share=0.0,
     ),
 }
-# Neighbours are less certain than labels: encoders that don't learn them by heart.
-UNSUPERVISED = replace(
-    RECIPES["default"],
-    head=Head(dropout=0.1),
-    training=Training(epochs=10),
-    balance_weight=8.0,
-    gallery_dropout=0.1,
-)
-"""Where neighbours stand for labels; the temperature is :func:`lshbench.methods.losses.softer_temperature`."""
-
 STAGED = ("paper", "design")
 """Recipes that are trained in two stages; the others are trained in one go."""
 
@@ -159,6 +149,18 @@ CLASS_MARGIN = 0.2
 """Taken from the cosine of a projection with its class's code."""
 
 SETTINGS = [field.name for field in fields(Recipe) if field.name not in ("head", "training")]
+
+
+def without_labels(bits: int) -> Recipe:
+    """Return the default recipe where neighbours stand for labels: encoders that don't learn these by heart."""
+    return replace(
+        RECIPES["default"],
+        head=Head(dropout=0.1),
+        training=Training(epochs=10),
+        balance_weight=losses.BALANCE_A_BIT * bits,
+        temperature=losses.softer_temperature(bits),
+        gallery_dropout=0.1,
+    )
 
 
 class Fourier(BinaryHasher):
@@ -204,9 +206,7 @@ class Fourier(BinaryHasher):
         if supervision == "none" and recipe == "transfer":
             raise wrong_value("method.supervision", supervision, "labels with method.recipe=transfer")
         given = {name: value for name, value in locals().items() if name in SETTINGS and value is not None}
-        chosen = RECIPES[recipe]
-        if recipe == "default" and supervision == "none":
-            chosen = replace(UNSUPERVISED, temperature=losses.softer_temperature(bits))
+        chosen = without_labels(bits) if recipe == "default" and supervision == "none" else RECIPES[recipe]
         chosen = replace(chosen, **given)
         self.settings = replace(chosen, head=chosen.head.updated(head), training=chosen.training.updated(training))
         self.recipe, self.supervision, self.neighbors = recipe, supervision, neighbors

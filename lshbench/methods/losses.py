@@ -133,6 +133,11 @@ def query_aware(
 # --- Terms of the variants ----------------------------------------------------------------------------------
 
 
+BALANCE_A_BIT = 0.125
+"""Weight of :func:`bit_balance` against :func:`contrastive` where neighbours stand for labels, times bits: each bit then
+counts alike, however many there are."""
+
+
 def softer_temperature(bits: int) -> float:
     """Return the temperature of :func:`contrastive` for neighbours in place of labels, in units of ``bits ** -0.5``.
 

@@ -84,8 +84,18 @@ RECIPES = {
         fence_weight=0.01,
     ),
 }
-UNSUPERVISED = replace(RECIPES["default"], training=Training(epochs=10), balance_weight=0.88, fence_weight=0.01)
-"""Where neighbours stand for labels; the temperature is :func:`lshbench.methods.losses.softer_temperature`."""
+
+
+def without_labels(bits: int) -> Recipe:
+    """Return the default recipe where neighbours stand for labels."""
+    ratio, fence = losses.BALANCE_A_BIT * bits, 0.01
+    return replace(
+        RECIPES["default"],
+        training=Training(epochs=10),
+        balance_weight=(1 - fence) * ratio / (1 + ratio),
+        fence_weight=fence,
+        temperature=losses.softer_temperature(bits),
+    )
 
 
 class Neural(HeadHasher):
@@ -117,9 +127,7 @@ class Neural(HeadHasher):
             if recipe != "default":
                 raise without_effect("temperature", temperature, f"method.recipe={recipe}")
             check_positive("temperature", temperature)
-        chosen = RECIPES[recipe]
-        if recipe == "default" and supervision == "none":
-            chosen = replace(UNSUPERVISED, temperature=losses.softer_temperature(bits))
+        chosen = without_labels(bits) if recipe == "default" and supervision == "none" else RECIPES[recipe]
         self.default_head, self.default_training = chosen.head, chosen.training
         super().__init__(bits, seed, device, head, training)
         self.recipe, self.supervision, self.neighbors = recipe, supervision, neighbors
