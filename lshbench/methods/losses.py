@@ -134,8 +134,8 @@ def query_aware(
 
 
 BALANCE_A_BIT = 0.125
-"""Weight of :func:`bit_balance` against :func:`contrastive` where neighbours stand for labels, times bits: each bit then
-counts alike, however many there are."""
+"""Of :func:`bit_balance` against :func:`contrastive` where neighbours stand for labels: each bit then counts alike,
+however many there are."""
 
 
 def softer_temperature(bits: int) -> float:
