@@ -157,7 +157,7 @@ def without_labels(bits: int) -> Recipe:
         RECIPES["default"],
         head=Head(dropout=0.1),
         training=Training(epochs=10),
-        balance_weight=losses.BALANCE_A_BIT * bits,
+        balance_weight=losses.stronger_balance(bits),
         temperature=losses.softer_temperature(bits),
         gallery_dropout=0.1,
     )

@@ -133,18 +133,22 @@ def query_aware(
 # --- Terms of the variants ----------------------------------------------------------------------------------
 
 
-BALANCE_A_BIT = 0.125
-"""Of :func:`bit_balance` against :func:`contrastive` where neighbours stand for labels: each bit then counts alike,
-however many there are."""
-
-
 def softer_temperature(bits: int) -> float:
     """Return the temperature of :func:`contrastive` for neighbours in place of labels, in units of ``bits ** -0.5``.
 
     Neighbours are less certain than labels, and fewer than the items of a class: a softer ranking draws together what
     is near them, too.  Few bits would leave no order at as many units.
     """
-    return min(2.5, 0.4 * bits**0.5)
+    return min(3.0, 0.5 * bits**0.5)
+
+
+def stronger_balance(bits: int) -> float:
+    """Return the weight of :func:`bit_balance` against that of :func:`contrastive` for neighbours in place of labels.
+
+    What neighbours leave open, balance decides: bits that halve the items tell larger groups apart.  Few bits have
+    little to spare for it.
+    """
+    return min(4.0, bits / 8)
 
 
 def contrastive(queries: Tensor, gallery: Tensor, relevant: Tensor, temperature: float, paired: bool = False) -> Tensor:

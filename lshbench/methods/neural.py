@@ -88,7 +88,7 @@ RECIPES = {
 
 def without_labels(bits: int) -> Recipe:
     """Return the default recipe where neighbours stand for labels."""
-    ratio, fence = losses.BALANCE_A_BIT * bits, 0.01
+    ratio, fence = losses.stronger_balance(bits), 0.01
     return replace(
         RECIPES["default"],
         training=Training(epochs=10),
