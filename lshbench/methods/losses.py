@@ -145,10 +145,10 @@ def softer_temperature(bits: int) -> float:
 def stronger_balance(bits: int) -> float:
     """Return the weight of :func:`bit_balance` against that of :func:`contrastive` for neighbours in place of labels.
 
-    What neighbours leave open, balance decides: bits that halve the items tell larger groups apart.  Few bits have
-    little to spare for it.
+    What neighbours leave open, balance decides: bits that halve the items tell larger groups apart.  Sixteen bits or
+    less have none to spare for it.
     """
-    return min(4.0, bits / 8)
+    return min(4.0, max(0.05, (bits - 16) / 4))
 
 
 def contrastive(queries: Tensor, gallery: Tensor, relevant: Tensor, temperature: float, paired: bool = False) -> Tensor:
