@@ -131,7 +131,7 @@ def draw_picture(path: Path, searcher: Searcher, queries: Sequence[Image], answe
         answers: at least one.
     """
     from lshbench.plots.retrieval import Hit, Row, retrieval
-    from lshbench.plots.style import data_name, method_name
+    from lshbench.plots.style import data_name, searched_name
     from lshbench.run_folder import atomic_file
 
     rows = [
@@ -142,6 +142,6 @@ def draw_picture(path: Path, searcher: Searcher, queries: Sequence[Image], answe
         )
         for query, answer in zip(queries, answers, strict=True)
     ]
-    title = f"{data_name(searcher.run)} · {method_name(searcher.run)}"
+    title = f"{data_name(searcher.run)} · {searched_name(searcher.run)}"
     with atomic_file(path) as file:
         retrieval(rows, title=title, ranking=searcher.ranking).save(file, format="PNG")

@@ -320,6 +320,7 @@ def _search(
     cosine = row["recall@10/cosine"]
     return {
         "index": experiment.config["index"]["name"],
+        "ranks": "method" if experiment.index.uses_method else "features",
         "point": measured.point,
         **{key: row[key] for key in ("candidates_mean", "candidates_fraction", "queries_without_candidates")},
         "recall@10": 1.0 if experiment.index.exhaustive else cosine if experiment.index.ranks_features else None,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from lshbench.cache import cache_dir
 from lshbench.config import build
@@ -27,13 +29,52 @@ from lshbench.types import Progress
 
 log = logging.getLogger(__name__)
 
+RECORD = ".hydra/hydra.yaml"
+"""Where Hydra writes down which folder a run was made in."""
+
+PATHS = {"dataset": ("path", "gallery", "query", "gallery_labels", "query_labels", "root"), "backbone": ("weights",)}
+"""Keys that hold paths.  Any other text may be called as a file is by chance."""
+
+
+def located(run: Run, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with relative paths as they were meant: from the folder that the run was made in.
+
+    The run itself keeps them as they were given, as they are part of its identity, and so that it can be moved along
+    with its data.  What is not, or no longer, in that folder stays relative to the current one.
+    """
+    found = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    for node, key in _relative_paths(found):
+        place = (_made_in(run) or Path()) / node[key]
+        if place.exists():
+            node[key] = str(place.resolve())
+    return found
+
+
+def _relative_paths(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield where relative paths stand in a configuration: a node and the path's key in it."""
+    for node, keys in ((config, ("cache",)), *((config[group], keys) for group, keys in PATHS.items())):
+        for key in keys:
+            value = node.get(key)
+            word = key == "weights" and not str(value).endswith(".safetensors")  # such as hub
+            if isinstance(value, str) and not word and not Path(value).expanduser().is_absolute():
+                yield node, key
+
+
+def _made_in(run: Run) -> Path | None:
+    """Return the folder that a run was made in; None for one that was made without the command."""
+    try:
+        record = yaml.safe_load((run.path / RECORD).read_text(encoding="utf-8"))
+        return Path(record["hydra"]["runtime"]["cwd"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+
 
 def reopen_dataset(run: Run, config: dict[str, Any], progress: Progress) -> Dataset:
     """Open a run's data set again, for the pictures of its items.
 
     Args:
         run: a finished run.
-        config: its resolved configuration.
+        config: its resolved configuration, :func:`located`.
         progress: told about downloads and listings.
 
     Raises:
@@ -56,7 +97,7 @@ def gallery_features(run: Run, config: dict[str, Any], progress: Progress) -> np
 
     Args:
         run: a finished run.
-        config: its resolved configuration.
+        config: its resolved configuration, :func:`located`.
         progress: told about downloads and extraction.
 
     Raises:
@@ -101,4 +142,13 @@ def _open(run: Run, config: dict[str, Any], progress: Progress) -> tuple[Source,
         return source, source.open(progress)
     except UsageError as error:
         name = run.metrics["dataset"]["name"]
-        raise UsageError(f"the run's data set, {name}, can't be opened again: {error}") from error
+        raise UsageError(f"the run's data set, {name}, can't be opened again: {error}{_where(run, config)}") from error
+
+
+def _where(run: Run, config: dict[str, Any]) -> str:
+    """Return what to do about a relative path that leads nowhere."""
+    if not any(node is config["dataset"] for node, _ in _relative_paths(config)):
+        return ""
+    directory = _made_in(run)
+    made = f"nor from {directory}, where the run was made" if directory else "and the run doesn't say where it was made"
+    return f"; {made}: expected the data there, or a search from the folder that the path starts from"

@@ -6,7 +6,8 @@
             print(hit.rank, hit.name, hit.caption, hit.distance)
 
 Everything comes out of the run's folder: the method and PCA from ``model/``, the index from ``index/`` as memory maps.
-Only an index that compares features, which are kept once for all runs, reads the feature cache.
+Only an index that compares features, which are kept once for all runs, reads the feature cache.  Relative paths to data
+are looked up from the folder that the run was made in, then from the current one.
 """
 
 from __future__ import annotations
@@ -128,8 +129,10 @@ class Searcher:
             UsageError: it isn't finished, its files don't fit each other, there is no such device, or it compares
                 features and these can't be had.
         """
+        from lshbench.run_data import located
+
         run = run if isinstance(run, Run) else Run.open(Path(run))
-        config = run.config()
+        config = located(run, run.config())
         # A recipe's settings may have changed since: those that the model was fitted with are kept beside it.
         config["method"] = run.model()["method"]
         if device is not None:

@@ -94,8 +94,10 @@ def build_page(searcher: Searcher, k: int) -> Any:
     """Return the page, a ``gradio.Blocks``: an image to drop, hits as pictures and as a table."""
     import gradio
 
+    from lshbench.plots.style import searched_name
+
     run = searcher.run
-    dataset, method = run.metrics["dataset"], run.metrics["method"]
+    dataset = run.metrics["dataset"]
     without_pictures = _missing_pictures(searcher)
     unit = " bits" if searcher.ranking == "hamming" else ""
 
@@ -123,7 +125,7 @@ def build_page(searcher: Searcher, k: int) -> Any:
 
     with gradio.Blocks(title=f"lshbench search · {dataset['name']}", analytics_enabled=False) as page:
         gradio.Markdown(
-            f"# {dataset['name']}\n{method['name']}, {method['bits']} bits, {dataset['backbone']}, "
+            f"# {dataset['name']}\n{searched_name(run)}, {dataset['backbone']}, "
             f"{searcher.ranking} distance · {len(searcher):,} gallery items"
         )
         if without_pictures is not None:

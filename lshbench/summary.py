@@ -31,13 +31,11 @@ def print_summary(metrics: Mapping[str, Any], folder: Path, console: Console | N
     source = f" ({dataset['backbone']}, {dataset['dim']} dims)" if dataset["backbone"] else ""
     trained = "trained with labels" if method["supervision"] == "labels" else "no labels used"
     clusters = metrics["codes"]["entropy_bits"] is None
+    what = method["name"] if clusters else f"{method['name']}, {method['bits']} bits"
+    if _ranks_features(metrics):
+        what, trained = _searched(metrics), f"{method['name']} has no part in it"
     console.print()
-    console.print(
-        Text.assemble(
-            (method["name"] if clusters else f"{method['name']}, {method['bits']} bits", "bold"),
-            f" ({trained}), ranked by {metrics['ranking']} distance",
-        )
-    )
+    console.print(Text.assemble((what, "bold"), f" ({trained}), ranked by {metrics['ranking']} distance"))
     console.print(
         f"{dataset['name']}{source}, protocol {protocol['name']}: {dataset['queries']:,} queries, "
         f"{dataset['gallery']:,} in the gallery, {dataset['classes']:,} classes",
@@ -66,7 +64,7 @@ def _table(metrics: Mapping[str, Any]) -> Table:
     cosine = metrics["reference"]["cosine"]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, safe_box=True)
     table.add_column("metric")
-    table.add_column(metrics["method"]["name"], justify="right", style="bold")
+    table.add_column(_searched(metrics), justify="right", style="bold")
     table.add_column("by order of ties", justify="right")
     if cosine is not None:
         table.add_column("exact cosine", justify="right")
@@ -82,6 +80,16 @@ def _table(metrics: Mapping[str, Any]) -> Table:
             row.append(f"{value - cosine[name]:+.4f}" if known else "-")
         table.add_row(*row)
     return table
+
+
+def _ranks_features(metrics: Mapping[str, Any]) -> bool:
+    """Whether the index read nothing of what the method gave; a run that does not say so did."""
+    return metrics["search"].get("ranks") == "features"
+
+
+def _searched(metrics: Mapping[str, Any]) -> str:
+    """Return what the figures are those of."""
+    return f"features by {metrics['search']['index']}" if _ranks_features(metrics) else metrics["method"]["name"]
 
 
 def _lines(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -36,6 +36,10 @@ RUNS = {
         "index.tables=2", "index.probes=2",
     ),
     "features": ("dataset=features", "dataset.path=features.npz", "method=random_projection", "bits=8"),
+    "compared": (
+        "dataset=features", "dataset.path=features.npz", "method=random_projection", "bits=8", "index=buckets",
+        "index.tables=2", "cache=own",
+    ),
 }  # fmt: skip
 
 
@@ -218,6 +222,36 @@ def test_a_run_that_does_not_name_its_items_is_searched_all_the_same(copy, tmp_p
     assert "doesn't say which items" in message
 
 
+def test_a_relative_path_to_data_starts_from_the_folder_that_the_run_was_made_in(lshbench, runs, tmp_path) -> None:
+    np.save(tmp_path / "one.npy", np.load(runs["compared"].parent / "features.npz")["features"][0])
+    done = lshbench("search", str(runs["compared"]), "one.npy", "-k", "1", "--format", "json")
+    (query,) = json.loads(done.stdout)["queries"]
+    assert query["hits"][0]["distance"] == pytest.approx(0, abs=1e-6)
+    assert not (tmp_path / "own").exists(), "its cache is beside the data"
+
+
+def test_a_relative_path_that_leads_nowhere_is_named_with_the_places_it_was_looked_for_in(
+    copy, runs, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    np.save(tmp_path / "one.npy", np.zeros(8))
+    monkeypatch.chdir(tmp_path)
+    place = runs["compared"].parent
+    folder = copy("compared", path="gone.npz")
+    message = refusal(capsys, folder, "one.npy")
+    assert "dataset.path='gone.npz'" in message
+    assert f"seen from {tmp_path}" in message
+    assert f"nor from {place}, where the run was made: expected the data there" in message
+    # Beside the current folder's own data it is found; without Hydra's record, that is all there is.
+    shutil.copy(place / "features.npz", "gone.npz")
+    main([str(folder), "one.npy"])
+    assert "1 query answered" in capsys.readouterr().out
+    shutil.rmtree(folder / ".hydra")
+    main([str(folder), "one.npy"])
+    (tmp_path / "gone.npz").unlink()
+    capsys.readouterr()
+    assert "doesn't say where it was made" in refusal(capsys, folder, "one.npy")
+
+
 def test_without_its_data_set_a_run_is_searched_but_has_no_pictures(copy, tmp_path: Path, capsys) -> None:
     folder = copy("random_projection", _target_="lshbench.data.folder.FolderSource", path="/gone")
     config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -282,7 +316,7 @@ def test_damaged_files_are_named(copy, tmp_path: Path, capsys) -> None:
     assert "holds no model/method.safetensors" in refusal(capsys, folder, file)
     shutil.rmtree(folder)
     folder = copy("random_projection")
-    (folder / "index" / "codes.faiss").write_bytes(b"")
+    (folder / "index" / "words.npy").write_bytes(b"")
     assert f"{folder / 'index'} is damaged" in refusal(capsys, folder, file)
 
 

@@ -70,6 +70,13 @@ def test_copies_that_leak_are_counted_too(metrics: dict[str, Any]) -> None:
     assert "60 have an exact copy in the gallery and 59 in training: these figures are too good" in text
 
 
+def test_an_index_of_features_does_not_stand_under_the_method_s_name(metrics: dict[str, Any]) -> None:
+    metrics["search"] |= {"index": "hnsw", "ranks": "features"}
+    text = printed(metrics)
+    assert "features by hnsw (fourier has no part in it), ranked by" in " ".join(text.split())
+    assert text.count("fourier") == 2, "there, and in the folder's name"
+
+
 def test_an_index_that_skips_items_says_how_many_it_compared(metrics: dict[str, Any]) -> None:
     metrics["search"] |= {
         "index": "buckets",

@@ -54,6 +54,11 @@ class Index(ABC):
         """Whether distances are those of the original features, so that exact cosine ranking is what can be missed."""
         return False
 
+    @property
+    def uses_method(self) -> bool:
+        """Whether a built index reads what the method gives: if not, the method has no part in its figures."""
+        return True
+
     def wants_embedding(self, side: Side, ranking: str) -> bool:
         """Whether :meth:`build` or :meth:`search` reads a binary method's real-valued projections of a side."""
         return ranking == "cosine"
@@ -96,6 +101,8 @@ class Index(ABC):
     @classmethod
     def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
         """Return what :meth:`save` wrote, its arrays as memory maps where they can be, at its most thorough point.
+
+        What faiss keeps is read into memory.
 
         Args:
             folder: where :meth:`save` wrote.

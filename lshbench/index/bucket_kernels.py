@@ -2,8 +2,8 @@
 
 Tables and seen are those of :mod:`lshbench.index.probe_kernels`.  Throughout:
 
-- queries, a tuple: codes uint8 ``(q, bytes)``, the same as words uint64 ``(q, w)``, projections float32 ``(q, bits)``
-  or ``(q, 0)``, vectors float32 ``(q, d)``;
+- queries, a tuple: codes uint8 ``(q, bytes)``, projections float32 ``(q, bits)`` or ``(q, 0)``, vectors float32
+  ``(q, d)`` or ``(q, 0)``;
 - order int64 ``(q,)``, in which a batch is gone through: neighbours in it may share what the cache holds;
 - gallery, a tuple: vectors float32 ``(n, d)`` and inverse norms float32 ``(n,)``, codes as words uint64 ``(n, w)`` and
   as bytes uint8 ``(n, 8 w)``; the words once more, ``(w, n)`` in the order of the table if there is only one, as
@@ -12,12 +12,15 @@ Tables and seen are those of :mod:`lshbench.index.probe_kernels`.  Throughout:
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit, prange
+from typing import Any
 
-from lshbench.index.probe_kernels import gather
+import numpy as np
+from numba import njit, prange, types
+from numba.extending import overload
+
+from lshbench.index.probe_kernels import ONE, gather
 from lshbench.ranking.keys import LOW, THIRTY_TWO, ascending_key, key_value
-from lshbench.ranking.words import PARALLEL, popcount
+from lshbench.ranking.words import PARALLEL, lowest_bit, popcount
 
 CHUNK = 16
 """Queries that a thread takes at a time, which share its scratch memory."""
@@ -28,8 +31,14 @@ COSINE, HAMMING, EMBEDDING = 0, 1, 2
 ALL = np.iinfo(np.int64).max
 """No limit to what one thread rescores."""
 
-BLOCK = 256
-"""Codes whose distances are taken before any is looked at."""
+BLOCK = 64
+"""Codes whose distances are taken before any is looked at: a bit each in a word."""
+
+ALL_NEAR = np.uint64(0xFFFFFFFFFFFFFFFF)
+"""The mask of a block of codes which are all near."""
+
+FEW = 16
+"""Results up to which it is quicker to keep them in order than to collect more and to choose among these."""
 
 NO_LIMIT = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Above the key of any candidate."""
@@ -50,26 +59,47 @@ def unit(vector: np.ndarray, out: np.ndarray) -> bool:
     return np.isfinite(total)
 
 
-@njit(cache=True, fastmath=SUMS)
-def _cosine_distances(
-    query: np.ndarray, rows: np.ndarray, vectors: np.ndarray, inverse_norms: np.ndarray, out: np.ndarray
-) -> None:
-    for j in range(len(rows)):
-        row = np.uint64(rows[j])
+def _distance(query: np.ndarray, items: np.ndarray | tuple, row: np.uint64) -> np.float32:
+    """Return a candidate's distance, by the kind of rescoring that a query of this type is for.
+
+    Types decide while compiling, so that loops are written once and cost as much as one for each kind.  Functions as
+    arguments would do that too, but what they are compiled into can't be kept on disk.
+    """
+    raise NotImplementedError
+
+
+@overload(_distance, jit_options={"fastmath": SUMS})
+def _cosine_distance(query: Any, items: Any, row: Any) -> Any:
+    def cosine(query: Any, items: Any, row: Any) -> Any:
+        vectors, inverse_norms = items
         product = np.float32(0)
         for i in range(len(query)):
             product += query[i] * vectors[row, i]
-        out[j] = np.float32(1) - min(max(product * inverse_norms[row], np.float32(-1)), np.float32(1))
+        return np.float32(1) - min(max(product * inverse_norms[row], np.float32(-1)), np.float32(1))
+
+    return cosine if query.ndim == 1 and isinstance(query.dtype, types.Float) else None
 
 
-@njit(cache=True)
-def _hamming_distances(query: np.ndarray, rows: np.ndarray, words: np.ndarray, out: np.ndarray) -> None:
-    for j in range(len(rows)):
-        row = np.uint64(rows[j])
+@overload(_distance)
+def _hamming_distance(query: Any, items: Any, row: Any) -> Any:
+    def hamming(query: Any, items: Any, row: Any) -> Any:
         total = np.uint64(0)
         for word in range(len(query)):
-            total += popcount(query[word] ^ words[row, word])
-        out[j] = np.float32(total)
+            total += popcount(query[word] ^ items[row, word])
+        return np.float32(total)
+
+    return hamming if query.ndim == 1 and isinstance(query.dtype, types.Integer) else None
+
+
+@overload(_distance)
+def _embedding_distance(query: Any, items: Any, row: Any) -> Any:
+    def embedding(query: Any, items: Any, row: Any) -> Any:
+        total = np.float32(0)
+        for byte in range(len(query)):
+            total += query[byte, items[row, byte]]
+        return np.float32(1) - min(max(total, np.float32(-1)), np.float32(1))
+
+    return embedding if query.ndim == 2 else None
 
 
 @njit(cache=True)
@@ -96,23 +126,29 @@ def _fill_sums(projections: np.ndarray, sums: np.ndarray) -> None:
 
 
 @njit(cache=True)
-def _embedding_distances(sums: np.ndarray, rows: np.ndarray, codes: np.ndarray, out: np.ndarray) -> None:
-    for j in range(len(rows)):
-        row = np.uint64(rows[j])
-        total = np.float32(0)
-        for byte in range(len(sums)):
-            total += sums[byte, codes[row, byte]]
-        out[j] = np.float32(1) - min(max(total, np.float32(-1)), np.float32(1))
+def _prepare(kind: int, queries: tuple, i: int, units: np.ndarray, words: np.ndarray, sums: np.ndarray) -> bool:
+    """Fill what rescoring reads of one query; return whether it is finite.
+
+    Args:
+        units: float32 ``(d,)``.
+        words: uint64 ``(w,)``, zeros beyond the code's bytes.
+        sums: float32 ``(bytes, 256)``.
+    """
+    codes, projections, vectors = queries
+    if kind == COSINE:
+        return unit(vectors[i], units)
+    if kind == EMBEDDING:
+        _fill_sums(projections[i], sums)
+    else:
+        words.view(np.uint8)[: codes.shape[1]] = codes[i]
+    return True
 
 
 @njit(cache=True)
-def prepare(kind: int, vector: np.ndarray, projections: np.ndarray, units: np.ndarray, sums: np.ndarray) -> bool:
-    """Fill what rescoring reads of one query, float32 ``(d,)`` or ``(bytes, 256)``; return whether it is finite."""
-    if kind == COSINE:
-        return unit(vector, units)
-    if kind == EMBEDDING:
-        _fill_sums(projections, sums)
-    return True
+def _fill(query: np.ndarray, items: np.ndarray | tuple, rows: np.ndarray, out: np.ndarray) -> None:
+    """Fill ``out`` float32 with the distances of candidates."""
+    for j in range(len(rows)):
+        out[j] = _distance(query, items, np.uint64(rows[j]))
 
 
 @njit(cache=True)
@@ -131,11 +167,11 @@ def distances_of(
         words: uint64, the query's code.
     """
     if kind == COSINE:
-        _cosine_distances(units, rows, gallery[0], gallery[1], out)
+        _fill(units, (gallery[0], gallery[1]), rows, out)
     elif kind == HAMMING:
-        _hamming_distances(words, rows, gallery[2], out)
+        _fill(words, gallery[2], rows, out)
     else:
-        _embedding_distances(sums, rows, gallery[3], out)
+        _fill(sums, gallery[3], rows, out)
 
 
 @njit(cache=True, parallel=PARALLEL)
@@ -143,7 +179,7 @@ def cosine_distances_together(units: np.ndarray, rows: np.ndarray, gallery: tupl
     """Fill ``out`` with the distances of one query's many candidates, all threads at it."""
     for part in prange(parts):
         own = slice(part * len(rows) // parts, (part + 1) * len(rows) // parts)
-        _cosine_distances(units, rows[own], gallery[0], gallery[1], out[own])
+        _fill(units, (gallery[0], gallery[1]), rows[own], out[own])
 
 
 @njit(cache=True)
@@ -191,10 +227,48 @@ def _write_nearest(room: np.ndarray, count: int, ids: np.ndarray, nearest: np.nd
 
 
 @njit(cache=True)
-def _write_nearest_codes(room: np.ndarray, count: int, ids: np.ndarray, nearest: np.ndarray) -> None:
-    """Do what :func:`_write_nearest` does with keys that hold whole numbers for distances."""
-    for j in range(count):
-        room[j] = ascending_key(np.float32(room[j] >> THIRTY_TWO)) << THIRTY_TWO | room[j] & LOW
+def _collect(key: np.uint64, room: np.ndarray, count: int, limit: np.uint64, k: int) -> tuple[int, np.uint64]:
+    """Put the key of a candidate nearer than the limit into the room; return how many are there, and the new limit."""
+    if k <= FEW:  # kept in order
+        place = min(count, k - 1)
+        while place > 0 and room[place - 1] > key:
+            room[place] = room[place - 1]
+            place -= 1
+        room[place] = key
+        count = min(count + 1, k)
+        return count, room[k - 1] if count == k else limit
+    room[count] = key
+    count += 1
+    if count < len(room):
+        return count, limit
+    _select(room, k)
+    return k, room[k - 1]
+
+
+@njit(cache=True)
+def _nearest(
+    query: np.ndarray,
+    items: np.ndarray | tuple,
+    rows: np.ndarray,
+    room: np.ndarray,
+    ids: np.ndarray,
+    nearest: np.ndarray,
+) -> None:
+    """Fill a query's results with its nearest candidates, ties by the smaller row.
+
+    Args:
+        query, items: of one kind of rescoring (:func:`_distance`).
+        room: uint64, at least ``2 k``; candidates nearer than the k-th so far are collected there.
+        ids: int64 ``(k,)``; -1 where there are fewer.
+        nearest: float32 ``(k,)``; infinity where there are fewer.
+    """
+    k = len(ids)
+    count, limit = 0, NO_LIMIT
+    for item in rows:
+        row = np.uint64(item)
+        key = ascending_key(_distance(query, items, row)) << THIRTY_TWO | row
+        if key < limit:
+            count, limit = _collect(key, room, count, limit, k)
     _write_nearest(room, count, ids, nearest)
 
 
@@ -202,50 +276,35 @@ def _write_nearest_codes(room: np.ndarray, count: int, ids: np.ndarray, nearest:
 def take_nearest(
     rows: np.ndarray, distances: np.ndarray, room: np.ndarray, ids: np.ndarray, nearest: np.ndarray
 ) -> None:
-    """Fill a query's results with its nearest candidates, ties by the smaller row.
-
-    Args:
-        room: uint64, at least ``2 k``; candidates nearer than the k-th so far are collected there.
-        ids: int64 ``(k,)``; -1 where there are fewer.
-        nearest: float32 ``(k,)``; infinity where there are fewer.
-    """
+    """Do what :func:`_nearest` does where distances are known, float32, one for each row."""
     k = len(ids)
-    count = 0
-    limit = NO_LIMIT
+    count, limit = 0, NO_LIMIT
     for j in range(len(rows)):
         key = ascending_key(distances[j]) << THIRTY_TWO | np.uint64(rows[j])
         if key < limit:
-            room[count] = key
-            count += 1
-            if count == len(room):
-                _select(room, k)
-                count = k
-                limit = room[k - 1]
+            count, limit = _collect(key, room, count, limit, k)
     _write_nearest(room, count, ids, nearest)
 
 
-@njit(cache=True)
-def _nearest_codes(
-    query: np.ndarray, rows: np.ndarray, words: np.ndarray, room: np.ndarray, ids: np.ndarray, nearest: np.ndarray
-) -> None:
-    """Do what :func:`take_nearest` does by Hamming distance, without a list of distances."""
-    k = len(ids)
-    count = 0
-    limit = NO_LIMIT
-    for item in rows:
-        row = np.uint64(item)
-        total = np.uint64(0)
-        for word in range(len(query)):
-            total += popcount(query[word] ^ words[row, word])
-        key = total << THIRTY_TWO | row
-        if key < limit:
-            room[count] = key
-            count += 1
-            if count == len(room):
-                _select(room, k)
-                count = k
-                limit = room[k - 1]
-    _write_nearest_codes(room, count, ids, nearest)
+@njit(cache=True, inline="always")
+def _near(
+    query: np.ndarray, ordered: np.ndarray, start: np.uint64, size: int, farthest: np.uint64, distances: np.ndarray
+) -> np.uint64:
+    """Fill ``distances`` uint64 with those of some codes; return a mask of the codes at most ``farthest`` away.
+
+    Without a branch in them, and for a constant size, these loops take several codes at a time.
+    """
+    asked, plane = query[0], ordered[0]
+    for j in range(size):
+        distances[j] = popcount(asked ^ plane[start + np.uint64(j)])
+    for word in range(1, len(query)):
+        asked, plane = query[word], ordered[word]
+        for j in range(size):
+            distances[j] += popcount(asked ^ plane[start + np.uint64(j)])
+    near = np.uint64(0)
+    for j in range(size):
+        near |= np.uint64(distances[j] <= farthest) << np.uint64(j)
+    return near
 
 
 @njit(cache=True)
@@ -258,7 +317,7 @@ def _nearest_in_ranges(
     ids: np.ndarray,
     nearest: np.ndarray,
 ) -> int:
-    """Do what :func:`_nearest_codes` does in ranges of codes that lie in the order of a table; return their number.
+    """Do what :func:`_nearest` does by Hamming distance in ranges of codes in a table's order; return their number.
 
     Args:
         ranges: int32, where each starts and stops.
@@ -266,35 +325,32 @@ def _nearest_in_ranges(
         table: int32 ``(n,)``, the rows that those codes belong to.
     """
     k = len(ids)
-    count = 0
-    limit = NO_LIMIT
-    farthest = limit >> THIRTY_TWO
-    compared = 0
+    count, limit, farthest = 0, NO_LIMIT, NO_LIMIT
+    compared = np.uint64(0)
     distances = np.empty(BLOCK, np.uint64)
+    step, items = np.uint64(BLOCK), np.uint64(len(table))
     for place in range(0, len(ranges), 2):
-        compared += ranges[place + 1] - ranges[place]
-        for start in range(ranges[place], ranges[place + 1], BLOCK):
-            size = min(BLOCK, ranges[place + 1] - start)
-            # Without a branch in them, these loops take several codes at a time.
-            distances[:size] = np.uint64(0)
-            for word in range(len(query)):
-                asked = query[word]
-                plane = ordered[word, start : start + size]
-                for j in range(size):
-                    distances[j] += popcount(asked ^ plane[j])
-            for j in range(size):
-                if distances[j] <= farthest:
-                    key = distances[j] << THIRTY_TWO | np.uint64(table[start + j])
-                    if key < limit:
-                        room[count] = key
-                        count += 1
-                        if count == len(room):
-                            _select(room, k)
-                            count = k
-                            limit = room[k - 1]
-                            farthest = limit >> THIRTY_TWO
-    _write_nearest_codes(room, count, ids, nearest)
-    return compared
+        start, stop = np.uint64(ranges[place]), np.uint64(ranges[place + 1])
+        compared += stop - start
+        while start < stop:
+            size = min(step, stop - start)
+            if start + step <= items:
+                near = _near(query, ordered, start, BLOCK, farthest, distances)
+                near &= ALL_NEAR >> (step - size)
+            else:
+                near = _near(query, ordered, start, np.int64(size), farthest, distances)
+            while near:
+                j = np.uint64(lowest_bit(near))
+                near &= near - ONE
+                key = ascending_key(np.float32(distances[j])) << THIRTY_TWO | np.uint64(table[start + j])
+                if key < limit:
+                    count, nearer = _collect(key, room, count, limit, k)
+                    if nearer < limit:
+                        limit = nearer
+                        farthest = np.uint64(key_value(~(limit >> THIRTY_TWO) & LOW))
+            start += step
+    _write_nearest(room, count, ids, nearest)
+    return int(np.int64(compared))
 
 
 @njit(cache=True)
@@ -314,8 +370,7 @@ def search_one(
     """Search one query.
 
     Args:
-        scratch: seen, found int32 ``(2 n + 2,)``, distances float32 ``(n,)``, room uint64, units float32 ``(d,)``, sums
-            float32 ``(bytes, 256)``.
+        scratch: as :func:`make_scratch` returns it.
         most: multiplications that rescoring may take here; where there are more, only units and found are filled, and
             the rest is left to more threads.
         nearest_ids: int64 ``(q, k)``, filled as by :func:`take_nearest`.
@@ -325,38 +380,45 @@ def search_one(
     Returns:
         0 if all is done, 1 if rescoring is left, -1 if the query is not finite.
     """
-    codes, words, projections, vectors = queries
-    seen, found, distances, room, units, sums = scratch
-    if not prepare(kind, vectors[i], projections[i], units, sums):
+    codes, projections, _ = queries
+    seen, found, _, room, units, words, sums = scratch
+    if not _prepare(kind, queries, i, units, words, sums):
         return -1
     ordered = gallery[4]
     ranges = ordered.shape[1] > 0
     count = gather(codes[i], projections[i], probes, tables, seen, found, ranges)
     if ranges:
-        query, table = words[i], tables[7][0]
-        candidates[i] = _nearest_in_ranges(query, found[:count], ordered, table, room, nearest_ids[i], nearest[i])
+        table = tables[7][0]
+        candidates[i] = _nearest_in_ranges(words, found[:count], ordered, table, room, nearest_ids[i], nearest[i])
         return 0
     candidates[i] = count
     if count * len(units) > most:
         return 1
     rows = found[:count]
-    if kind == HAMMING:
-        _nearest_codes(words[i], rows, gallery[2], room, nearest_ids[i], nearest[i])
+    if kind == COSINE:
+        _nearest(units, (gallery[0], gallery[1]), rows, room, nearest_ids[i], nearest[i])
+    elif kind == HAMMING:
+        _nearest(words, gallery[2], rows, room, nearest_ids[i], nearest[i])
     else:
-        distances_of(kind, units, words[i], sums, rows, gallery, distances[:count])
-        take_nearest(rows, distances[:count], room, nearest_ids[i], nearest[i])
+        _nearest(sums, gallery[3], rows, room, nearest_ids[i], nearest[i])
     return 0
 
 
 @njit(cache=True)
 def make_scratch(kind: int, items: int, k: int, dimensions: int, width: int) -> tuple:
-    """Return the memory that a thread works in; pages of it that are never written cost nothing."""
+    """Return the memory that a thread works in; pages of it that are never written cost nothing.
+
+    Returns:
+        Seen; found int32 ``(2 n + 2,)``; distances float32 ``(n,)``; room uint64; units, words and sums as
+        :func:`_prepare` fills them.
+    """
     return (
         np.zeros((items + 63) // 64, np.uint64),
         np.empty(2 * items + 2, np.int32),
         np.empty(items, np.float32),
-        np.empty(max(4 * k, 256), np.uint64),
+        np.empty(max(4 * k, 32), np.uint64),
         np.empty(dimensions if kind == COSINE else 0, np.float32),
+        np.zeros((width + 7) // 8, np.uint64),
         np.empty((width if kind == EMBEDDING else 0, 256), np.float32),
     )
 
@@ -378,7 +440,7 @@ def search(
     chunks = (number + CHUNK - 1) // CHUNK
     wrong = np.full(chunks, -1, np.int64)
     for chunk in prange(chunks):
-        scratch = make_scratch(kind, items, nearest.shape[1], queries[3].shape[1], queries[0].shape[1])
+        scratch = make_scratch(kind, items, nearest.shape[1], queries[2].shape[1], queries[0].shape[1])
         for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
             state = search_one(
                 kind, queries, i, probes, tables, gallery, scratch, ALL, nearest_ids, nearest, candidates
@@ -391,7 +453,7 @@ def search(
 @njit(cache=True, parallel=PARALLEL)
 def count_candidates(queries: tuple, order: np.ndarray, probes: int, tables: tuple, counts: np.ndarray) -> None:
     """Fill ``counts`` int64 ``(q,)`` with the sizes of the queries' unions."""
-    codes, _, projections, _ = queries
+    codes, projections, _ = queries
     items = tables[7].shape[1]
     for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
         seen = np.zeros((items + 63) // 64, np.uint64)
@@ -417,17 +479,17 @@ def fill_candidates(
     Returns:
         A query that is not finite, or -1.
     """
-    codes, words, projections, vectors = queries
+    codes, projections, vectors = queries
     number, items = len(codes), tables[7].shape[1]
     chunks = (number + CHUNK - 1) // CHUNK
     wrong = np.full(chunks, -1, np.int64)
     for chunk in prange(chunks):
-        seen, found, _, _, units, sums = make_scratch(kind, items, 1, vectors.shape[1], codes.shape[1])
+        seen, found, _, _, units, words, sums = make_scratch(kind, items, 1, vectors.shape[1], codes.shape[1])
         for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
-            if not prepare(kind, vectors[i], projections[i], units, sums):
+            if not _prepare(kind, queries, i, units, words, sums):
                 wrong[chunk] = i
                 continue
             own = rows[offsets[i] : offsets[i + 1]]
             own[:] = found[: gather(codes[i], projections[i], probes, tables, seen, found)]
-            distances_of(kind, units, words[i], sums, own, gallery, distances[offsets[i] : offsets[i + 1]])
+            distances_of(kind, units, words, sums, own, gallery, distances[offsets[i] : offsets[i + 1]])
     return wrong.max() if chunks else -1

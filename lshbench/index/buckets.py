@@ -66,6 +66,7 @@ class BucketsIndex(Index):
     """
 
     _tables: BucketTables
+    _looked_into: tuple | None
     _code_bits: int
     _dimensions: int
     _vectors: np.ndarray
@@ -120,6 +121,7 @@ class BucketsIndex(Index):
         if point["tables"] > self.tables[-1]:
             raise ValueError(f"{point['tables']} tables of {self.tables[-1]}")
         self._used, self._probes = point["tables"], point["probes"]
+        self._looked_into = None
 
     @property
     def ranks_features(self) -> bool:
@@ -184,7 +186,7 @@ class BucketsIndex(Index):
         single = self._kind == kernels.HAMMING and len(self._tables) == 1
         ordered = np.ascontiguousarray(words[self._tables.ids[0]].T) if single else np.empty((0, 0), np.uint64)
         self._gallery = (writable_view(self._vectors), inverse_norms, words, words.view(np.uint8), ordered)
-        self._scratch = None
+        self._scratch, self._looked_into = None, None
 
     def _check_widths(self, items: Encoded) -> None:
         bits, dimensions = _codes_of(items).bits, items.vectors.shape[1]
@@ -203,7 +205,7 @@ class BucketsIndex(Index):
         number = len(arrays[0])
         found = np.empty((number, k), np.int64), np.empty((number, k), np.float32), np.empty(number, np.int64)
         if number == 1:
-            self._search_one(arrays, *found)
+            self._search_one(arrays, k, *found)
         elif number:
             _refuse(kernels.search(*self._settings(arrays, search_order(arrays[0])), self._gallery, *found))
         return Neighbors(*found)
@@ -211,12 +213,12 @@ class BucketsIndex(Index):
     def _search_one(
         self,
         arrays: tuple[np.ndarray, ...],
+        k: int,
         ids: np.ndarray,
         nearest: np.ndarray,
         candidates: np.ndarray,
     ) -> None:
         """Search one query on this thread, or on all of them where it has many candidates."""
-        k = nearest.shape[1]
         with self._lock:  # the scratch memory serves one at a time
             if self._scratch is None or self._scratch[0] != k:
                 widths = (self._gallery[0].shape[1], arrays[0].shape[1])
@@ -227,7 +229,7 @@ class BucketsIndex(Index):
             if state < 0:
                 _refuse(0)
             if state:
-                _, found, distances, room, units, _ = scratch
+                _, found, distances, room, units, _, _ = scratch
                 found, distances = found[: candidates[0]], distances[: candidates[0]]
                 kernels.cosine_distances_together(units, found, self._gallery, 4 * get_num_threads(), distances)
                 kernels.take_nearest(found, distances, room, ids[0], nearest[0])
@@ -270,24 +272,23 @@ class BucketsIndex(Index):
 
     def _settings(self, arrays: tuple[np.ndarray, ...], order: np.ndarray | int) -> tuple:
         """Return the first arguments of the kernels: rescoring, queries and their order (or the one), probing."""
-        return (self._kind, arrays, order, self._probes, self._tables.looked_into(self._used))
+        if self._looked_into is None:  # kept, as it would take a good part of a search
+            self._looked_into = self._tables.looked_into(self._used)
+        return (self._kind, arrays, order, self._probes, self._looked_into)
 
     def _arrays(self, queries: Encoded) -> tuple[np.ndarray, ...]:
-        """Return queries as the kernels take them: codes, words, projections, vectors; unread ones have no columns."""
+        """Return queries as the kernels take them: codes, projections, vectors; what isn't read has no columns."""
         self._check_widths(queries)
-        codes = _codes_of(queries)
-        number = len(codes.packed)
-        floats, words = _NOTHING if number == 1 else _columnless(number)
-        vectors = projections = floats
-        if self._kind == kernels.COSINE:
-            vectors = plain_rows(queries.vectors)
-        elif self._kind == kernels.HAMMING:
-            words = row_words(codes)
-        elif queries.embedding is None:
+        codes, embedding = _codes_of(queries).packed, queries.embedding
+        unread = _UNREAD if len(codes) == 1 else np.empty((len(codes), 0), np.float32)
+        if embedding is None and self._kind == kernels.EMBEDDING:
             raise ValueError("rescoring by embedding takes the queries' projections: encode(..., embedding=True)")
-        if queries.embedding is not None and (self._probes > 1 or self._kind == kernels.EMBEDDING):
-            projections = plain_rows(queries.embedding)
-        return plain_rows(codes.packed), words, projections, vectors
+        directed = self._probes > 1 or self._kind == kernels.EMBEDDING
+        return (
+            plain_rows(codes),
+            plain_rows(embedding) if directed and embedding is not None else unread,
+            plain_rows(queries.vectors) if self._kind == kernels.COSINE else unread,
+        )
 
     @property
     def bytes(self) -> int:
@@ -348,12 +349,8 @@ class BucketsIndex(Index):
         return index
 
 
-def _columnless(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what stands for queries' floats and for their words where they are not read."""
-    return np.empty((number, 0), np.float32), np.empty((number, 0), np.uint64)
-
-
-_NOTHING = _columnless(1)
+_UNREAD = np.empty((1, 0), np.float32)
+"""Stands for what is not read of one query."""
 
 
 def _codes_of(items: Encoded) -> Codes:

@@ -51,6 +51,8 @@ def row_words(codes: Codes) -> np.ndarray:
 
 def plain_rows(array: np.ndarray) -> np.ndarray:
     """Return an array in rows that kernels take as writable; small or read-only ones may be copied."""
+    if array.flags.carray:
+        return array
     array = np.ascontiguousarray(array)
     return array if array.flags.writeable else array.copy()
 

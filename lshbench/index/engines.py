@@ -51,6 +51,7 @@ class Engine(Index):
         option: its name, as in ``index=``.
         distance: ``hamming`` or ``cosine``.
         query_key: the key that only concerns queries, or None.
+        takes_codes: whether it indexes the method's codes, and not the features.
         keys: what the constructor was given, kept with the saved index.
     """
 
@@ -74,6 +75,10 @@ class Engine(Index):
         if ranking not in ("auto", self.distance):
             raise wrong_value("ranking", ranking, f"{self.distance} or auto with index={self.option}")
         return self.distance
+
+    @property
+    def uses_method(self) -> bool:
+        return self.takes_codes
 
     def points(self) -> list[dict[str, int]]:
         return [{}] if self.query_key is None else [{self.query_key: value} for value in self.values]
@@ -143,7 +148,7 @@ class Engine(Index):
 
     @classmethod
     def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
-        """Return a saved index at its most thorough point.
+        """Return a saved index at its most thorough point; faiss reads all of it into memory.
 
         Args:
             folder: where :meth:`save` wrote.

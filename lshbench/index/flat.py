@@ -32,7 +32,6 @@ class FlatIndex(Index):
     exhaustive = True
     ranking: str
     codes: CodeGallery
-    packed: np.ndarray
     compared: VectorGallery
 
     def __init__(self, *, vectors: str = "embedding") -> None:
@@ -43,6 +42,10 @@ class FlatIndex(Index):
     @property
     def ranks_features(self) -> bool:
         return self.vectors == "features"
+
+    @property
+    def uses_method(self) -> bool:
+        return not self.ranks_features
 
     def wants_embedding(self, side: Side, ranking: str) -> bool:
         return ranking == "cosine" and not self.ranks_features
@@ -67,7 +70,6 @@ class FlatIndex(Index):
 
             if gallery.codes is None:
                 raise ValueError("ranking by Hamming distance takes codes")
-            self.packed = gallery.codes.packed
             self.codes = CodeGallery.from_codes(gallery.codes)
         else:
             from lshbench.ranking.real import VectorGallery
@@ -119,17 +121,29 @@ class FlatIndex(Index):
         return own + self.compared.inverse_norms.nbytes
 
     def save(self, folder: Path) -> None:
-        """Write ``codes.faiss`` (``IndexBinaryFlat``), ``embeddings.npy`` or features' norms, ``index.json`` last."""
+        """Write codes, ``embeddings.npy`` or features' norms, and ``index.json`` last.
+
+        Codes are written twice: as ``words.npy``, which is searched where it lies, and as ``codes.faiss``
+        (``IndexBinaryFlat``) for faiss.
+        """
         description = {"index": "flat", "ranking": self.ranking}
         if self.ranking == "hamming":
             import faiss
 
             # faiss counts in whole bytes; the unused last bits are zero everywhere and add nothing to a
             # distance.
-            index = faiss.IndexBinaryFlat(8 * self.packed.shape[1])
-            index.add(np.ascontiguousarray(self.packed))
+            width = (self.codes.bits + 7) // 8
+            packed = np.ascontiguousarray(self.codes.words.T).view(np.uint8)[:, :width]
+            index = faiss.IndexBinaryFlat(8 * width)
+            index.add(np.ascontiguousarray(packed))
             faiss.write_index_binary(index, str(folder / "codes.faiss"))
-            details = {"bits": self.codes.bits, "items": len(self.packed), "file": "codes.faiss"}
+            save_array(folder / "words.npy", self.codes.words)
+            details = {
+                "bits": self.codes.bits,
+                "items": len(self.codes),
+                "file": "codes.faiss",
+                "words": "words.npy",
+            }
         elif self.ranks_features:
             save_array(folder / "inverse_norms.npy", self.compared.inverse_norms)
             details = {
@@ -150,7 +164,9 @@ class FlatIndex(Index):
 
     @classmethod
     def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
-        """Return a saved index.
+        """Return a saved index, its codes, embeddings or norms as memory maps.
+
+        Codes that an earlier version saved are in ``codes.faiss`` alone, which faiss reads into memory.
 
         Args:
             folder: where :meth:`save` wrote.
@@ -172,8 +188,17 @@ class FlatIndex(Index):
         bits = description["bits"]
         if description["ranking"] != "hamming":
             return cls().build(Encoded(np.empty((0, 0), np.float32), embedding=open_array(path)), "cosine")
+        if "words" in description:
+            from lshbench.ranking.hamming import CodeGallery
+
+            words = open_array(folder / description["words"])
+            if words.dtype != np.uint64 or words.shape != ((bits + 63) // 64, description["items"]):
+                raise ValueError(f"words of {bits}-bit codes of {description['items']} items, not {words.shape}")
+            index = cls()
+            index.ranking, index.codes = "hamming", CodeGallery(words, bits)
+            return index
         import faiss
 
-        stored: Any = faiss.read_index_binary(str(path), faiss.IO_FLAG_MMAP)
+        stored: Any = faiss.read_index_binary(str(path))
         packed = faiss.vector_to_array(stored.xb).reshape(stored.ntotal, -1)
         return cls().build(Encoded(np.empty((0, 0), np.float32), codes=Codes(packed, bits)), "hamming")

@@ -83,6 +83,10 @@ class IvfIndex(Index):
     def ranks_features(self) -> bool:
         return True
 
+    @property
+    def uses_method(self) -> bool:
+        return self.centroids is None
+
     def wants_embedding(self, side: Side, ranking: str) -> bool:
         return False
 

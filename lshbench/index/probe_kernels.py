@@ -124,27 +124,6 @@ def find_bucket(
 
 
 @njit(cache=True)
-def _visit(table: int, key: np.uint64, tables: tuple, seen: np.ndarray, found: np.ndarray, count: np.int64) -> np.int64:
-    """Append a bucket's rows that are not in the union yet, or where it starts and stops if there is one table."""
-    start, stop = find_bucket(table, key, tables[2], tables[3], tables[4], tables[5], tables[6])
-    rows = tables[7][table, start:stop]
-    if tables[1] == 1:  # buckets of one table have nothing in common
-        if start < stop:
-            found[count] = start
-            found[count + 1] = stop
-            count += 2
-        return count
-    # Written whether it is new or not, as whether it is can't be foretold: a branch would often be taken wrongly.
-    for row in rows:
-        word, bit = np.uint64(row) >> SIX, np.uint64(row) & BIT
-        before = seen[word]
-        seen[word] = before | ONE << bit
-        found[count] = row
-        count += np.int64(~(before >> bit) & ONE)
-    return count
-
-
-@njit(cache=True)
 def _first(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int, other: int) -> bool:
     """Whether an entry of the heap comes before another: by score, then by mask, then by table."""
     if scores[place] != scores[other]:
@@ -202,34 +181,29 @@ def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
 
 
 @njit(cache=True)
-def _probe_further(
-    bases: np.ndarray,
-    costs: np.ndarray,
-    probes: int,
-    tables: tuple,
-    seen: np.ndarray,
-    found: np.ndarray,
-    count: np.int64,
+def _further_keys(
+    costs: np.ndarray, probes: int, columns: np.ndarray, keys: np.ndarray, owners: np.ndarray
 ) -> np.int64:
-    """Visit ``(probes - 1) * used`` more buckets, those of the least score over all tables; return the union's size.
+    """Write, behind a query's own buckets, those of the least score over all tables; return how many there are then.
 
     The score of a set of perturbed bits is the sum of their costs.  Sets come in ascending order from a heap: the one
     taken out is followed by itself with its last bit (in the order of costs) moved on by one, and by itself with the
     bit after the last one added.  Lv, Josephson, Wang, Charikar, Li, Multi-probe LSH, VLDB 2007, section 4.4, with
     one heap for all tables, as scores of different tables compare.  Equal scores go by mask, then by table; a
     follower has a larger mask, which makes the order that of sorting all sets.
+
+    Args:
+        costs: of turning each bit of the code.
+        columns: of the tables in use.
+        keys, owners: as :func:`_probed` returns them; the query's own keys stand first, a table each.
     """
-    columns, used = tables[0], tables[1]
-    size = columns.shape[1]
+    used, size = columns.shape
     flips = np.empty((used, size), np.uint64)
     prices = np.empty((used, size), np.int64)
-    room = used * probes
-    if size < 40:
-        room = min(room, used << size)
-    scores = np.empty(room + 1, np.int64)
-    masks = np.empty(room + 1, np.uint64)
+    scores = np.empty(len(keys) + 1, np.int64)
+    masks = np.empty(len(keys) + 1, np.uint64)
     # The table, and the last bit of the set.
-    marks = np.empty(room + 1, np.int64)
+    marks = np.empty(len(keys) + 1, np.int64)
     entries = 0
     for table in range(used):
         for j in range(size):
@@ -247,17 +221,20 @@ def _probe_further(
         marks[entries] = table << LAST
         _rise(scores, masks, marks, entries)
         entries += 1
+    filled = np.int64(used)
     for _ in range((probes - 1) * used):
         if entries == 0:
             break
         score, mask, mark = scores[0], masks[0], marks[0]
         owner, last = mark >> LAST, mark & (1 << LAST) - 1
-        key = bases[owner]
+        key = keys[owner]
         rest = mask
         while rest:
             key ^= flips[owner, lowest_bit(rest)]
             rest &= rest - ONE
-        count = _visit(owner, key, tables, seen, found, count)
+        keys[filled] = key
+        owners[filled] = owner
+        filled += 1
         if last + 1 < size:
             more = score + prices[owner, last + 1]
             there = ONE << np.uint64(last + 1)
@@ -275,7 +252,26 @@ def _probe_further(
             entries -= 1
             scores[0], masks[0], marks[0] = scores[entries], masks[entries], marks[entries]
             _sink(scores, masks, marks, entries)
-    return count
+    return filled
+
+
+@njit(cache=True)
+def _probed(code: np.ndarray, projections: np.ndarray, probes: int, columns: np.ndarray) -> tuple:
+    """Return the keys of the buckets that a query visits, uint64, and their tables, int32."""
+    used, size = columns.shape
+    room = used * probes
+    if size < 40:
+        room = min(room, used << size)
+    keys, owners = np.empty(room, np.uint64), np.empty(room, np.int32)
+    for table in range(used):
+        keys[table] = table_key(code, columns[table])
+        owners[table] = table
+    if probes == 1:
+        return keys, owners
+    costs = np.empty(len(projections) if len(projections) else 8 * len(code), np.int64)
+    bit_costs(projections, costs)
+    count = _further_keys(costs, probes, columns, keys, owners)
+    return keys[:count], owners[:count]
 
 
 @njit(cache=True)
@@ -297,22 +293,31 @@ def gather(
         ranges: with one table in use, give where its buckets start and stop, one after the other, and not the rows.
         probes: buckets visited, as a multiple of the tables in use.
     """
-    columns, used = tables[0], tables[1]
-    bases = np.empty(used, np.uint64)
-    count = np.int64(0)
-    for table in range(used):
-        bases[table] = table_key(code, columns[table])
-        count = _visit(table, bases[table], tables, seen, found, count)
-    if probes > 1:
-        costs = np.empty(max(8 * len(code), len(projections)), np.int64)
-        bit_costs(projections, costs[: len(projections)] if len(projections) else costs)
-        count = _probe_further(bases, costs, probes, tables, seen, found, count)
-    if used > 1:
-        for row in found[:count]:
-            seen[np.uint64(row) >> SIX] = np.uint64(0)
-    elif not ranges:
-        count = _expand(tables[7][0], found, count)
-    return count
+    columns, used, shift, offsets, tables_keys, begins, directory, ids = tables
+    # All keys first: the loop over them then needs no calls, whose many arguments would take longer than a bucket.
+    keys, owners = _probed(code, projections, probes, columns[:used])
+    count = np.uint64(0)
+    if used == 1:  # buckets of one table have nothing in common
+        for key in keys:
+            start, stop = find_bucket(0, key, shift, offsets, tables_keys, begins, directory)
+            if start < stop:
+                found[count] = start
+                found[count + ONE] = stop
+                count += np.uint64(2)
+        return np.int64(count) if ranges else _expand(ids[0], found, np.int64(count))
+    for visit in range(len(keys)):
+        table = owners[visit]
+        start, stop = find_bucket(table, keys[visit], shift, offsets, tables_keys, begins, directory)
+        # Written whether it is new or not, as whether it is can't be foretold: a branch would often be taken wrongly.
+        for row in ids[table, start:stop]:
+            word, bit = np.uint64(row) >> SIX, np.uint64(row) & BIT
+            before = seen[word]
+            seen[word] = before | ONE << bit
+            found[count] = row
+            count += ~(before >> bit) & ONE
+    for row in found[:count]:
+        seen[np.uint64(row) >> SIX] = np.uint64(0)
+    return np.int64(count)
 
 
 @njit(cache=True)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for
+from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for, method_name
 from lshbench.run_folder import Run
 
 MOST_BITS = 256
@@ -22,7 +22,7 @@ def bit_balance(run: Run) -> Figure | None:
         return None
     packed = run.array("codes/gallery.npy")
     bits = len(means)
-    figure = figure_for(run, "Balance and correlation of the bits", width=9.6, height=4.4)
+    figure = figure_for(run, "Balance and correlation of the bits", width=9.6, height=4.4, name=method_name(run))
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
 
     ordered = np.sort(means)

@@ -62,11 +62,11 @@ def draw_retrieval(
         neighbors: the first results of each query.
     """
     from lshbench.plots.retrieval import chosen_rows, retrieval
-    from lshbench.plots.style import data_name, method_name
+    from lshbench.plots.style import data_name, searched_name
 
     rows = chosen_rows(dataset, gallery, queries, neighbors)
     run = Run(folder, dict(metrics))
-    title = f"{data_name(run)} · {method_name(run)}"
+    title = f"{data_name(run)} · {searched_name(run)}"
     path = folder / "plots" / "retrieval.png"
     with atomic_file(path) as file:
         retrieval(rows, title=title, ranking=metrics["ranking"]).save(file, format="PNG")

@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from lshbench.plots.style import REFERENCE, RUN, dress, figure_for, legend, show_shares
+from lshbench.plots.style import REFERENCE, RUN, dress, figure_for, legend, searched_name, show_shares
 from lshbench.run_folder import Run
 
 
 def precision_recall(run: Run) -> Figure:
     """Draw mean precision over recall, beside exact cosine ranking of the same features."""
-    curves, name = run.curves(), run.metrics["method"]["name"]
+    curves, name = run.curves(), _curve_name(run)
     figure = figure_for(run, "Precision over recall")
     axes = figure.add_subplot()
     axes.plot(
@@ -46,7 +46,7 @@ def precision_recall(run: Run) -> Figure:
 
 def precision_at_k(run: Run) -> Figure:
     """Draw mean P@k over k, with the bounds that the order of ties leaves, beside exact cosine ranking."""
-    curves, name = run.curves(), run.metrics["method"]["name"]
+    curves, name = run.curves(), _curve_name(run)
     figure = figure_for(run, "Precision of the first k results")
     axes = figure.add_subplot()
     marker = "o" if len(curves.k) == 1 else None
@@ -79,6 +79,11 @@ def precision_at_k(run: Run) -> Figure:
 
 def _highest(*curves: np.ndarray | None) -> float:
     return max(float(curve.max()) for curve in curves if curve is not None)
+
+
+def _curve_name(run: Run) -> str:
+    features = run.metrics["search"].get("ranks") == "features"
+    return searched_name(run) if features else run.metrics["method"]["name"]
 
 
 def _with_figure(name: str, metric: str, value: float | None) -> str:

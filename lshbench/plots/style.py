@@ -30,8 +30,17 @@ HEIGHT = 4.4
 logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
-def figure_for(run: Run, title: str, *, width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """Return an empty figure headed by what it shows and by the run: data set, method, bits, ranking."""
+def figure_for(
+    run: Run, title: str, *, width: float = WIDTH, height: float = HEIGHT, name: str | None = None
+) -> Figure:
+    """Return an empty figure headed by what it shows and by the run: data set, what was searched, ranking.
+
+    Args:
+        run: whose figure it is.
+        title: what it shows.
+        width, height: in inches.
+        name: of what it shows, if not of what was searched.
+    """
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
@@ -39,11 +48,12 @@ def figure_for(run: Run, title: str, *, width: float = WIDTH, height: float = HE
     figure.suptitle(
         f"{title}\n", x=0.13 / width, ha="left", fontsize=12, fontweight="bold", color=TEXT, linespacing=1.15
     )
+    name = name or searched_name(run)
     below = figure.text(0.13 / width, 1 - 0.37 / height, "", ha="left", va="top", fontsize=9, color=MUTED)
     below.set_parse_math(False)
     below.set_in_layout(False)
     for length in range(60, 8, -2):
-        below.set_text(f"{shortened(data_name(run), length)} · {method_name(run)} · {run.metrics['ranking']} ranking")
+        below.set_text(f"{shortened(data_name(run), length)} · {name} · {run.metrics['ranking']} ranking")
         if below.get_window_extent().x1 <= (width - 0.1) * DPI:
             break
     return figure
@@ -62,6 +72,12 @@ def method_name(run: Run) -> str:
     if run.metrics["codes"]["entropy_bits"] is None:
         return name
     return f"{name} · {bits:,} bit{'s' if bits > 1 else ''}"
+
+
+def searched_name(run: Run) -> str:
+    """Return the name that figures stand under: the method's, or the index's where it ranks features alone."""
+    search = run.metrics["search"]
+    return f"features by {search['index']}" if search.get("ranks") == "features" else method_name(run)
 
 
 def shortened(text: str, length: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lshbench.plots.style import REFERENCE, RUN, VALIDATION, dress, figure_for
+from lshbench.plots.style import REFERENCE, RUN, VALIDATION, dress, figure_for, method_name
 from lshbench.run_folder import Run
 
 
@@ -17,7 +17,7 @@ def training(run: Run) -> Figure | None:
     epochs, chosen = history["epochs"], history["chosen_epoch"]
     if len(epochs) < 2:
         return None
-    figure = figure_for(run, "Training")
+    figure = figure_for(run, "Training", name=method_name(run))
     axes = figure.add_subplot()
     numbers = [epoch["epoch"] for epoch in epochs]
     marker = "o" if len(epochs) <= 30 else None

@@ -79,7 +79,7 @@ def test_saved_codes_open_in_faiss_and_find_the_same(tmp_path: Path) -> None:
     index.save(tmp_path)
     described = json.loads((tmp_path / "index.json").read_text())
     expected = {"index": "flat", "ranking": "hamming", "bits": 13, "items": 90, "file": "codes.faiss"}
-    assert described == expected
+    assert described == expected | {"words": "words.npy"}
     opened = faiss.read_index_binary(str(tmp_path / "codes.faiss"))
     assert isinstance(opened, faiss.IndexBinaryFlat)
     np.testing.assert_array_equal(
@@ -116,6 +116,35 @@ def test_a_saved_index_opens_without_features_and_finds_the_same(ranking: str, t
     assert opened.bytes == index.bytes
 
 
+@pytest.mark.parametrize("bits", [13, 64, 100])
+def test_saved_codes_are_searched_where_they_lie(bits: int, tmp_path: Path) -> None:
+    embedding = np.random.default_rng(0).standard_normal((50, bits))
+    gallery = Encoded(np.zeros((50, 3), np.float32), codes=Codes.from_signs(embedding))
+    FlatIndex().build(gallery, "hamming").save(tmp_path)
+    opened = FlatIndex.open(tmp_path)
+    assert isinstance(opened.codes.words.base, np.memmap)
+    assert Path(opened.codes.words.base.filename) == tmp_path / "words.npy"
+    found = opened.search(gallery, 1)
+    assert (found.distances == 0).all()
+    (tmp_path / "again").mkdir()
+    opened.save(tmp_path / "again")
+    assert (tmp_path / "again" / "codes.faiss").read_bytes() == (tmp_path / "codes.faiss").read_bytes()
+    np.save(tmp_path / "words.npy", opened.codes.words[:, 1:])
+    with pytest.raises(ValueError, match="codes of 50 items"):
+        FlatIndex.open(tmp_path)
+
+
+def test_codes_of_an_earlier_version_open_too(tmp_path: Path) -> None:
+    gallery, queries, _ = sides()
+    index = FlatIndex().build(gallery, "hamming")
+    index.save(tmp_path)
+    (tmp_path / "words.npy").unlink()
+    described = json.loads((tmp_path / "index.json").read_text())
+    del described["words"]
+    (tmp_path / "index.json").write_text(json.dumps(described))
+    np.testing.assert_array_equal(FlatIndex.open(tmp_path).search(queries, 9).ids, index.search(queries, 9).ids)
+
+
 def test_another_kind_of_index_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text('{"index": "ivf"}')
     with pytest.raises(ValueError, match="of the kind ivf, not flat"):
@@ -130,6 +159,7 @@ def test_features_are_ranked_by_cosine_whatever_the_method(tmp_path: Path) -> No
     index = FlatIndex(vectors="features")
     assert [index.check(kind, "auto") for kind in ("binary", "clusters")] == ["cosine", "cosine"]
     assert index.ranks_features
+    assert (index.uses_method, FlatIndex().uses_method) == (False, True)
     assert not index.wants_embedding("query", "cosine")
     index.build(Encoded(x), "cosine").save(tmp_path)
     found, exact = index.search(Encoded(q), 90), cosine_neighbors(q, x, 90)

@@ -143,6 +143,17 @@ def test_figures_say_what_where_and_beside_what(tmp_path: Path) -> None:
     assert f"exact cosine, mAP {run.metrics['reference']['cosine']['mAP']:.3f}" in shown
 
 
+def test_an_index_of_features_does_not_stand_under_the_method_s_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    run.metrics["search"] |= {"index": "hnsw", "ranks": "features"}
+    for draw in (precision_recall, precision_at_k, distances, tradeoff):
+        shown = " | ".join(texts(draw(run)))
+        assert "features by hnsw" in shown
+        assert "fourier" not in shown
+    for draw in (bit_balance, training):
+        assert "fourier · 64 bits" in " | ".join(texts(draw(run)))
+
+
 def test_the_front_is_what_nothing_beats_in_both_directions() -> None:
     assert pareto_front([3, 1, 2, 2, 4], [0.9, 0.2, 0.5, 0.6, 0.9]) == [1, 3, 0]
     assert pareto_front([1, 1, 1], [0.5, 0.5, 0.4]) == [0]
