@@ -49,6 +49,9 @@ from lshbench.tradeoff import overlap
 from lshbench.types import Features
 
 TARGETS = (0.8, 0.9)
+NOTHING = (0.0, 0.0)
+SOME = slice(0, 500)
+"""Queries that candidates are counted for."""
 NAMES = ("engines", "scaling", "tables", "probes", "flat")
 
 
@@ -239,19 +242,23 @@ def tables(options: Options) -> dict[str, Any]:
     found: dict[str, dict[str, list[Setting]]] = {}
     for name, keys in methods.items():
         run = opened(options, name if name == "random_projection" else f"{name}_unsupervised", keys)
-        gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", slice(0, 2000))
+        gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", SOME)
         exact = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
         auto = max(4, round(np.log2(len(gallery))) - 4)
         for size in (auto - 2, auto, auto + 2):
             for count in (4, 8, 16):
                 grid = {"tables": count, "bits_per_table": size, "probes": [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]}
                 settings = our_settings(gallery, queries, name, grid)
+                measured = []
                 for setting in settings:
                     setting.prepare()
                     result: Any = setting.batch()
                     setting.recall = {"cosine": overlap(result.ids, exact, K)}
                     setting.candidates = float(result.candidates.mean())
-                found.setdefault(f"{count} tables of {size} bits", {})[name] = settings
+                    measured.append(setting)
+                    if setting.recall["cosine"] >= TARGETS[-1]:
+                        break
+                found.setdefault(f"{count} tables of {size} bits", {})[name] = measured
     result_rows = []
     for size, methods_found in found.items():
         for target in TARGETS:
@@ -274,22 +281,25 @@ def _candidates_at(settings: list[Setting], target: float) -> float | None:
 def probes(options: Options) -> dict[str, Any]:
     """Compare how many tables reach a recall with and without further probes."""
     run = opened(options, "random_projection", ["method=random_projection", "bits=64"])
-    gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", slice(0, 2000))
+    gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", SOME)
     exact = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
     size = max(4, round(np.log2(len(gallery))) - 4)
     counts = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
     values = [1, 2, 4, 8, 16, 32, 64]
-    found = {}
+    found: dict[tuple[int, int], tuple[float, float]] = {}
     index = BucketsIndex(tables=counts, bits_per_table=size, probes=values).build(gallery, "")
-    for point in index.points():
-        index.set_point(point)
-        own = index.search(queries, K)
-        found[point["tables"], point["probes"]] = overlap(own.ids, exact, K), float(own.candidates.mean())
+    for value in values:
+        for count in counts:
+            index.set_point({"tables": count, "probes": value})
+            own = index.search(queries, K)
+            found[count, value] = overlap(own.ids, exact, K), float(own.candidates.mean())
+            if found[count, value][0] >= TARGETS[-1]:
+                break
     rows = []
     for target in TARGETS:
-        plain = next((count for count in counts if found[count, 1][0] >= target), None)
+        plain = next((count for count in counts if found.get((count, 1), NOTHING)[0] >= target), None)
         for value in values[1:]:
-            count = next((count for count in counts if found[count, value][0] >= target), None)
+            count = next((count for count in counts if found.get((count, value), NOTHING)[0] >= target), None)
             row = {"recall": target, "probes": value, "plain_tables": plain, "tables": count}
             if plain and count:
                 row |= {"plain_candidates": found[plain, 1][1], "candidates": found[count, value][1]}
