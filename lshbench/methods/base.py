@@ -85,14 +85,19 @@ class Method(ABC):
         return sum(int(array.size) for array in self.state().values())
 
 
+def check_bits(bits: int) -> None:
+    """Raise the error for a code length that no code has."""
+    if not 1 <= bits <= 4096:
+        raise wrong_value("bits", bits, "a number from 1 to 4096")
+
+
 class BinaryHasher(Method):
     """A method whose code is the signs of real-valued projections (a bit is set where its projection is >= 0)."""
 
     kind = "binary"
 
     def __init__(self, bits: int, seed: int) -> None:
-        if not 1 <= bits <= 4096:
-            raise wrong_value("bits", bits, "a number from 1 to 4096")
+        check_bits(bits)
         self.bits = bits
         self.seed = seed
         self.history = []

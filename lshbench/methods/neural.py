@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from lshbench.errors import wrong_value
 from lshbench.methods import losses
+from lshbench.methods.base import check_bits
 from lshbench.methods.heads import Components, Head, HeadHasher, Standardise, check_positive, without_effect
 from lshbench.methods.neighbors import NeighborGraph, nearest_neighbors
 from lshbench.methods.training import Terms
@@ -117,6 +118,7 @@ class Neural(HeadHasher):
         head: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> None:
+        check_bits(bits)
         if recipe not in RECIPES:
             raise wrong_value("method.recipe", recipe, "default, paper or design")
         if supervision not in ("labels", "none"):
