@@ -82,8 +82,7 @@ def _highest(*curves: np.ndarray | None) -> float:
 
 
 def _curve_name(run: Run) -> str:
-    features = run.metrics["search"].get("ranks") == "features"
-    return searched_name(run) if features else run.metrics["method"]["name"]
+    return searched_name(run) if run.ranks_features else run.metrics["method"]["name"]
 
 
 def _with_figure(name: str, metric: str, value: float | None) -> str:

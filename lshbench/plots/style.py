@@ -76,8 +76,7 @@ def method_name(run: Run) -> str:
 
 def searched_name(run: Run) -> str:
     """Return the name that figures stand under: the method's, or the index's where it ranks features alone."""
-    search = run.metrics["search"]
-    return f"features by {search['index']}" if search.get("ranks") == "features" else method_name(run)
+    return f"features by {run.metrics['search']['index']}" if run.ranks_features else method_name(run)
 
 
 def shortened(text: str, length: int) -> str:

@@ -143,9 +143,8 @@ def _key(run: Run, columns: dict[str, list[Any]], exact: bool) -> list[Line2D]:
     setting = ", ".join(f"{name}={columns[name][-1]}" for name in names)
     sizes = sorted({round(size, 1) for size in columns["bytes_per_item"]})
     size = f"{sizes[0]:g}" + (f" to {sizes[-1]:g}" if len(sizes) > 1 else "") + " bytes an item"
-    search = run.metrics["search"]
-    features = "features by " if search.get("ranks") == "features" else ""
-    label = f"{features}{search['index']}{': ' + setting if setting else ''}, {size}"
+    features = "features by " if run.ranks_features else ""
+    label = f"{features}{run.metrics['search']['index']}{': ' + setting if setting else ''}, {size}"
     key = [Line2D([], [], color=RUN, marker="D", markersize=8, linestyle="none", label=label)]
     if len(columns["mAP"]) > 1:
         key += [

@@ -67,6 +67,11 @@ class Run:
             )
         return cls(folder, metrics)
 
+    @property
+    def ranks_features(self) -> bool:
+        """Whether the index read nothing of what the method gave; a run that does not say so did."""
+        return self.metrics["search"].get("ranks") == "features"
+
     def has(self, name: str) -> bool:
         """Whether a file is there: clusters have no bits, an untrained method no training curve."""
         return (self.path / name).is_file()
