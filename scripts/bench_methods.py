@@ -87,9 +87,10 @@ def variant(title: str, *keys: str, seconds: float = 90) -> Method:
     return Method(("ablation",), seconds, ("method=fourier", *keys), title)
 
 
-def widened(method: str) -> Method:
-    """Return a peer with as many parameters as fourier."""
-    return Method(("wide",), 75, (f"method={method}", f"method.head.hidden=[{WIDE_WIDTH}]"))
+def widened(method: str, seconds: float = 100) -> Method:
+    """Return a method with a hidden layer that gives peers as many parameters as fourier has by default."""
+    keys = (f"method={method}", f"method.head.hidden=[{WIDE_WIDTH}]")
+    return Method(("wide",), seconds, keys, f"`{method}`, {WIDE_WIDTH:,} hidden units")
 
 
 METHODS = {
@@ -115,6 +116,7 @@ METHODS = {
     ),
     "fourier-paper": variant("the published objective", "method.recipe=paper", seconds=180),
     "fourier-design": variant("the study's recipe", "method.recipe=design", seconds=180),
+    "fourier-wide": widened("fourier", 270),
     "neural-wide": widened("neural"),
     "orthohash-wide": widened("orthohash"),
     "csq-wide": widened("csq"),

@@ -41,7 +41,7 @@ TABLES = {
     "labels": Table("Trained with labels"),
     "none": Table("Trained without labels"),
     "ablation": Table("`fourier` by default, and changed", baseline="fourier", parameters=True),
-    "wide": Table("Trained with labels, about as many parameters each", parameters=True),
+    "wide": Table("Trained with labels, wide hidden layers", parameters=True),
     "transfer": Table("Trained with labels, and without"),
 }
 """By name, in the order in which they are shown."""

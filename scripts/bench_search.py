@@ -12,7 +12,8 @@ engines   `buckets` with faiss.IndexBinaryMultiHash, IndexBinaryHash and IndexLS
           queries alone and in a batch, at equal recall@10, of ranking by Hamming distance (items as near as the tenth
           count) and of exact cosine (at shares of what ranking all codes by Hamming distance reaches of it);
 scaling   microseconds a query at recall@10 of .9 of exact cosine, and bytes an item, for synthetic clusters of 10,000
-          to 3 million items of 128 dimensions, 100 items a cluster;
+          to 3 million items of 128 dimensions, 100 items a cluster: at every size 32 tables, some 16 items a bucket,
+          and a shortlist of 100;
 tables    candidates at recall@10 of .8 and .9: tables of `neural` and `fourier`, trained without labels, with tables of
           `random_projection` of the same size;
 probes    how many tables reach the same recall with and without probing further buckets;
@@ -147,10 +148,11 @@ def scaling(options: Options) -> dict[str, Any]:
     rows = []
     for items in options.sizes:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            row = pool.apply(_one_size, (items, options.threads, options.repeats, options.quick))
+            row = pool.apply(_one_size, (items, options.threads, options.repeats))
         print(
             f"{items:9,d} items: {row['single_us']:8.1f} us alone, {row['batch_us']:8.1f} us in a batch, recall "
-            f"{row['recall']:.3f}, {row['candidates']:8,.0f} candidates, {row['bytes_per_item']:.1f} bytes an item, "
+            f"{row['recall']:.3f}, {row['candidates']:8,.0f} candidates, {row['bytes_per_item']:.1f} bytes an item "
+            f"(its vector {row['vector_bytes']}), "
             f"built in {row['build_s']:.2f} s, {row['peak_bytes'] / 2**30:.2f} GiB at most ({row['setting']})",
             flush=True,
         )
@@ -165,8 +167,13 @@ def scaling(options: Options) -> dict[str, Any]:
 
 _TIMES = ("single_us", "batch_us")
 
+TABLES, SHORTLIST = 32, 100
+"""Of the scaling: the same for every size, so that an item takes as many bytes in each."""
 
-def _one_size(items: int, threads: int, repeats: int, quick: bool) -> dict[str, Any]:
+PROBES = [1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24]
+
+
+def _one_size(items: int, threads: int, repeats: int) -> dict[str, Any]:
     set_threads(threads)
     source = SyntheticSource(items=items, queries=1000, dim=128, classes=items // 100, spread=0.5)
     data = source.open(silent)
@@ -177,18 +184,13 @@ def _one_size(items: int, threads: int, repeats: int, quick: bool) -> dict[str, 
     gallery = method.encode(x, "gallery", vectors=x)
     queries = method.encode(q, "query", vectors=q, embedding=True)
     exact = cosine_neighbors(q, x, K).ids
-    auto = round(np.log2(items)) - 4
-    best: Setting | None = None
-    build_s = 0.0
-    for size in (auto, auto + 2) if quick else (auto, auto + 2, auto + 4):
-        start = time.perf_counter()
-        grid = {"tables": [2, 4, 8, 16], "bits_per_table": size, "probes": [1, 2, 4, 8, 16, 32]}
-        settings = our_settings(gallery, queries, "", grid)
-        built = time.perf_counter() - start
-        measure(settings, lambda own: {"cosine": overlap(own.ids, exact, K)}, len(queries), SINGLE)
-        found = fastest(settings, "cosine", 0.9, "single_us")
-        if found and (best is None or found.single_us < best.single_us):
-            best, build_s = found, built
+    start = time.perf_counter()
+    size = round(np.log2(items)) - 4
+    grid = {"tables": TABLES, "bits_per_table": size, "probes": PROBES, "shortlist": SHORTLIST}
+    settings = our_settings(gallery, queries, "", grid)
+    build_s = time.perf_counter() - start
+    measure(settings, lambda own: {"cosine": overlap(own.ids, exact, K)}, len(queries), SINGLE)
+    best = fastest(settings, "cosine", 0.9, "single_us")
     if best is None:
         raise RuntimeError(f"no setting reaches a recall of .9 for {items} items")
     ((single, batch),) = by_turns([best], len(queries), SINGLE, repeats)
@@ -196,6 +198,7 @@ def _one_size(items: int, threads: int, repeats: int, quick: bool) -> dict[str, 
         "items": items,
         "build_s": build_s,
         "bytes_per_item": best.bytes_per_item,
+        "vector_bytes": x.shape[1] * x.itemsize,
         "single_us": single,
         "batch_us": batch,
         "recall": best.recall["cosine"],

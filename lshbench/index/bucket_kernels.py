@@ -1,32 +1,38 @@
-"""Compiled loops of :mod:`lshbench.index.buckets`: candidates rescored, the nearest taken, queries in batches.
+"""Compiled loops of :mod:`lshbench.index.buckets`: the nearest candidates taken, queries in batches.
 
-Tables and seen are those of :mod:`lshbench.index.probe_kernels`.  Throughout:
+Tables and seen are those of :mod:`lshbench.index.probe_kernels`, distances those of
+:mod:`lshbench.index.rescore_kernels`.  Throughout:
 
 - queries, a tuple: codes uint8 ``(q, bytes)``, projections float32 ``(q, bits)`` or ``(q, 0)``, vectors float32
   ``(q, d)`` or ``(q, 0)``;
 - order int64 ``(q,)``, in which a batch is gone through: neighbours in it may share what the cache holds;
 - gallery, a tuple: vectors float32 ``(n, d)`` and inverse norms float32 ``(n,)``, codes as words uint64 ``(n, w)`` and
   as bytes uint8 ``(n, 8 w)``; the words once more, ``(w, n)`` in the order of the table if there is only one, as
-  its buckets are then runs of memory; what the kind of rescoring does not read is empty.
+  its buckets are then runs of memory; what the kind of rescoring does not read is empty;
+- shortlist: how many candidates, nearest by Hamming distance, are rescored by cosine; 0 for all.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit, prange, types
-from numba.extending import overload
+from numba import njit, prange
 
 from lshbench.index.probe_kernels import ONE, gather
+from lshbench.index.rescore_kernels import (
+    AHEAD,
+    COSINE,
+    EMBEDDING,
+    HAMMING,
+    ask_for,
+    distance,
+    distances_of,
+    prepare,
+)
 from lshbench.ranking.keys import LOW, THIRTY_TWO, ascending_key, key_value
 from lshbench.ranking.words import PARALLEL, lowest_bit, popcount
 
 CHUNK = 16
 """Queries that a thread takes at a time, which share its scratch memory."""
-
-COSINE, HAMMING, EMBEDDING = 0, 1, 2
-"""How candidates are rescored."""
 
 ALL = np.iinfo(np.int64).max
 """No limit to what one thread rescores."""
@@ -42,144 +48,6 @@ FEW = 16
 
 NO_LIMIT = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Above the key of any candidate."""
-
-SUMS = {"reassoc", "nsz", "contract"}
-"""What the compiler may do to sums of products, so that it can vectorise them."""
-
-
-@njit(cache=True)
-def unit(vector: np.ndarray, out: np.ndarray) -> bool:
-    """Fill ``out`` float32 with a vector at length 1, or zeros for a zero vector; return whether it is finite."""
-    total = 0.0
-    for value in vector:
-        total += np.float64(value) * np.float64(value)
-    scale = 1 / np.sqrt(total) if total > 0 else 0.0
-    for j in range(len(out)):
-        out[j] = np.float32(vector[j] * scale)
-    return np.isfinite(total)
-
-
-def _distance(query: np.ndarray, items: np.ndarray | tuple, row: np.uint64) -> np.float32:
-    """Return a candidate's distance, by the kind of rescoring that a query of this type is for.
-
-    Types decide while compiling, so that loops are written once and cost as much as one for each kind.  Functions as
-    arguments would do that too, but what they are compiled into can't be kept on disk.
-    """
-    raise NotImplementedError
-
-
-@overload(_distance, jit_options={"fastmath": SUMS})
-def _cosine_distance(query: Any, items: Any, row: Any) -> Any:
-    def cosine(query: Any, items: Any, row: Any) -> Any:
-        vectors, inverse_norms = items
-        product = np.float32(0)
-        for i in range(len(query)):
-            product += query[i] * vectors[row, i]
-        return np.float32(1) - min(max(product * inverse_norms[row], np.float32(-1)), np.float32(1))
-
-    return cosine if query.ndim == 1 and isinstance(query.dtype, types.Float) else None
-
-
-@overload(_distance)
-def _hamming_distance(query: Any, items: Any, row: Any) -> Any:
-    def hamming(query: Any, items: Any, row: Any) -> Any:
-        total = np.uint64(0)
-        for word in range(len(query)):
-            total += popcount(query[word] ^ items[row, word])
-        return np.float32(total)
-
-    return hamming if query.ndim == 1 and isinstance(query.dtype, types.Integer) else None
-
-
-@overload(_distance)
-def _embedding_distance(query: Any, items: Any, row: Any) -> Any:
-    def embedding(query: Any, items: Any, row: Any) -> Any:
-        total = np.float32(0)
-        for byte in range(len(query)):
-            total += query[byte, items[row, byte]]
-        return np.float32(1) - min(max(total, np.float32(-1)), np.float32(1))
-
-    return embedding if query.ndim == 2 else None
-
-
-@njit(cache=True)
-def _fill_sums(projections: np.ndarray, sums: np.ndarray) -> None:
-    """Fill ``sums`` float32 ``(bytes, 256)``: what each value of a code's byte adds to the product with its signs.
-
-    Scaled so that their total is the cosine of the projections and the signs.
-    """
-    total = 0.0
-    for value in projections:
-        total += np.float64(value) * np.float64(value)
-    scale = 1 / np.sqrt(total * len(projections)) if total > 0 else 0.0
-    for byte in range(len(sums)):
-        all_clear = np.float32(0)
-        for j in range(8 * byte, min(8 * byte + 8, len(projections))):
-            all_clear -= np.float32(projections[j] * scale)
-        sums[byte, 0] = all_clear
-        for j in range(8):
-            place = 8 * byte + 7 - j
-            added = np.float32(2 * projections[place] * scale) if place < len(projections) else np.float32(0)
-            half = 1 << j
-            for value in range(half):
-                sums[byte, half + value] = sums[byte, value] + added
-
-
-@njit(cache=True)
-def _prepare(kind: int, queries: tuple, i: int, units: np.ndarray, words: np.ndarray, sums: np.ndarray) -> bool:
-    """Fill what rescoring reads of one query; return whether it is finite.
-
-    Args:
-        units: float32 ``(d,)``.
-        words: uint64 ``(w,)``, zeros beyond the code's bytes.
-        sums: float32 ``(bytes, 256)``.
-    """
-    codes, projections, vectors = queries
-    if kind == COSINE:
-        return unit(vectors[i], units)
-    if kind == EMBEDDING:
-        _fill_sums(projections[i], sums)
-    else:
-        words.view(np.uint8)[: codes.shape[1]] = codes[i]
-    return True
-
-
-@njit(cache=True)
-def _fill(query: np.ndarray, items: np.ndarray | tuple, rows: np.ndarray, out: np.ndarray) -> None:
-    """Fill ``out`` float32 with the distances of candidates."""
-    for j in range(len(rows)):
-        out[j] = _distance(query, items, np.uint64(rows[j]))
-
-
-@njit(cache=True)
-def distances_of(
-    kind: int,
-    units: np.ndarray,
-    words: np.ndarray,
-    sums: np.ndarray,
-    rows: np.ndarray,
-    gallery: tuple,
-    out: np.ndarray,
-) -> None:
-    """Fill ``out`` float32 with the distances of candidates.
-
-    Args:
-        words: uint64, the query's code.
-    """
-    if kind == COSINE:
-        _fill(units, (gallery[0], gallery[1]), rows, out)
-    elif kind == HAMMING:
-        _fill(words, gallery[2], rows, out)
-    else:
-        _fill(sums, gallery[3], rows, out)
-
-
-@njit(cache=True, parallel=PARALLEL)
-def cosine_distances_together(units: np.ndarray, rows: np.ndarray, gallery: tuple, parts: int, out: np.ndarray) -> None:
-    """Fill ``out`` with the distances of one query's many candidates, all threads at it."""
-    for part in prange(parts):
-        own = slice(part * len(rows) // parts, (part + 1) * len(rows) // parts)
-        _fill(units, (gallery[0], gallery[1]), rows[own], out[own])
 
 
 @njit(cache=True)
@@ -246,6 +114,25 @@ def _collect(key: np.uint64, room: np.ndarray, count: int, limit: np.uint64, k: 
 
 
 @njit(cache=True)
+def _collect_nearest(query: np.ndarray, items: np.ndarray | tuple, rows: np.ndarray, k: int, room: np.ndarray) -> int:
+    """Collect the keys of the ``k`` nearest candidates, and of some that are not; return how many.
+
+    Args:
+        query, items: of one kind of rescoring (:func:`lshbench.index.rescore_kernels.distance`).
+        room: uint64, at least ``2 k``; candidates nearer than the k-th so far are collected there.
+    """
+    count, limit = 0, NO_LIMIT
+    for j in range(len(rows)):
+        if j + AHEAD < len(rows):
+            ask_for(items, np.uint64(rows[j + AHEAD]))
+        row = np.uint64(rows[j])
+        key = ascending_key(distance(query, items, row)) << THIRTY_TWO | row
+        if key < limit:
+            count, limit = _collect(key, room, count, limit, k)
+    return count
+
+
+@njit(cache=True)
 def _nearest(
     query: np.ndarray,
     items: np.ndarray | tuple,
@@ -257,19 +144,11 @@ def _nearest(
     """Fill a query's results with its nearest candidates, ties by the smaller row.
 
     Args:
-        query, items: of one kind of rescoring (:func:`_distance`).
-        room: uint64, at least ``2 k``; candidates nearer than the k-th so far are collected there.
+        query, items, room: as :func:`_collect_nearest` takes them.
         ids: int64 ``(k,)``; -1 where there are fewer.
         nearest: float32 ``(k,)``; infinity where there are fewer.
     """
-    k = len(ids)
-    count, limit = 0, NO_LIMIT
-    for item in rows:
-        row = np.uint64(item)
-        key = ascending_key(_distance(query, items, row)) << THIRTY_TWO | row
-        if key < limit:
-            count, limit = _collect(key, room, count, limit, k)
-    _write_nearest(room, count, ids, nearest)
+    _write_nearest(room, _collect_nearest(query, items, rows, len(ids), room), ids, nearest)
 
 
 @njit(cache=True)
@@ -284,6 +163,27 @@ def take_nearest(
         if key < limit:
             count, limit = _collect(key, room, count, limit, k)
     _write_nearest(room, count, ids, nearest)
+
+
+@njit(cache=True)
+def _shorten(
+    query: np.ndarray, codes: np.ndarray, count: int, shortlist: int, found: np.ndarray, room: np.ndarray
+) -> int:
+    """Keep of a union the candidates nearest by Hamming distance, ties by the smaller row; return how many.
+
+    Args:
+        query: uint64 ``(w,)``.
+        codes: uint64 ``(n, w)``.
+        found: int32, the union's rows in its first ``count`` places.
+        room: uint64, at least twice the shortlist.
+    """
+    if count <= shortlist:
+        return count
+    kept = _collect_nearest(query, codes, found[:count], shortlist, room)
+    _select(room[:kept], shortlist)
+    for j in range(shortlist):
+        found[j] = np.int32(room[j] & LOW)
+    return shortlist
 
 
 @njit(cache=True, inline="always")
@@ -359,6 +259,7 @@ def search_one(
     queries: tuple,
     i: int,
     probes: int,
+    shortlist: int,
     tables: tuple,
     gallery: tuple,
     scratch: tuple,
@@ -372,7 +273,7 @@ def search_one(
     Args:
         scratch: as :func:`make_scratch` returns it.
         most: multiplications that rescoring may take here; where there are more, only units and found are filled, and
-            the rest is left to more threads.
+            the rest, of what is on the shortlist, is left to more threads.
         nearest_ids: int64 ``(q, k)``, filled as by :func:`take_nearest`.
         nearest: float32 ``(q, k)``, likewise.
         candidates: int64 ``(q,)``, filled with the sizes of the unions.
@@ -382,7 +283,7 @@ def search_one(
     """
     codes, projections, _ = queries
     seen, found, _, room, units, words, sums = scratch
-    if not _prepare(kind, queries, i, units, words, sums):
+    if not prepare(kind, shortlist, queries, i, units, words, sums):
         return -1
     ordered = gallery[4]
     ranges = ordered.shape[1] > 0
@@ -392,6 +293,8 @@ def search_one(
         candidates[i] = _nearest_in_ranges(words, found[:count], ordered, table, room, nearest_ids[i], nearest[i])
         return 0
     candidates[i] = count
+    if shortlist:
+        count = _shorten(words, gallery[2], count, shortlist, found, room)
     if count * len(units) > most:
         return 1
     rows = found[:count]
@@ -410,7 +313,7 @@ def make_scratch(kind: int, items: int, k: int, dimensions: int, width: int) -> 
 
     Returns:
         Seen; found int32 ``(2 n + 2,)``; distances float32 ``(n,)``; room uint64; units, words and sums as
-        :func:`_prepare` fills them.
+        `prepare` fills them.
     """
     return (
         np.zeros((items + 63) // 64, np.uint64),
@@ -429,6 +332,7 @@ def search(
     queries: tuple,
     order: np.ndarray,
     probes: int,
+    shortlist: int,
     tables: tuple,
     gallery: tuple,
     nearest_ids: np.ndarray,
@@ -440,10 +344,10 @@ def search(
     chunks = (number + CHUNK - 1) // CHUNK
     wrong = np.full(chunks, -1, np.int64)
     for chunk in prange(chunks):
-        scratch = make_scratch(kind, items, nearest.shape[1], queries[2].shape[1], queries[0].shape[1])
+        scratch = make_scratch(kind, items, max(nearest.shape[1], shortlist), queries[2].shape[1], queries[0].shape[1])
         for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
             state = search_one(
-                kind, queries, i, probes, tables, gallery, scratch, ALL, nearest_ids, nearest, candidates
+                kind, queries, i, probes, shortlist, tables, gallery, scratch, ALL, nearest_ids, nearest, candidates
             )
             if state < 0:
                 wrong[chunk] = i
@@ -451,15 +355,18 @@ def search(
 
 
 @njit(cache=True, parallel=PARALLEL)
-def count_candidates(queries: tuple, order: np.ndarray, probes: int, tables: tuple, counts: np.ndarray) -> None:
-    """Fill ``counts`` int64 ``(q,)`` with the sizes of the queries' unions."""
+def count_candidates(
+    queries: tuple, order: np.ndarray, probes: int, shortlist: int, tables: tuple, counts: np.ndarray
+) -> None:
+    """Fill ``counts`` int64 ``(q,)`` with the sizes of the queries' unions, or of what is kept of these."""
     codes, projections, _ = queries
     items = tables[7].shape[1]
     for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
         seen = np.zeros((items + 63) // 64, np.uint64)
         found = np.empty(2 * items + 2, np.int32)
         for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
-            counts[i] = gather(codes[i], projections[i], probes, tables, seen, found)
+            count = gather(codes[i], projections[i], probes, tables, seen, found)
+            counts[i] = min(count, shortlist) if shortlist else count
 
 
 @njit(cache=True, parallel=PARALLEL)
@@ -468,13 +375,14 @@ def fill_candidates(
     queries: tuple,
     order: np.ndarray,
     probes: int,
+    shortlist: int,
     tables: tuple,
     gallery: tuple,
     offsets: np.ndarray,
     rows: np.ndarray,
     distances: np.ndarray,
 ) -> int:
-    """Fill rows and distances of all candidates; query ``i`` has those from ``offsets[i]`` to ``offsets[i + 1]``.
+    """Fill rows and distances of all candidates, or of those on the shortlist, a query's from its offset to the next.
 
     Returns:
         A query that is not finite, or -1.
@@ -484,12 +392,17 @@ def fill_candidates(
     chunks = (number + CHUNK - 1) // CHUNK
     wrong = np.full(chunks, -1, np.int64)
     for chunk in prange(chunks):
-        seen, found, _, _, units, words, sums = make_scratch(kind, items, 1, vectors.shape[1], codes.shape[1])
+        seen, found, _, room, units, words, sums = make_scratch(
+            kind, items, max(1, shortlist), vectors.shape[1], codes.shape[1]
+        )
         for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
-            if not _prepare(kind, queries, i, units, words, sums):
+            if not prepare(kind, shortlist, queries, i, units, words, sums):
                 wrong[chunk] = i
                 continue
             own = rows[offsets[i] : offsets[i + 1]]
-            own[:] = found[: gather(codes[i], projections[i], probes, tables, seen, found)]
+            count = gather(codes[i], projections[i], probes, tables, seen, found)
+            if shortlist:
+                _shorten(words, gallery[2], count, shortlist, found, room)
+            own[:] = found[: len(own)]
             distances_of(kind, units, words, sums, own, gallery, distances[offsets[i] : offsets[i + 1]])
     return wrong.max() if chunks else -1

@@ -8,7 +8,8 @@ a bucket is the sum of the squared margins (a query's real-valued projections) o
 the query's.  Over all tables together the ``(probes - 1) * tables`` buckets of the least score are visited, empty
 ones included.  Queries without projections go by the number of differing bits.
 
-Kernels are in :mod:`lshbench.index.probe_kernels` and :mod:`lshbench.index.bucket_kernels`.
+Kernels are in :mod:`lshbench.index.probe_kernels`, :mod:`lshbench.index.rescore_kernels` and
+:mod:`lshbench.index.bucket_kernels`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from numba import get_num_threads
 
 from lshbench.errors import wrong_value
 from lshbench.index import bucket_kernels as kernels
+from lshbench.index import rescore_kernels as rescoring
 from lshbench.index.base import Index
 from lshbench.index.candidates import plain_rows, query_blocks, row_words, search_order, writable_view
 from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
@@ -35,7 +37,7 @@ from lshbench.ranking.lists import list_blocks
 from lshbench.ranking.real import VectorGallery
 from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance, Side
 
-RESCORE = {"cosine": kernels.COSINE, "hamming": kernels.HAMMING, "embedding": kernels.EMBEDDING}
+RESCORE = {"cosine": rescoring.COSINE, "hamming": rescoring.HAMMING, "embedding": rescoring.EMBEDDING}
 DRAWS = ("subsets", "disjoint")
 
 LONGEST_KEY = 64
@@ -61,6 +63,8 @@ class BucketsIndex(Index):
         rescore: ``cosine`` of the original features, ``hamming`` distance of whole codes, or ``embedding``: the cosine
             of the query's projections and the item's code of -1 and 1 (the asymmetric similarity, which needs no
             more than codes of the gallery).
+        shortlist: with ``rescore=cosine``, how many candidates are rescored, those nearest by Hamming distance (ties by
+            the smaller row), or several numbers; all by default.  The others are compared and not retrieved.
         seed: decides the subsets.
         bits: the code's length, if known, so that what it doesn't allow is refused before any work.
     """
@@ -80,6 +84,7 @@ class BucketsIndex(Index):
         probes: int | list[int] = 1,
         draw: str = "subsets",
         rescore: str = "cosine",
+        shortlist: int | list[int] | None = None,
         seed: int = 0,
         bits: int | None = None,
     ) -> None:
@@ -92,6 +97,9 @@ class BucketsIndex(Index):
             raise wrong_value("index.draw", draw, " or ".join(DRAWS))
         if rescore not in RESCORE:
             raise wrong_value("index.rescore", rescore, ", ".join(RESCORE))
+        if shortlist is not None and rescore != "cosine":
+            raise wrong_value("index.shortlist", shortlist, f"null with index.rescore={rescore}, which is no cosine")
+        self.shortlists = [] if shortlist is None else query_values("index.shortlist", shortlist)
         self.bits_per_table = bits_per_table
         self.draw = draw
         self.rescore = rescore
@@ -115,12 +123,15 @@ class BucketsIndex(Index):
         return effective
 
     def points(self) -> list[dict[str, int]]:
-        return [{"tables": tables, "probes": probes} for tables, probes in product(self.tables, self.probes)]
+        values = {"tables": self.tables, "probes": self.probes, "shortlist": self.shortlists}
+        names = [name for name, own in values.items() if own]
+        return [dict(zip(names, point, strict=True)) for point in product(*(values[name] for name in names))]
 
     def set_point(self, point: Mapping[str, int]) -> None:
         if point["tables"] > self.tables[-1]:
             raise ValueError(f"{point['tables']} tables of {self.tables[-1]}")
         self._used, self._probes = point["tables"], point["probes"]
+        self._kept = point.get("shortlist", 0)
         self._looked_into = None
 
     @property
@@ -172,18 +183,26 @@ class BucketsIndex(Index):
         return self
 
     def _rescored(self, items: Encoded) -> list[np.ndarray]:
-        """Return what rescoring reads of items: vectors and inverse norms, or codes as words; the others are empty."""
+        """Return what rescoring reads of items: vectors and inverse norms, codes as words; what it doesn't is empty."""
+        words = row_words(_codes_of(items)) if self._reads_codes else np.empty((0, 0), np.uint64)
         if self.rescore != "cosine":
-            return [np.empty((0, 0), np.float32), np.empty(0, np.float32), row_words(_codes_of(items))]
-        found = VectorGallery.from_vectors(items.vectors)
+            return [np.empty((0, 0), np.float32), np.empty(0, np.float32), words]
+        return [*self._with_norms(items.vectors), words]
+
+    def _with_norms(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors and inverse norms."""
+        found = VectorGallery.from_vectors(vectors)
         # Products with extreme vectors would overflow: their galleries are copied, at length 1.
         self._scaled |= bool(found.scaled)
-        vectors = found.rows(0, len(found)) if found.scaled else found.vectors
-        return [vectors, found.inverse_norms, np.empty((0, 0), np.uint64)]
+        return found.rows(0, len(found)) if found.scaled else found.vectors, found.inverse_norms
+
+    @property
+    def _reads_codes(self) -> bool:
+        return self.rescore != "cosine" or bool(self.shortlists)
 
     def _set_gallery(self, arrays: list[np.ndarray]) -> None:
         self._vectors, inverse_norms, words = arrays
-        single = self._kind == kernels.HAMMING and len(self._tables) == 1
+        single = self._kind == rescoring.HAMMING and len(self._tables) == 1
         ordered = np.ascontiguousarray(words[self._tables.ids[0]].T) if single else np.empty((0, 0), np.uint64)
         self._gallery = (writable_view(self._vectors), inverse_norms, words, words.view(np.uint8), ordered)
         self._scratch, self._looked_into = None, None
@@ -192,7 +211,7 @@ class BucketsIndex(Index):
         bits, dimensions = _codes_of(items).bits, items.vectors.shape[1]
         if bits != self._code_bits:
             raise ValueError(f"codes of {bits} bits for tables over codes of {self._code_bits}")
-        if self._kind == kernels.COSINE and dimensions != self._dimensions:
+        if self._kind == rescoring.COSINE and dimensions != self._dimensions:
             raise ValueError(f"vectors of {dimensions} dimensions for a gallery of {self._dimensions}")
 
     def __len__(self) -> int:
@@ -220,9 +239,10 @@ class BucketsIndex(Index):
     ) -> None:
         """Search one query on this thread, or on all of them where it has many candidates."""
         with self._lock:  # the scratch memory serves one at a time
-            if self._scratch is None or self._scratch[0] != k:
+            kept = max(k, self._shortlist)
+            if self._scratch is None or self._scratch[0] != kept:
                 widths = (self._gallery[0].shape[1], arrays[0].shape[1])
-                self._scratch = (k, kernels.make_scratch(self._kind, len(self), k, *widths))
+                self._scratch = (kept, kernels.make_scratch(self._kind, len(self), kept, *widths))
             scratch = self._scratch[1]
             settings = self._settings(arrays, 0)
             state = kernels.search_one(*settings, self._gallery, scratch, TOGETHER, ids, nearest, candidates)
@@ -230,8 +250,9 @@ class BucketsIndex(Index):
                 _refuse(0)
             if state:
                 _, found, distances, room, units, _, _ = scratch
-                found, distances = found[: candidates[0]], distances[: candidates[0]]
-                kernels.cosine_distances_together(units, found, self._gallery, 4 * get_num_threads(), distances)
+                count = min(candidates[0], self._shortlist) if self._shortlist else candidates[0]
+                found, distances = found[:count], distances[:count]
+                rescoring.cosine_distances_together(units, found, self._gallery, 4 * get_num_threads(), distances)
                 kernels.take_nearest(found, distances, room, ids[0], nearest[0])
 
     def rank(
@@ -270,24 +291,29 @@ class BucketsIndex(Index):
             _refuse(kernels.fill_candidates(*settings, self._gallery, offsets, rows, distances), start)
             yield start, stop, offsets, rows, distances
 
+    @property
+    def _shortlist(self) -> int:
+        """Candidates to rescore; 0 for all."""
+        return min(self._kept, len(self))
+
     def _settings(self, arrays: tuple[np.ndarray, ...], order: np.ndarray | int) -> tuple:
-        """Return the first arguments of the kernels: rescoring, queries and their order (or the one), probing."""
+        """Return the first arguments of the kernels: rescoring, queries and their order (or the one), what to visit."""
         if self._looked_into is None:  # kept, as it would take a good part of a search
             self._looked_into = self._tables.looked_into(self._used)
-        return (self._kind, arrays, order, self._probes, self._looked_into)
+        return (self._kind, arrays, order, self._probes, self._shortlist, self._looked_into)
 
     def _arrays(self, queries: Encoded) -> tuple[np.ndarray, ...]:
         """Return queries as the kernels take them: codes, projections, vectors; what isn't read has no columns."""
         self._check_widths(queries)
         codes, embedding = _codes_of(queries).packed, queries.embedding
         unread = _UNREAD if len(codes) == 1 else np.empty((len(codes), 0), np.float32)
-        if embedding is None and self._kind == kernels.EMBEDDING:
+        if embedding is None and self._kind == rescoring.EMBEDDING:
             raise ValueError("rescoring by embedding takes the queries' projections: encode(..., embedding=True)")
-        directed = self._probes > 1 or self._kind == kernels.EMBEDDING
+        directed = self._probes > 1 or self._kind == rescoring.EMBEDDING
         return (
             plain_rows(codes),
             plain_rows(embedding) if directed and embedding is not None else unread,
-            plain_rows(queries.vectors) if self._kind == kernels.COSINE else unread,
+            plain_rows(queries.vectors) if self._kind == rescoring.COSINE else unread,
         )
 
     @property
@@ -297,10 +323,12 @@ class BucketsIndex(Index):
         return self._tables.bytes(self._used) + norms.nbytes + words.nbytes + ordered.nbytes
 
     def save(self, folder: Path) -> None:
-        """Write the tables' arrays, ``inverse_norms.npy`` or ``words.npy``, and ``index.json`` last."""
+        """Write the tables' arrays, ``inverse_norms.npy`` or ``words.npy`` or both, and ``index.json`` last."""
         files = self._tables.save(folder)
-        name = "inverse_norms.npy" if self.rescore == "cosine" else "words.npy"
-        save_array(folder / name, self._gallery[1 if self.rescore == "cosine" else 2])
+        for name, array in (("inverse_norms.npy", self._gallery[1]), ("words.npy", self._gallery[2])):
+            if array.size:
+                save_array(folder / name, array)
+                files.append(name)
         save_description(
             folder,
             {
@@ -314,8 +342,9 @@ class BucketsIndex(Index):
                 "probes": self.probes,
                 "draw": self.draw,
                 "rescore": self.rescore,
+                "shortlist": self.shortlists or None,
                 "seed": self.seed,
-                "files": [*files, name],
+                "files": files,
                 "scaled": self._scaled,
                 "vectors": "the gallery's features as loaded, which stay in the feature store",
             },
@@ -333,19 +362,17 @@ class BucketsIndex(Index):
             ValueError: it is no saved index of this kind, or the vectors are not its gallery's.
         """
         described = open_description(folder, "buckets")
-        keys = ("tables", "bits_per_table", "probes", "draw", "rescore", "seed", "bits")
-        index = cls(**{key: described[key] for key in keys})
+        keys = ("tables", "bits_per_table", "probes", "draw", "rescore", "shortlist", "seed", "bits")
+        index = cls(**{key: described[key] for key in keys if key in described})
         index._code_bits, index._dimensions = described["bits"], described["dim"]
         index._tables = BucketTables.open(folder)
-        nothing = np.empty((0, 0), np.float32)
+        words = open_array(folder / "words.npy") if index._reads_codes else np.empty((0, 0), np.uint64)
         if index.rescore != "cosine":
-            index._set_gallery([nothing, np.empty(0, np.float32), open_array(folder / "words.npy")])
+            index._set_gallery([np.empty((0, 0), np.float32), np.empty(0, np.float32), words])
             return index
-        vectors = check_vectors(vectors, described)
-        if described["scaled"]:
-            index._set_gallery(index._rescored(Encoded(vectors)))
-        else:
-            index._set_gallery([vectors, open_array(folder / "inverse_norms.npy"), np.empty((0, 0), np.uint64)])
+        vectors, name = check_vectors(vectors, described), folder / "inverse_norms.npy"
+        held = index._with_norms(vectors) if described["scaled"] else (vectors, open_array(name))
+        index._set_gallery([*held, words])
         return index
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from lshbench.ranking.words import PARALLEL, lowest_bit
+from lshbench.ranking.words import PARALLEL, lowest_bit, prefetch
 
 FINEST = np.float64(1 << 40)
 """Largest cost of a perturbed bit.  Whole numbers, so that sums do not depend on the order of adding."""
@@ -305,11 +305,15 @@ def gather(
                 found[count + ONE] = stop
                 count += np.uint64(2)
         return np.int64(count) if ranges else _expand(ids[0], found, np.int64(count))
+    # Where they lie before what they hold: loads that wait for no other are waited for together.
+    starts, stops = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
     for visit in range(len(keys)):
-        table = owners[visit]
-        start, stop = find_bucket(table, keys[visit], shift, offsets, tables_keys, begins, directory)
+        place = find_bucket(owners[visit], keys[visit], shift, offsets, tables_keys, begins, directory)
+        starts[visit], stops[visit] = place
+        prefetch(ids[owners[visit]], np.uint64(starts[visit]))
+    for visit in range(len(keys)):
         # Written whether it is new or not, as whether it is can't be foretold: a branch would often be taken wrongly.
-        for row in ids[table, start:stop]:
+        for row in ids[owners[visit], starts[visit] : stops[visit]]:
             word, bit = np.uint64(row) >> SIX, np.uint64(row) & BIT
             before = seen[word]
             seen[word] = before | ONE << bit

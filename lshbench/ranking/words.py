@@ -13,7 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lshbench.types import Codes
@@ -73,6 +75,27 @@ def lowest_bit(typing_context: Any, word: Any) -> Any:
         return builder.cttz(arguments[0], context.get_constant(types.boolean, True))
 
     return types.int64(types.uint64), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, array: Any, row: Any) -> Any:
+    """Ask for the first cache line of a row (uint64) of an array, before it is read: LLVM's ``prefetch``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        held = context.make_array(kind)(context, builder, arguments[0])
+        first = [arguments[1]] + [context.get_constant(types.uint64, 0)] * (kind.ndim - 1)
+        line = builder.bitcast(
+            cgutils.get_item_pointer(context, builder, kind, held, first), ir.IntType(8).as_pointer()
+        )
+        number = ir.IntType(32)
+        called = builder.module.declare_intrinsic(
+            "llvm.prefetch", (line.type,), ir.FunctionType(ir.VoidType(), [line.type, number, number, number])
+        )
+        builder.call(called, [line, number(0), number(3), number(1)])  # for reading, kept in all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, row), generate
 
 
 @njit(cache=True)

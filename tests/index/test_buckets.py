@@ -87,9 +87,19 @@ def candidates_of(gallery: Encoded, queries: Encoded, columns: np.ndarray, probe
     return found
 
 
-def check_search(found: Neighbors, sets: list[set], exact: np.ndarray, k: int) -> None:
-    for i, rows in enumerate(sets):
-        assert found.candidates[i] == len(rows)
+def shortlisted(sets: list[set], far: np.ndarray, shortlist: int | None) -> list[set]:
+    """Return the candidates of each query that are nearest by Hamming distance, ties by the smaller row."""
+    return [
+        set(sorted(rows, key=lambda row, own=own: (own[row], row))[:shortlist])
+        for rows, own in zip(sets, far, strict=True)
+    ]
+
+
+def check_search(
+    found: Neighbors, sets: list[set], exact: np.ndarray, k: int, kept_of: list[set] | None = None
+) -> None:
+    for i, rows in enumerate(sets if kept_of is None else kept_of):
+        assert found.candidates[i] == len(sets[i])
         ids, kept = found.ids[i], min(k, len(rows))
         assert (ids[kept:] == -1).all()
         assert np.isinf(found.distances[i, kept:]).all()
@@ -115,17 +125,19 @@ def check_all(gallery: Encoded, queries: Encoded, relevance: Relevance, directed
     asked = queries if directed or keys.get("rescore") == "embedding" else Encoded(queries.vectors, queries.codes)
     directed = asked.embedding is not None
     exact = exact_distances(gallery, queries, keys.get("rescore", "cosine"))
+    far = exact_distances(gallery, queries, "hamming")
     for point in index.points():
         index.set_point(point)
         sets = candidates_of(gallery, queries, columns_of(index, point["tables"]), point["probes"], directed)
+        kept = shortlisted(sets, far, point.get("shortlist"))
         for k in (1, 7, len(gallery) + 3):
-            check_search(index.search(asked, k), sets, exact, k)
+            check_search(index.search(asked, k), sets, exact, k, kept)
         for i in range(min(3, len(queries))):
-            check_search(index.search(asked.rows(i, i + 1), 5), [sets[i]], exact[i : i + 1], 5)
+            check_search(index.search(asked.rows(i, i + 1), 5), [sets[i]], exact[i : i + 1], 5, [kept[i]])
         start = 0
         for block in index.rank(asked, relevance):
             for i, query in enumerate(range(start, start + len(block))):
-                rows = np.array(sorted(sets[query]), int)
+                rows = np.array(sorted(kept[query]), int)
                 right = relevance.gallery == relevance.queries[query]
                 assert block.ranked[i] == len(rows)
                 assert block.total_relevant[i] == right.sum()
@@ -144,6 +156,14 @@ def check_all(gallery: Encoded, queries: Encoded, relevance: Relevance, directed
 @pytest.mark.parametrize("directed", [True, False])
 def test_answers_are_those_of_the_reference(rescore: str, directed: bool) -> None:
     check_all(*sides(), directed=directed, rescore=rescore, tables=[1, 3], bits_per_table=5, probes=[1, 2, 5])
+
+
+@pytest.mark.parametrize("directed", [True, False])
+def test_shortlists_are_those_of_the_reference(directed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: dict[str, Any] = {"tables": [1, 3], "bits_per_table": 4, "probes": [1, 5], "shortlist": [1, 2, 10, 1000]}
+    check_all(*sides(), directed=directed, **keys)
+    monkeypatch.setattr(buckets, "TOGETHER", 0)
+    check_all(*sides(bits=70), directed=directed, **keys)
 
 
 @pytest.mark.parametrize("small", [0, 12])
@@ -174,9 +194,19 @@ def test_rankings_in_blocks_are_those_in_one(block: int, monkeypatch: pytest.Mon
     rescore=st.sampled_from(RESCORE),
     directed=st.booleans(),
     draw=st.sampled_from(buckets.DRAWS),
+    shortlist=st.none() | st.integers(1, 70),
 )
 def test_any_setting_answers_as_the_reference_does(
-    seed: int, items: int, bits: int, count: int, size: int, probes: int, rescore: str, directed: bool, draw: str
+    seed: int,
+    items: int,
+    bits: int,
+    count: int,
+    size: int,
+    probes: int,
+    rescore: str,
+    directed: bool,
+    draw: str,
+    shortlist: int | None,
 ) -> None:
     limit = bits // count if draw == "disjoint" else bits
     if limit == 0:
@@ -189,6 +219,7 @@ def test_any_setting_answers_as_the_reference_does(
         probes=probes,
         rescore=rescore,
         draw=draw,
+        shortlist=shortlist if rescore == "cosine" else None,
         seed=seed,
     )
 
@@ -340,11 +371,14 @@ def test_bytes_an_item_do_not_grow_with_the_gallery() -> None:
     assert sparse_more <= 1.1 * sparse < 4 * 24
 
 
-@pytest.mark.parametrize("rescore", RESCORE)
+KEPT = [*({"rescore": rescore} for rescore in RESCORE), {"shortlist": [3, 9]}]
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=str)
 @pytest.mark.parametrize("size", [4, 20])
-def test_added_items_are_found_as_if_they_had_been_there(rescore: str, size: int) -> None:
+def test_added_items_are_found_as_if_they_had_been_there(kept: dict[str, Any], size: int) -> None:
     gallery, queries, _ = sides(bits=21)
-    keys: dict[str, Any] = {"rescore": rescore, "bits_per_table": size, "probes": 3}
+    keys = {**kept, "bits_per_table": size, "probes": 3}
     whole = BucketsIndex(**keys).build(gallery, "")
     parts = BucketsIndex(**keys).build(gallery.rows(0, 120), "").add(gallery.rows(120, 121)).add(gallery.rows(121, 300))
     for first, second in zip(vars(whole._tables).values(), vars(parts._tables).values(), strict=True):
@@ -357,11 +391,14 @@ def test_added_items_are_found_as_if_they_had_been_there(rescore: str, size: int
         whole.add(sides(bits=13)[0])
 
 
-@pytest.mark.parametrize("rescore", RESCORE)
+@pytest.mark.parametrize("kept", KEPT, ids=str)
 @pytest.mark.parametrize("size", [4, 20])
-def test_a_saved_index_opens_without_reading_it_and_finds_the_same(rescore: str, size: int, tmp_path: Path) -> None:
+def test_a_saved_index_opens_without_reading_it_and_finds_the_same(
+    kept: dict[str, Any], size: int, tmp_path: Path
+) -> None:
     gallery, queries, _ = sides(bits=21)
-    index = BucketsIndex(rescore=rescore, tables=[2, 5], bits_per_table=size, probes=[1, 2], bits=21).build(gallery, "")
+    keys = {**kept, "tables": [2, 5], "bits_per_table": size, "probes": [1, 2]}
+    index = BucketsIndex(**keys, bits=21).build(gallery, "")
     index.save(tmp_path)
     described = json.loads((tmp_path / "index.json").read_text())
     assert (described["items"], described["tables"], described["bits_per_table"]) == (300, [2, 5], size)
@@ -449,6 +486,8 @@ def test_projections_are_asked_for_where_they_are_read() -> None:
         ({"bits_per_table": 65}, r"index\.bits_per_table=65"),
         ({"draw": "some"}, r"index\.draw='some': expected subsets or disjoint"),
         ({"rescore": "dot"}, r"index\.rescore='dot': expected cosine, hamming, embedding"),
+        ({"shortlist": 0}, r"index\.shortlist=0: expected at least 1"),
+        ({"shortlist": 9, "rescore": "hamming"}, r"index\.shortlist=9: expected null with index\.rescore=hamming"),
         ({"bits_per_table": 20, "bits": 16}, r"index\.bits_per_table=20: expected at most 16: 16 bits of the code"),
         (
             {"bits_per_table": 5, "tables": 4, "bits": 16, "draw": "disjoint"},
