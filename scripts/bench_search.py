@@ -27,6 +27,7 @@ Ratios above 1 mean that ours is faster, or smaller.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import multiprocessing
@@ -37,7 +38,20 @@ from typing import Any
 
 import faiss
 import numpy as np
-from bench_search_parts import SINGLE, K, Options, Setting, by_turns, fastest, measure, opened, our_settings, silent
+from bench_search_parts import (
+    SINGLE,
+    K,
+    Options,
+    Setting,
+    by_turns,
+    fastest,
+    measured,
+    opened,
+    our_settings,
+    silent,
+    time_all,
+    union,
+)
 
 from lshbench.data.synthetic import SyntheticSource
 from lshbench.environment import peak_memory_bytes
@@ -47,10 +61,17 @@ from lshbench.ranking.hamming import hamming_neighbors
 from lshbench.ranking.real import cosine_neighbors
 from lshbench.threads import set_threads
 from lshbench.tradeoff import overlap
-from lshbench.types import Features
+from lshbench.types import Encoded, Features
 
 TARGETS = (0.8, 0.9)
-NOTHING = (0.0, 0.0)
+SHARES = (0.8, 0.95)
+"""Of the recall of exact cosine that ranking all codes by Hamming distance reaches."""
+
+PROBES_OF_ENGINES = [1, 2, 4, 8, 16, 24, 32, 40, 48, 64, 96, 128, 192]
+
+FURTHER = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+"""Probes of `tables`."""
+
 SOME = slice(0, 500)
 """Queries that candidates are counted for."""
 NAMES = ("engines", "scaling", "tables", "probes", "flat")
@@ -62,7 +83,7 @@ NAMES = ("engines", "scaling", "tables", "probes", "flat")
 def engines(options: Options) -> dict[str, Any]:
     """Compare with faiss' hashes of codes."""
     run = opened(options, "random_projection", ["method=random_projection", "bits=64"])
-    some = slice(0, 500 if options.quick else 2000)
+    some = slice(0, 500 if options.quick else 1000)
     gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", some)
     assert gallery.codes is not None
     assert queries.codes is not None
@@ -76,13 +97,7 @@ def engines(options: Options) -> dict[str, Any]:
         far = distances(packed[ids] ^ asked[:, None]).sum(2)
         return {"hamming": float(((far <= tenth) & (ids >= 0)).mean()), "cosine": overlap(ids, nearest, K)}
 
-    ours: list[Setting] = []
-    probes = [1, 2, 4, 8, 16, 32, 64, 128]
     auto = max(4, round(np.log2(len(packed))) - 4)
-    for rescore in ("hamming", "cosine"):
-        for size in (auto - 4, auto - 2, auto, auto + 2):
-            grid = {"tables": [1, 2, 4, 8], "bits_per_table": max(2, size), "probes": probes, "rescore": rescore}
-            ours += our_settings(gallery, queries, f"buckets ({rescore})", grid)
     theirs: dict[str, list[Setting]] = {"IndexBinaryMultiHash": [], "IndexBinaryHash": []}
     for tables, size in ((2, auto), (4, auto), (4, 16), (8, 8)):
         if tables * size <= bits:
@@ -98,13 +113,24 @@ def engines(options: Options) -> dict[str, Any]:
     theirs["IndexLSH"] = [_plain("IndexLSH", lsh, centred)]
 
     singles = 50 if options.quick else SINGLE
-    for settings in (ours, *theirs.values()):
-        measure(settings, recall, len(asked), singles)
     flat = overlap(hamming_neighbors(queries.codes, gallery.codes, K).ids, nearest, K)
+    targets = {"hamming": TARGETS, "cosine": [share * flat for share in SHARES]}
+    theirs = {engine: measured(settings, recall, targets) for engine, settings in theirs.items()}
+    by_cosine = {"cosine": [*targets["cosine"], theirs["IndexLSH"][0].recall["cosine"]]}
+    ours: list[Setting] = []
+    for size in (auto - 4, auto - 2, auto, auto + 2):
+        grid = {"tables": [1, 2, 4], "bits_per_table": max(2, size), "probes": PROBES_OF_ENGINES}
+        for asking, directed in ((queries, ""), (Encoded(queries.vectors, queries.codes), ", probed by bits")):
+            settings = our_settings(gallery, asking, f"hamming{directed}:", grid | {"rescore": "hamming"})
+            ours += measured(settings, recall, targets)
+            settings = our_settings(gallery, asking, f"cosine of 100{directed}:", grid | {"shortlist": 100})
+            ours += measured(settings, recall, by_cosine)
+    for settings in (ours, *theirs.values()):
+        time_all(settings, targets, len(asked), singles)
     print(f"ranking all codes by Hamming distance: recall@10 of exact cosine {flat:.3f}")
     result: dict[str, Any] = {"hamming_recall_of_cosine": flat, "comparisons": []}
     for engine, settings in theirs.items():
-        goals = [("hamming", target) for target in TARGETS] + [("cosine", share * flat) for share in (0.8, 0.95)]
+        goals = [(truth, target) for truth, values in targets.items() for target in values]
         if engine == "IndexLSH":  # its codes are its own, and all of them are ranked
             goals = [("cosine", settings[0].recall["cosine"])]
         for truth, target in goals:
@@ -127,7 +153,7 @@ def engines(options: Options) -> dict[str, Any]:
 
 def _plain(name: str, index: Any, queries: np.ndarray) -> Setting:
     rows = [queries[row : row + 1] for row in range(min(SINGLE, len(queries)))]
-    return Setting(name, lambda: None, lambda: index.search(queries, K), lambda row: index.search(rows[row], K))
+    return Setting(name, name, lambda: None, lambda: index.search(queries, K), lambda row: index.search(rows[row], K))
 
 
 def _faiss_hash(index: Any, packed: np.ndarray, queries: np.ndarray, label: str, most: int) -> list[Setting]:
@@ -135,6 +161,7 @@ def _faiss_hash(index: Any, packed: np.ndarray, queries: np.ndarray, label: str,
     settings = []
     for flips in range(most + 1):
         setting = _plain(f"{label}, {flips} flips", index, queries)
+        setting.group = label
         setting.prepare = lambda flips=flips: setattr(index, "nflip", flips)
         settings.append(setting)
     return settings
@@ -189,7 +216,9 @@ def _one_size(items: int, threads: int, repeats: int) -> dict[str, Any]:
     grid = {"tables": TABLES, "bits_per_table": size, "probes": PROBES, "shortlist": SHORTLIST}
     settings = our_settings(gallery, queries, "", grid)
     build_s = time.perf_counter() - start
-    measure(settings, lambda own: {"cosine": overlap(own.ids, exact, K)}, len(queries), SINGLE)
+    targets = {"cosine": [0.9]}
+    settings = measured(settings, lambda own: {"cosine": overlap(own.ids, exact, K)}, targets)
+    time_all(settings, targets, len(queries), SINGLE)
     best = fastest(settings, "cosine", 0.9, "single_us")
     if best is None:
         raise RuntimeError(f"no setting reaches a recall of .9 for {items} items")
@@ -213,6 +242,7 @@ def _plot_scaling(rows: list[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     items = np.array([row["items"] for row in rows])
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), constrained_layout=True)
@@ -220,11 +250,18 @@ def _plot_scaling(rows: list[dict[str, Any]], path: Path) -> None:
         left.plot(items, [row[what] for row in rows], "o-", color=colour, label=label)
     root = rows[0]["single_us"] * np.sqrt(items / items[0])
     left.plot(items, root, "--", color="#6b7280", label="growth as the square root")
-    left.set(xscale="log", yscale="log", xlabel="gallery items", ylabel="microseconds a query")
+    left.set(xscale="log", yscale="log", ylabel="microseconds a query")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_minor_locator(NullLocator())
     left.legend(frameon=False)
-    right.plot(items, [row["bytes_per_item"] for row in rows], "o-", color="#0b5394")
-    right.set(xscale="log", xlabel="gallery items", ylabel="bytes an item", ylim=(0, None))
+    taken = [row["bytes_per_item"] for row in rows]
+    right.plot(items, taken, "o-", color="#0b5394")
+    right.set(xscale="log", ylabel="bytes an item, beside its vector's", ylim=(0, 1.25 * max(taken)))
+    thousands = FuncFormatter(lambda value, _: f"{value:,.0f}")
+    left.yaxis.set_major_formatter(thousands)
     for axes in (left, right):
+        axes.set(xlabel="gallery items")
+        axes.xaxis.set_major_formatter(thousands)
         axes.grid(alpha=0.3)
     figure.suptitle("Hash tables at recall@10 of .9: synthetic clusters, 128 dimensions")
     figure.savefig(path, dpi=130)
@@ -242,43 +279,44 @@ def tables(options: Options) -> dict[str, Any]:
         "neural": ["method=neural", "bits=64", *unsupervised],
         "fourier": ["method=fourier", "bits=64", *unsupervised],
     }
-    found: dict[str, dict[str, list[Setting]]] = {}
+    found: dict[tuple[int, int], dict[str, list[tuple[float, float]]]] = {}
     for name, keys in methods.items():
         run = opened(options, name if name == "random_projection" else f"{name}_unsupervised", keys)
         gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", SOME)
         exact = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
         auto = max(4, round(np.log2(len(gallery))) - 4)
-        for size in (auto - 2, auto, auto + 2):
-            for count in (4, 8, 16):
-                grid = {"tables": count, "bits_per_table": size, "probes": [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]}
-                settings = our_settings(gallery, queries, name, grid)
-                measured = []
-                for setting in settings:
-                    setting.prepare()
-                    result: Any = setting.batch()
-                    setting.recall = {"cosine": overlap(result.ids, exact, K)}
-                    setting.candidates = float(result.candidates.mean())
-                    measured.append(setting)
-                    if setting.recall["cosine"] >= TARGETS[-1]:
-                        break
-                found.setdefault(f"{count} tables of {size} bits", {})[name] = measured
-    result_rows = []
-    for size, methods_found in found.items():
+        for size, count in itertools.product((auto - 6, auto - 4, auto - 2), (4, 8, 16)):
+            own = found.setdefault((size, count), {})[name] = []
+            index = BucketsIndex(tables=count, bits_per_table=size, probes=FURTHER, rescore="hamming")
+            index.build(gallery, "")
+            for point in index.points():
+                index.set_point(point)
+                own.append(union(index, queries, exact))
+                if own[-1][0] >= TARGETS[-1]:
+                    break
+    rows = []
+    for (size, count), methods_found in found.items():
         for target in TARGETS:
-            needed = {name: _candidates_at(settings, target) for name, settings in methods_found.items()}
-            shown = ", ".join(f"{name} {'-' if n is None else f'{n:,.0f}'}" for name, n in needed.items())
-            print(f"{size}, recall {target}: candidates {shown}", flush=True)
-            result_rows.append({"size": size, "recall": target, "candidates": needed})
-    return {"rows": result_rows}
+            needed = {name: _candidates_at(own, target) for name, own in methods_found.items()}
+            shown = ", ".join(f"{name} {text}" for name, (_, text) in needed.items())
+            print(f"{count} tables of {size} bits, recall {target}: candidates {shown}", flush=True)
+            counted = {name: number for name, (number, _) in needed.items()}
+            rows.append({"bits": size, "tables": count, "recall": target, "candidates": counted})
+    return {"rows": rows}
 
 
-def _candidates_at(settings: list[Setting], target: float) -> float | None:
-    """Return the candidates at a recall, between the neighbouring settings; None where it isn't reached or passed."""
-    recalls = [setting.recall["cosine"] for setting in settings]
-    counts = [setting.candidates or 0.0 for setting in settings]
-    if recalls[-1] < target or recalls[0] > target:
-        return None
-    return float(np.interp(target, recalls, counts))
+def _candidates_at(settings: list[tuple[float, float]], target: float) -> tuple[float | None, str]:
+    """Return the candidates at a recall, between the neighbouring settings, and how they are shown.
+
+    None where no setting reaches it, or all are beyond it.
+    """
+    recalls, counts = zip(*settings, strict=True)
+    if recalls[0] > target:
+        return None, f"below {counts[0]:,.0f}"
+    if recalls[-1] < target:
+        return None, f"above {counts[-1]:,.0f}"
+    number = float(np.interp(target, recalls, counts))
+    return number, f"{number:,.0f}"
 
 
 def probes(options: Options) -> dict[str, Any]:
@@ -286,31 +324,30 @@ def probes(options: Options) -> dict[str, Any]:
     run = opened(options, "random_projection", ["method=random_projection", "bits=64"])
     gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", SOME)
     exact = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
-    size = max(4, round(np.log2(len(gallery))) - 4)
-    counts = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
-    values = [1, 2, 4, 8, 16, 32, 64]
-    found: dict[tuple[int, int], tuple[float, float]] = {}
-    index = BucketsIndex(tables=counts, bits_per_table=size, probes=values).build(gallery, "")
-    for value in values:
-        for count in counts:
-            index.set_point({"tables": count, "probes": value})
-            own = index.search(queries, K)
-            found[count, value] = overlap(own.ids, exact, K), float(own.candidates.mean())
-            if found[count, value][0] >= TARGETS[-1]:
-                break
+    auto = max(4, round(np.log2(len(gallery))) - 4)
+    counts, values = [*range(1, 9), 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128], [1, 2, 4, 8, 16, 32, 64]
     rows = []
-    for target in TARGETS:
-        plain = next((count for count in counts if found.get((count, 1), NOTHING)[0] >= target), None)
-        for value in values[1:]:
-            count = next((count for count in counts if found.get((count, value), NOTHING)[0] >= target), None)
-            row = {"recall": target, "probes": value, "plain_tables": plain, "tables": count}
-            if plain and count:
-                row |= {"plain_candidates": found[plain, 1][1], "candidates": found[count, value][1]}
+    for size in (auto - 4, auto - 2, auto):
+        index = BucketsIndex(tables=counts, bits_per_table=size, probes=values, rescore="hamming").build(gallery, "")
+        found: dict[int, list[tuple[int, float, float]]] = {}
+        for value in values:
+            own = found[value] = []
+            for count in counts:
+                index.set_point({"tables": count, "probes": value})
+                own.append((count, *union(index, queries, exact)))
+                if own[-1][1] >= TARGETS[-1]:
+                    break
+        for target, value in itertools.product(TARGETS, values):
+            enough = next((setting for setting in found[value] if setting[1] >= target), None)
+            row = {"bits": size, "recall": target, "probes": value}
+            if enough is None:
+                print(f"recall {target}, {size} bits, {value} probes: more than {counts[-1]} tables", flush=True)
+            else:
                 print(
-                    f"recall {target}, {size} bits: {plain} plain tables ({found[plain, 1][1]:,.0f} candidates), "
-                    f"{count} with {value} probes ({found[count, value][1]:,.0f}): {plain / count:.1f} times fewer",
+                    f"recall {target}, {size} bits, {value} probes: {enough[0]} tables, {enough[2]:,.0f} candidates",
                     flush=True,
                 )
+                row |= {"tables": enough[0], "candidates": enough[2]}
             rows.append(row)
     return {"rows": rows}
 
@@ -344,9 +381,10 @@ def flat(options: Options) -> dict[str, Any]:
         raise RuntimeError("every setting scans too much of the gallery")
     ours, index, point, share, rescore = best
     index.set_point(point)
-    scan = Setting("flat", lambda: None, lambda: None, lambda row: exact.search(run.queries.x[row : row + 1], K))
+    scan = Setting("flat", "", lambda: None, lambda: None, lambda row: exact.search(run.queries.x[row : row + 1], K))
     search = Setting(
         "buckets",
+        "",
         lambda: None,
         lambda: None,
         lambda row: index.search(run.encode(run.queries, "query", slice(row, row + 1)), K),

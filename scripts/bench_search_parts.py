@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,7 @@ class Setting:
     """One engine in one setting.
 
     Attributes:
+        group: settings of one name here differ by what is probed alone, and stand in ascending order.
         prepare: puts the engine into the setting; quick.
         batch: searches all queries.
         alone: searches one query.
@@ -122,6 +123,7 @@ class Setting:
     """
 
     name: str
+    group: str
     prepare: Callable[[], object]
     batch: Callable[[], object]
     alone: Callable[[int], object]
@@ -168,9 +170,10 @@ def our_settings(gallery: Encoded, queries: Encoded, label: str, grid: dict[str,
     settings = []
     for point in index.points():
         index.set_point(point)
-        name = f"{label} {grid['bits_per_table']} bits, {point['tables']} tables, {point['probes']} probes"
+        group = f"{label} {grid['bits_per_table']} bits, {point['tables']} tables"
         setting = Setting(
-            name,
+            f"{group}, {point['probes']} probes",
+            group,
             lambda point=point: index.set_point(point),
             lambda: index.search(queries, k),
             lambda row: index.search(rows[row], k),
@@ -180,12 +183,42 @@ def our_settings(gallery: Encoded, queries: Encoded, label: str, grid: dict[str,
     return settings
 
 
-def measure(settings: list[Setting], recall: Callable[[Any], dict[str, float]], queries: int, singles: int) -> None:
-    """Fill in recalls, candidates and times."""
+def union(index: BucketsIndex, queries: Encoded, wanted: np.ndarray) -> tuple[float, float]:
+    """Return the share of the wanted rows (int ``(q, k)``) that are candidates, and how many candidates a query has."""
+    hits, total = 0, 0
+    seen = np.zeros(len(index), bool)
+    for start, stop, offsets, rows, _ in index.candidates(queries):
+        total += len(rows)
+        for query in range(start, stop):
+            own = rows[offsets[query - start] : offsets[query - start + 1]]
+            seen[own] = True
+            hits += int(seen[wanted[query]].sum())
+            seen[own] = False
+    return hits / wanted.size, total / len(queries)
+
+
+def measured(
+    settings: list[Setting], recall: Callable[[Any], dict[str, float]], targets: Mapping[str, Sequence[float]]
+) -> list[Setting]:
+    """Return the settings with their recalls and candidates, of a group up to the first that reaches every target."""
+    enough: set[str] = set()
+    tried = []
     for setting in settings:
+        if setting.group in enough:
+            continue
         setting.prepare()
-        found = setting.batch()
+        found: Any = setting.batch()
         setting.recall = recall(found)
         if hasattr(found, "candidates"):
             setting.candidates = float(found.candidates.mean())
-        setting.single_us, setting.batch_us = timed(setting, queries, singles)
+        if all(setting.recall[truth] >= max(values) for truth, values in targets.items()):
+            enough.add(setting.group)
+        tried.append(setting)
+    return tried
+
+
+def time_all(settings: list[Setting], targets: Mapping[str, Sequence[float]], queries: int, singles: int) -> None:
+    """Fill in times where some target is reached."""
+    for setting in settings:
+        if any(setting.recall[truth] >= min(values) for truth, values in targets.items()):
+            setting.single_us, setting.batch_us = timed(setting, queries, singles)

@@ -263,7 +263,7 @@ class BucketsIndex(Index):
         positions: bool = True,
         position_limit: int | None = None,
     ) -> Iterator[RankedBlock]:
-        for start, stop, offsets, rows, distances in self._lists(queries):
+        for start, stop, offsets, rows, distances in self.candidates(queries):
             first = 0
             for block in list_blocks(offsets, rows, distances, relevance.rows(start, stop), positions=positions):
                 if self.rescore == "hamming":
@@ -272,8 +272,8 @@ class BucketsIndex(Index):
                     first += len(block)
                 yield block
 
-    def _lists(self, queries: Encoded) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield queries' candidates, a block of queries at a time.
+    def candidates(self, queries: Encoded) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield queries' candidates in no order, those on the shortlist if there is one, a block of queries at a time.
 
         Yields:
             The first query and the one past the last; where each query's candidates begin, int64 ``(q + 1,)``; gallery
