@@ -67,7 +67,7 @@ TARGETS = (0.8, 0.9)
 SHARES = (0.8, 0.95)
 """Of the recall of exact cosine that ranking all codes by Hamming distance reaches."""
 
-PROBES_OF_ENGINES = [1, 2, 4, 8, 16, 24, 32, 40, 48, 64, 96, 128, 192]
+PROBES_OF_ENGINES = [1, 2, 4, 8, 16, 24, 32, 37, 48, 56, 64, 79, 96, 128, 176]
 
 FURTHER = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
 """Probes of `tables`."""
@@ -119,7 +119,7 @@ def engines(options: Options) -> dict[str, Any]:
     by_cosine = {"cosine": [*targets["cosine"], theirs["IndexLSH"][0].recall["cosine"]]}
     ours: list[Setting] = []
     for size in (auto - 4, auto - 2, auto, auto + 2):
-        grid = {"tables": [1, 2, 4], "bits_per_table": max(2, size), "probes": PROBES_OF_ENGINES}
+        grid = {"tables": [1, 2, 4], "bits_per_table": max(2, size), "probes": PROBES_OF_ENGINES, "draw": "disjoint"}
         for asking, directed in ((queries, ""), (Encoded(queries.vectors, queries.codes), ", probed by bits")):
             settings = our_settings(gallery, asking, f"hamming{directed}:", grid | {"rescore": "hamming"})
             ours += measured(settings, recall, targets)

@@ -7,8 +7,8 @@ Tables and seen are those of :mod:`lshbench.index.probe_kernels`, distances thos
   ``(q, d)`` or ``(q, 0)``;
 - order int64 ``(q,)``, in which a batch is gone through: neighbours in it may share what the cache holds;
 - gallery, a tuple: vectors float32 ``(n, d)`` and inverse norms float32 ``(n,)``, codes as words uint64 ``(n, w)`` and
-  as bytes uint8 ``(n, 8 w)``; the words once more, ``(w, n)`` in the order of the table if there is only one, as
-  its buckets are then runs of memory; what the kind of rescoring does not read is empty;
+  as bytes uint8 ``(n, 8 w)``; the words once more, ``(w, n)`` in the order of the first table where it may
+  be the only one in use, as its buckets are then runs of memory; what the kind of rescoring does not read is empty;
 - shortlist: how many candidates, nearest by Hamming distance, are rescored by cosine; 0 for all.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from lshbench.index.held import frame_of, held_row, held_rows
 from lshbench.index.probe_kernels import ONE, gather
 from lshbench.index.rescore_kernels import (
     AHEAD,
@@ -286,7 +287,7 @@ def search_one(
     if not prepare(kind, shortlist, queries, i, units, words, sums):
         return -1
     ordered = gallery[4]
-    ranges = ordered.shape[1] > 0
+    ranges = ordered.shape[1] > 0 and tables[1] == 1
     count = gather(codes[i], projections[i], probes, tables, seen, found, ranges)
     if ranges:
         table = tables[7][0]
@@ -305,6 +306,63 @@ def search_one(
     else:
         _nearest(sums, gallery[3], rows, room, nearest_ids[i], nearest[i])
     return 0
+
+
+def frame_of_search(tables: tuple, gallery: tuple, scratch: tuple) -> np.ndarray:
+    """Return what :func:`search_held` takes in place of these."""
+    columns, _, _, *others = tables
+    return frame_of(columns, *others, *gallery, *scratch)
+
+
+@njit(cache=True)
+def search_held(
+    frame: np.ndarray,
+    kind: int,
+    used: int,
+    shift: int,
+    probes: int,
+    shortlist: int,
+    most: int,
+    codes: np.ndarray,
+    projections: np.ndarray,
+    vectors: np.ndarray,
+    nearest_ids: np.ndarray,
+    nearest: np.ndarray,
+    candidates: np.ndarray,
+) -> int:
+    """Do what :func:`search_one` does with the arrays of a frame (:func:`frame_of_search`)."""
+    tables = (
+        held_rows(frame, 0, np.int32),
+        used,
+        shift,
+        held_row(frame, 1, np.int32),
+        held_row(frame, 2, np.uint64),
+        held_row(frame, 3, np.int64),
+        held_rows(frame, 4, np.int32),
+        held_rows(frame, 5, np.int32),
+        held_row(frame, 6, np.uint64),
+        held_row(frame, 7, np.int32),
+    )
+    gallery = (
+        held_rows(frame, 8, np.float32),
+        held_row(frame, 9, np.float32),
+        held_rows(frame, 10, np.uint64),
+        held_rows(frame, 11, np.uint8),
+        held_rows(frame, 12, np.uint64),
+    )
+    scratch = (
+        held_row(frame, 13, np.uint64),
+        held_row(frame, 14, np.int32),
+        held_row(frame, 15, np.float32),
+        held_row(frame, 16, np.uint64),
+        held_row(frame, 17, np.float32),
+        held_row(frame, 18, np.uint64),
+        held_rows(frame, 19, np.float32),
+    )
+    queries = (codes, projections, vectors)
+    return search_one(
+        kind, queries, 0, probes, shortlist, tables, gallery, scratch, most, nearest_ids, nearest, candidates
+    )
 
 
 @njit(cache=True)

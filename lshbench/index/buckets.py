@@ -70,7 +70,7 @@ class BucketsIndex(Index):
     """
 
     _tables: BucketTables
-    _looked_into: tuple | None
+    _visited: tuple[int, int, tuple] | None
     _code_bits: int
     _dimensions: int
     _vectors: np.ndarray
@@ -107,7 +107,7 @@ class BucketsIndex(Index):
         self._kind = RESCORE[rescore]
         self._scaled = False
         self._lock = Lock()
-        self._scratch: tuple[int, tuple] | None = None
+        self._alone: tuple[int, tuple, np.ndarray] | None = None
         self.set_point(self.points()[-1])
         if bits is not None:
             self._table_bits(bits, 1)
@@ -132,7 +132,7 @@ class BucketsIndex(Index):
             raise ValueError(f"{point['tables']} tables of {self.tables[-1]}")
         self._used, self._probes = point["tables"], point["probes"]
         self._kept = point.get("shortlist", 0)
-        self._looked_into = None
+        self._alone, self._visited = None, None
 
     @property
     def ranks_features(self) -> bool:
@@ -202,10 +202,10 @@ class BucketsIndex(Index):
 
     def _set_gallery(self, arrays: list[np.ndarray]) -> None:
         self._vectors, inverse_norms, words = arrays
-        single = self._kind == rescoring.HAMMING and len(self._tables) == 1
+        single = self._kind == rescoring.HAMMING and self.tables[0] == 1
         ordered = np.ascontiguousarray(words[self._tables.ids[0]].T) if single else np.empty((0, 0), np.uint64)
         self._gallery = (writable_view(self._vectors), inverse_norms, words, words.view(np.uint8), ordered)
-        self._scratch, self._looked_into = None, None
+        self._alone, self._visited = None, None
 
     def _check_widths(self, items: Encoded) -> None:
         bits, dimensions = _codes_of(items).bits, items.vectors.shape[1]
@@ -238,19 +238,19 @@ class BucketsIndex(Index):
         candidates: np.ndarray,
     ) -> None:
         """Search one query on this thread, or on all of them where it has many candidates."""
+        probes, shortlist, tables = self._visits
         with self._lock:  # the scratch memory serves one at a time
-            kept = max(k, self._shortlist)
-            if self._scratch is None or self._scratch[0] != kept:
+            if self._alone is None or self._alone[0] != k:
                 widths = (self._gallery[0].shape[1], arrays[0].shape[1])
-                self._scratch = (kept, kernels.make_scratch(self._kind, len(self), kept, *widths))
-            scratch = self._scratch[1]
-            settings = self._settings(arrays, 0)
-            state = kernels.search_one(*settings, self._gallery, scratch, TOGETHER, ids, nearest, candidates)
-            if state < 0:
-                _refuse(0)
+                scratch = kernels.make_scratch(self._kind, len(self), max(k, shortlist), *widths)
+                self._alone = (k, scratch, kernels.frame_of_search(tables, self._gallery, scratch))
+            _, scratch, frame = self._alone
+            visits = (self._used, tables[2], probes, shortlist, TOGETHER)
+            state = kernels.search_held(frame, self._kind, *visits, *arrays, ids, nearest, candidates)
             if state:
+                _refuse(0 if state < 0 else -1)
                 _, found, distances, room, units, _, _ = scratch
-                count = min(candidates[0], self._shortlist) if self._shortlist else candidates[0]
+                count = min(candidates[0], shortlist) if shortlist else candidates[0]
                 found, distances = found[:count], distances[:count]
                 rescoring.cosine_distances_together(units, found, self._gallery, 4 * get_num_threads(), distances)
                 kernels.take_nearest(found, distances, room, ids[0], nearest[0])
@@ -296,11 +296,16 @@ class BucketsIndex(Index):
         """Candidates to rescore; 0 for all."""
         return min(self._kept, len(self))
 
-    def _settings(self, arrays: tuple[np.ndarray, ...], order: np.ndarray | int) -> tuple:
-        """Return the first arguments of the kernels: rescoring, queries and their order (or the one), what to visit."""
-        if self._looked_into is None:  # kept, as it would take a good part of a search
-            self._looked_into = self._tables.looked_into(self._used)
-        return (self._kind, arrays, order, self._probes, self._shortlist, self._looked_into)
+    @property
+    def _visits(self) -> tuple[int, int, tuple]:
+        """Probes, shortlist and tables, as the kernels take them; kept, as they would take a good part of a search."""
+        if self._visited is None:
+            self._visited = self._probes, self._shortlist, self._tables.looked_into(self._used, self._probes)
+        return self._visited
+
+    def _settings(self, arrays: tuple[np.ndarray, ...], order: np.ndarray) -> tuple:
+        """Return the first arguments of the kernels: rescoring, queries and their order, what to visit."""
+        return (self._kind, arrays, order, *self._visits)
 
     def _arrays(self, queries: Encoded) -> tuple[np.ndarray, ...]:
         """Return queries as the kernels take them: codes, projections, vectors; what isn't read has no columns."""
@@ -320,7 +325,8 @@ class BucketsIndex(Index):
     def bytes(self) -> int:
         """Bytes of the tables in use, and of the codes or norms that rescoring reads."""
         _, norms, words, _, ordered = self._gallery
-        return self._tables.bytes(self._used) + norms.nbytes + words.nbytes + ordered.nbytes
+        read = norms.nbytes + words.nbytes + (ordered.nbytes if self._used == 1 else 0)
+        return self._tables.bytes(self._used) + read
 
     def save(self, folder: Path) -> None:
         """Write the tables' arrays, ``inverse_norms.npy`` or ``words.npy`` or both, and ``index.json`` last."""

@@ -5,7 +5,7 @@ Arrays throughout, with L tables over ``s`` bits each and n gallery items (:clas
 - codes uint8 ``(n, ceil(bits / 8))`` as :class:`lshbench.types.Codes` packs them;
 - columns int32 ``(L, s)``: the bits of the code that make a table's key, the first one its most significant bit;
 - tables, a tuple: columns, ``used`` (how many tables are looked into), the arguments of :func:`find_bucket` from
-  ``shift`` on, and ids int32 ``(L, n)``, gallery rows bucket by bucket;
+  ``shift`` on, ids int32 ``(L, n)``, gallery rows bucket by bucket, and what :func:`undirected` returns;
 - seen uint64 ``(ceil(n / 64),)``: a bit an item, which marks what is in a query's union; all zero between queries.
   At a bit an item it stays in the processor's cache where a stamp or a hash set would not.
 
@@ -164,13 +164,7 @@ def _sink(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, size: int) -
 
 @njit(cache=True)
 def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
-    """Fill ``costs`` int64 ``(bits,)`` of turning each bit: its squared projection, the largest being :data:`FINEST`.
-
-    Without projections (none given) every bit costs 1, so that buckets come in the order of their Hamming distance.
-    """
-    if len(projections) == 0:
-        costs[:] = 1
-        return
+    """Fill ``costs`` int64 ``(bits,)`` of turning each bit: its squared projection, the largest :data:`FINEST`."""
     largest = 0.0
     for value in projections:
         largest = max(largest, np.float64(value) * np.float64(value))
@@ -193,7 +187,7 @@ def _further_keys(
     follower has a larger mask, which makes the order that of sorting all sets.
 
     Args:
-        costs: of turning each bit of the code.
+        costs: of turning each bit of the code; where all are alike, buckets come in the order of Hamming distance.
         columns: of the tables in use.
         keys, owners: as :func:`_probed` returns them; the query's own keys stand first, a table each.
     """
@@ -256,22 +250,71 @@ def _further_keys(
 
 
 @njit(cache=True)
-def _probed(code: np.ndarray, projections: np.ndarray, probes: int, columns: np.ndarray) -> tuple:
-    """Return the keys of the buckets that a query visits, uint64, and their tables, int32."""
+def undirected(probes: int, columns: np.ndarray) -> tuple:
+    """Return what makes the keys of the buckets that a query without projections visits, the same for every query.
+
+    Returns:
+        The bits, uint64, in which a key differs from the query's own, and the tables, int32; a table's own first.
+    """
     used, size = columns.shape
     room = used * probes
     if size < 40:
         room = min(room, used << size)
-    keys, owners = np.empty(room, np.uint64), np.empty(room, np.int32)
+    keys, owners = np.zeros(room, np.uint64), np.empty(room, np.int32)
+    owners[:used] = np.arange(used)
+    count = used
+    if probes > 1:
+        costs = np.ones(columns.max() + 1, np.int64)
+        count = _further_keys(costs, probes, columns, keys, owners)
+    return keys[:count], owners[:count]
+
+
+@njit(cache=True)
+def _probed(
+    code: np.ndarray, projections: np.ndarray, probes: int, columns: np.ndarray, flips: np.ndarray, owners: np.ndarray
+) -> tuple:
+    """Return the keys of the buckets that a query visits, uint64, and their tables, int32."""
+    used = len(columns)
+    keys = np.empty(len(flips), np.uint64)
     for table in range(used):
         keys[table] = table_key(code, columns[table])
-        owners[table] = table
-    if probes == 1:
-        return keys, owners
-    costs = np.empty(len(projections) if len(projections) else 8 * len(code), np.int64)
-    bit_costs(projections, costs)
-    count = _further_keys(costs, probes, columns, keys, owners)
-    return keys[:count], owners[:count]
+    if len(projections) and probes > 1:
+        owners = owners.copy()
+        costs = np.empty(len(projections), np.int64)
+        bit_costs(projections, costs)
+        _further_keys(costs, probes, columns, keys, owners)
+    else:
+        for j in range(used, len(keys)):
+            keys[j] = keys[owners[j]] ^ flips[j]
+    return keys, owners
+
+
+@njit(cache=True)
+def _ranges(
+    keys: np.ndarray,
+    shift: int,
+    offsets: np.ndarray,
+    tables_keys: np.ndarray,
+    begins: np.ndarray,
+    directory: np.ndarray,
+    found: np.ndarray,
+) -> np.uint64:
+    """Fill ``found`` with where the first table's buckets of some keys start and stop; return how many numbers."""
+    count = np.uint64(0)
+    if shift < 0:  # written whether it holds something or not, which can't be foretold
+        for key in keys:
+            start, stop = offsets[key], offsets[key + ONE]
+            found[count] = start
+            found[count + ONE] = stop
+            count += np.uint64(2 * (start < stop))
+        return count
+    for key in keys:
+        start, stop = find_bucket(0, key, shift, offsets, tables_keys, begins, directory)
+        if start < stop:
+            found[count] = start
+            found[count + ONE] = stop
+            count += np.uint64(2)
+    return count
 
 
 @njit(cache=True)
@@ -293,17 +336,12 @@ def gather(
         ranges: with one table in use, give where its buckets start and stop, one after the other, and not the rows.
         probes: buckets visited, as a multiple of the tables in use.
     """
-    columns, used, shift, offsets, tables_keys, begins, directory, ids = tables
+    columns, used, shift, offsets, tables_keys, begins, directory, ids, flips, owners = tables
     # All keys first: the loop over them then needs no calls, whose many arguments would take longer than a bucket.
-    keys, owners = _probed(code, projections, probes, columns[:used])
+    keys, owners = _probed(code, projections, probes, columns[:used], flips, owners)
     count = np.uint64(0)
     if used == 1:  # buckets of one table have nothing in common
-        for key in keys:
-            start, stop = find_bucket(0, key, shift, offsets, tables_keys, begins, directory)
-            if start < stop:
-                found[count] = start
-                found[count + ONE] = stop
-                count += np.uint64(2)
+        count = _ranges(keys, shift, offsets, tables_keys, begins, directory, found)
         return np.int64(count) if ranges else _expand(ids[0], found, np.int64(count))
     # Where they lie before what they hold: loads that wait for no other are waited for together.
     starts, stops = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)

@@ -129,9 +129,10 @@ class BucketTables:
         starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else np.empty(0, np.int64)
         return keys[starts], np.append(starts, len(keys)).astype(np.int32), rows[order]
 
-    def looked_into(self, used: int) -> tuple:
+    def looked_into(self, used: int, probes: int) -> tuple:
         """Return the first so many tables as the kernels take them."""
-        return (self.columns, used, self.shift, self.offsets, self.keys, self.begins, self.directory, self.ids)
+        found = (self.shift, self.offsets, self.keys, self.begins, self.directory)
+        return (self.columns, used, *found, self.ids, *kernels.undirected(probes, self.columns[:used]))
 
     def bytes(self, used: int) -> int:
         """Return how many bytes the first so many tables take."""

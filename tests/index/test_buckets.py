@@ -524,3 +524,28 @@ def test_a_grid_is_every_combination_the_most_thorough_last() -> None:
     np.testing.assert_array_equal(few.ids, alone.ids)
     with pytest.raises(ValueError, match="5 tables of 4"):
         index.set_point({"tables": 5, "probes": 1})
+
+
+def test_one_table_of_several_answers_as_an_index_of_one() -> None:
+    gallery, queries, _ = sides(bits=20)
+    several = BucketsIndex(tables=[1, 3], bits_per_table=3, probes=2, rescore="hamming").build(gallery, "")
+    single = BucketsIndex(tables=1, bits_per_table=3, probes=2, rescore="hamming").build(gallery, "")
+    several.set_point({"tables": 1, "probes": 2})
+    np.testing.assert_array_equal(several.search(queries, 9).ids, single.search(queries, 9).ids)
+    assert several.bytes == single.bytes
+    several.set_point({"tables": 3, "probes": 2})
+    assert several.bytes > single.bytes
+
+
+def test_one_query_after_the_other_at_changing_points_and_lengths() -> None:
+    gallery, queries, _ = sides()
+    index = BucketsIndex(tables=[1, 3], bits_per_table=4, probes=[1, 3], shortlist=[2, 40]).build(gallery, "")
+    for point in [*index.points(), *reversed(index.points())]:
+        index.set_point(point)
+        for k in (3, 50):
+            together = index.search(queries, k)
+            for i in range(5):
+                alone = index.search(queries.rows(i, i + 1), k)
+                np.testing.assert_array_equal(alone.ids[0], together.ids[i])
+    index.add(queries)
+    assert index.search(queries.rows(0, 1), 1).ids[0, 0] >= 0
