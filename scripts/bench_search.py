@@ -285,7 +285,7 @@ def tables(options: Options) -> dict[str, Any]:
         gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", SOME)
         exact = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
         auto = max(4, round(np.log2(len(gallery))) - 4)
-        for size, count in itertools.product((auto - 6, auto - 4, auto - 2), (4, 8, 16)):
+        for size, count in itertools.product(_sizes(auto, 6, 4, 2), (4, 8, 16)):
             own = found.setdefault((size, count), {})[name] = []
             index = BucketsIndex(tables=count, bits_per_table=size, probes=FURTHER, rescore="hamming")
             index.build(gallery, "")
@@ -303,6 +303,11 @@ def tables(options: Options) -> dict[str, Any]:
             counted = {name: number for name, (number, _) in needed.items()}
             rows.append({"bits": size, "tables": count, "recall": target, "candidates": counted})
     return {"rows": rows}
+
+
+def _sizes(auto: int, *less: int) -> list[int]:
+    """Return bits a table, fewer than those that give some 16 items a bucket, and at least 2."""
+    return sorted({max(2, auto - bits) for bits in less})
 
 
 def _candidates_at(settings: list[tuple[float, float]], target: float) -> tuple[float | None, str]:
@@ -327,7 +332,7 @@ def probes(options: Options) -> dict[str, Any]:
     auto = max(4, round(np.log2(len(gallery))) - 4)
     counts, values = [*range(1, 9), 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128], [1, 2, 4, 8, 16, 32, 64]
     rows = []
-    for size in (auto - 4, auto - 2, auto):
+    for size in _sizes(auto, 4, 2, 0):
         index = BucketsIndex(tables=counts, bits_per_table=size, probes=values, rescore="hamming").build(gallery, "")
         found: dict[int, list[tuple[int, float, float]]] = {}
         for value in values:
