@@ -66,7 +66,7 @@ class Configuration:
         settings: the flattened configuration, without the seed.
         repeats: one for each seed, by seed.
         interval: mean over seeds and queries, with its bootstrap interval.
-        supervision: ``none`` or ``labels``.
+        supervision: ``none`` or ``labels``, or ``features`` where these are ranked and the method has no part in it.
         leak: whether queries are in the gallery or in training in any of the runs.
     """
 
@@ -268,7 +268,7 @@ def compare(
                 settings,
                 repeats,
                 interval,
-                supervision=str(members[0].metrics["method"]["supervision"]),
+                supervision=_supervision(members[0]),
                 leak=_leaks(members),
             )
         )
@@ -283,6 +283,10 @@ def compare(
         for (one, other, test, seeds), p_value in zip(tests, adjusted, strict=True)
     ]
     return Comparison(metric, configurations, pairs)
+
+
+def _supervision(run: Run) -> str:
+    return "features" if run.ranks_features else str(run.metrics["method"]["supervision"])
 
 
 def read_repeat(run: Run, metric: str) -> Repeat:

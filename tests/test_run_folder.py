@@ -102,7 +102,7 @@ def test_the_schema_accepts_what_may_be_null_or_added(path: str, value: object) 
         ("schema_version", 2),
         ("run_id", KeyError),
         ("bits", 64),
-        ("search/point", {"probes": 0}),
+        ("search/point", {"probes": -1}),
         ("search/latency_ms/exact_batch", -1),
     ],
 )

@@ -52,6 +52,7 @@ def write_run(
         "schema_version": 1,
         "seed": seed,
         "method": {"supervision": "labels" if name == "fourier" else "none"},
+        "search": {"ranks": "features" if name == "kmeans" else "method"},
         "protocol": {"name": "full", "leak": leak},
         "definitions": definitions or {},
     }
@@ -91,6 +92,13 @@ def test_seeds_of_one_configuration_are_repeats_and_pairs_are_tested_and_correct
         holm(np.array([pair.test.p_value for pair in comparison.pairs])),
     )
     assert sum(pair.adjusted < 0.05 for pair in comparison.pairs) == 2
+
+
+def test_a_run_that_ranks_features_says_so_in_place_of_what_trained_its_method(tmp_path: Path, values) -> None:
+    for name in ("kmeans", "fourier"):
+        write_run(tmp_path, name, values)
+    shown = {one.name: one.supervision for one in compare(find_runs([tmp_path])).configurations}
+    assert shown == {"kmeans 16 bits": "features", "fourier 16 bits": "labels"}
 
 
 def test_queries_are_paired_by_number_not_by_row(tmp_path: Path, values) -> None:
