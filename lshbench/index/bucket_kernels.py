@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from lshbench.index.held import frame_of, held_row, held_rows
+from lshbench.index.held import Frame, held_row, held_rows
 from lshbench.index.probe_kernels import ONE, gather
 from lshbench.index.rescore_kernels import (
     AHEAD,
@@ -308,10 +308,20 @@ def search_one(
     return 0
 
 
-def frame_of_search(tables: tuple, gallery: tuple, scratch: tuple) -> np.ndarray:
+LAYOUT: tuple[tuple[int, type], ...] = (
+    *((2, np.int32), (1, np.int32), (1, np.uint64), (1, np.int64), (2, np.int32)),  # columns to directory
+    *((2, np.int32), (1, np.uint64), (1, np.int32)),  # ids, flips, owners
+    *((2, np.float32), (1, np.float32), (2, np.uint64), (2, np.uint8), (2, np.uint64)),  # gallery
+    *((1, np.uint64), (1, np.int32), (1, np.float32), (1, np.uint64)),  # seen, found, distances, room
+    *((1, np.float32), (1, np.uint64), (2, np.float32)),  # units, words, sums
+)
+"""Of the arrays in the frame of :func:`search_held`."""
+
+
+def frame_of_search(tables: tuple, gallery: tuple, scratch: tuple) -> Frame:
     """Return what :func:`search_held` takes in place of these."""
     columns, _, _, *others = tables
-    return frame_of(columns, *others, *gallery, *scratch)
+    return Frame.of([columns, *others, *gallery, *scratch], LAYOUT)
 
 
 @njit(cache=True)
@@ -330,7 +340,7 @@ def search_held(
     nearest: np.ndarray,
     candidates: np.ndarray,
 ) -> int:
-    """Do what :func:`search_one` does with the arrays of a frame (:func:`frame_of_search`)."""
+    """Do what :func:`search_one` does for the first query, with the arrays of a frame (:data:`LAYOUT`)."""
     tables = (
         held_rows(frame, 0, np.int32),
         used,
@@ -460,7 +470,7 @@ def fill_candidates(
             own = rows[offsets[i] : offsets[i + 1]]
             count = gather(codes[i], projections[i], probes, tables, seen, found)
             if shortlist:
-                _shorten(words, gallery[2], count, shortlist, found, room)
-            own[:] = found[: len(own)]
+                count = _shorten(words, gallery[2], count, shortlist, found, room)
+            own[:] = found[:count]
             distances_of(kind, units, words, sums, own, gallery, distances[offsets[i] : offsets[i + 1]])
     return wrong.max() if chunks else -1

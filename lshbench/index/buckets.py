@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from threading import Lock
@@ -31,6 +31,7 @@ from lshbench.index import rescore_kernels as rescoring
 from lshbench.index.base import Index
 from lshbench.index.candidates import plain_rows, query_blocks, row_words, search_order, writable_view
 from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
+from lshbench.index.held import Frame
 from lshbench.index.points import query_values
 from lshbench.index.tables import BucketTables, consecutive_bits, draw_subsets
 from lshbench.ranking.lists import list_blocks
@@ -48,6 +49,41 @@ BLOCK_CANDIDATES = 1 << 22
 
 TOGETHER = 1 << 18
 """Multiplications (some 50 microseconds of them) from which one query's rescoring is worth starting other threads."""
+
+
+@dataclass(frozen=True)
+class _Visits:
+    """What the kernels take of an index at one of its points.
+
+    A change makes a new one, so that a search under way keeps to its own.
+
+    Attributes:
+        used: tables looked into.
+        probes: buckets visited, as a multiple of these.
+        shortlist: candidates to rescore; 0 for all.
+        tables, gallery: as :mod:`lshbench.index.bucket_kernels` takes them.
+    """
+
+    used: int
+    probes: int
+    shortlist: int
+    tables: tuple
+    gallery: tuple[np.ndarray, ...]
+
+    @property
+    def arguments(self) -> tuple:
+        """Probes, shortlist, tables and gallery, as most kernels take them one after the other."""
+        return self.probes, self.shortlist, self.tables, self.gallery
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """What single queries are searched with, ``k`` results each: scratch memory, and all arrays as a frame."""
+
+    visits: _Visits
+    k: int
+    scratch: tuple
+    frame: Frame
 
 
 class BucketsIndex(Index):
@@ -70,11 +106,10 @@ class BucketsIndex(Index):
     """
 
     _tables: BucketTables
-    _visited: tuple[int, int, tuple] | None
     _code_bits: int
     _dimensions: int
     _vectors: np.ndarray
-    _gallery: tuple[np.ndarray, ...]
+    _visits: _Visits
 
     def __init__(
         self,
@@ -107,7 +142,8 @@ class BucketsIndex(Index):
         self._kind = RESCORE[rescore]
         self._scaled = False
         self._lock = Lock()
-        self._alone: tuple[int, tuple, np.ndarray] | None = None
+        self._alone: _Alone | None = None
+        self._built = False
         self.set_point(self.points()[-1])
         if bits is not None:
             self._table_bits(bits, 1)
@@ -128,11 +164,18 @@ class BucketsIndex(Index):
         return [dict(zip(names, point, strict=True)) for point in product(*(values[name] for name in names))]
 
     def set_point(self, point: Mapping[str, int]) -> None:
+        """Let queries be searched at one of :meth:`points`, or another with fewer tables.
+
+        Raises:
+            ValueError: more tables than there are, a number below 1, or a shortlist where the index was made for none.
+        """
         if point["tables"] > self.tables[-1]:
             raise ValueError(f"{point['tables']} tables of {self.tables[-1]}")
-        self._used, self._probes = point["tables"], point["probes"]
-        self._kept = point.get("shortlist", 0)
-        self._alone, self._visited = None, None
+        if ("shortlist" in point) != bool(self.shortlists) or min(point.values()) < 1:
+            raise ValueError(f"{dict(point)}: expected values of at least 1 for {', '.join(self.points()[0])}")
+        self._point = (point["tables"], point["probes"], point.get("shortlist", 0))
+        if self._built:
+            self._visits = self._visits_of(self._visits.gallery)
 
     @property
     def ranks_features(self) -> bool:
@@ -177,7 +220,7 @@ class BucketsIndex(Index):
         """
         codes = _codes_of(items)
         self._check_widths(items)
-        parts = zip(self._gallery[:3], self._rescored(items), strict=True)
+        parts = zip(self._visits.gallery[:3], self._rescored(items), strict=True)
         self._tables = self._tables.with_items(codes)
         self._set_gallery([np.concatenate(pair) for pair in parts])
         return self
@@ -204,8 +247,14 @@ class BucketsIndex(Index):
         self._vectors, inverse_norms, words = arrays
         single = self._kind == rescoring.HAMMING and self.tables[0] == 1
         ordered = np.ascontiguousarray(words[self._tables.ids[0]].T) if single else np.empty((0, 0), np.uint64)
-        self._gallery = (writable_view(self._vectors), inverse_norms, words, words.view(np.uint8), ordered)
-        self._alone, self._visited = None, None
+        gallery = (writable_view(self._vectors), inverse_norms, words, words.view(np.uint8), ordered)
+        self._visits = self._visits_of(gallery)
+        self._built = True
+
+    def _visits_of(self, gallery: tuple[np.ndarray, ...]) -> _Visits:
+        used, probes, shortlist = self._point
+        tables = self._tables.looked_into(used, probes)
+        return _Visits(used, probes, min(shortlist, len(self)), tables, gallery)
 
     def _check_widths(self, items: Encoded) -> None:
         bits, dimensions = _codes_of(items).bits, items.vectors.shape[1]
@@ -220,17 +269,19 @@ class BucketsIndex(Index):
     def search(self, queries: Encoded, k: int) -> Neighbors:
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1")
-        arrays = self._arrays(queries)
+        visits = self._visits
+        arrays = self._arrays(queries, visits.probes)
         number = len(arrays[0])
         found = np.empty((number, k), np.int64), np.empty((number, k), np.float32), np.empty(number, np.int64)
         if number == 1:
-            self._search_one(arrays, k, *found)
+            self._search_one(visits, arrays, k, *found)
         elif number:
-            _refuse(kernels.search(*self._settings(arrays, search_order(arrays[0])), self._gallery, *found))
+            _refuse(kernels.search(self._kind, arrays, search_order(arrays[0]), *visits.arguments, *found))
         return Neighbors(*found)
 
     def _search_one(
         self,
+        visits: _Visits,
         arrays: tuple[np.ndarray, ...],
         k: int,
         ids: np.ndarray,
@@ -238,21 +289,21 @@ class BucketsIndex(Index):
         candidates: np.ndarray,
     ) -> None:
         """Search one query on this thread, or on all of them where it has many candidates."""
-        probes, shortlist, tables = self._visits
         with self._lock:  # the scratch memory serves one at a time
-            if self._alone is None or self._alone[0] != k:
-                widths = (self._gallery[0].shape[1], arrays[0].shape[1])
-                scratch = kernels.make_scratch(self._kind, len(self), max(k, shortlist), *widths)
-                self._alone = (k, scratch, kernels.frame_of_search(tables, self._gallery, scratch))
-            _, scratch, frame = self._alone
-            visits = (self._used, tables[2], probes, shortlist, TOGETHER)
-            state = kernels.search_held(frame, self._kind, *visits, *arrays, ids, nearest, candidates)
+            alone = self._alone
+            if alone is None or alone.visits is not visits or alone.k != k:
+                widths = (visits.gallery[0].shape[1], arrays[0].shape[1])
+                scratch = kernels.make_scratch(self._kind, len(self), max(k, visits.shortlist), *widths)
+                frame = kernels.frame_of_search(visits.tables, visits.gallery, scratch)
+                alone = self._alone = _Alone(visits, k, scratch, frame)
+            numbers = (visits.used, visits.tables[2], visits.probes, visits.shortlist, TOGETHER)
+            state = kernels.search_held(alone.frame.numbers, self._kind, *numbers, *arrays, ids, nearest, candidates)
             if state:
                 _refuse(0 if state < 0 else -1)
-                _, found, distances, room, units, _, _ = scratch
-                count = min(candidates[0], shortlist) if shortlist else candidates[0]
+                _, found, distances, room, units, _, _ = alone.scratch
+                count = min(candidates[0], visits.shortlist) if visits.shortlist else candidates[0]
                 found, distances = found[:count], distances[:count]
-                rescoring.cosine_distances_together(units, found, self._gallery, 4 * get_num_threads(), distances)
+                rescoring.cosine_distances_together(units, found, visits.gallery, 4 * get_num_threads(), distances)
                 kernels.take_nearest(found, distances, room, ids[0], nearest[0])
 
     def rank(
@@ -279,42 +330,28 @@ class BucketsIndex(Index):
             The first query and the one past the last; where each query's candidates begin, int64 ``(q + 1,)``; gallery
             rows, int32 ``(candidates,)``; distances, float32 ``(candidates,)``.
         """
-        arrays = self._arrays(queries)
+        visits = self._visits
+        arrays = self._arrays(queries, visits.probes)
         counts = np.zeros(len(queries), np.int64)
-        kernels.count_candidates(*self._settings(arrays, search_order(arrays[0]))[1:], counts)
+        order = search_order(arrays[0])
+        kernels.count_candidates(arrays, order, visits.probes, visits.shortlist, visits.tables, counts)
         for start, stop in query_blocks(counts, BLOCK_CANDIDATES):
             offsets = np.concatenate([[0], np.cumsum(counts[start:stop])])
             rows = np.empty(offsets[-1], np.int32)
             distances = np.empty(offsets[-1], np.float32)
             own = tuple(array[start:stop] for array in arrays)
-            settings = self._settings(own, search_order(own[0]))
-            _refuse(kernels.fill_candidates(*settings, self._gallery, offsets, rows, distances), start)
+            settings = (self._kind, own, search_order(own[0]), *visits.arguments)
+            _refuse(kernels.fill_candidates(*settings, offsets, rows, distances), start)
             yield start, stop, offsets, rows, distances
 
-    @property
-    def _shortlist(self) -> int:
-        """Candidates to rescore; 0 for all."""
-        return min(self._kept, len(self))
-
-    @property
-    def _visits(self) -> tuple[int, int, tuple]:
-        """Probes, shortlist and tables, as the kernels take them; kept, as they would take a good part of a search."""
-        if self._visited is None:
-            self._visited = self._probes, self._shortlist, self._tables.looked_into(self._used, self._probes)
-        return self._visited
-
-    def _settings(self, arrays: tuple[np.ndarray, ...], order: np.ndarray) -> tuple:
-        """Return the first arguments of the kernels: rescoring, queries and their order, what to visit."""
-        return (self._kind, arrays, order, *self._visits)
-
-    def _arrays(self, queries: Encoded) -> tuple[np.ndarray, ...]:
+    def _arrays(self, queries: Encoded, probes: int) -> tuple[np.ndarray, ...]:
         """Return queries as the kernels take them: codes, projections, vectors; what isn't read has no columns."""
         self._check_widths(queries)
         codes, embedding = _codes_of(queries).packed, queries.embedding
         unread = _UNREAD if len(codes) == 1 else np.empty((len(codes), 0), np.float32)
         if embedding is None and self._kind == rescoring.EMBEDDING:
             raise ValueError("rescoring by embedding takes the queries' projections: encode(..., embedding=True)")
-        directed = self._probes > 1 or self._kind == rescoring.EMBEDDING
+        directed = probes > 1 or self._kind == rescoring.EMBEDDING
         return (
             plain_rows(codes),
             plain_rows(embedding) if directed and embedding is not None else unread,
@@ -324,15 +361,17 @@ class BucketsIndex(Index):
     @property
     def bytes(self) -> int:
         """Bytes of the tables in use, and of the codes or norms that rescoring reads."""
-        _, norms, words, _, ordered = self._gallery
-        read = norms.nbytes + words.nbytes + (ordered.nbytes if self._used == 1 else 0)
-        return self._tables.bytes(self._used) + read
+        _, norms, words, _, ordered = self._visits.gallery
+        used = self._visits.used
+        return self._tables.bytes(used) + norms.nbytes + words.nbytes + (ordered.nbytes if used == 1 else 0)
 
     def save(self, folder: Path) -> None:
         """Write the tables' arrays, ``inverse_norms.npy`` or ``words.npy`` or both, and ``index.json`` last."""
         files = self._tables.save(folder)
-        for name, array in (("inverse_norms.npy", self._gallery[1]), ("words.npy", self._gallery[2])):
-            if array.size:
+        _, norms, words, _, _ = self._visits.gallery
+        read = {"inverse_norms.npy": (self.rescore == "cosine", norms), "words.npy": (self._reads_codes, words)}
+        for name, (is_read, array) in read.items():
+            if is_read:
                 save_array(folder / name, array)
                 files.append(name)
         save_description(

@@ -47,10 +47,10 @@ def check_vectors(vectors: np.ndarray | None, description: dict[str, Any]) -> np
     """Return the vectors of a saved index's gallery.
 
     Raises:
-        ValueError: there are none, or not as many or as wide as the gallery's.
+        ValueError: there are none, or not as many or as wide as the gallery's, or not float32.
     """
     expected = (description["items"], description["dim"])
-    if vectors is None or vectors.shape != expected:
-        given = "none" if vectors is None else f"an array {vectors.shape}"
-        raise ValueError(f"ranking by cosine takes the gallery's vectors {expected}, but was given {given}")
+    if vectors is None or vectors.shape != expected or vectors.dtype != np.float32:
+        given = "none" if vectors is None else f"an array {vectors.shape} of {vectors.dtype}"
+        raise ValueError(f"ranking by cosine takes the gallery's vectors {expected}, float32, but was given {given}")
     return vectors

@@ -1,11 +1,13 @@
 """Arrays that compiled code takes by their addresses: taking twenty of them over from Python costs two microseconds.
 
-A search of one query in hash tables takes some five, so that it counts.  A frame is an int64 array with the address and
-the shape of each array, and is as good as the arrays that it was made of: they have to be kept, and not be moved.
+A search of one query in hash tables takes some five, so that it counts.  Compiled code is kept on disk by the module
+that calls it: after an edit here, the kernels' modules have to be touched.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,20 +18,38 @@ SLOT = 3
 """Numbers of a frame that tell of one array: where it lies, and how long it is in each of two dimensions."""
 
 
-def frame_of(*arrays: np.ndarray) -> np.ndarray:
-    """Return the frame of arrays of one or two dimensions, int64 ``(SLOT * arrays,)``.
+@dataclass(frozen=True)
+class Frame:
+    """Addresses and shapes, with the arrays that they are of, which live as long as it does.
 
-    Raises:
-        ValueError: an array is not in C order.
+    Attributes:
+        numbers: int64 ``(SLOT * arrays,)``, what compiled code takes.
     """
-    frame = np.zeros(SLOT * len(arrays), np.int64)
-    for place, array in enumerate(arrays):
-        if not array.flags.c_contiguous:
-            raise ValueError(f"array {place} of a frame is not in C order")
-        start = SLOT * place
-        frame[start] = array.ctypes.data
-        frame[start + 1 : start + 1 + array.ndim] = array.shape
-    return frame
+
+    numbers: np.ndarray
+    arrays: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, arrays: Sequence[np.ndarray], layout: Sequence[tuple[int, type]]) -> Frame:
+        """Return the frame of arrays of one or two dimensions.
+
+        Args:
+            layout: how many dimensions each array has to have, and of which type its elements have to be.
+
+        Raises:
+            ValueError: an array is of another kind than the layout says, or not in C order.
+        """
+        numbers = np.zeros(SLOT * len(layout), np.int64)
+        for place, (array, (dimensions, kind)) in enumerate(zip(arrays, layout, strict=True)):
+            if array.ndim != dimensions or array.dtype != kind or not array.flags.c_contiguous:
+                raise ValueError(
+                    f"array {place} of a frame: {array.dtype} of {array.ndim} dimensions, strides {array.strides}; "
+                    f"expected {np.dtype(kind)} of {dimensions} in C order"
+                )
+            start = SLOT * place
+            numbers[start] = array.ctypes.data
+            numbers[start + 1 : start + 1 + array.ndim] = array.shape
+        return cls(numbers, tuple(arrays))
 
 
 @intrinsic

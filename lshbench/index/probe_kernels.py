@@ -175,10 +175,8 @@ def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
 
 
 @njit(cache=True)
-def _further_keys(
-    costs: np.ndarray, probes: int, columns: np.ndarray, keys: np.ndarray, owners: np.ndarray
-) -> np.int64:
-    """Write, behind a query's own buckets, those of the least score over all tables; return how many there are then.
+def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owners: np.ndarray) -> np.int64:
+    """Fill up a query's own buckets with those of the least score over all tables; return how many there are then.
 
     The score of a set of perturbed bits is the sum of their costs.  Sets come in ascending order from a heap: the one
     taken out is followed by itself with its last bit (in the order of costs) moved on by one, and by itself with the
@@ -216,7 +214,7 @@ def _further_keys(
         _rise(scores, masks, marks, entries)
         entries += 1
     filled = np.int64(used)
-    for _ in range((probes - 1) * used):
+    for _ in range(len(keys) - used):
         if entries == 0:
             break
         score, mask, mark = scores[0], masks[0], marks[0]
@@ -253,6 +251,8 @@ def _further_keys(
 def undirected(probes: int, columns: np.ndarray) -> tuple:
     """Return what makes the keys of the buckets that a query without projections visits, the same for every query.
 
+    As many buckets are visited by one with projections, too.
+
     Returns:
         The bits, uint64, in which a key differs from the query's own, and the tables, int32; a table's own first.
     """
@@ -265,7 +265,7 @@ def undirected(probes: int, columns: np.ndarray) -> tuple:
     count = used
     if probes > 1:
         costs = np.ones(columns.max() + 1, np.int64)
-        count = _further_keys(costs, probes, columns, keys, owners)
+        count = _further_keys(costs, columns, keys, owners)
     return keys[:count], owners[:count]
 
 
@@ -282,7 +282,7 @@ def _probed(
         owners = owners.copy()
         costs = np.empty(len(projections), np.int64)
         bit_costs(projections, costs)
-        _further_keys(costs, probes, columns, keys, owners)
+        _further_keys(costs, columns, keys, owners)
     else:
         for j in range(used, len(keys)):
             keys[j] = keys[owners[j]] ^ flips[j]
@@ -332,9 +332,9 @@ def gather(
     Args:
         code: uint8 ``(ceil(bits / 8),)``.
         projections: float32 ``(bits,)``, or empty.
+        probes: buckets visited, as a multiple of the tables in use.
         found: of length ``2 n + 2``.
         ranges: with one table in use, give where its buckets start and stop, one after the other, and not the rows.
-        probes: buckets visited, as a multiple of the tables in use.
     """
     columns, used, shift, offsets, tables_keys, begins, directory, ids, flips, owners = tables
     # All keys first: the loop over them then needs no calls, whose many arguments would take longer than a bucket.

@@ -1,6 +1,7 @@
 """Compiled loops that take candidates' distances from one query, by cosine, Hamming distance or its projections.
 
-Queries and gallery are the tuples of :mod:`lshbench.index.bucket_kernels`.
+Queries and gallery are the tuples of :mod:`lshbench.index.bucket_kernels`, which keeps compiled code on disk, and has to
+be touched after an edit here.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _embedding_distance(query: Any, items: Any, row: Any) -> Any:
 
 
 def ask_for(items: np.ndarray | tuple, row: np.uint64) -> None:
-    """Ask for what a candidate's distance reads, ahead of it."""
+    """Ask for the first line of memory that a candidate's distance reads; the processor asks for lines behind it."""
     raise NotImplementedError
 
 

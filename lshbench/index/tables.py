@@ -130,9 +130,9 @@ class BucketTables:
         return keys[starts], np.append(starts, len(keys)).astype(np.int32), rows[order]
 
     def looked_into(self, used: int, probes: int) -> tuple:
-        """Return the first so many tables as the kernels take them."""
-        found = (self.shift, self.offsets, self.keys, self.begins, self.directory)
-        return (self.columns, used, *found, self.ids, *kernels.undirected(probes, self.columns[:used]))
+        """Return the first so many tables, and what so many probes visit, as the kernels take them."""
+        buckets = (self.shift, self.offsets, self.keys, self.begins, self.directory)
+        return (self.columns, used, *buckets, self.ids, *kernels.undirected(probes, self.columns[:used]))
 
     def bytes(self, used: int) -> int:
         """Return how many bytes the first so many tables take."""

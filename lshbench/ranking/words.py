@@ -80,6 +80,8 @@ def lowest_bit(typing_context: Any, word: Any) -> Any:
 @intrinsic
 def prefetch(typing_context: Any, array: Any, row: Any) -> Any:
     """Ask for the first cache line of a row (uint64) of an array, before it is read: LLVM's ``prefetch``."""
+    if not isinstance(array, types.Array) or row != types.uint64:
+        return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]

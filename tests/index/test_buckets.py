@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -426,8 +428,8 @@ def test_an_index_is_opened_with_its_own_vectors_only(tmp_path: Path) -> None:
     gallery.vectors[0] *= np.float32(1e-25)
     index = BucketsIndex().build(gallery, "")
     index.save(tmp_path)
-    for vectors in (None, gallery.vectors[:-1]):
-        with pytest.raises(ValueError, match=r"takes the gallery's vectors \(300, 6\)"):
+    for vectors in (None, gallery.vectors[:-1], gallery.vectors.astype(np.float64)):
+        with pytest.raises(ValueError, match=r"takes the gallery's vectors \(300, 6\), float32"):
             BucketsIndex.open(tmp_path, vectors)
     opened = BucketsIndex.open(tmp_path, gallery.vectors)
     np.testing.assert_array_equal(opened.search(queries, 9).distances, index.search(queries, 9).distances)
@@ -442,7 +444,7 @@ def test_the_gallery_may_be_a_read_only_memory_map_and_stays_where_it_is(tmp_pat
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     index = BucketsIndex().build(Encoded(mapped, codes=gallery.codes), "")
     assert index._vectors is mapped
-    assert index._gallery[0].ctypes.data == mapped.ctypes.data
+    assert index._visits.gallery[0].ctypes.data == mapped.ctypes.data
     expected = BucketsIndex().build(gallery, "").search(queries, 5)
     np.testing.assert_array_equal(index.search(queries, 5).ids, expected.ids)
 
@@ -549,3 +551,65 @@ def test_one_query_after_the_other_at_changing_points_and_lengths() -> None:
                 np.testing.assert_array_equal(alone.ids[0], together.ids[i])
     index.add(queries)
     assert index.search(queries.rows(0, 1), 1).ids[0, 0] >= 0
+
+
+def test_points_that_the_index_was_not_made_for_are_refused() -> None:
+    plain, short = BucketsIndex().build(sides()[0], ""), BucketsIndex(shortlist=3).build(sides()[0], "")
+    for index, point in (
+        (plain, {"tables": 9, "probes": 1}),
+        (plain, {"tables": 1, "probes": 0}),
+        (plain, {"tables": 1, "probes": 1, "shortlist": 5}),
+        (short, {"tables": 1, "probes": 1}),
+        (short, {"tables": 1, "probes": 1, "shortlist": -1}),
+    ):
+        with pytest.raises(ValueError, match=r"tables of 8|expected values of at least 1 for"):
+            index.set_point(point)
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=str)
+def test_an_empty_gallery_finds_nothing_and_is_opened_again(kept: dict[str, Any], tmp_path: Path) -> None:
+    gallery, queries, _ = sides()
+    index = BucketsIndex(**kept).build(gallery.rows(0, 0), "")
+    index.save(tmp_path)
+    for empty in (index, BucketsIndex.open(tmp_path, gallery.vectors[:0])):
+        for asked in (queries, queries.rows(0, 1)):
+            found = empty.search(asked, 3)
+            assert (found.ids == -1).all()
+            assert (found.candidates == 0).all()
+
+
+def test_searches_keep_to_their_point_while_another_thread_changes_it() -> None:
+    gallery, queries, _ = sides(items=2000)
+    points: dict[str, Any] = {"tables": [1, 64], "probes": [1, 5], "rescore": "hamming"}
+    index = BucketsIndex(bits_per_table=6, **points).build(gallery, "")
+    right = []
+    for point in index.points():
+        index.set_point(point)
+        right.append(index.search(queries, 5).ids)
+    stop = Event()
+    with ThreadPoolExecutor(3) as pool:
+        turning = pool.submit(_turn, index, stop)
+        searching = [pool.submit(_search_again_and_again, index, queries, right) for _ in range(2)]
+        for future in searching:
+            future.result()
+        stop.set()
+        assert turning.result() > 10
+
+
+def _turn(index: BucketsIndex, stop: Event) -> int:
+    turns = 0
+    while not stop.is_set():
+        for point in index.points():
+            index.set_point(point)
+        turns += 1
+    return turns
+
+
+def _search_again_and_again(index: BucketsIndex, queries: Encoded, right: list[np.ndarray]) -> None:
+    for i in range(400):
+        row = i % len(queries)
+        ids = index.search(queries.rows(row, row + 1), 5).ids[0]
+        assert any((ids == own[row]).all() for own in right)
+        if i % 20 == 0:
+            together = index.search(queries, 5).ids
+            assert any((together == own).all() for own in right)
