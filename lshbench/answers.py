@@ -75,7 +75,7 @@ def print_tables(searcher: Searcher, answers: Sequence[Answer], k: int, seconds:
         console.print(Text(answer.query, style="bold"), soft_wrap=True)
         if answer.candidates < len(searcher):
             compared = f"compared with {answer.candidates:,} of {len(searcher):,} items"
-            short = "" if len(answer.hits) == k else f", hence {len(answer.hits)} of {k} hits"
+            short = "" if len(answer.hits) == k else f": {len(answer.hits)} of {k} hits"
             console.print(f"  {compared}{short}", highlight=False)
         if not answer.hits:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import statistics
 import subprocess
@@ -130,8 +131,8 @@ class Setting:
     bytes_per_item: float | None = None
     recall: dict[str, float] = field(default_factory=dict)
     candidates: float | None = None
-    single_us: float = 0.0
-    batch_us: float = 0.0
+    single_us: float = math.inf
+    batch_us: float = math.inf
 
 
 def timed(setting: Setting, queries: int, singles: int) -> tuple[float, float]:
@@ -157,10 +158,10 @@ def by_turns(settings: list[Setting], queries: int, singles: int, repeats: int) 
     return [tuple(statistics.median(values) for values in zip(*own, strict=True)) for own in zip(*times, strict=True)]
 
 
-def fastest(settings: list[Setting], truth: str, target: float, what: str) -> Setting | None:
-    """Return the setting that takes least among those that reach a recall; None if none does."""
+def fastest(settings: list[Setting], truth: str, target: float, what: str, count: int = 1) -> list[Setting]:
+    """Return the settings that take least among those that reach a recall, quickest first."""
     enough = [setting for setting in settings if setting.recall[truth] >= target]
-    return min(enough, key=lambda setting: getattr(setting, what), default=None)
+    return sorted(enough, key=lambda setting: getattr(setting, what))[:count]
 
 
 def our_settings(gallery: Encoded, queries: Encoded, label: str, grid: dict[str, Any], k: int = K) -> list[Setting]:
@@ -170,7 +171,7 @@ def our_settings(gallery: Encoded, queries: Encoded, label: str, grid: dict[str,
     settings = []
     for point in index.points():
         index.set_point(point)
-        group = f"{label} {grid['bits_per_table']} bits, {point['tables']} tables"
+        group = f"{label}{grid['bits_per_table']} bits, {point['tables']} tables"
         setting = Setting(
             f"{group}, {point['probes']} probes",
             group,

@@ -1,6 +1,6 @@
 """Compiled loops that take candidates' distances from one query, by cosine, Hamming distance or its projections.
 
-Queries and gallery are the tuples of :mod:`lshbench.index.bucket_kernels`, which keeps compiled code on disk, and has to
+Queries and gallery are the tuples of :mod:`lshbench.index.bucket_kernels`, which keeps compiled code on disk and has to
 be touched after an edit here.
 """
 
