@@ -358,18 +358,20 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def names_of(groups: Sequence[Settings]) -> list[str]:
     """Return a short name for each configuration: method and bits, and every key in which they differ.
 
-    A key that only some methods have tells them apart no better than the method's name, and is left out.
+    A key of a method, an index or another named choice tells apart what has the same name there: between others the
+    name does, and the key is left out.
     """
     tables = [dict(settings) for settings in groups]
-    keys = sorted({key for table in tables for key in table})
+    keys = {key for table in tables for key in table} - {"bits", "method.bits", "index.bits", "method.name"}
+    ordered = sorted(keys, key=lambda key: (key.partition(".")[0], not key.endswith(".name"), key))
     names = []
     for table in tables:
-        peers = [other for other in tables if other.get("method.name") == table.get("method.name")]
         parts = [table.get("method.name", "?"), f"{table.get('bits', '?')} bits"]
-        for key in keys:
-            scope = peers if key.startswith("method.") else tables
-            if key in ("bits", "method.bits", "method.name") or key not in table:
+        for key in ordered:
+            if key not in table:
                 continue
+            name = f"{key.partition('.')[0]}.name"
+            scope = [other for other in tables if key == name or other.get(name) == table.get(name)]
             if len({other.get(key) for other in scope if key in other}) > 1:
                 parts.append(f"{key.removesuffix('.name')}={table[key]}")
         names.append(" ".join(parts))

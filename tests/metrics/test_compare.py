@@ -162,6 +162,17 @@ def test_the_same_run_twice_is_refused_but_the_same_folder_twice_is_one_run(tmp_
         compare(find_runs([tmp_path]))
 
 
+def test_keys_of_an_index_tell_apart_what_has_the_same_one(tmp_path: Path, values) -> None:
+    for index in ({"name": "hnsw", "m": 16}, {"name": "buckets", "m": 4}, {"name": "buckets", "m": 8, "bits": 16}):
+        write_run(tmp_path, "itq", values, index=index)
+    names = {one.name for one in compare(find_runs([tmp_path])).configurations}
+    assert names == {
+        "itq 16 bits index=hnsw",
+        "itq 16 bits index=buckets index.m=4",
+        "itq 16 bits index=buckets index.m=8",
+    }
+
+
 def test_wrong_use_is_named(tmp_path: Path, values) -> None:
     folder = write_run(tmp_path, "itq", values)
     with pytest.raises(UsageError, match=r"metric='mAP': expected a column of .*: AP, P@10"):
