@@ -105,8 +105,8 @@ def engines(options: Options) -> dict[str, Any]:
 
     auto = max(4, round(np.log2(len(packed))) - 4)
     theirs: dict[str, list[Setting]] = {"IndexBinaryMultiHash": [], "IndexBinaryHash": []}
-    for tables, size in ((2, auto), (4, auto), (4, 16), (8, 8)):
-        if tables * size <= bits:
+    for tables, size in (*itertools.product((1, 2, 4), (auto - 4, auto - 2, auto)), (4, 16), (8, 8)):
+        if size > 1 and tables * size <= bits:
             index = faiss.IndexBinaryMultiHash(bits, tables, size)
             theirs["IndexBinaryMultiHash"] += _faiss_hash(index, packed, asked, f"{tables} x {size} bits", 3)
     for size in (auto - 4, auto - 2, auto, auto + 2):
