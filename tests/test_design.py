@@ -108,7 +108,9 @@ def test_fourier_leads_the_table_of_the_digits_and_pca_does_not_hurt(lshbench, t
         check_definitions(run)
     for name in ("mAP", "P@10", "P@50"):
         figures = {row: run.metrics["metrics"][name] for row, run in rows.items()}
-        assert max(figures, key=figures.get) in ("fourier", "fourier_cosine"), name
+        # So few digits have their ten nearest found by either of fourier's rankings.
+        leaders = ("fourier", "fourier_cosine") if name == "P@10" else ("fourier",)
+        assert max(figures, key=figures.get) in leaders, name
         assert figures["fourier_cosine"] > figures["exact"]
         for clusters in (10, 100, 500):
             assert figures[f"kmeans_{clusters}_pca"] > figures[f"kmeans_{clusters}"] - 0.02
