@@ -35,9 +35,9 @@ from markers import fill
 
 from lshbench import __version__
 from lshbench.errors import UsageError
-from lshbench.progress import duration
+from lshbench.runtime.progress import duration
 from lshbench.run_folder import Run
-from lshbench.threads import available_cores
+from lshbench.runtime.threads import available_cores
 
 KEYS = ("threads=1", "evaluation.plots=false", "evaluation.definitions=false", "reference.time=false")
 """Of every run: one thread each, and nothing that the tables don't show."""
@@ -51,7 +51,7 @@ PRELOADED = [
     "lshbench.assemble",
     "lshbench.commands.run",
     "lshbench.experiment",
-    "lshbench.summary",
+    "lshbench.report.summary",
     "pyarrow.parquet",
     "torch._dynamo",
 ]

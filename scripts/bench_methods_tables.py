@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lshbench.compare import Repeat, paired_values, read_repeat
+from lshbench.report.compare import Repeat, paired_values, read_repeat
 from lshbench.metrics.significance import holm, paired_permutation_test
 from lshbench.run_folder import Run, atomic_file
 
@@ -98,7 +98,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration's runs, as :func:`lshbench.compare.paired_values` takes them."""
+    """A configuration's runs, as :func:`lshbench.report.compare.paired_values` takes them."""
 
     name: str
     repeats: list[Repeat]

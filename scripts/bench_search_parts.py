@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lshbench.cache import cache_dir
+from lshbench.runtime.cache import cache_dir
 from lshbench.config import build
 from lshbench.data.base import Source
 from lshbench.features.backbone import Backbone
@@ -25,8 +25,8 @@ from lshbench.features.roles import load_roles
 from lshbench.features.store import FeatureStore
 from lshbench.index.buckets import BucketsIndex
 from lshbench.methods.base import Method
-from lshbench.protocols import Protocol, item_labels
-from lshbench.reduction import PCA
+from lshbench.protocols.splits import Protocol, item_labels
+from lshbench.training.pca import PCA
 from lshbench.run_folder import Run
 from lshbench.types import Encoded, Features, Side
 

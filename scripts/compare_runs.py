@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lshbench.compare import Comparison, DefinitionTable, compare, definitions, find_runs
+from lshbench.report.compare import Comparison, DefinitionTable, compare, definitions, find_runs
 from lshbench.errors import UsageError
 
 LEAK_NOTE = "(leak): queries are in the gallery or in training, or copies of them; the figures are too good."

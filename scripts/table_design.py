@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from markers import fill, markers
 
-from lshbench.compare import find_runs
+from lshbench.report.compare import find_runs
 from lshbench.config import conf_folder, options
 from lshbench.errors import UsageError
 from lshbench.run_folder import Run

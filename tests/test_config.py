@@ -8,13 +8,13 @@ import pytest
 
 from lshbench.config import GROUPS, build, check_root, conf_folder, identity, options
 from lshbench.errors import UsageError
-from lshbench.protocols import Protocol, SplitProtocol
+from lshbench.protocols.splits import Protocol, SplitProtocol
 
 ROOT = {"bits": 64, "seed": 0, "ranking": "auto", "threads": None, "device": "auto"}
 
 
 def node(**keys: object) -> dict:
-    return {"protocol": {"name": "full", "_target_": "lshbench.protocols.SplitProtocol", **keys}}
+    return {"protocol": {"name": "full", "_target_": "lshbench.protocols.splits.SplitProtocol", **keys}}
 
 
 def test_a_node_becomes_an_object_and_its_name_stays_outside() -> None:
@@ -31,9 +31,9 @@ def test_a_node_becomes_an_object_and_its_name_stays_outside() -> None:
             r"protocol.width=3: no such key.*duplicates, allow_leak",
         ),
         ({"duplicates": "error"}, "protocol.allow_leak is not set"),
-        ({"duplicates": "error", "allow_leak": True, "_target_": "lshbench.protocols.Nothing"}, "can't be imported"),
+        ({"duplicates": "error", "allow_leak": True, "_target_": "lshbench.protocols.splits.Nothing"}, "can't be imported"),
         ({"duplicates": "error", "allow_leak": True, "_target_": "no.such.module"}, "can't be imported"),
-        ({"duplicates": "error", "allow_leak": True, "_target_": "os.remove"}, "a subclass of lshbench.protocols"),
+        ({"duplicates": "error", "allow_leak": True, "_target_": "os.remove"}, "a subclass of lshbench.protocols.splits"),
         ({"duplicates": "error", "allow_leak": True, "_target_": None}, "import path"),
     ],
 )  # fmt: skip

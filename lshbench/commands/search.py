@@ -18,9 +18,9 @@ from lshbench.errors import UsageError, wrong_value
 if TYPE_CHECKING:
     import numpy as np
 
-    from lshbench.answers import Seconds
+    from lshbench.search.answers import Seconds
     from lshbench.run_folder import Run
-    from lshbench.searcher import Answer, Searcher
+    from lshbench.search.searcher import Answer, Searcher
 
 VECTORS = ".npy"
 HITS = 10
@@ -81,10 +81,10 @@ def _search(given: argparse.Namespace) -> None:
     _check(given, run, files, k)
 
     # Imports stand here because they take seconds, and a wrong argument should not.
-    from lshbench.logs import ConsoleHandler, console
-    from lshbench.progress import progress_for
-    from lshbench.searcher import Searcher
-    from lshbench.threads import set_threads
+    from lshbench.runtime.logs import ConsoleHandler, console
+    from lshbench.runtime.progress import progress_for
+    from lshbench.search.searcher import Searcher
+    from lshbench.runtime.threads import set_threads
 
     logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler()], format="%(message)s")
     logging.getLogger("lshbench").setLevel(logging.INFO)
@@ -95,11 +95,11 @@ def _search(given: argparse.Namespace) -> None:
     searcher.prepare(images=given.serve or any(path.suffix != VECTORS for path in files))
     loaded = time.perf_counter()
     if given.serve:
-        from lshbench.serve import serve
+        from lshbench.search.page import serve
 
         serve(searcher, given.port, k)
         return
-    from lshbench.answers import Seconds
+    from lshbench.search.answers import Seconds
 
     answers = _answers(searcher, files, k)
     _show(given, searcher, files, answers, k, Seconds(loaded - start, time.perf_counter() - loaded))
@@ -146,7 +146,7 @@ def read_vectors(path: Path) -> np.ndarray:
 def _check(given: argparse.Namespace, run: Run, files: Sequence[Path], k: int) -> None:
     """Refuse what can't be answered before seconds of loading."""
     from lshbench.data.images import decode
-    from lshbench.searcher import check_encoder, check_k
+    from lshbench.search.searcher import check_encoder, check_k
 
     check_k(k, run.metrics["dataset"]["gallery"])
     images = [path for path in files if path.suffix != VECTORS]
@@ -155,11 +155,11 @@ def _check(given: argparse.Namespace, run: Run, files: Sequence[Path], k: int) -
     for path in images:
         decode(_content(path), str(path))
     if given.serve:
-        from lshbench.serve import check_gradio
+        from lshbench.search.page import check_gradio
 
         check_gradio()
     if given.picture:
-        from lshbench.answers import check_picture
+        from lshbench.search.answers import check_picture
 
         if len(images) < len(files):
             raise wrong_value("--picture", str(given.picture), "image files as queries: .npy files have no picture")
@@ -195,9 +195,9 @@ def _show(
     k: int,
     seconds: Seconds,
 ) -> None:
-    from lshbench.answers import as_json, draw_picture, print_tables
+    from lshbench.search.answers import as_json, draw_picture, print_tables
     from lshbench.data.images import decode
-    from lshbench.logs import console
+    from lshbench.runtime.logs import console
 
     if given.format == "json":
         print(json.dumps(as_json(searcher, answers, k, seconds), indent=1))

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from lshbench.cache import cache_dir
+from lshbench.runtime.cache import cache_dir
 from lshbench.errors import UsageError
 
 log = logging.getLogger(__name__)

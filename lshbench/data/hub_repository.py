@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lshbench.cache import cache_dir
+from lshbench.runtime.cache import cache_dir
 from lshbench.data.conversion import Splits, convert
 from lshbench.data.hub_client import (
     ATTEMPTS,

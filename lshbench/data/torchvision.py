@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lshbench.cache import cache_dir
+from lshbench.runtime.cache import cache_dir
 from lshbench.data.base import Dataset, Source, Split
 from lshbench.data.checks import (
     RawLabels,

@@ -157,7 +157,7 @@ class TimmBackbone(Backbone):
             self.weights = str(path.resolve())
 
     def key(self, device: str, progress: Progress) -> dict[str, Any]:
-        from lshbench.device import resolve_device, resolve_precision
+        from lshbench.runtime.device import resolve_device, resolve_precision
         from lshbench.features.weights import find_weights
 
         return {
@@ -173,7 +173,7 @@ class TimmBackbone(Backbone):
         }
 
     def load(self, device: str, progress: Progress) -> Encoder:
-        from lshbench.device import resolve_device, resolve_precision
+        from lshbench.runtime.device import resolve_device, resolve_precision
         from lshbench.features.encoder import TimmEncoder, single_threaded_operators
         from lshbench.features.network import build_network
         from lshbench.features.weights import find_weights

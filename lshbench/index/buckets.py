@@ -8,8 +8,8 @@ a bucket is the sum of the squared margins (a query's real-valued projections) o
 the query's.  Over all tables together the ``(probes - 1) * tables`` buckets of the least score are visited, empty
 ones included.  Queries without projections go by the number of differing bits.
 
-Kernels are in :mod:`lshbench.index.probe_kernels`, :mod:`lshbench.index.rescore_kernels` and
-:mod:`lshbench.index.bucket_kernels`.
+Kernels are in :mod:`lshbench.kernels.probes`, :mod:`lshbench.kernels.rescoring` and
+:mod:`lshbench.kernels.buckets`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ import numpy as np
 from numba import get_num_threads
 
 from lshbench.errors import wrong_value
-from lshbench.index import bucket_kernels as kernels
-from lshbench.index import rescore_kernels as rescoring
+from lshbench.kernels import buckets as kernels
+from lshbench.kernels import rescoring as rescoring
 from lshbench.index.base import Index
 from lshbench.index.candidates import plain_rows, query_blocks, row_words, search_order, writable_view
 from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
-from lshbench.index.held import Frame
+from lshbench.kernels.frames import Frame
 from lshbench.index.points import query_values
 from lshbench.index.tables import BucketTables, consecutive_bits, draw_subsets
 from lshbench.ranking.lists import list_blocks
-from lshbench.ranking.real import VectorGallery
+from lshbench.ranking.cosine import VectorGallery
 from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance, Side
 
 RESCORE = {"cosine": rescoring.COSINE, "hamming": rescoring.HAMMING, "embedding": rescoring.EMBEDDING}
@@ -61,7 +61,7 @@ class _Visits:
         used: tables looked into.
         probes: buckets visited, as a multiple of these.
         shortlist: candidates to rescore; 0 for all.
-        tables, gallery: as :mod:`lshbench.index.bucket_kernels` takes them.
+        tables, gallery: as :mod:`lshbench.kernels.buckets` takes them.
     """
 
     used: int

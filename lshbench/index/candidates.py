@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lshbench.ranking.words import code_words
+from lshbench.kernels.words import code_words
 from lshbench.types import Codes
 
 SORTED_QUERIES = 64

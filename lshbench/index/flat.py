@@ -15,7 +15,7 @@ from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance, Si
 
 if TYPE_CHECKING:
     from lshbench.ranking.hamming import CodeGallery
-    from lshbench.ranking.real import VectorGallery
+    from lshbench.ranking.cosine import VectorGallery
 
 
 VECTORS = ("embedding", "features")
@@ -72,7 +72,7 @@ class FlatIndex(Index):
                 raise ValueError("ranking by Hamming distance takes codes")
             self.codes = CodeGallery.from_codes(gallery.codes)
         else:
-            from lshbench.ranking.real import VectorGallery
+            from lshbench.ranking.cosine import VectorGallery
 
             self.compared = VectorGallery.from_vectors(self._vectors_of(gallery))
         return self
@@ -90,7 +90,7 @@ class FlatIndex(Index):
 
             assert queries.codes is not None
             return hamming_neighbors(queries.codes, self.codes, k)
-        from lshbench.ranking.real import cosine_neighbors
+        from lshbench.ranking.cosine import cosine_neighbors
 
         return cosine_neighbors(self._vectors_of(queries), self.compared, k)
 
@@ -109,7 +109,7 @@ class FlatIndex(Index):
             return hamming_blocks(
                 queries.codes, self.codes, relevance, positions=positions, position_limit=position_limit
             )
-        from lshbench.ranking.real import cosine_blocks
+        from lshbench.ranking.cosine import cosine_blocks
 
         return cosine_blocks(self._vectors_of(queries), self.compared, relevance, positions=positions)
 
@@ -178,7 +178,7 @@ class FlatIndex(Index):
         description = open_description(folder, "flat")
         path = folder / description["file"]
         if description.get("vectors") == "features":
-            from lshbench.ranking.real import VectorGallery
+            from lshbench.ranking.cosine import VectorGallery
 
             index = cls(vectors="features")
             index.ranking = "cosine"

@@ -18,7 +18,7 @@ from lshbench.index.base import Index
 from lshbench.index.candidates import query_blocks
 from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
 from lshbench.index.points import query_values
-from lshbench.ranking.real import VectorGallery
+from lshbench.ranking.cosine import VectorGallery
 from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance, Side
 
 BLOCK_CANDIDATES = 1 << 24

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lshbench.index import probe_kernels as kernels
+from lshbench.kernels import probes as kernels
 from lshbench.index.files import open_array, save_array
 from lshbench.types import Codes
 

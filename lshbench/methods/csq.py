@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lshbench.methods import peer_losses
-from lshbench.methods.class_codes import Targets, check_targets, class_codes, item_codes, memberships
-from lshbench.methods.heads import HeadHasher, check_weight
-from lshbench.methods.training import Terms
-from lshbench.methods.training_data import Batch, TrainingData
+from lshbench.training.class_codes import Targets, check_targets, class_codes, item_codes, memberships
+from lshbench.training.heads import HeadHasher, check_weight
+from lshbench.training.loop import Terms
+from lshbench.training.data import Batch, TrainingData
 from lshbench.types import Progress
 
 
@@ -27,7 +27,7 @@ class Csq(HeadHasher):
     """Central similarity quantization; the arguments are the keys of ``conf/method/csq.yaml``.
 
     Args:
-        targets: kind of hash centers, see :func:`lshbench.methods.class_codes.class_codes`.
+        targets: kind of hash centers, see :func:`lshbench.training.class_codes.class_codes`.
         quantization_weight: lambda; .05 in the released code, whose distance is the square, about twice this one.  The
             pairwise loss that the code adds to the paper's objective is left out.
     """

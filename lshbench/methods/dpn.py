@@ -14,10 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from lshbench.methods import peer_losses
-from lshbench.methods.class_codes import Targets, check_targets, class_codes, memberships
-from lshbench.methods.heads import HeadHasher, check_positive
-from lshbench.methods.training import Terms
-from lshbench.methods.training_data import Batch, TrainingData
+from lshbench.training.class_codes import Targets, check_targets, class_codes, memberships
+from lshbench.training.heads import HeadHasher, check_positive
+from lshbench.training.loop import Terms
+from lshbench.training.data import Batch, TrainingData
 from lshbench.types import Progress
 
 
@@ -25,7 +25,7 @@ class Dpn(HeadHasher):
     """Deep polarized network; the arguments are the keys of ``conf/method/dpn.yaml``.
 
     Args:
-        targets: kind of class codes, see :func:`lshbench.methods.class_codes.class_codes`.
+        targets: kind of class codes, see :func:`lshbench.training.class_codes.class_codes`.
         margin: m, how far projections should lie from 0; 1 in the released code.
     """
 

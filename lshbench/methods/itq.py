@@ -15,7 +15,7 @@ import numpy as np
 from lshbench.errors import wrong_value
 from lshbench.methods.base import ENCODE_ROWS, Epoch
 from lshbench.methods.linear import LinearHasher, check_components, random_rotation
-from lshbench.reduction import principal_axes
+from lshbench.training.pca import principal_axes
 from lshbench.types import Features, Progress
 
 

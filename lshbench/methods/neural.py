@@ -27,14 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.errors import wrong_value
-from lshbench.methods import losses
+from lshbench.training import losses
 from lshbench.methods.base import check_bits
-from lshbench.methods.heads import Components, Head, HeadHasher, Standardise, check_positive, without_effect
-from lshbench.methods.neighbors import NeighborGraph, nearest_neighbors
-from lshbench.methods.training import Terms
-from lshbench.methods.training_data import Batch, TrainingData
-from lshbench.methods.training_settings import Training
-from lshbench.methods.validation import same_labels
+from lshbench.training.heads import Components, Head, HeadHasher, Standardise, check_positive, without_effect
+from lshbench.training.neighbors import NeighborGraph, nearest_neighbors
+from lshbench.training.loop import Terms
+from lshbench.training.data import Batch, TrainingData
+from lshbench.training.settings import Training
+from lshbench.training.validation import same_labels
 from lshbench.types import Progress, Supervision
 
 HARD_PAIRS = 16

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.errors import wrong_value
-from lshbench.methods import losses
-from lshbench.methods.class_codes import Targets, check_targets, class_codes, memberships
-from lshbench.methods.heads import HeadHasher, check_positive
-from lshbench.methods.training import Terms
-from lshbench.methods.training_data import Batch, TrainingData
+from lshbench.training import losses
+from lshbench.training.class_codes import Targets, check_targets, class_codes, memberships
+from lshbench.training.heads import HeadHasher, check_positive
+from lshbench.training.loop import Terms
+from lshbench.training.data import Batch, TrainingData
 from lshbench.types import Progress
 
 
@@ -27,7 +27,7 @@ class OrthoHash(HeadHasher):
     """OrthoHash; the arguments are the keys of ``conf/method/orthohash.yaml``.
 
     Args:
-        targets: kind of class codes, see :func:`lshbench.methods.class_codes.class_codes`.
+        targets: kind of class codes, see :func:`lshbench.training.class_codes.class_codes`.
         margin: taken from the cosine with the target; .2 in the released code.
         scale: of cosines in the softmax; 8 in the released code.
     """

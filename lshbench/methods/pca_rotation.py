@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from lshbench.methods.linear import LinearHasher, check_components, random_rotation
-from lshbench.reduction import principal_axes
+from lshbench.training.pca import principal_axes
 from lshbench.types import Features, Progress
 
 

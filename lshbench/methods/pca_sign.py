@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Self
 
 from lshbench.methods.linear import LinearHasher, check_components
-from lshbench.reduction import principal_axes
+from lshbench.training.pca import principal_axes
 from lshbench.types import Features, Progress
 
 

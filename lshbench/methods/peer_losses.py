@@ -2,7 +2,7 @@
 
 Projections are a head's outputs, float ``(n, bits)``; codes are -1 and 1, or ``tanh`` outputs between.  Each loss
 returns a scalar tensor, not weighted; gradients flow through its projections or codes.  OrthoHash's is
-:func:`lshbench.methods.losses.class_softmax`.
+:func:`lshbench.training.losses.class_softmax`.
 """
 
 from __future__ import annotations

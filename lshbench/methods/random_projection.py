@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from lshbench.methods.linear import LinearHasher
-from lshbench.reduction import column_moments, scale_to_unit
+from lshbench.training.pca import column_moments, scale_to_unit
 from lshbench.types import Features, Progress
 
 

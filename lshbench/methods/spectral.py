@@ -14,7 +14,7 @@ import numpy as np
 
 from lshbench.errors import UsageError, wrong_value
 from lshbench.methods.base import ENCODE_ROWS, BinaryHasher
-from lshbench.reduction import Axes, principal_axes
+from lshbench.training.pca import Axes, principal_axes
 from lshbench.types import Features, Progress, Side
 
 RANGE_POINTS = 100_000

@@ -7,7 +7,7 @@ labels a bit mask tells them.  The positions of relevant items in the stable ord
 second pass with a running counter for each distance; nearest neighbours take one pass that keeps the items below a
 threshold which only falls.
 
-Kernels are in :mod:`lshbench.ranking.hamming_kernels` and :mod:`lshbench.ranking.nearest_kernels`.
+Kernels are in :mod:`lshbench.kernels.hamming` and :mod:`lshbench.kernels.hamming_nearest`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lshbench.ranking import hamming_kernels as kernels
-from lshbench.ranking import nearest_kernels
-from lshbench.ranking.labels import LabelTable
-from lshbench.ranking.words import code_words
+from lshbench.kernels import hamming as kernels
+from lshbench.kernels import hamming_nearest as nearest_kernels
+from lshbench.kernels.labels import LabelTable
+from lshbench.kernels.words import code_words
 from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
 
 BLOCK_BYTES = 1 << 26

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lshbench.ranking import list_kernels as kernels
-from lshbench.ranking.labels import LabelTable
+from lshbench.kernels import lists as kernels
+from lshbench.kernels.labels import LabelTable
 from lshbench.types import Neighbors, RankedBlock, Relevance
 
 BLOCK_ITEMS = 1 << 22

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lshbench.cache import cache_dir
+from lshbench.runtime.cache import cache_dir
 from lshbench.data import fingerprint
 from lshbench.data.fingerprint import DATABASE, combine, file_digests
 from lshbench.errors import UsageError

@@ -258,7 +258,7 @@ def test_queries_whose_buckets_are_empty_find_nothing() -> None:
 
 
 def test_all_probes_make_the_exhaustive_ranking() -> None:
-    from lshbench.ranking.real import cosine_neighbors
+    from lshbench.ranking.cosine import cosine_neighbors
 
     gallery, queries, _ = sides(items=500)
     found = BucketsIndex(tables=1, bits_per_table=4, probes=16).build(gallery, "").search(queries, 20)

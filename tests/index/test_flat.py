@@ -152,7 +152,7 @@ def test_another_kind_of_index_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_features_are_ranked_by_cosine_whatever_the_method(tmp_path: Path) -> None:
-    from lshbench.ranking.real import cosine_neighbors
+    from lshbench.ranking.cosine import cosine_neighbors
 
     generator = np.random.default_rng(0)
     x, q = (generator.standard_normal((count, 5)).astype(np.float32) for count in (90, 12))

@@ -79,7 +79,7 @@ def test_relevant_items_stand_where_brute_force_puts_them(seed: int, nprobe: int
 
 
 def test_all_clusters_make_the_exhaustive_cosine_ranking() -> None:
-    from lshbench.ranking.real import cosine_blocks, cosine_neighbors
+    from lshbench.ranking.cosine import cosine_blocks, cosine_neighbors
 
     gallery, queries, relevance = sides(items=400)
     index = IvfIndex(nprobe=9).build(gallery, "cosine")
@@ -246,7 +246,7 @@ def plain(items: int = 400) -> tuple[Encoded, Encoded, Relevance]:
 
 
 def test_all_of_the_index_s_own_clusters_make_the_exhaustive_cosine_ranking() -> None:
-    from lshbench.ranking.real import cosine_neighbors
+    from lshbench.ranking.cosine import cosine_neighbors
 
     gallery, queries, relevance = plain()
     index = IvfIndex(clusters=12, nprobe=[1, 12]).build(gallery, "cosine")

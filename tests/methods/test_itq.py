@@ -14,7 +14,7 @@ from lshbench.errors import UsageError
 from lshbench.methods import itq
 from lshbench.methods.itq import Itq
 from lshbench.methods.linear import random_rotation
-from lshbench.reduction import principal_axes
+from lshbench.training.pca import principal_axes
 from lshbench.types import Features
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lshbench.errors import UsageError
-from lshbench.methods.neighbors import NeighborGraph, mutual, nearest_neighbors
+from lshbench.training.neighbors import NeighborGraph, mutual, nearest_neighbors
 from lshbench.methods.neural import Neural
 from tests.methods.clusters import clusters, quality, several_labels, silent
 
@@ -57,7 +57,7 @@ def test_several_labels_an_item_and_a_restart_from_the_state() -> None:
 
 
 def test_nearest_neighbours_equal_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lshbench.methods.neighbors.CELLS", 7 * 40)
+    monkeypatch.setattr("lshbench.training.neighbors.CELLS", 7 * 40)
     x = np.random.default_rng(0).normal(size=(40, 6))
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosines = unit @ unit.T

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from lshbench.errors import UsageError
-from lshbench.methods import training
+from lshbench.training import loop as training
 from lshbench.methods.bihalf import BiHalf
 from lshbench.methods.cibhash import CibHash
 from lshbench.methods.csq import Csq
 from lshbench.methods.dpn import Dpn
 from lshbench.methods.greedyhash import GreedyHash
 from lshbench.methods.hashnet import HashNet, HashNetCriterion
-from lshbench.methods.heads import Head, HeadHasher
+from lshbench.training.heads import Head, HeadHasher
 from lshbench.methods.orthohash import OrthoHash
 from lshbench.methods.random_projection import RandomProjection
-from lshbench.methods.training_data import Batch, TrainingData
-from lshbench.methods.training_settings import Training
-from lshbench.methods.validation import hamming_quality, sharing_labels
+from lshbench.training.data import Batch, TrainingData
+from lshbench.training.settings import Training
+from lshbench.training.validation import hamming_quality, sharing_labels
 from lshbench.types import Features
 from tests.methods.clusters import clusters, several_labels, silent
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lshbench.evaluation import evaluate
+from lshbench.evaluation.evaluate import evaluate
 from lshbench.methods.base import Method
 from lshbench.methods.itq import Itq
 from lshbench.methods.pca_rotation import PcaRotation

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lshbench.metrics.measures import concatenate, measure
-from lshbench.ranking import real
-from lshbench.ranking.real import VectorGallery, cosine_blocks, cosine_neighbors
+from lshbench.ranking import cosine as real
+from lshbench.ranking.cosine import VectorGallery, cosine_blocks, cosine_neighbors
 from lshbench.types import Relevance
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lshbench.metrics.measures import concatenate, measure
 from lshbench.ranking import hamming
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks, hamming_neighbors
-from lshbench.ranking.words import code_words
+from lshbench.kernels.words import code_words
 from lshbench.types import Codes, Relevance
 
 WIDTHS = (1, 7, 8, 63, 64, 65, 127, 128, 129, 192, 255, 256, 1000, 4096)
@@ -241,7 +241,7 @@ def test_a_second_process_finds_the_kernels_compiled() -> None:
     program = """
 import numpy as np, sys
 from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
-from lshbench.ranking.real import cosine_blocks, cosine_neighbors
+from lshbench.ranking.cosine import cosine_blocks, cosine_neighbors
 from lshbench.ranking import hamming_kernels, nearest_kernels, real_kernels, real_nearest_kernels
 from lshbench.types import Codes, Relevance
 codes = Codes(np.arange(800, dtype=np.uint8).reshape(100, 8), 64)

@@ -1,0 +1,98 @@
+"""The reference beside every run: exact cosine ranking of the same features, kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from filelock import FileLock
+
+from lshbench.evaluation.evaluate import evaluate
+from lshbench.ranking.cosine import cosine_blocks, cosine_neighbors
+from lshbench.run_folder import atomic_file
+from lshbench.types import Features, Progress, Relevance
+
+log = logging.getLogger(__name__)
+
+NEIGHBORS = 100
+
+VERSION = 1
+"""Part of the key: after a change to what is computed, older results are not found."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What exact cosine ranking gives.
+
+    Attributes:
+        metrics: the headline metrics, as in ``metrics.json``.
+        curves: precision over recall and P@k over k (:class:`lshbench.metrics.curves.CurvesSummary`).
+        neighbors: int64 ``(q, 100)``, gallery rows of the first hundred, nearest first.
+    """
+
+    metrics: dict[str, float | None]
+    curves: dict[str, Any]
+    neighbors: np.ndarray
+
+
+def cosine_reference(gallery: Features, queries: Features, cache: Path, progress: Progress) -> Reference:
+    """Return the reference of these features, from the cache if it is there.
+
+    Args:
+        gallery: the gallery's features and labels, which with the queries' are the key.
+        queries: the queries' features and labels.
+        cache: the cache folder.
+        progress: told about the ranking.
+    """
+    key = hashlib.sha256(f"{VERSION} {_hash(gallery)} {_hash(queries)}".encode()).hexdigest()
+    path = cache / "references" / f"{key}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if (found := _read(path, len(queries))) is not None:
+            return found
+        relevance = Relevance(queries.y, gallery.y)
+        blocks = cosine_blocks(queries.x, gallery.x, relevance, positions=False)
+        result = evaluate(blocks, len(queries), progress, "ranking by exact cosine, the reference")
+        reference = Reference(
+            result.summary["metrics"],
+            {name: dict(result.curves[name]) for name in ("precision_recall", "precision_at")},
+            cosine_neighbors(queries.x, gallery.x, NEIGHBORS).ids,
+        )
+        with atomic_file(path) as file:
+            np.savez(
+                file,
+                metrics=json.dumps(reference.metrics),
+                curves=json.dumps(reference.curves),
+                neighbors=reference.neighbors,
+            )
+    return reference
+
+
+def _hash(features: Features) -> str:
+    digest = xxhash.xxh3_128()
+    for array in (features.x, features.y):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _read(path: Path, queries: int) -> Reference | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if len(stored["neighbors"]) == queries:
+                return Reference(
+                    json.loads(str(stored["metrics"])), json.loads(str(stored["curves"])), stored["neighbors"]
+                )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        pass
+    log.warning("%s is damaged and is computed again", path)
+    return None

@@ -1,0 +1,187 @@
+"""Time: of a run's parts, of searching, of encoding queries, and of the exact scan beside them.
+
+The rules: code is warmed up before anything is timed; the number of threads is fixed for every library and recorded
+with the run (:mod:`lshbench.runtime.threads`); one batch and single queries are timed apart; what is timed several times counts
+with its median, never with its best.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from lshbench.index.base import Index
+from lshbench.ranking.cosine import VectorGallery, cosine_neighbors
+from lshbench.types import Encoded, Neighbors
+
+REPEATS = 3
+"""Batches timed at most; the median counts."""
+
+ENOUGH_SECONDS = 30.0
+"""No further batch is timed once so much time has gone into them."""
+
+LATENCY_QUERIES = 200
+"""Queries searched one at a time for the latency percentiles."""
+
+WARM_UP = 10
+"""Queries searched before any is timed: code is loaded, caches and thread pools are filled."""
+
+SCAN_QUERIES = 256
+"""Queries of the exact scan's batch."""
+
+SCAN_SECONDS = 1.0
+"""No further single query goes through the exact scan once so much time has gone into them."""
+
+PERCENTILES = (50, 95, 99)
+
+Result = TypeVar("Result")
+
+Encode = Callable[[int, int], Encoded]
+"""Encodes queries from one row to another, from their features on."""
+
+
+class Clock:
+    """Seconds spent in each named part of a run."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Add the time inside the ``with`` block to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(part, time.perf_counter() - start)
+
+    def add(self, part: str, seconds: float) -> None:
+        """Add seconds to a part."""
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Count seconds of one part as another's."""
+        self.add(source, -seconds)
+        self.add(target, seconds)
+
+    def total(self) -> float:
+        """Return the seconds since the clock was made."""
+        return time.perf_counter() - self._start
+
+
+@dataclass(frozen=True)
+class SearchTime:
+    """How fast an index answers.
+
+    Attributes:
+        neighbors: the results of the whole batch.
+        seconds: of searching the whole batch of encoded queries, median.
+        encode_seconds: of encoding the whole batch, median.
+        latency_ms: milliseconds of one query alone: percentiles of searching (``p50``, ``p95``, ``p99``), of encoding
+            (``encode_p50``, ...) and of both together (``with_encoding_p50``, ...); and the mean of a query in the
+            batch, ``encode_batch`` and ``with_encoding_batch``.
+    """
+
+    neighbors: Neighbors
+    seconds: float
+    encode_seconds: float
+    latency_ms: dict[str, float]
+
+    @property
+    def qps(self) -> float:
+        """Queries a second in the batch, encoding left out."""
+        return len(self.neighbors.ids) / self.seconds
+
+    @property
+    def qps_with_encoding(self) -> float:
+        """Queries a second in the batch, from features to results."""
+        return len(self.neighbors.ids) / (self.seconds + self.encode_seconds)
+
+
+def time_encoding(encode: Encode, number: int) -> float:
+    """Return the seconds that encoding a batch of so many queries takes, median."""
+    encode(0, min(WARM_UP, number))
+    return _median(lambda: encode(0, number))[0]
+
+
+def time_search(index: Index, queries: Encoded, encode: Encode, encode_seconds: float, k: int) -> SearchTime:
+    """Search all queries in one batch, and some of them alone, each encoded first.
+
+    Args:
+        index: the built index, at the point to time.
+        queries: encoded.
+        encode: what encoded them.
+        encode_seconds: what :func:`time_encoding` gave.
+        k: results of each query.
+    """
+    # Batches and single queries may take different paths.
+    index.search(queries.rows(0, WARM_UP), k)
+    for row in range(min(3, len(queries))):
+        index.search(encode(row, row + 1), k)
+    seconds, neighbors = _median(lambda: index.search(queries, k))
+    single = []
+    for row in _spread(len(queries), LATENCY_QUERIES):
+        start = time.perf_counter()
+        query = encode(row, row + 1)
+        encoded = time.perf_counter()
+        index.search(query, k)
+        single.append((start, encoded, time.perf_counter()))
+    starts, encodings, ends = np.array(single).T
+    latency = {
+        **_percentiles("", ends - encodings),
+        **_percentiles("encode_", encodings - starts),
+        **_percentiles("with_encoding_", ends - starts),
+        "encode_batch": 1e3 * encode_seconds / len(queries),
+        "with_encoding_batch": 1e3 * (seconds + encode_seconds) / len(queries),
+    }
+    return SearchTime(neighbors, seconds, encode_seconds, latency)
+
+
+def time_exact_scan(gallery: np.ndarray, queries: np.ndarray, k: int) -> dict[str, float]:
+    """Time the search that needs no code and no index: cosine of features with all of the gallery.
+
+    Args:
+        gallery: float32 ``(n, d)``.
+        queries: float32 ``(q, d)``, of which a part is searched.
+        k: results of each query.
+
+    Returns:
+        Milliseconds of a query alone, ``exact_p50``, and of one in a batch, ``exact_batch``.
+    """
+    prepared = VectorGallery.from_vectors(gallery)
+    some = queries[_spread(len(queries), SCAN_QUERIES)]
+    cosine_neighbors(some[:1], prepared, k)
+    batch, _ = _median(lambda: cosine_neighbors(some, prepared, k), enough=SCAN_SECONDS)
+    single: list[float] = []
+    while len(single) < min(len(some), LATENCY_QUERIES) and sum(single) < SCAN_SECONDS:
+        query = some[len(single)][None]
+        start = time.perf_counter()
+        cosine_neighbors(query, prepared, k)
+        single.append(time.perf_counter() - start)
+    return {"exact_p50": 1e3 * float(np.median(single)), "exact_batch": 1e3 * batch / len(some)}
+
+
+def _median(work: Callable[[], Result], enough: float = ENOUGH_SECONDS) -> tuple[float, Result]:
+    """Return the median of some repeats' seconds, and what the last gave."""
+    times: list[float] = []
+    while True:
+        start = time.perf_counter()
+        result = work()
+        times.append(time.perf_counter() - start)
+        if len(times) == REPEATS or sum(times) >= enough:
+            return float(np.median(times)), result
+
+
+def _spread(number: int, most: int) -> np.ndarray:
+    """Return rows evenly over the queries, which often come sorted by class."""
+    return np.linspace(0, number - 1, min(most, number)).astype(int)
+
+
+def _percentiles(prefix: str, seconds: np.ndarray) -> dict[str, float]:
+    return {f"{prefix}p{p}": 1e3 * float(np.percentile(seconds, p)) for p in PERCENTILES}

@@ -1,0 +1,1 @@
+"""Compiled loops over codes, vectors, lists and hash tables."""

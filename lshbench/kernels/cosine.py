@@ -1,0 +1,419 @@
+"""Compiled loops of :mod:`lshbench.ranking.cosine`.
+
+Similarities are float32 ``(tiles, q, tile)``: products of unit queries with gallery rows, still to be divided by the
+rows' norms.  A gallery row is ``tile number * tile + column``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from lshbench.kernels.keys import LOW, THIRTY_TWO, descending_key, key_value, radix_sort
+from lshbench.kernels.labels import share_label
+from lshbench.kernels.words import PARALLEL
+
+CHUNK = 4
+"""Queries that share working space."""
+
+BLOCK = 2048
+"""Similarities of a query that are placed at a time."""
+
+FEWEST_BINS, BINS_AN_ITEM, MOST_BINS = 256, 32, 1 << 16
+"""Bins of the table over a query's relevant similarities: enough for few to share one, few enough for the cache."""
+
+FULL = 32
+"""Relevant items of one bin that are put in order by insertion; with more, all are sorted by radix."""
+
+STEPS = 2
+"""Relevant items of one bin among which another is placed without a search."""
+
+LEAST_SPAN = np.float32(1e-30)
+ZERO, ONE, TWO = np.uint32(0), np.uint32(1), np.uint32(2)
+
+
+@njit(cache=True, parallel=PARALLEL)
+def squared_norms(vectors: np.ndarray, squares: np.ndarray) -> None:
+    """Fill ``squares`` float64 ``(n,)``, where float32 squares can't overflow: only NaN and infinity aren't finite."""
+    for row in prange(len(vectors)):
+        total = 0.0
+        for value in vectors[row]:
+            total += np.float64(value) * np.float64(value)
+        squares[row] = total
+
+
+@njit(cache=True, inline="always")
+def similarity_of(product: np.float32, inverse_norm: np.float32) -> np.float32:
+    # Adding 0 turns -0 into 0, which it has to tie with.
+    return product * inverse_norm + np.float32(0)
+
+
+@njit(cache=True)
+def _scale(products: np.ndarray, inverse_norms: np.ndarray, similarity: np.ndarray) -> None:
+    """Fill ``similarity`` float32 ``(n,)`` from products ``(tiles, tile)``: one stream, from which later reads gain."""
+    tile = products.shape[1]
+    for first in range(0, len(similarity), tile):
+        last = min(first + tile, len(similarity))
+        own = products[first // tile]
+        norms = inverse_norms[first:last]
+        target = similarity[first:last]
+        for j in range(last - first):
+            target[j] = similarity_of(own[j], norms[j])
+
+
+@njit(cache=True)
+def _find_rows(mask: np.ndarray, gallery_masks: np.ndarray, rows: np.ndarray) -> None:
+    """Fill ``rows`` with the items that share a label with the query, ascending."""
+    found = 0
+    for row in range(gallery_masks.shape[1]):
+        if share_label(mask, gallery_masks, row):
+            rows[found] = row
+            found += 1
+
+
+@njit(cache=True, inline="always")
+def _bin(value: np.float32, top: np.float32, scale: np.float32, last: np.float32) -> np.int32:
+    # Subtraction, product and truncation round without changing order, so that bins keep the order of similarities.
+    place = (top - value) * scale
+    return np.int32(min(max(place, np.float32(0)), last))
+
+
+@njit(cache=True)
+def _sort_relevant(
+    similarity: np.ndarray,
+    rows: np.ndarray,
+    own: np.ndarray,
+    keys: np.ndarray,
+    spare: np.ndarray,
+    values: np.ndarray,
+    table: np.ndarray,
+) -> tuple[np.ndarray, np.float32, np.float32]:
+    """Put the relevant items in order of similarity, ties by row, through a table over evenly spaced bins.
+
+    Args:
+        similarity: float32 ``(n,)``.
+        rows: of the ``r`` relevant items, ascending.
+        own, keys, spare: working space for them, float32, uint64 and uint64.
+        values: float32 ``(r + 1,)``, filled with their similarities, falling, and -inf behind the last.
+        table: int32 ``(bins + 2,)``, filled with ``2 f + s`` for each bin: ``f`` relevant items stand in bins before
+            it, and ``s`` is 1 if some stand in it, so that an item of a bin where none does comes right after ``f``.
+
+    Returns:
+        Sorted keys (similarity, row), and what :func:`_bin` takes to find a bin.
+    """
+    for j in range(len(rows)):
+        own[j] = similarity[rows[j]]
+    top, low = own[0], own[0]
+    for value in own:
+        top, low = max(top, value), min(low, value)
+    last = np.float32(len(table) - 2)
+    scale = (last - np.float32(1)) / max(top - low, LEAST_SPAN)
+    table[:] = 0
+    for value in own:
+        table[np.uint32(_bin(value, top, scale, last)) + ONE] += np.int32(2)
+    start, most = np.int32(0), np.int32(0)
+    for j in range(1, len(table)):
+        count = table[j]
+        table[j] = start
+        start += count
+        most = max(most, count)
+    # Each item moves on what began as its bin's start to where the next bin starts.
+    for j in range(len(rows)):
+        place = np.uint32(_bin(own[j], top, scale, last)) + ONE
+        keys[np.uint32(table[place]) // TWO] = descending_key(own[j]) << THIRTY_TWO | np.uint64(rows[j])
+        table[place] += np.int32(2)
+    if most > 2 * FULL:
+        keys = radix_sort(keys, spare)
+    else:
+        for j in range(1, len(keys)):
+            key = keys[j]
+            slot = j
+            while slot > 0 and keys[slot - 1] > key:
+                keys[slot] = keys[slot - 1]
+                slot -= 1
+            keys[slot] = key
+    for j in range(len(keys)):
+        values[j] = key_value(keys[j] >> THIRTY_TWO)
+    values[len(keys)] = -np.inf
+    for value in own:
+        table[np.uint32(_bin(value, top, scale, last))] |= np.int32(1)
+    return keys, top, scale
+
+
+@njit(cache=True)
+def _search(values: np.ndarray, low: int, high: int, value: np.float32) -> int:
+    """Return the first of items ``low`` to ``high`` (one at least) that is no more similar, or ``high``."""
+    if values[low] <= value:  # spares a bin of equal similarities the search
+        return low
+    if values[high - 1] > value:
+        return high
+    while low < high:
+        middle = (low + high) >> 1
+        if values[middle] > value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True)
+def _place(
+    similarity: np.ndarray,
+    table: np.ndarray,
+    top: np.float32,
+    scale: np.float32,
+    bins: np.ndarray,
+    close: np.ndarray,
+    tally: np.ndarray,
+) -> int:
+    """Count items by bin where that tells their place, and return how many share a bin with a relevant item.
+
+    Args:
+        similarity: of up to ``BLOCK`` items.
+        table: as :func:`_sort_relevant` fills it.
+        bins: int32, filled with each item's bin.
+        close: int32, filled with the numbers of the items returned.
+        tally: int32 ``(2 r + 2,)``; ``[2 j]`` counts the items between the relevant items ``j - 1`` and ``j``,
+            ``[2 j + 1]`` those that tie with ``j``, the first of its group.
+    """
+    last = np.float32(len(table) - 2)
+    for j in range(len(similarity)):
+        bins[j] = _bin(similarity[j], top, scale, last)
+    # No branch, which would often go the unforeseen way; unsigned numbers index without a check for negative ones.
+    count = ZERO
+    for j in range(len(similarity)):
+        entry = np.uint32(table[np.uint32(bins[j])])
+        shared = entry & ONE
+        close[count] = np.int32(j)
+        count += shared
+        tally[entry] += np.int32(shared ^ ONE)
+    return int(count)
+
+
+@njit(cache=True)
+def _place_close(
+    similarity: np.ndarray,
+    start: int,
+    values: np.ndarray,
+    table: np.ndarray,
+    bins: np.ndarray,
+    close: np.ndarray,
+    tally: np.ndarray,
+    label: int,
+    mask: np.ndarray,
+    gallery_labels: np.ndarray,
+    gallery_masks: np.ndarray,
+    strangers: np.ndarray,
+    strange: int,
+) -> int:
+    """Count the items that share a bin with relevant ones, whose similarities tell their places.
+
+    Args:
+        similarity: of items ``start`` and after, as :func:`_place` took them.
+        strangers: uint64, with room for all items; (relevant item, row) of irrelevant items that tie with relevant
+            ones are appended.  Nothing is where it has no room at all.
+        strange: how many it has.
+
+    Returns:
+        How many it has then.
+    """
+    single = gallery_masks.shape[0] == 0
+    for item in close:
+        j = np.uint32(item)
+        value = similarity[j]
+        place = np.uint32(bins[j])
+        first = np.uint32(table[place]) // TWO
+        behind = np.uint32(table[place + ONE]) // TWO
+        if behind - first > np.uint32(STEPS):
+            first = np.uint32(_search(values, np.int64(first), np.int64(behind), value))
+        else:
+            first += np.uint32(values[first] > value)
+            first += np.uint32(values[first] > value)
+        tie = values[first] == value
+        tally[TWO * first + np.uint32(tie)] += np.int32(1)
+        if len(strangers):
+            row = start + np.int64(item)
+            # Written whether it counts or not: most ties are the relevant items themselves.
+            strangers[strange] = np.uint64(first) << THIRTY_TWO | np.uint64(row)
+            odd = gallery_labels[row] != label if single else not share_label(mask, gallery_masks, row)
+            strange += int(tie & odd)
+    return strange
+
+
+@njit(cache=True)
+def _untie(values: np.ndarray, keys: np.ndarray, strangers: np.ndarray, positions: np.ndarray) -> None:
+    """Move relevant items on behind irrelevant ones of equal similarity and smaller row.
+
+    Args:
+        values, keys: of the relevant items, as :func:`_sort_relevant` leaves them.
+        strangers: (first relevant item of the tie, row) of the irrelevant items in it, in order.
+        positions: of the relevant items, in order, as if relevant ones came first within a tie.
+    """
+    start = 0
+    while start < len(strangers):
+        first = strangers[start] >> THIRTY_TWO
+        stop = start
+        j = np.int64(first)
+        while j < len(positions) and values[j] == values[first]:
+            row = keys[j] & LOW
+            while stop < len(strangers) and strangers[stop] >> THIRTY_TWO == first and strangers[stop] & LOW < row:
+                stop += 1
+            positions[j] += stop - start
+            j += 1
+        while stop < len(strangers) and strangers[stop] >> THIRTY_TWO == first:
+            stop += 1
+        start = stop
+
+
+@njit(cache=True)
+def _rank_one(
+    products: np.ndarray,
+    inverse_norms: np.ndarray,
+    label: int,
+    mask: np.ndarray,
+    gallery_labels: np.ndarray,
+    gallery_masks: np.ndarray,
+    rows: np.ndarray,
+    with_positions: bool,
+    scratch: tuple[np.ndarray, ...],
+    groups: np.ndarray,
+    positions: np.ndarray,
+) -> int:
+    """Rank one query with relevant items: :func:`rank` with its slices; products ``(tiles, tile)``."""
+    all_keys, all_spare, all_own, all_values, whole_table, all_tally, similarity, bins, close = scratch
+    items = len(inverse_norms)
+    relevant = groups.shape[1]
+    _scale(products, inverse_norms, similarity)
+    number = FEWEST_BINS
+    while number < BINS_AN_ITEM * relevant and number < MOST_BINS:
+        number *= 2
+    table = whole_table[: number + 2]
+    values = all_values[: relevant + 1]
+    keys, top, scale = _sort_relevant(
+        similarity, rows, all_own[:relevant], all_keys[:relevant], all_spare[:relevant], values, table
+    )
+
+    tally = all_tally[: 2 * relevant + 2]
+    tally[:] = 0
+    strangers = np.empty(BLOCK if with_positions else 0, np.uint64)
+    strange = 0
+    for start in range(0, items, BLOCK):
+        own = similarity[start : min(items, start + BLOCK)]
+        count = _place(own, table, top, scale, bins, close, tally)
+        if with_positions and strange + count > len(strangers):  # never, where values are real
+            longer = np.empty(2 * len(strangers) + BLOCK, np.uint64)
+            longer[:strange] = strangers[:strange]
+            strangers = longer
+        strange = _place_close(
+            own,
+            start,
+            values,
+            table,
+            bins,
+            close[:count],
+            tally,
+            label,
+            mask,
+            gallery_labels,
+            gallery_masks,
+            strangers,
+            strange,
+        )
+
+    total, before, first = 0, np.int64(0), 0
+    while first < relevant:
+        behind = first + 1
+        while values[behind] == values[first]:  # ends at -inf
+            behind += 1
+        before += tally[2 * first]
+        size = np.int64(tally[2 * first + 1])
+        groups[0, total] = before
+        groups[1, total] = first
+        groups[2, total] = size
+        groups[3, total] = behind - first
+        total += 1
+        if with_positions:
+            for j in range(first, behind):
+                positions[j] = before + 1 + j - first
+        before += size
+        first = behind
+    if strange:
+        # They come in order of rows, so that order by group is all that is missing.
+        tied = radix_sort(strangers[:strange], np.empty(strange, np.uint64))
+        _untie(values, keys, tied, positions)
+    return total
+
+
+@njit(cache=True, parallel=PARALLEL)
+def rank(
+    similarities: np.ndarray,
+    start: int,
+    inverse_norms: np.ndarray,
+    query_labels: np.ndarray,
+    gallery_labels: np.ndarray,
+    query_masks: np.ndarray,
+    gallery_masks: np.ndarray,
+    order: np.ndarray,
+    starts: np.ndarray,
+    slots: np.ndarray,
+    with_positions: bool,
+    counts: np.ndarray,
+    groups: np.ndarray,
+    positions: np.ndarray,
+) -> None:
+    """Fill the groups of each query (before, relevant before, size, relevant) from its slot on, and count them.
+
+    Args:
+        start: the first query's row of the similarities.
+        order, starts: gallery rows by label, and where each query's begin; not read where there are masks.
+        slots: int64 ``(q + 1,)``, running totals of relevant items.
+        positions: int32 ``(slots[-1],)`` if asked for.
+    """
+    single = gallery_masks.shape[0] == 0
+    most = 0
+    for i in range(len(counts)):
+        most = max(most, slots[i + 1] - slots[i])
+    for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
+        scratch = (
+            np.empty(most, np.uint64),
+            np.empty(most, np.uint64),
+            np.empty(most, np.float32),
+            np.empty(most + 1, np.float32),
+            np.empty(MOST_BINS + 2, np.int32),
+            np.empty(2 * most + 2, np.int32),
+            np.empty(len(inverse_norms), np.float32),
+            np.empty(BLOCK, np.int32),
+            np.empty(BLOCK + 1, np.int32),
+        )
+        found = np.empty(0 if single else most, np.int64)
+        for i in range(chunk * CHUNK, min(len(counts), (chunk + 1) * CHUNK)):
+            first, last = slots[i], slots[i + 1]
+            counts[i] = 0
+            if single:
+                rows = order[starts[i] : starts[i] + last - first]
+            else:
+                rows = found[: last - first]
+                _find_rows(query_masks[i], gallery_masks, rows)
+            if first < last:
+                counts[i] = _rank_one(
+                    similarities[:, start + i],
+                    inverse_norms,
+                    query_labels[i] if single else np.int32(0),
+                    query_masks[i],
+                    gallery_labels,
+                    gallery_masks,
+                    rows,
+                    with_positions,
+                    scratch,
+                    groups[:, first:last],
+                    positions[first:last],
+                )
+
+
+@njit(cache=True, parallel=PARALLEL)
+def close_gaps(groups: np.ndarray, slots: np.ndarray, offsets: np.ndarray) -> None:
+    """Move each query's groups from its slot to where they follow one another: in place, never to the right."""
+    for field in prange(len(groups)):
+        for i in range(len(offsets) - 1):
+            for j in range(offsets[i + 1] - offsets[i]):
+                groups[field, offsets[i] + j] = groups[field, slots[i] + j]

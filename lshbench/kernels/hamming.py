@@ -1,0 +1,362 @@
+"""Compiled loops of :mod:`lshbench.ranking.hamming`.
+
+Shapes throughout: query words uint64 ``(q, words)``, gallery words uint64 ``(words, n)`` as
+:mod:`lshbench.kernels.words` makes them, histograms uint32 ``(q, bits + 1)``.  Queries are spread over the threads in
+chunks, and a chunk goes through the gallery tile by tile, so that a tile is read from the second-level cache.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from lshbench.kernels.labels import is_relevant, mark_relevant
+from lshbench.kernels.words import LANE, PARALLEL, distance, lane_of, lowest_bit, near_items, packed_distances
+
+CHUNK = 32
+"""Queries that share a tile."""
+
+TILE_WORDS = 1 << 15
+"""Words of a tile: 256 KB."""
+
+GROUPS = 64
+"""Groups of 64 items that are worked on at a time."""
+
+PAIR_BITS = 127
+"""Longest codes whose distances are counted two at a time."""
+
+PAIR_ITEMS = 4096
+"""Fewest items for which clearing and adding up the table of pairs pays."""
+
+FEW = 16
+"""Items within a distance limit are picked out one by one where they are fewer than one in this many."""
+
+SIXTEEN, THIRTY_TWO, FORTY_EIGHT = np.uint64(16), np.uint64(32), np.uint64(48)
+LOW = np.uint64(0xFFFFFFFF)
+DISTANCE = np.uint64(0x7FFF)
+SEVENTEEN = np.uint64(17)
+NEXT_ITEM, NEXT_SLOT = np.uint64(1), np.uint64(1 << 32)
+ONE = np.uint32(1)
+
+
+@njit(cache=True)
+def chunk_size(queries: int) -> int:
+    """Return how many queries share a tile."""
+    # Few queries: one a chunk, so that all threads have some.
+    return max(1, min(CHUNK, queries // 16))
+
+
+@njit(cache=True)
+def tile_size(planes: int) -> int:
+    """Return how many items a tile has."""
+    return max(64 * GROUPS, TILE_WORDS // planes)
+
+
+@njit(cache=True)
+def _count_pairs(
+    query: np.ndarray,
+    words: np.ndarray,
+    start: int,
+    stop: int,
+    shift: int,
+    histogram: np.ndarray,
+    pairs: np.ndarray,
+    buffer: np.ndarray,
+) -> int:
+    """Count items two at a time, and return the first item not counted.
+
+    A table over pairs of distances takes one increment for two items; its rows and columns add up to the histogram.
+    There are two tables by turns: an increment that follows another of the same counter has to wait for it, which
+    equal codes in a row would make the rule.
+    """
+    half_table = len(pairs) // 2
+    second = np.uint64(half_table)
+    up = np.uint64(shift)
+    one = np.uint16(1)
+    pairs[:] = 0
+    while stop - start >= 128:
+        groups = min(GROUPS // 2, (stop - start) // 128)
+        packed_distances(query, words, start, 2 * groups, buffer)
+        half = 16 * groups
+        for j in range(half):
+            buffer[j] |= buffer[half + j] << up
+        for j in range(half):
+            entry = buffer[j]
+            pairs[entry & LANE] += one
+            pairs[second + ((entry >> SIXTEEN) & LANE)] += one
+            pairs[(entry >> THIRTY_TWO) & LANE] += one
+            pairs[second + (entry >> FORTY_EIGHT)] += one
+        start += 128 * groups
+    distances = len(histogram)
+    for first in range(distances):
+        row = first << shift
+        left = pairs[row : row + distances]
+        right = pairs[half_table + row : half_table + row + distances]
+        total = np.uint32(0)
+        for column in range(distances):
+            count = np.uint32(left[column]) + np.uint32(right[column])
+            histogram[column] += count
+            total += count
+        histogram[first] += total
+    return start
+
+
+@njit(cache=True)
+def _count_lanes(buffer: np.ndarray, entries: int, histogram: np.ndarray) -> None:
+    for entry in buffer[:entries]:
+        histogram[entry & LANE] += ONE
+        histogram[(entry >> SIXTEEN) & LANE] += ONE
+        histogram[(entry >> THIRTY_TWO) & LANE] += ONE
+        histogram[entry >> FORTY_EIGHT] += ONE
+
+
+@njit(cache=True)
+def _count(
+    query: np.ndarray,
+    words: np.ndarray,
+    start: int,
+    stop: int,
+    shift: int,
+    histogram: np.ndarray,
+    pairs: np.ndarray,
+    buffer: np.ndarray,
+) -> None:
+    """Add the distances of items ``start`` to ``stop`` (at most 131,070, which 16-bit pair counters hold)."""
+    if shift > 0 and stop - start >= PAIR_ITEMS:
+        start = _count_pairs(query, words, start, stop, shift, histogram, pairs, buffer)
+    while stop - start >= 64:
+        groups = min(GROUPS, (stop - start) // 64)
+        packed_distances(query, words, start, groups, buffer)
+        _count_lanes(buffer, 16 * groups, histogram)
+        start += 64 * groups
+    for item in range(start, stop):
+        histogram[distance(query, words, item)] += ONE
+
+
+@njit(cache=True, parallel=PARALLEL)
+def slice_histograms(
+    queries: np.ndarray,
+    words: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    bits: int,
+    counts: np.ndarray,
+    relevant: np.ndarray,
+) -> None:
+    """Add to the histograms of all items and of the relevant ones, which are a slice of the gallery for each query."""
+    items = words.shape[1]
+    tile = tile_size(words.shape[0])
+    size = chunk_size(len(queries))
+    shift = 0
+    if bits <= PAIR_BITS:
+        while 1 << shift <= bits:
+            shift += 1
+    table = (((bits << shift) | bits) // 32 + 1) * 32 if shift else 0
+    for chunk in prange((len(queries) + size - 1) // size):
+        pairs = np.empty(2 * table, np.uint16)
+        buffer = np.empty(16 * GROUPS, np.uint64)
+        last = min(len(queries), (chunk + 1) * size)
+        for begin in range(0, items, tile):
+            end = min(items, begin + tile)
+            for i in range(chunk * size, last):
+                low = min(max(starts[i], begin), end)
+                high = min(max(stops[i], low), end)
+                # Before, in and after the slice; as one call, which is compiled once.
+                for part in range(3):
+                    first = begin if part == 0 else (low if part == 1 else high)
+                    behind = low if part == 0 else (high if part == 1 else end)
+                    histogram = relevant[i] if part == 1 else counts[i]
+                    _count(queries[i], words, first, behind, shift, histogram, pairs, buffer)
+        for i in range(chunk * size, last):
+            counts[i] += relevant[i]
+
+
+@njit(cache=True, parallel=PARALLEL)
+def masked_histograms(
+    queries: np.ndarray,
+    words: np.ndarray,
+    query_masks: np.ndarray,
+    gallery_masks: np.ndarray,
+    bits: int,
+    counts: np.ndarray,
+    relevant: np.ndarray,
+) -> None:
+    """Fill the histograms of all items and of those that share a label with the query.
+
+    Both come from one table: an item's counter is its distance, one table further on where it is relevant.
+    """
+    items = words.shape[1]
+    tile = tile_size(words.shape[0])
+    size = chunk_size(len(queries))
+    no_labels = np.empty(0, np.int32)
+    bit = 0
+    while 1 << bit <= bits:
+        bit += 1
+    second = 1 << bit
+    for chunk in prange((len(queries) + size - 1) // size):
+        buffer = np.empty(16 * GROUPS, np.uint64)
+        last = min(len(queries), (chunk + 1) * size)
+        both = np.zeros((last - chunk * size, second + bits + 1), np.uint32)
+        for begin in range(0, items, tile):
+            end = min(items, begin + tile)
+            for i in range(chunk * size, last):
+                table = both[i - chunk * size]
+                start = begin
+                while end - start >= 64:
+                    groups = min(GROUPS, (end - start) // 64)
+                    packed_distances(queries[i], words, start, groups, buffer)
+                    mark_relevant(0, query_masks[i], no_labels, gallery_masks, start, groups, bit, buffer)
+                    _count_lanes(buffer, 16 * groups, table)
+                    start += 64 * groups
+                for item in range(start, end):
+                    found = distance(queries[i], words, item)
+                    mark = np.int64(is_relevant(0, query_masks[i], no_labels, gallery_masks, item))
+                    table[found | mark << bit] += ONE
+        for i in range(chunk * size, last):
+            table = both[i - chunk * size]
+            # One by one: numba may fail to compile a sum of arrays inside a parallel loop.
+            for steps in range(bits + 1):
+                relevant[i, steps] = table[second + steps]
+                counts[i, steps] = table[steps] + table[second + steps]
+
+
+@njit(cache=True, parallel=PARALLEL)
+def accumulate(counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, groups: np.ndarray) -> None:
+    """Fill ``within`` with running totals, and ``groups`` with how many distances have a relevant item."""
+    for i in prange(len(counts)):
+        total = np.int64(0)
+        filled = 0
+        for step in range(counts.shape[1]):
+            total += np.int64(counts[i, step])
+            within[i, step] = total
+            filled += relevant[i, step] > 0
+        groups[i] = filled
+
+
+@njit(cache=True, parallel=PARALLEL)
+def fill_groups(counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, groups: np.ndarray) -> None:
+    """Fill ``groups`` int64 ``(4, g)``: items before, relevant before, items, relevant."""
+    for i in prange(len(counts)):
+        before = np.int64(0)
+        relevant_before = np.int64(0)
+        group = offsets[i]
+        for step in range(counts.shape[1]):
+            found = np.int64(relevant[i, step])
+            if found > 0:
+                groups[0, group] = before
+                groups[1, group] = relevant_before
+                groups[2, group] = np.int64(counts[i, step])
+                groups[3, group] = found
+                group += 1
+            before += np.int64(counts[i, step])
+            relevant_before += found
+
+
+@njit(cache=True, parallel=PARALLEL)
+def distance_limits(counts: np.ndarray, relevant: np.ndarray, rank: int, limits: np.ndarray, found: np.ndarray) -> None:
+    """Fill ``limits`` with the distance at which a rank is reached, ``found`` with the relevant items up to there.
+
+    Picking items out pays where they are few; otherwise the limit is the largest distance.
+    """
+    for i in prange(len(counts)):
+        step = 0
+        total = np.int64(counts[i, 0])
+        reached = np.int64(relevant[i, 0])
+        while total < rank and step + 1 < counts.shape[1]:
+            step += 1
+            total += np.int64(counts[i, step])
+            reached += np.int64(relevant[i, step])
+        items = total
+        for later in range(step + 1, counts.shape[1]):
+            items += np.int64(counts[i, later])
+        if total * FEW > items:
+            step = counts.shape[1] - 1
+            reached = np.int64(0)
+            for each in range(counts.shape[1]):
+                reached += np.int64(relevant[i, each])
+        limits[i] = step
+        found[i] = reached
+
+
+@njit(cache=True, parallel=PARALLEL)
+def fill_positions(
+    queries: np.ndarray,
+    words: np.ndarray,
+    query_labels: np.ndarray,
+    gallery_labels: np.ndarray,
+    query_masks: np.ndarray,
+    gallery_masks: np.ndarray,
+    counts: np.ndarray,
+    relevant: np.ndarray,
+    limits: np.ndarray,
+    offsets: np.ndarray,
+    positions: np.ndarray,
+) -> None:
+    """Fill the positions of relevant items in the order (distance, gallery row), up to each query's distance limit.
+
+    Every distance has one 64-bit counter: its low half is the position of the next item at that distance, its high half
+    the slot in which the next relevant one's position goes.  Each item's position is written, and the slot moves on
+    after relevant ones only, so that nothing depends on a branch; a spare slot behind each group takes the last write.
+    """
+    items = words.shape[1]
+    distances = counts.shape[1]
+    single = gallery_masks.shape[0] == 0
+    for i in prange(len(queries)):
+        limit = limits[i]
+        slots = np.empty(offsets[i + 1] - offsets[i] + distances + 1, np.int32)
+        counters = np.empty(distances, np.uint64)
+        slot = np.uint64(1)
+        before = np.uint64(1)
+        for step in range(distances):
+            inside = step <= limit and relevant[i, step] > 0
+            # Slot 0 takes what nobody asks for: nothing relevant moves it on.
+            counters[step] = ((slot if inside else np.uint64(0)) << THIRTY_TWO) | before
+            before += np.uint64(counts[i, step])
+            slot += np.uint64(relevant[i, step] + ONE) if inside else np.uint64(0)
+        all_items = limit + 1 == distances
+        buffer = np.empty(16 * GROUPS, np.uint64)
+        label = query_labels[i] if single else np.int32(0)
+        mask = query_masks[i]
+        start = 0
+        while items - start >= 64:
+            groups = min(GROUPS, (items - start) // 64)
+            packed_distances(queries[i], words, start, groups, buffer)
+            if all_items:
+                mark_relevant(label, mask, gallery_labels, gallery_masks, start, groups, 15, buffer)
+            for group in range(groups):
+                if all_items:
+                    for lane in range(4):
+                        down = np.uint64(16 * lane)
+                        for entry in buffer[16 * group : 16 * group + 16]:
+                            marked = entry >> down
+                            step = marked & DISTANCE
+                            counter = counters[step]
+                            slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
+                            counters[step] = counter + NEXT_ITEM + ((marked << SEVENTEEN) & NEXT_SLOT)
+                else:
+                    near = near_items(buffer, group, limit)
+                    while near:
+                        item = lowest_bit(near)
+                        near &= near - np.uint64(1)
+                        step = lane_of(buffer, group, item)
+                        row = start + 64 * group + item
+                        taken = is_relevant(label, mask, gallery_labels, gallery_masks, row)
+                        counter = counters[step]
+                        slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
+                        counters[step] = counter + NEXT_ITEM + (np.uint64(taken) << THIRTY_TWO)
+            start += 64 * groups
+        for row in range(start, items):
+            far = distance(queries[i], words, row)
+            if far <= limit:
+                taken = is_relevant(label, mask, gallery_labels, gallery_masks, row)
+                counter = counters[far]
+                slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
+                counters[far] = counter + NEXT_ITEM + (np.uint64(taken) << THIRTY_TWO)
+        source = np.int64(1)
+        target = offsets[i]
+        for step in range(min(limit + 1, distances)):
+            found = np.int64(relevant[i, step])
+            if found > 0:
+                positions[target : target + found] = slots[source : source + found]
+                target += found
+                source += found + 1

@@ -1,0 +1,378 @@
+"""Compiled loops over hash tables: bucket keys, building, probing, unions of candidates.
+
+Arrays throughout, with L tables over ``s`` bits each and n gallery items (:class:`lshbench.index.tables.BucketTables`):
+
+- codes uint8 ``(n, ceil(bits / 8))`` as :class:`lshbench.types.Codes` packs them;
+- columns int32 ``(L, s)``: the bits of the code that make a table's key, the first one its most significant bit;
+- tables, a tuple: columns, ``used`` (how many tables are looked into), the arguments of :func:`find_bucket` from
+  ``shift`` on, ids int32 ``(L, n)``, gallery rows bucket by bucket, and what :func:`undirected` returns;
+- seen uint64 ``(ceil(n / 64),)``: a bit an item, which marks what is in a query's union; all zero between queries.
+  At a bit an item it stays in the processor's cache where a stamp or a hash set would not.
+
+A set of perturbations is a mask over a table's bits in the order of their costs; see :func:`_probe_further`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from lshbench.kernels.words import PARALLEL, lowest_bit, prefetch
+
+FINEST = np.float64(1 << 40)
+"""Largest cost of a perturbed bit.  Whole numbers, so that sums do not depend on the order of adding."""
+
+ONE, SIX, BIT = np.uint64(1), np.uint64(6), np.uint64(63)
+LAST = 8
+"""Bits of a mark that hold the last bit of its set."""
+
+
+@njit(cache=True)
+def table_key(code: np.ndarray, columns: np.ndarray) -> np.uint64:
+    """Return the key of one code in one table."""
+    key = np.uint64(0)
+    for column in columns:
+        key = key << ONE | np.uint64(code[column >> 3] >> np.uint8(7 - (column & 7)) & 1)
+    return key
+
+
+@njit(cache=True, parallel=PARALLEL)
+def fill_keys(codes: np.ndarray, columns: np.ndarray, keys: np.ndarray) -> None:
+    """Fill ``keys`` uint64 ``(n,)`` with those of one table, whose columns are int32 ``(s,)``."""
+    for i in prange(len(keys)):
+        keys[i] = table_key(codes[i], columns)
+
+
+@njit(cache=True, parallel=PARALLEL)
+def merge_dense(
+    codes: np.ndarray,
+    columns: np.ndarray,
+    old_offsets: np.ndarray,
+    old_ids: np.ndarray,
+    offsets: np.ndarray,
+    ids: np.ndarray,
+) -> None:
+    """Fill tables with the old items and, behind them in each bucket, the coded ones: a counting sort.
+
+    Args:
+        old_offsets, offsets: int32 ``(L, 2^s + 1)``.
+        old_ids, ids: int32 ``(L, m)`` and ``(L, m + n)``; the new items are rows m, m + 1, ...
+    """
+    old = old_ids.shape[1]
+    buckets = offsets.shape[1] - 1
+    for table in prange(len(columns)):
+        starts = offsets[table]
+        starts[:] = 0
+        # Keys are taken twice, which is cheaper than keeping them.
+        for i in range(len(codes)):
+            starts[table_key(codes[i], columns[table]) + ONE] += 1
+        slots = np.empty(buckets, np.int32)
+        place = 0
+        for bucket in range(buckets):
+            new = starts[bucket + 1]
+            starts[bucket] = place
+            for j in range(old_offsets[table, bucket], old_offsets[table, bucket + 1]):
+                ids[table, place] = old_ids[table, j]
+                place += 1
+            slots[bucket] = place
+            place += new
+        starts[buckets] = place
+        for i in range(len(codes)):
+            key = table_key(codes[i], columns[table])
+            ids[table, slots[key]] = old + i
+            slots[key] += 1
+
+
+@njit(cache=True)
+def find_bucket(
+    table: int,
+    key: np.uint64,
+    shift: int,
+    offsets: np.ndarray,
+    keys: np.ndarray,
+    begins: np.ndarray,
+    directory: np.ndarray,
+) -> tuple[int, int]:
+    """Return where a bucket's rows start and stop within the table's ids.
+
+    Args:
+        shift: -1 where every possible key has an entry; else the bits of a key below those that the directory reads.
+        offsets: int32; the table's first entry stands at ``begins[table]``, counting one more entry for each table
+            before it.
+        keys: uint64, the tables' distinct keys, each table's ascending; empty where every key has an entry.
+        begins: int64 ``(L + 1,)``, where each table's keys begin.
+        directory: int32 ``(L, 2^d + 1)``, how many of the table's keys have smaller top bits.
+    """
+    base = begins[table] + table
+    if shift < 0:
+        entry = base + np.int64(key)
+        return offsets[entry], offsets[entry + 1]
+    top = np.int64(key >> np.uint64(shift))
+    first = begins[table]
+    low = first + directory[table, top]
+    behind = first + directory[table, top + 1]
+    high = behind
+    while low < high:
+        middle = (low + high) >> 1
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    if low == behind or keys[low] != key:
+        return 0, 0
+    return offsets[low + table], offsets[low + table + 1]
+
+
+@njit(cache=True)
+def _first(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int, other: int) -> bool:
+    """Whether an entry of the heap comes before another: by score, then by mask, then by table."""
+    if scores[place] != scores[other]:
+        return scores[place] < scores[other]
+    if masks[place] != masks[other]:
+        return masks[place] < masks[other]
+    return marks[place] < marks[other]
+
+
+@njit(cache=True)
+def _rise(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int) -> None:
+    while place > 0:
+        above = (place - 1) >> 1
+        if not _first(scores, masks, marks, place, above):
+            return
+        scores[place], scores[above] = scores[above], scores[place]
+        masks[place], masks[above] = masks[above], masks[place]
+        marks[place], marks[above] = marks[above], marks[place]
+        place = above
+
+
+@njit(cache=True)
+def _sink(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, size: int) -> None:
+    place = 0
+    while True:
+        below = 2 * place + 1
+        if below >= size:
+            return
+        if below + 1 < size and _first(scores, masks, marks, below + 1, below):
+            below += 1
+        if not _first(scores, masks, marks, below, place):
+            return
+        scores[place], scores[below] = scores[below], scores[place]
+        masks[place], masks[below] = masks[below], masks[place]
+        marks[place], marks[below] = marks[below], marks[place]
+        place = below
+
+
+@njit(cache=True)
+def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
+    """Fill ``costs`` int64 ``(bits,)`` of turning each bit: its squared projection, the largest :data:`FINEST`."""
+    largest = 0.0
+    for value in projections:
+        largest = max(largest, np.float64(value) * np.float64(value))
+    scale = FINEST / largest if largest > 0 else 0.0
+    for j in range(len(costs)):
+        value = np.float64(projections[j])
+        costs[j] = np.int64(value * value * scale)
+
+
+@njit(cache=True)
+def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owners: np.ndarray) -> np.int64:
+    """Fill up a query's own buckets with those of the least score over all tables; return how many there are then.
+
+    The score of a set of perturbed bits is the sum of their costs.  Sets come in ascending order from a heap: the one
+    taken out is followed by itself with its last bit (in the order of costs) moved on by one, and by itself with the
+    bit after the last one added.  Lv, Josephson, Wang, Charikar, Li, Multi-probe LSH, VLDB 2007, section 4.4, with
+    one heap for all tables, as scores of different tables compare.  Equal scores go by mask, then by table; a
+    follower has a larger mask, which makes the order that of sorting all sets.
+
+    Args:
+        costs: of turning each bit of the code; where all are alike, buckets come in the order of Hamming distance.
+        columns: of the tables in use.
+        keys, owners: as :func:`_probed` returns them; the query's own keys stand first, a table each.
+    """
+    used, size = columns.shape
+    flips = np.empty((used, size), np.uint64)
+    prices = np.empty((used, size), np.int64)
+    scores = np.empty(len(keys) + 1, np.int64)
+    masks = np.empty(len(keys) + 1, np.uint64)
+    # The table, and the last bit of the set.
+    marks = np.empty(len(keys) + 1, np.int64)
+    entries = 0
+    for table in range(used):
+        for j in range(size):
+            price = costs[columns[table, j]]
+            flip = ONE << np.uint64(size - 1 - j)
+            k = j
+            while k > 0 and prices[table, k - 1] > price:
+                prices[table, k] = prices[table, k - 1]
+                flips[table, k] = flips[table, k - 1]
+                k -= 1
+            prices[table, k] = price
+            flips[table, k] = flip
+        scores[entries] = prices[table, 0]
+        masks[entries] = ONE
+        marks[entries] = table << LAST
+        _rise(scores, masks, marks, entries)
+        entries += 1
+    filled = np.int64(used)
+    for _ in range(len(keys) - used):
+        if entries == 0:
+            break
+        score, mask, mark = scores[0], masks[0], marks[0]
+        owner, last = mark >> LAST, mark & (1 << LAST) - 1
+        key = keys[owner]
+        rest = mask
+        while rest:
+            key ^= flips[owner, lowest_bit(rest)]
+            rest &= rest - ONE
+        keys[filled] = key
+        owners[filled] = owner
+        filled += 1
+        if last + 1 < size:
+            more = score + prices[owner, last + 1]
+            there = ONE << np.uint64(last + 1)
+            # The moved set takes the place of the one taken out, which saves a way up and down the heap.
+            scores[0] = more - prices[owner, last]
+            masks[0] = (mask ^ ONE << np.uint64(last)) | there
+            marks[0] = mark + 1
+            _sink(scores, masks, marks, entries)
+            scores[entries] = more
+            masks[entries] = mask | there
+            marks[entries] = mark + 1
+            _rise(scores, masks, marks, entries)
+            entries += 1
+        else:
+            entries -= 1
+            scores[0], masks[0], marks[0] = scores[entries], masks[entries], marks[entries]
+            _sink(scores, masks, marks, entries)
+    return filled
+
+
+@njit(cache=True)
+def undirected(probes: int, columns: np.ndarray) -> tuple:
+    """Return what makes the keys of the buckets that a query without projections visits, the same for every query.
+
+    As many buckets are visited by one with projections, too.
+
+    Returns:
+        The bits, uint64, in which a key differs from the query's own, and the tables, int32; a table's own first.
+    """
+    used, size = columns.shape
+    room = used * probes
+    if size < 40:
+        room = min(room, used << size)
+    keys, owners = np.zeros(room, np.uint64), np.empty(room, np.int32)
+    owners[:used] = np.arange(used)
+    count = used
+    if probes > 1:
+        costs = np.ones(columns.max() + 1, np.int64)
+        count = _further_keys(costs, columns, keys, owners)
+    return keys[:count], owners[:count]
+
+
+@njit(cache=True)
+def _probed(
+    code: np.ndarray, projections: np.ndarray, probes: int, columns: np.ndarray, flips: np.ndarray, owners: np.ndarray
+) -> tuple:
+    """Return the keys of the buckets that a query visits, uint64, and their tables, int32."""
+    used = len(columns)
+    keys = np.empty(len(flips), np.uint64)
+    for table in range(used):
+        keys[table] = table_key(code, columns[table])
+    if len(projections) and probes > 1:
+        owners = owners.copy()
+        costs = np.empty(len(projections), np.int64)
+        bit_costs(projections, costs)
+        _further_keys(costs, columns, keys, owners)
+    else:
+        for j in range(used, len(keys)):
+            keys[j] = keys[owners[j]] ^ flips[j]
+    return keys, owners
+
+
+@njit(cache=True)
+def _ranges(
+    keys: np.ndarray,
+    shift: int,
+    offsets: np.ndarray,
+    tables_keys: np.ndarray,
+    begins: np.ndarray,
+    directory: np.ndarray,
+    found: np.ndarray,
+) -> np.uint64:
+    """Fill ``found`` with where the first table's buckets of some keys start and stop; return how many numbers."""
+    count = np.uint64(0)
+    if shift < 0:  # written whether it holds something or not, which can't be foretold
+        for key in keys:
+            start, stop = offsets[key], offsets[key + ONE]
+            found[count] = start
+            found[count + ONE] = stop
+            count += np.uint64(2 * (start < stop))
+        return count
+    for key in keys:
+        start, stop = find_bucket(0, key, shift, offsets, tables_keys, begins, directory)
+        if start < stop:
+            found[count] = start
+            found[count + ONE] = stop
+            count += np.uint64(2)
+    return count
+
+
+@njit(cache=True)
+def gather(
+    code: np.ndarray,
+    projections: np.ndarray,
+    probes: int,
+    tables: tuple,
+    seen: np.ndarray,
+    found: np.ndarray,
+    ranges: bool = False,
+) -> np.int64:
+    """Fill ``found`` int32 with the rows of one query's union and return how many there are; clear ``seen`` again.
+
+    Args:
+        code: uint8 ``(ceil(bits / 8),)``.
+        projections: float32 ``(bits,)``, or empty.
+        probes: buckets visited, as a multiple of the tables in use.
+        found: of length ``2 n + 2``.
+        ranges: with one table in use, give where its buckets start and stop, one after the other, and not the rows.
+    """
+    columns, used, shift, offsets, tables_keys, begins, directory, ids, flips, owners = tables
+    # All keys first: the loop over them then needs no calls, whose many arguments would take longer than a bucket.
+    keys, owners = _probed(code, projections, probes, columns[:used], flips, owners)
+    count = np.uint64(0)
+    if used == 1:  # buckets of one table have nothing in common
+        count = _ranges(keys, shift, offsets, tables_keys, begins, directory, found)
+        return np.int64(count) if ranges else _expand(ids[0], found, np.int64(count))
+    # Where they lie before what they hold: loads that wait for no other are waited for together.
+    starts, stops = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
+    for visit in range(len(keys)):
+        place = find_bucket(owners[visit], keys[visit], shift, offsets, tables_keys, begins, directory)
+        starts[visit], stops[visit] = place
+        prefetch(ids[owners[visit]], np.uint64(starts[visit]))
+    for visit in range(len(keys)):
+        # Written whether it is new or not, as whether it is can't be foretold: a branch would often be taken wrongly.
+        for row in ids[owners[visit], starts[visit] : stops[visit]]:
+            word, bit = np.uint64(row) >> SIX, np.uint64(row) & BIT
+            before = seen[word]
+            seen[word] = before | ONE << bit
+            found[count] = row
+            count += ~(before >> bit) & ONE
+    for row in found[:count]:
+        seen[np.uint64(row) >> SIX] = np.uint64(0)
+    return np.int64(count)
+
+
+@njit(cache=True)
+def _expand(ids: np.ndarray, found: np.ndarray, count: np.int64) -> np.int64:
+    """Replace ranges of one table's ids by the rows there; return how many."""
+    # From the end of the memory, where what is written never gets ahead of what is read.
+    first = len(found) - count
+    for j in range(count - 1, -1, -1):
+        found[first + j] = found[j]
+    rows = np.int64(0)
+    for place in range(first, len(found), 2):
+        start, stop = found[place], found[place + 1]
+        for j in range(stop - start):
+            found[rows + j] = ids[start + j]
+        rows += stop - start
+    return rows

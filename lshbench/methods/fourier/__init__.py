@@ -1,0 +1,1 @@
+"""FourierHashNet (Roy et al., NeurIPS 2023) and its variants."""

@@ -1,0 +1,84 @@
+"""A fitted FourierHashNet for encoding: what follows from weights alone is computed once, not for every query."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lshbench.methods.fourier.network import Encoder, FourierNetwork
+from lshbench.types import Side
+
+
+class FoldedNetwork:
+    """What :class:`lshbench.methods.fourier.network.FourierNetwork` computes for one side, in evaluation mode.
+
+    All encoders that the side takes share two products: that of the features, which has the principal components in
+    it, and that of the waves.  The map's weights are collapsed and the first batch normalisation is folded into the
+    layer before it.  A query alone takes a third of the time.
+
+    Args:
+        network: fitted; its weights must not change afterwards.
+        side: whose projections are asked for.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, network: FourierNetwork, side: Side) -> None:
+        network.eval()
+        self.network = network
+        sides: list[Side] = [side]
+        if side == "query" and network.shape.gallery_share:
+            sides.append("gallery")
+        encoders = [cast(Encoder, network.encoders[name]) for name in sides]
+        folded = [_scale_and_offset(encoder) for encoder in encoders]
+        scales = torch.cat([scale for scale, _ in folded])[:, None]
+        self.offset = torch.cat([offset for _, offset in folded])
+        self.layers = [_after_first(encoder) for encoder in encoders]
+        skips: list[Tensor] = [encoder.skip.weight for encoder in encoders if encoder.skip is not None]
+        self.width = sum(len(skip) for skip in skips)
+        first = [torch.cat(skips) * scales] if skips else []
+        self.waves: Tensor | None = None
+        if network.components is not None and network.fourier is not None:
+            first.append(network.components.directions.T)
+            collapsed = [
+                torch.cat(network.fourier.collapse(encoder.map_layer.weight, name), dim=1)
+                for name, encoder in zip(sides, encoders, strict=True)
+                if encoder.map_layer is not None
+            ]
+            self.waves = torch.cat(collapsed) * scales
+        self.first = torch.cat(first)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return projections ``(n, bits)`` of features ``(n, d)``."""
+        network, shape = self.network, self.network.shape
+        product = functional.linear(network.standardise(x), self.first)
+        hidden = self.offset + product[:, : self.width] if self.width else self.offset
+        if self.waves is not None and network.fourier is not None:
+            waves = torch.cat(network.fourier.waves(product[:, self.width :]), dim=1)
+            hidden = hidden + functional.linear(waves, self.waves)
+        parts = hidden.chunk(len(self.layers), dim=1)
+        reduced = [layers(part) for layers, part in zip(self.layers, parts, strict=True)]
+        if shape.unit_length:
+            reduced = [functional.normalize(part) for part in reduced]
+        if len(reduced) > 1:
+            reduced[0] = torch.lerp(reduced[0], reduced[1], shape.gallery_share)
+        return network.hash(reduced[0])
+
+
+def _scale_and_offset(encoder: Encoder) -> tuple[Tensor, Tensor]:
+    """Return what the first products of an encoder are multiplied by, and what is added then, each ``(h,)``."""
+    biases: list[Tensor] = [layer.bias for layer in (encoder.map_layer, encoder.skip) if layer is not None]
+    bias = torch.stack(biases).sum(0)
+    norm = encoder.layers[0]
+    if not isinstance(norm, nn.BatchNorm1d) or norm.running_mean is None or norm.running_var is None:
+        return torch.ones_like(bias), bias
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return scale, (bias - norm.running_mean) * scale + norm.bias
+
+
+def _after_first(encoder: Encoder) -> nn.Sequential:
+    """Return what follows the part of an encoder that is folded, without what does nothing in evaluation."""
+    following = encoder.layers[1:] if isinstance(encoder.layers[0], nn.BatchNorm1d) else encoder.layers
+    return nn.Sequential(*(layer for layer in following if not isinstance(layer, nn.Dropout)))

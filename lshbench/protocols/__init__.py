@@ -1,0 +1,1 @@
+"""Who is query, gallery and training, and the audit of every run."""

@@ -1,0 +1,251 @@
+"""Ranking by cosine similarity, without the full matrix and without sorting what isn't needed.
+
+Similarities come from blocked matrix products.  Of a query's similarities only those of the relevant items are sorted;
+every other item is then placed among them: a table over evenly spaced bins names the few groups that its similarity may
+fall between, and exact comparisons decide.  Ties are exactly equal float32 similarities.
+
+Every product goes through the same shapes (the last tile of the gallery is filled up with zeros, queries to a multiple
+of eight), because BLAS may round a product differently at a matrix's edge: a gallery in another order of rows gives the
+same similarities, to the last bit.
+
+Kernels are in :mod:`lshbench.kernels.cosine` and :mod:`lshbench.kernels.cosine_nearest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lshbench.kernels import cosine as kernels
+from lshbench.kernels import cosine_nearest as nearest_kernels
+from lshbench.kernels.labels import LabelTable
+from lshbench.types import Neighbors, RankedBlock, Relevance
+
+TILE = 1 << 14
+"""Gallery items in one matrix product, at most: with fewer, products get slower."""
+
+BLOCK_BYTES = 1 << 28
+"""About how much the similarities of one block of queries take, unless its queries get too few."""
+
+FEWEST_QUERIES, MOST_QUERIES = 128, 1024
+"""Queries of a block: fewer make products slow, more don't make them faster."""
+
+GROUP_BYTES = 16 << 20
+"""About how much the rankings take that are given at a time: memory that malloc keeps for the next, and doesn't give
+back to the system (which takes up to 32 MB), whose first touch costs more than the rest of the work on it."""
+
+LEAST_NORM, GREATEST_NORM = 1e-15, 1e30
+"""Norms with which products of unscaled rows keep their precision in float32."""
+
+
+@dataclass(frozen=True)
+class VectorGallery:
+    """Gallery vectors and their norms: what to keep where the same gallery is searched again and again.
+
+    Attributes:
+        vectors: float32 ``(n, d)`` as given; may be a memory map, and is never copied whole.
+        inverse_norms: float32 ``(n,)``, 1 / norm; 0 for a zero vector, whose cosine is 0 by definition.
+        scaled: whether rows have to be scaled before the product, because some norms are extreme.
+    """
+
+    vectors: np.ndarray
+    inverse_norms: np.ndarray
+    scaled: bool
+
+    @classmethod
+    def from_vectors(cls, vectors: np.ndarray) -> VectorGallery:
+        """Return the gallery; reads all of it once.
+
+        Raises:
+            ValueError: not float32 ``(n, d)``, or a row with a NaN or an infinity.
+        """
+        norms = _norms(vectors, "gallery")
+        some = norms[norms > 0]
+        extreme = bool(len(some)) and (some.min() < LEAST_NORM or some.max() > GREATEST_NORM)
+        inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+        if extreme:
+            inverse = (norms > 0).astype(np.float64)
+        return cls(vectors, inverse.astype(np.float32), extreme)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def tile(self) -> int:
+        """Rows of one product."""
+        tiles = max(1, -(-len(self) // TILE))
+        return max(16, -(-len(self) // (16 * tiles)) * 16)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return rows ``start`` to ``stop``, filled up with zeros beyond the last."""
+        rows = self.vectors[start:stop]
+        if self.scaled:
+            rows = _scaled(rows, _norms(rows, "gallery"))
+        if len(rows) < stop - start:
+            rows = np.concatenate([rows, np.zeros((stop - start - len(rows), rows.shape[1]), np.float32)])
+        return rows
+
+
+def cosine_blocks(
+    queries: np.ndarray,
+    gallery: np.ndarray | VectorGallery,
+    relevance: Relevance,
+    *,
+    positions: bool = True,
+) -> Iterator[RankedBlock]:
+    """Rank the whole gallery for every query, block of queries by block.
+
+    Args:
+        queries: float32 ``(q, d)``.
+        gallery: float32 ``(n, d)``.
+        relevance: labels of both, in the same order.
+        positions: also give the positions of the relevant items in the stable order.
+
+    Yields:
+        Rankings, some tens of MB at a time.
+
+    Raises:
+        ValueError: vectors of different widths or not finite, or labels that don't match them in number.
+    """
+    gallery = _checked(queries, gallery)
+    if len(relevance.queries) != len(queries) or len(relevance.gallery) != len(gallery):
+        raise ValueError(
+            f"{len(relevance.queries)} and {len(relevance.gallery)} labels "
+            f"for {len(queries)} and {len(gallery)} vectors"
+        )
+    return _blocks(queries, gallery, relevance, positions)
+
+
+def _blocks(
+    queries: np.ndarray, gallery: VectorGallery, relevance: Relevance, positions: bool
+) -> Iterator[RankedBlock]:
+    labels = LabelTable.from_relevance(relevance)
+    totals = labels.totals
+    none = np.zeros(0, np.int64)
+    order = none if labels.multiple else labels.order
+    starts = np.zeros(len(queries), np.int64) if labels.multiple else labels.slices[0]
+    most = max(1, int(totals.max(initial=0)))
+    ranked_at_once = max(1, GROUP_BYTES // (32 * most))
+    step = min(max(BLOCK_BYTES // (4 * max(len(gallery), 1)), FEWEST_QUERIES), MOST_QUERIES)
+    step = -(-len(queries) // -(-len(queries) // step)) if len(queries) else step  # blocks of one size
+    tile = gallery.tile
+    tiles = -(-len(gallery) // tile)
+    last = gallery.rows((tiles - 1) * tile, tiles * tile)  # a copy, where it has to be filled up
+    similarities = np.empty((tiles, -(-step // 8) * 8, tile), np.float32)
+    for first in range(0, len(queries), step):
+        units = _units(queries[first : first + step])
+        for number in range(tiles):
+            rows = last if number == tiles - 1 else gallery.rows(number * tile, (number + 1) * tile)
+            np.matmul(units, rows.T, out=similarities[number, : len(units)])
+        end = min(first + step, len(queries))
+        for start in range(first, end, ranked_at_once):
+            stop = min(start + ranked_at_once, end)
+            slots = np.concatenate([[0], np.cumsum(totals[start:stop])])
+            counts = np.empty(stop - start, np.int64)
+            groups = np.empty((4, slots[-1]), np.int64)
+            found = np.empty(slots[-1] if positions else 0, np.int32)
+            kernels.rank(
+                similarities,
+                start - first,
+                gallery.inverse_norms,
+                labels.query_labels[start:stop],
+                labels.gallery_labels,
+                labels.query_masks[start:stop],
+                labels.gallery_masks,
+                order,
+                starts[start:stop],
+                slots,
+                positions,
+                counts,
+                groups,
+                found,
+            )
+            offsets = np.concatenate([[0], np.cumsum(counts)])
+            if offsets[-1] < slots[-1]:  # some relevant items tie with one another
+                kernels.close_gaps(groups, slots, offsets)
+                groups = groups[:, : offsets[-1]]
+            yield RankedBlock(
+                offsets=offsets,
+                before=groups[0],
+                relevant_before=groups[1],
+                size=groups[2],
+                relevant=groups[3],
+                total_relevant=totals[start:stop],
+                ranked=np.full(stop - start, len(gallery), np.int64),
+                positions=found if positions else None,
+                position_offsets=slots if positions else None,
+            )
+
+
+def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k: int) -> Neighbors:
+    """Return the exact nearest ``k`` gallery items of each query by cosine, ties by the smaller gallery row.
+
+    Args:
+        queries: float32 ``(q, d)``.
+        gallery: float32 ``(n, d)``; a :class:`VectorGallery` saves taking its norms again.
+        k: how many; beyond the gallery's size, rows are filled up with -1 and infinity.
+
+    Returns:
+        Neighbours with distances 1 - cosine.
+
+    Raises:
+        ValueError: vectors of different widths or not finite, or k below 1.
+    """
+    gallery = _checked(queries, gallery)
+    if k < 1:
+        raise ValueError(f"k={k}: expected at least 1")
+    ids = np.full((len(queries), k), -1, np.int64)
+    distances = np.full((len(queries), k), np.inf, np.float32)
+    nearest = min(k, len(gallery))
+    tile = gallery.tile
+    # What is kept of a query is little, so that blocks can be large and the gallery is read few times.
+    step = max(1, min(4 * MOST_QUERIES, BLOCK_BYTES // (8 * (2 * nearest + tile) + 4 * tile)))
+    for start in range(0, len(queries) if nearest else 0, step):
+        stop = min(start + step, len(queries))
+        units = _units(queries[start:stop])
+        kept = np.empty((stop - start, 2 * nearest + tile), np.uint64)
+        filled = np.zeros(stop - start, np.int64)
+        limits = np.full(stop - start, -np.inf, np.float32)
+        similarities = np.empty((len(units), tile), np.float32)
+        for first in range(0, len(gallery), tile):
+            np.matmul(units, gallery.rows(first, first + tile).T, out=similarities)
+            nearest_kernels.collect(similarities, gallery.inverse_norms, first, nearest, kept, filled, limits)
+        nearest_kernels.finish(kept, filled, nearest, ids[start:stop], distances[start:stop])
+    return Neighbors(ids, distances, np.full(len(queries), len(gallery), np.int64))
+
+
+def _checked(queries: np.ndarray, gallery: np.ndarray | VectorGallery) -> VectorGallery:
+    if not isinstance(gallery, VectorGallery):
+        gallery = VectorGallery.from_vectors(gallery)
+    _norms(queries, "query")
+    if queries.shape[1] != gallery.vectors.shape[1]:
+        raise ValueError(f"queries have {queries.shape[1]} dimensions, the gallery {gallery.vectors.shape[1]}")
+    return gallery
+
+
+def _norms(vectors: np.ndarray, what: str) -> np.ndarray:
+    """Return norms, float64 ``(n,)``, summed in one order whatever the row's place."""
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
+        raise ValueError(f"{what} vectors are float32 (n, d), not {vectors.dtype} {vectors.shape}")
+    squares = np.empty(len(vectors))
+    kernels.squared_norms(vectors, squares)
+    wrong = np.flatnonzero(~np.isfinite(squares))
+    if len(wrong):
+        raise ValueError(
+            f"{len(wrong)} of {len(vectors)} {what} vectors hold NaN or infinite values; the first is row {wrong[0]}"
+        )
+    return np.sqrt(squares)
+
+
+def _scaled(rows: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    return (rows * inverse[:, None]).astype(np.float32)
+
+
+def _units(queries: np.ndarray) -> np.ndarray:
+    """Return queries of norm 1, zeros below them up to a multiple of eight rows."""
+    units = np.zeros((-(-len(queries) // 8) * 8, queries.shape[1]), np.float32)
+    units[: len(queries)] = _scaled(queries, _norms(queries, "query"))
+    return units

@@ -1,0 +1,1 @@
+"""Tables of finished runs: the summary at the end of a run, and comparisons with significance tests."""

@@ -1,0 +1,1 @@
+"""The machine and the process: cache folder, device, threads, logs, progress, environment."""

@@ -1,0 +1,66 @@
+"""What a run ran on."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from lshbench import __version__
+
+PACKAGES = {"torch": "torch", "faiss": "faiss-cpu", "numpy": "numpy", "numba": "numba", "timm": "timm"}
+
+
+def environment(threads: int) -> dict[str, object]:
+    """Return versions, processor, threads and, from a checkout, the commit (``+`` where files are changed)."""
+    return {
+        "lshbench": __version__,
+        "python": platform.python_version(),
+        **{name: _version(package) for name, package in PACKAGES.items()},
+        "platform": platform.platform(),
+        "cpu": _processor(),
+        "threads": threads,
+        "git": _commit(),
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident set of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(checkout), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,184 @@
+"""A page on this machine on which one drops an image and sees its hits.  Needs gradio, of the extra ``serve``."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lshbench.search.answers import distance_text
+from lshbench.errors import UsageError, wrong_value
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lshbench.search.searcher import Searcher
+
+log = logging.getLogger(__name__)
+
+ADDRESS = "127.0.0.1"
+"""This machine only: a page that takes files has no business on a network."""
+
+MOST_HITS = 50
+COLUMNS = ["rank", "distance", "label", "row", "item", "name"]
+
+
+def check_gradio() -> None:
+    """Refuse to serve without gradio.
+
+    Raises:
+        UsageError: it isn't installed.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise UsageError('--serve needs gradio, which is not installed: pip install -e ".[serve]"')
+
+
+def serve(searcher: Searcher, port: int, k: int) -> None:
+    """Serve the page until the program is interrupted.
+
+    Args:
+        searcher: an opened run with an image encoder.
+        port: of the page, on this machine alone.
+        k: hits that the page asks for at first.
+
+    Raises:
+        UsageError: gradio isn't installed, or the port is taken.
+    """
+    check_gradio()
+    if not 1 <= port <= 65535:
+        raise wrong_value("--port", port, "a number from 1 to 65535")
+    with tempfile.TemporaryDirectory(prefix="lshbench-serve-") as folder:
+        # Read when gradio is imported.  Dropped images lie in the folder, and go with it.
+        os.environ |= {
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "GRADIO_TEMP_DIR": folder,
+        }
+        import gradio
+
+        page = build_page(searcher, k)
+        try:
+            page.launch(
+                server_name=ADDRESS,
+                server_port=port,
+                share=False,
+                inbrowser=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                ssr_mode=False,
+                enable_monitoring=False,
+                max_file_size="100mb",
+                footer_links=[],
+                # Fonts of the machine: the default theme asks a server of Google's for its own.
+                theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            )
+        except OSError as error:
+            raise wrong_value("--port", port, f"a free port ({error})") from error
+        # On stdout, and at once: whoever started the program in the background waits for it.
+        print(f"http://{ADDRESS}:{port}  (Ctrl+C ends it)", flush=True)
+        # Ended from outside, it tidies up too.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+        page.close()
+
+
+def build_page(searcher: Searcher, k: int) -> Any:
+    """Return the page, a ``gradio.Blocks``: an image to drop, hits as pictures and as a table."""
+    import gradio
+
+    from lshbench.plots.style import searched_name
+
+    run = searcher.run
+    dataset = run.metrics["dataset"]
+    without_pictures = _missing_pictures(searcher)
+    unit = " bits" if searcher.ranking == "hamming" else ""
+
+    def answer(path: str | None, count: float) -> tuple[Any, Any, str]:
+        if path is None:
+            return [], [], ""
+        start = time.perf_counter()
+        try:
+            (found,) = searcher.search([path], int(count))
+        except UsageError as error:
+            # The file lies under a name of gradio's.
+            raise gradio.Error(str(error).replace(path, Path(path).name)) from error
+        seconds = time.perf_counter() - start
+        rows = [
+            [hit.rank, distance_text(hit, searcher.ranking), hit.caption, hit.row, hit.item, hit.name]
+            for hit in found.hits
+        ]
+        shown = found.hits if without_pictures is None else []
+        pictures = [
+            (_enlarged(searcher.image(hit)), f"{hit.caption} · {distance_text(hit, searcher.ranking)}{unit}")
+            for hit in shown
+        ]
+        compared = f"compared with {found.candidates:,} of {len(searcher):,} items"
+        return pictures, rows, f"{len(found.hits)} hits in {seconds:.3f} s, {compared}"
+
+    with gradio.Blocks(title=f"lshbench search · {dataset['name']}", analytics_enabled=False) as page:
+        gradio.Markdown(
+            f"# {dataset['name']}\n{searched_name(run)}, {dataset['backbone']}, "
+            f"{searcher.ranking} distance · {len(searcher):,} gallery items"
+        )
+        if without_pictures is not None:
+            gradio.Markdown(f"Hits have no pictures: {without_pictures}")
+        with gradio.Row():
+            with gradio.Column(scale=1, min_width=260):
+                dropped = gradio.Image(
+                    sources=["upload", "clipboard"],
+                    label="Drop an image",
+                    buttons=["fullscreen"],
+                    height=320,
+                    elem_id="query",
+                )
+                # The file as it was dropped: decoding it, and saying why it can't be, is the run's, not gradio's.
+                # Not in a subclass, for which gradio would write a .pyi file beside this one.
+                dropped.preprocess = lambda payload: None if payload is None else payload.path
+                most = min(MOST_HITS, len(searcher))
+                count = gradio.Slider(1, most, value=min(k, most), step=1, label="Hits", elem_id="count")
+                took = gradio.Markdown(elem_id="took")
+            with gradio.Column(scale=3):
+                gradio.Markdown("Nearest first, with label and distance")
+                pictures = gradio.Gallery(
+                    show_label=False,
+                    columns=5,
+                    height="auto",
+                    # Without gradio's button that posts the pictures to the Hugging Face Hub.
+                    buttons=["fullscreen"],
+                    object_fit="contain",
+                    format="png",
+                    interactive=False,
+                    visible=without_pictures is None,
+                    elem_id="hits",
+                )
+                table = gradio.Dataframe(headers=COLUMNS, interactive=False, elem_id="table")
+        for changed in (dropped, count):
+            changed.change(
+                answer, [dropped, count], [pictures, table, took], api_visibility="private", show_progress="minimal"
+            )
+    return page
+
+
+def _enlarged(image: Image) -> Image:
+    """Return a picture for the page: small ones are enlarged here, as browsers smooth what is in them."""
+    from lshbench.plots.retrieval import TILE, letterboxed
+
+    return image if max(image.size) > TILE else letterboxed(image)
+
+
+def _missing_pictures(searcher: Searcher) -> str | None:
+    """Return why hits can't be shown as pictures, or None if they can."""
+    try:
+        _ = searcher.dataset
+    except UsageError as error:
+        log.warning("the page shows no pictures: %s", error)
+        return str(error)
+    return None

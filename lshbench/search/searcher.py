@@ -1,0 +1,347 @@
+"""A finished run, opened to answer: pictures in, the nearest items of its gallery out.
+
+    searcher = Searcher.open("outputs/digits/fourier/64-...")
+    for answer in searcher.search(["cat.png"], k=5):
+        for hit in answer.hits:
+            print(hit.rank, hit.name, hit.caption, hit.distance)
+
+Everything comes out of the run's folder: the method and PCA from ``model/``, the index from ``index/`` as memory maps.
+Only an index that compares features, which are kept once for all runs, reads the feature cache.  Relative paths to data
+are looked up from the folder that the run was made in, then from the current one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy as np
+
+from lshbench.config import build
+from lshbench.errors import UsageError, wrong_value
+from lshbench.index.base import Index
+from lshbench.methods.base import Method
+from lshbench.runtime.progress import silent
+from lshbench.training.pca import PCA
+from lshbench.run_folder import Run
+from lshbench.run_folder.contents import GALLERY_LABELS, INDEX, MODEL
+from lshbench.run_folder.items import GalleryItems
+from lshbench.runtime.threads import available_cores
+from lshbench.types import Progress
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lshbench.data.base import Dataset
+    from lshbench.features.encoder import Encoder
+
+Fitted = TypeVar("Fitted", Method, PCA)
+
+Picture = str | Path | bytes | np.ndarray
+"""An image file, its content, or pixels: uint8 or uint16 ``(h, w)``, ``(h, w, 3)`` or ``(h, w, 4)``."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A gallery item that answers a query.
+
+    Attributes:
+        rank: 1 for the nearest; of equal distances the smaller row comes first.
+        row: its row in the run's gallery (in ``codes/`` and ``neighbors.npz``).
+        item: its number in the data set, or None for a run of a version that did not keep it.
+        name: what names it to a person, such as a file name, or None likewise.
+        label: its label, or a list of them where an item may have several.
+        class_name: the name of the label, or a list of them, or None if classes have no names.
+        distance: Hamming distance, or 1 - cosine.
+    """
+
+    rank: int
+    row: int
+    item: int | None
+    name: str | None
+    label: int | list[int]
+    class_name: str | list[str] | None
+    distance: float
+
+    @property
+    def caption(self) -> str:
+        """The label in words."""
+        names = self.class_name
+        if names is None:
+            names = [f"class {label}" for label in (self.label if isinstance(self.label, list) else [self.label])]
+        return names if isinstance(names, str) else ", ".join(names) or "no label"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query found: at most ``k`` hits, fewer where the index compared fewer items.
+
+    Attributes:
+        query: what names the query to a person.
+        candidates: how many gallery items it was compared with.
+    """
+
+    query: str
+    hits: list[Hit]
+    candidates: int
+
+
+class Searcher:
+    """A run's encoder, method and index.  Made by :meth:`open`; not for several threads at once.
+
+    Attributes:
+        run: what was opened.
+        ranking: ``hamming`` or ``cosine``, the kind of distance.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        config: dict[str, Any],
+        method: Method,
+        reduce: Callable[[np.ndarray], np.ndarray],
+        index: Index,
+        progress: Progress,
+    ) -> None:
+        self.run = run
+        self.ranking: str = run.metrics["ranking"]
+        self._config = config
+        self._method = method
+        self._reduce = reduce
+        self._index = index
+        self._progress = progress
+        self._items = GalleryItems.open(run)
+        self._labels = run.array(GALLERY_LABELS)
+
+    @classmethod
+    def open(cls, run: Run | Path | str, *, device: str | None = None, progress: Progress = silent) -> Self:
+        """Open a finished run.
+
+        Args:
+            run: the run, its folder or its ``metrics.json``.
+            device: where networks run, such as ``cpu``; None takes the run's own.
+            progress: told about downloads, and about the extraction of features that are no longer in the cache.
+
+        Raises:
+            UsageError: it isn't finished, its files don't fit each other, there is no such device, or it compares
+                features and these can't be had.
+        """
+        from lshbench.search.reopen import located
+
+        run = run if isinstance(run, Run) else Run.open(Path(run))
+        config = located(run, run.config())
+        # A recipe's settings may have changed since: those that the model was fitted with are kept beside it.
+        config["method"] = run.model()["method"]
+        if device is not None:
+            from lshbench.runtime.device import resolve_device
+
+            resolve_device(device)  # refused even where nothing of the run would have used it
+            config["device"] = device
+            if "device" in config["method"]:
+                config["method"]["device"] = device
+        method = _restored(run, build(config, "method", Method), f"{MODEL}/method.safetensors")
+        pca = config["pca"]
+        reduce = _same
+        if pca["dim"] is not None:
+            fitted = PCA(pca["dim"], whiten=pca["whiten"], seed=config["seed"])
+            reduce = _restored(run, fitted, f"{MODEL}/pca.safetensors").transform
+        return cls(run, config, method, reduce, _opened_index(run, config, progress), progress)
+
+    def __len__(self) -> int:
+        """Return how many items the gallery has."""
+        return len(self._labels)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The run's image encoder, loaded when it is first asked for.
+
+        Raises:
+            UsageError: the run has none, or its weights can't be had.
+        """
+        from lshbench.features.backbone import Backbone
+
+        check_encoder(self.run)
+        encoder = build(self._config, "backbone", Backbone).load(self._config["device"], self._progress)
+        if encoder.on_cpu:
+            # Batches are filled up, so one picture would take as long as a batch of them.
+            encoder.batch_size = 1
+        return encoder
+
+    def prepare(self, *, images: bool) -> None:
+        """Do now what the first search would have to wait for: load the encoder, and kernels that were compiled.
+
+        Args:
+            images: whether images will be searched for, or feature vectors only.
+        """
+        if images:
+            _ = self.encoder
+        self.search_vectors(np.zeros((1, self.run.metrics["dataset"]["dim"]), np.float32), 1)
+
+    def search(self, images: Sequence[Picture], k: int = 10) -> list[Answer]:
+        """Return the nearest gallery items of each image.
+
+        Args:
+            images: files, their content, or pixels.
+            k: how many at most, from 1 to the gallery's size.
+
+        Raises:
+            UsageError: ``k`` out of range, an image that can't be read (named), or a run of ready features.
+        """
+        from lshbench.features.extract import encode_images
+
+        self.check_k(k)
+        named = [_content(image, f"image {i}") for i, image in enumerate(images)]
+        x = encode_images(named, self.encoder, self._config["threads"] or available_cores())
+        return self._answers(x, k, [name for _, name in named])
+
+    def search_vectors(self, x: np.ndarray, k: int = 10, names: Sequence[str] | None = None) -> list[Answer]:
+        """Return the nearest gallery items of each feature vector.
+
+        Args:
+            x: ``(n, d)`` of any real type, as the run's encoder gives them, or as its data set holds them.
+            k: how many at most, from 1 to the gallery's size.
+            names: of the queries; their numbers by default.
+
+        Raises:
+            UsageError: ``k`` out of range, vectors of another length, or values that aren't finite numbers.
+        """
+        self.check_k(k)
+        dim = self.run.metrics["dataset"]["dim"]
+        if x.ndim != 2 or x.shape[1] != dim or x.dtype.kind not in "fiu":
+            raise UsageError(f"vectors of {x.dtype} {x.shape}: expected numbers (n, {dim}), as the run's features have")
+        vectors = np.ascontiguousarray(x, np.float32)
+        if not np.isfinite(vectors).all():
+            bad = int(np.argmin(np.isfinite(vectors).all(axis=1)))
+            raise UsageError(f"vectors hold NaN or infinite values, first in row {bad}: expected finite numbers")
+        return self._answers(vectors, k, names or [f"vector {i}" for i in range(len(vectors))])
+
+    def check_k(self, k: int) -> None:
+        """Refuse a number of hits that the gallery can't give: a silent limit would look like a full answer."""
+        check_k(k, len(self))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The run's data set, for the pictures of hits; opened when it is first asked for.
+
+        Raises:
+            UsageError: it can't be found, has changed, or holds no images.
+        """
+        from lshbench.search.reopen import reopen_dataset
+
+        check_encoder(self.run)
+        return reopen_dataset(self.run, self._config, self._progress)
+
+    def image(self, hit: Hit) -> Image:
+        """Return the picture of a hit, as RGB, from the run's data set.
+
+        Raises:
+            UsageError: the data set can't be found, has changed, or holds no images.
+        """
+        dataset = self.dataset
+        assert hit.item is not None, "a data set is opened for runs that know their items"
+        return dataset.image(hit.item)
+
+    def _answers(self, x: np.ndarray, k: int, names: Sequence[str]) -> list[Answer]:
+        if not len(x):
+            return []
+        embedding = self._method.kind == "binary" and self._index.wants_embedding("query", self.ranking)
+        queries = self._method.encode(self._reduce(x), "query", vectors=x, embedding=embedding)
+        found = self._index.search(queries, k)
+        return [
+            Answer(
+                name,
+                [
+                    self._hit(rank, int(row), float(distance))
+                    for rank, (row, distance) in enumerate(zip(rows, distances, strict=True), start=1)
+                    if row >= 0
+                ],
+                int(candidates),
+            )
+            for name, rows, distances, candidates in zip(
+                names, found.ids, found.distances, found.candidates, strict=True
+            )
+        ]
+
+    def _hit(self, rank: int, row: int, distance: float) -> Hit:
+        several = self._labels.ndim == 2
+        labels = [int(label) for label in np.flatnonzero(self._labels[row])] if several else [int(self._labels[row])]
+        classes = self._items.class_names if self._items else None
+        names = None if classes is None else [classes[label] for label in labels]
+        return Hit(
+            rank,
+            row,
+            int(self._items.ids[row]) if self._items else None,
+            self._items.name(row) if self._items else None,
+            labels if several else labels[0],
+            names if names is None or several else names[0],
+            distance,
+        )
+
+
+def check_k(k: int, gallery: int) -> None:
+    """Refuse a number of hits that a gallery can't give.
+
+    Raises:
+        UsageError: it is below 1 or above the gallery's size.
+    """
+    if k < 1:
+        raise wrong_value("k", k, "at least 1")
+    if k > gallery:
+        raise wrong_value("k", k, f"at most {gallery}, the items of the run's gallery")
+
+
+def check_encoder(run: Run) -> None:
+    """Refuse images for a run of ready features.
+
+    Raises:
+        UsageError: the run has no image encoder.
+    """
+    dataset = run.metrics["dataset"]
+    if dataset["backbone"] is None:
+        raise UsageError(
+            f"{run.path} is a run of ready features ({dataset['name']}), and which network made them is not known: "
+            f"it has no pictures and can't encode any; expected .npy files of vectors of {dataset['dim']:,} numbers"
+        )
+
+
+def _same(x: np.ndarray) -> np.ndarray:
+    return x
+
+
+def _restored(run: Run, made: Fitted, name: str) -> Fitted:
+    """Give an object back what it had learnt: arrays in a safetensors file, which can hold nothing that runs."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = run.path / name
+    if not path.is_file():
+        raise UsageError(f"{run.path} holds no {name}: expected a whole run folder")
+    try:
+        return made.restore(load_file(path))
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{path} is damaged, or another version wrote it: {error}") from error
+
+
+def _opened_index(run: Run, config: dict[str, Any], progress: Progress) -> Index:
+    index = build(config, "index", Index)
+    vectors = None
+    if index.ranks_features:
+        from lshbench.search.reopen import gallery_features
+
+        vectors = gallery_features(run, config, progress)
+    try:
+        return type(index).open(run.path / INDEX, vectors)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UsageError(f"{run.path / INDEX} is damaged, or another version wrote it: {error}") from error
+
+
+def _content(image: Picture, name: str) -> tuple[bytes | np.ndarray, str]:
+    if isinstance(image, bytes | np.ndarray):
+        return image, name
+    try:
+        return Path(image).read_bytes(), str(image)
+    except OSError as error:
+        raise UsageError(f"{image} can't be read: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""What trains methods: networks, the loop, validation, checkpoints, and shared losses."""

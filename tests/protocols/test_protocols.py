@@ -1,0 +1,165 @@
+"""Protocols and their audit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lshbench.data.base import Dataset, Split
+from lshbench.errors import UsageError
+from lshbench.protocols.splits import (
+    PooledProtocol,
+    Protocol,
+    Selection,
+    SplitProtocol,
+    UnseenClassesProtocol,
+    audit,
+)
+
+
+class LabelledSplit(Split):
+    kind = "features"
+
+    def __init__(self, name: str, labels: np.ndarray) -> None:
+        self.name = name
+        self.labels = labels
+
+    def fingerprint(self, rows: np.ndarray | None = None) -> str:
+        return "sha256:0"
+
+
+def dataset(gallery: int = 60, queries: int = 20, classes: int = 5, names: tuple[str, str] = ("a", "b")) -> Dataset:
+    return Dataset(
+        "made",
+        LabelledSplit(names[0], np.arange(gallery) % classes),
+        LabelledSplit(names[1], np.arange(queries) % classes),
+    )
+
+
+def no_digests(selection: Selection) -> dict[str, np.ndarray]:
+    return {name: getattr(selection, name).astype(np.uint64) for name in ("queries", "gallery", "train")}
+
+
+PROTOCOLS: list[Protocol] = [
+    SplitProtocol("report", False),
+    PooledProtocol(queries_per_class=2, train_per_class=3, train_in_gallery=False),
+    PooledProtocol(queries_per_class=2, train_per_class=3, train_in_gallery=True),
+    UnseenClassesProtocol(held_out=0.4),
+]
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 100), which=st.sampled_from(range(4)), limit=st.sampled_from([None, 30, 41]))
+def test_no_protocol_lets_a_query_into_gallery_or_training(seed: int, which: int, limit: int | None) -> None:
+    selection = PROTOCOLS[which].select(dataset(), seed, limit, None)
+    assert not np.isin(selection.queries, selection.gallery).any()
+    assert not np.isin(selection.queries, selection.train).any()
+    for items in (selection.queries, selection.gallery, selection.train):
+        assert (np.diff(items) > 0).all()
+    assert limit is None or len(selection.gallery) <= limit
+
+
+def test_full_takes_the_splits_as_they_are() -> None:
+    selection = SplitProtocol("report", False).select(dataset(), 0, None, None)
+    np.testing.assert_array_equal(selection.gallery, np.arange(60))
+    np.testing.assert_array_equal(selection.train, np.arange(60))
+    np.testing.assert_array_equal(selection.queries, 60 + np.arange(20))
+
+
+def test_training_shrinks_with_the_gallery_it_is_part_of() -> None:
+    selection = SplitProtocol("report", False).select(dataset(), 0, 10, 5)
+    np.testing.assert_array_equal(selection.train, selection.gallery)
+    labels = np.concatenate([np.arange(60) % 5, np.arange(20) % 5])
+    np.testing.assert_array_equal(np.bincount(labels[selection.gallery]), [2] * 5)
+    np.testing.assert_array_equal(np.bincount(labels[selection.queries]), [1] * 5)
+
+
+def test_pooled_splits_draw_queries_and_training_a_class_from_both_splits() -> None:
+    outside = PROTOCOLS[1].select(dataset(), 3, None, None)
+    inside = PROTOCOLS[2].select(dataset(), 3, None, None)
+    assert (len(outside.queries), len(outside.train), len(outside.gallery)) == (10, 15, 55)
+    assert (len(inside.queries), len(inside.train), len(inside.gallery)) == (10, 15, 70)
+    assert not np.isin(outside.train, outside.gallery).any()
+    assert np.isin(inside.train, inside.gallery).all()
+    assert (outside.queries >= 60).any() or (outside.queries < 60).any()
+
+
+def test_pooled_splits_say_which_class_is_too_small() -> None:
+    with pytest.raises(UsageError, match="class 0 has 16 items"):
+        PooledProtocol(queries_per_class=10, train_per_class=6, train_in_gallery=True).select(dataset(), 0, None, None)
+
+
+def test_held_out_classes_are_never_trained_on() -> None:
+    data = dataset()
+    selection = UnseenClassesProtocol(held_out=0.4).select(data, 1, None, None)
+    labels = np.concatenate([data.gallery.labels, data.query.labels])
+    unseen = set(labels[selection.queries])
+    assert len(unseen) == 2
+    assert unseen == set(labels[selection.gallery])
+    assert not unseen & set(labels[selection.train])
+    assert len(selection.train) == 36
+    other = UnseenClassesProtocol(held_out=0.4).select(data, 2, None, None)
+    assert set(labels[other.queries]) != unseen or other.hash() == selection.hash()
+
+
+def test_the_same_seed_gives_the_same_split_hash() -> None:
+    for protocol in PROTOCOLS:
+        assert protocol.select(dataset(), 4, 20, 5).hash() == protocol.select(dataset(), 4, 20, 5).hash()
+
+
+def test_queries_from_the_gallerys_own_split_are_refused() -> None:
+    data = dataset(60, 60, names=("train", "train"))
+    protocol = SplitProtocol("report", False)
+    selection = protocol.select(data, 0, None, None)
+    with pytest.raises(UsageError, match=r"60 of 60 queries are in the gallery"):
+        audit(protocol, selection, data.gallery.labels, no_digests(selection))
+
+
+def test_an_allowed_leak_carries_a_flag() -> None:
+    data = dataset(60, 60, names=("train", "train"))
+    protocol = SplitProtocol("report", allow_leak=True)
+    selection = protocol.select(data, 0, None, None)
+    report = audit(protocol, selection, data.gallery.labels, no_digests(selection))
+    assert report["leak"] is True
+    assert report["query_gallery_overlap"] == 60
+    assert report["exact_duplicates"] == 0
+
+
+def test_copies_across_the_splits_are_counted_or_refused() -> None:
+    data = dataset()
+    labels = np.concatenate([data.gallery.labels, data.query.labels])
+    selection = SplitProtocol("report", False).select(data, 0, None, None)
+    digests = no_digests(selection)
+    digests["queries"][[3, 7]] = digests["gallery"][0]
+    report = audit(SplitProtocol("report", False), selection, labels, digests)
+    assert report["exact_duplicates"] == 2
+    assert report["leak"] is False
+    with pytest.raises(UsageError, match=r"2 of 20 queries have an exact copy in the gallery.*item 63"):
+        audit(SplitProtocol("error", False), selection, labels, digests)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SplitProtocol("no", False), "protocol.duplicates='no': expected report or error"),
+        (lambda: UnseenClassesProtocol(held_out=1.5), "protocol.held_out=1.5"),
+        (lambda: PooledProtocol(0, 5, True), "protocol.queries_per_class=0"),
+    ],
+)
+def test_wrong_values_are_named(make, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_queries_that_were_copied_into_the_gallery_are_refused_like_an_overlap() -> None:
+    data = dataset()
+    labels = np.concatenate([data.gallery.labels, data.query.labels])
+    selection = SplitProtocol("report", False).select(data, 0, None, None)
+    digests = no_digests(selection)
+    digests["gallery"][:20] = digests["queries"]
+    with pytest.raises(UsageError, match=r"20 of 20 queries have an exact copy in the gallery.*too good"):
+        audit(SplitProtocol("report", False), selection, labels, digests)
+    report = audit(SplitProtocol("report", allow_leak=True), selection, labels, digests)
+    assert (report["leak"], report["query_gallery_overlap"], report["exact_duplicates"]) == (True, 0, 20)

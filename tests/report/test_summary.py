@@ -1,0 +1,105 @@
+"""The summary: every figure that matters, on 80 columns, in plain text too."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from example_run import METRICS
+from rich.console import Console
+
+from lshbench.report.summary import print_summary
+
+
+def printed(metrics: dict[str, Any], folder: Path = Path("outputs/digits/fourier/64-x")) -> str:
+    stream = io.StringIO()
+    print_summary(metrics, folder, Console(file=stream, width=80))
+    return stream.getvalue()
+
+
+@pytest.fixture
+def metrics() -> dict[str, Any]:
+    return copy.deepcopy(METRICS)
+
+
+def row(text: str, name: str) -> list[str]:
+    return next(line.split() for line in text.splitlines() if line.split()[:1] == [name])
+
+
+def test_figures_stand_beside_their_bounds_and_exact_cosine(metrics: dict[str, Any]) -> None:
+    text = printed(metrics)
+    assert row(text, "mAP") == ["mAP", "0.3000", "0.2900", "to", "0.3100", "0.1900", "+0.1100"]
+    assert row(text, "P@50") == ["P@50", "0.5000", "0.4000", "+0.1000"]
+    assert "fourier, 64 bits (trained with labels), ranked by hamming distance" in text
+    assert "10,000 queries, 50,000 in the gallery" in " ".join(text.split())
+    assert "LEAK" not in text
+
+
+def test_a_skipped_reference_leaves_its_columns_out(metrics: dict[str, Any]) -> None:
+    metrics["reference"]["cosine"] = None
+    text = printed(metrics)
+    assert "cosine" not in text
+    assert row(text, "P@10") == ["P@10", "0.6000"]
+
+
+def test_figures_that_are_not_known_are_dashes(metrics: dict[str, Any]) -> None:
+    metrics["metrics"]["mAP"] = None
+    metrics["ties"]["mAP"] = dict.fromkeys(("expected", "optimistic", "pessimistic"))
+    metrics["search"] |= {
+        "qps": None,
+        "recall@10": None,
+        "latency_ms": {"p50": None, "p95": None, "p99": None},
+    }
+    metrics["dataset"]["backbone"] = None
+    metrics["time_s"]["extract"] = None
+    metrics["memory"]["peak_rss_bytes"] = None
+    assert row(printed(metrics), "mAP") == ["mAP", "-", "-", "to", "-", "0.1900", "-"]
+
+
+def test_a_leak_is_shouted(metrics: dict[str, Any]) -> None:
+    metrics["protocol"] |= {"leak": True, "query_gallery_overlap": 12, "query_train_overlap": 3}
+    assert "LEAK: 12 queries are in the gallery and 3 in training" in " ".join(printed(metrics).split())
+
+
+def test_copies_that_leak_are_counted_too(metrics: dict[str, Any]) -> None:
+    metrics["protocol"] |= {"leak": True, "exact_duplicates": 60, "exact_duplicates_train": 59}
+    text = " ".join(printed(metrics).split())
+    assert "60 have an exact copy in the gallery and 59 in training: these figures are too good" in text
+
+
+def test_an_index_of_features_does_not_stand_under_the_method_s_name(metrics: dict[str, Any]) -> None:
+    metrics["search"] |= {"index": "hnsw", "ranks": "features"}
+    text = printed(metrics)
+    assert "features by hnsw (fourier has no part in it), ranked by" in " ".join(text.split())
+    assert text.count("fourier") == 2, "there, and in the folder's name"
+
+
+def test_an_index_that_skips_items_says_how_many_it_compared(metrics: dict[str, Any]) -> None:
+    metrics["search"] |= {
+        "index": "buckets",
+        "candidates_mean": 512.3,
+        "candidates_fraction": 0.010246,
+        "queries_without_candidates": 7,
+        "recall@10": 0.87,
+    }
+    text = " ".join(printed(metrics).split())
+    assert "512 compared of 50,000 (1.02%), recall@10 0.870, 7 queries without candidates" in text
+
+
+def test_lines_fit_80_columns_but_the_path_that_is_to_be_copied(metrics: dict[str, Any]) -> None:
+    metrics["method"]["name"] = "random_projection"
+    metrics["dataset"]["name"] = "a_data_set_with_quite_a_long_name"
+    folder = Path("outputs") / ("x" * 120)
+    *lines, last = printed(metrics, folder).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert last.endswith(str(folder))
+
+
+def test_a_stream_that_knows_ascii_only_gets_the_summary_too(metrics: dict[str, Any]) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    print_summary(metrics, Path("outputs"), Console(file=stream, width=80))
+    stream.flush()
+    assert b"0.3000" in stream.buffer.getvalue()  # type: ignore[attr-defined]
