@@ -46,18 +46,18 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
         RunFolder.discard(folder)
         raise
     # Imports stand here because they take seconds, and a wrong bits= should not.
-    from lshbench.runtime.cache import cache_dir
     from lshbench.data.base import Source
     from lshbench.experiment import Experiment, prepare, run_experiment
     from lshbench.features.backbone import Backbone
     from lshbench.index.base import Index
-    from lshbench.runtime.logs import console
     from lshbench.methods.base import Method
-    from lshbench.runtime.progress import progress_for
     from lshbench.protocols.splits import Protocol
-    from lshbench.training.pca import PCA
     from lshbench.report.summary import print_summary
+    from lshbench.runtime.cache import cache_dir
+    from lshbench.runtime.logs import console
+    from lshbench.runtime.progress import progress_for
     from lshbench.runtime.threads import set_threads
+    from lshbench.training.pca import PCA
 
     if config["cache"]:
         # Sources keep their own files, such as hashes of what they read, in the same place.

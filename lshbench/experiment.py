@@ -18,9 +18,11 @@ import numpy as np
 from lshbench import __version__
 from lshbench.config import identity
 from lshbench.data.base import Dataset, Source, Split
-from lshbench.runtime.environment import environment, peak_memory_bytes
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import Evaluation
+from lshbench.evaluation.reference import Reference, cosine_reference
+from lshbench.evaluation.timing import Clock, time_exact_scan
+from lshbench.evaluation.tradeoff import Measured, measure_points
 from lshbench.features.backbone import Backbone
 from lshbench.features.load import SplitFeatures, load_split_features
 from lshbench.features.roles import load_roles
@@ -31,13 +33,11 @@ from lshbench.metrics.diagnostics import bit_counts, diagnose
 from lshbench.metrics.measures import AP_CUTOFFS
 from lshbench.plots import draw_all, draw_retrieval
 from lshbench.protocols.splits import Protocol, Selection, audit, check_overlap, item_labels
-from lshbench.training.pca import PCA
-from lshbench.evaluation.reference import Reference, cosine_reference
 from lshbench.run_folder import SCHEMA_VERSION, Curves, RunFolder
 from lshbench.run_folder.contents import MODEL_DESCRIPTION
 from lshbench.run_folder.items import write_gallery_items
-from lshbench.evaluation.timing import Clock, time_exact_scan
-from lshbench.evaluation.tradeoff import Measured, measure_points
+from lshbench.runtime.environment import environment, peak_memory_bytes
+from lshbench.training.pca import PCA
 from lshbench.types import Encoded, Features, Progress, Relevance, Side
 
 log = logging.getLogger(__name__)

@@ -35,8 +35,8 @@ from markers import fill
 
 from lshbench import __version__
 from lshbench.errors import UsageError
-from lshbench.runtime.progress import duration
 from lshbench.run_folder import Run
+from lshbench.runtime.progress import duration
 from lshbench.runtime.threads import available_cores
 
 KEYS = ("threads=1", "evaluation.plots=false", "evaluation.definitions=false", "reference.time=false")

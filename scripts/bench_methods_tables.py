@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lshbench.report.compare import Repeat, paired_values, read_repeat
 from lshbench.metrics.significance import holm, paired_permutation_test
+from lshbench.report.compare import Repeat, paired_values, read_repeat
 from lshbench.run_folder import Run, atomic_file
 
 COLUMNS = {"mAP": "AP", "P@10": "P@10", "P@50": "P@50"}

@@ -40,11 +40,11 @@ import numba
 import numpy as np
 from numba import njit, prange
 
+from lshbench.kernels.words import code_words, popcount
 from lshbench.metrics.average_precision import average_precision
 from lshbench.metrics.precision import precision_at
-from lshbench.ranking.hamming import CodeGallery, hamming_blocks, hamming_neighbors
 from lshbench.ranking.cosine import MOST_QUERIES, VectorGallery, cosine_blocks
-from lshbench.kernels.words import code_words, popcount
+from lshbench.ranking.hamming import CodeGallery, hamming_blocks, hamming_neighbors
 from lshbench.runtime.threads import set_threads
 from lshbench.types import Codes, RankedBlock, Relevance
 

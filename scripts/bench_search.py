@@ -56,13 +56,13 @@ from bench_search_parts import (
 )
 
 from lshbench.data.synthetic import SyntheticSource
-from lshbench.runtime.environment import peak_memory_bytes
+from lshbench.evaluation.tradeoff import overlap
 from lshbench.index.buckets import BucketsIndex
 from lshbench.methods.random_projection import RandomProjection
-from lshbench.ranking.hamming import hamming_neighbors
 from lshbench.ranking.cosine import cosine_neighbors
+from lshbench.ranking.hamming import hamming_neighbors
+from lshbench.runtime.environment import peak_memory_bytes
 from lshbench.runtime.threads import set_threads
-from lshbench.evaluation.tradeoff import overlap
 from lshbench.types import Encoded, Features
 
 TARGETS = (0.8, 0.9)

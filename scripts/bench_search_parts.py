@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from lshbench.runtime.cache import cache_dir
 from lshbench.config import build
 from lshbench.data.base import Source
 from lshbench.features.backbone import Backbone
@@ -26,8 +25,9 @@ from lshbench.features.store import FeatureStore
 from lshbench.index.buckets import BucketsIndex
 from lshbench.methods.base import Method
 from lshbench.protocols.splits import Protocol, item_labels
-from lshbench.training.pca import PCA
 from lshbench.run_folder import Run
+from lshbench.runtime.cache import cache_dir
+from lshbench.training.pca import PCA
 from lshbench.types import Encoded, Features, Side
 
 K = 10

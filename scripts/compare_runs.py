@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lshbench.report.compare import Comparison, DefinitionTable, compare, definitions, find_runs
 from lshbench.errors import UsageError
+from lshbench.report.compare import Comparison, DefinitionTable, compare, definitions, find_runs
 
 LEAK_NOTE = "(leak): queries are in the gallery or in training, or copies of them; the figures are too good."
 LEAK = " [bold red](leak)[/]"

@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 from markers import fill, markers
 
-from lshbench.report.compare import find_runs
 from lshbench.config import conf_folder, options
 from lshbench.errors import UsageError
+from lshbench.report.compare import find_runs
 from lshbench.run_folder import Run
 
 MARKER = "design"

@@ -49,7 +49,7 @@ FORBIDDEN = {
     "plots": {"torch", "faiss", "hydra", "omegaconf", "datasets", "timm"},
     "run_folder": {"torch", "faiss", "hydra", "omegaconf", "datasets", "timm"},
     "report": {"torch", "faiss", "hydra", "omegaconf", "datasets", "timm"},
-    }
+}
 HEAVY = {
     "torch",
     "faiss",

@@ -18,8 +18,8 @@ from lshbench.errors import UsageError, wrong_value
 if TYPE_CHECKING:
     import numpy as np
 
-    from lshbench.search.answers import Seconds
     from lshbench.run_folder import Run
+    from lshbench.search.answers import Seconds
     from lshbench.search.searcher import Answer, Searcher
 
 VECTORS = ".npy"
@@ -83,8 +83,8 @@ def _search(given: argparse.Namespace) -> None:
     # Imports stand here because they take seconds, and a wrong argument should not.
     from lshbench.runtime.logs import ConsoleHandler, console
     from lshbench.runtime.progress import progress_for
-    from lshbench.search.searcher import Searcher
     from lshbench.runtime.threads import set_threads
+    from lshbench.search.searcher import Searcher
 
     logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler()], format="%(message)s")
     logging.getLogger("lshbench").setLevel(logging.INFO)
@@ -195,9 +195,9 @@ def _show(
     k: int,
     seconds: Seconds,
 ) -> None:
-    from lshbench.search.answers import as_json, draw_picture, print_tables
     from lshbench.data.images import decode
     from lshbench.runtime.logs import console
+    from lshbench.search.answers import as_json, draw_picture, print_tables
 
     if given.format == "json":
         print(json.dumps(as_json(searcher, answers, k, seconds), indent=1))

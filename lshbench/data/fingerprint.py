@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from lshbench.runtime.cache import cache_dir
 from lshbench.errors import UsageError
+from lshbench.runtime.cache import cache_dir
 
 log = logging.getLogger(__name__)
 

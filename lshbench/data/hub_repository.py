@@ -16,7 +16,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lshbench.runtime.cache import cache_dir
 from lshbench.data.conversion import Splits, convert
 from lshbench.data.hub_client import (
     ATTEMPTS,
@@ -29,6 +28,7 @@ from lshbench.data.hub_client import (
     retried,
 )
 from lshbench.errors import UsageError
+from lshbench.runtime.cache import cache_dir
 from lshbench.types import Progress
 
 if TYPE_CHECKING:

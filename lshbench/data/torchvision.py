@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from lshbench.runtime.cache import cache_dir
 from lshbench.data.base import Dataset, Source, Split
 from lshbench.data.checks import (
     RawLabels,
@@ -27,6 +26,7 @@ from lshbench.data.checks import (
 from lshbench.data.fingerprint import bytes_digest, combine, file_digests
 from lshbench.data.held_out import hold_out
 from lshbench.errors import UsageError, wrong_value
+from lshbench.runtime.cache import cache_dir
 from lshbench.types import Progress
 
 log = logging.getLogger(__name__)

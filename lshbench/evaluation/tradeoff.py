@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lshbench.evaluation.evaluate import Evaluation, evaluate
-from lshbench.index.base import Index
 from lshbench.evaluation.reference import Reference
 from lshbench.evaluation.timing import Clock, Encode, SearchTime, time_encoding, time_search
+from lshbench.index.base import Index
 from lshbench.types import Encoded, Progress, Relevance
 
 

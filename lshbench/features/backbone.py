@@ -157,8 +157,8 @@ class TimmBackbone(Backbone):
             self.weights = str(path.resolve())
 
     def key(self, device: str, progress: Progress) -> dict[str, Any]:
-        from lshbench.runtime.device import resolve_device, resolve_precision
         from lshbench.features.weights import find_weights
+        from lshbench.runtime.device import resolve_device, resolve_precision
 
         return {
             "version": VERSION,
@@ -173,10 +173,10 @@ class TimmBackbone(Backbone):
         }
 
     def load(self, device: str, progress: Progress) -> Encoder:
-        from lshbench.runtime.device import resolve_device, resolve_precision
         from lshbench.features.encoder import TimmEncoder, single_threaded_operators
         from lshbench.features.network import build_network
         from lshbench.features.weights import find_weights
+        from lshbench.runtime.device import resolve_device, resolve_precision
 
         resolved = resolve_device(device)
         precision = resolve_precision(self.precision, resolved)

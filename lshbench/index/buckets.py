@@ -26,16 +26,16 @@ import numpy as np
 from numba import get_num_threads
 
 from lshbench.errors import wrong_value
-from lshbench.kernels import buckets as kernels
-from lshbench.kernels import rescoring as rescoring
 from lshbench.index.base import Index
 from lshbench.index.candidates import plain_rows, query_blocks, row_words, search_order, writable_view
 from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
-from lshbench.kernels.frames import Frame
 from lshbench.index.points import query_values
 from lshbench.index.tables import BucketTables, consecutive_bits, draw_subsets
-from lshbench.ranking.lists import list_blocks
+from lshbench.kernels import buckets as kernels
+from lshbench.kernels import rescoring as rescoring
+from lshbench.kernels.frames import Frame
 from lshbench.ranking.cosine import VectorGallery
+from lshbench.ranking.lists import list_blocks
 from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance, Side
 
 RESCORE = {"cosine": rescoring.COSINE, "hamming": rescoring.HAMMING, "embedding": rescoring.EMBEDDING}

@@ -14,8 +14,8 @@ from lshbench.index.files import check_vectors, open_array, open_description, sa
 from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance, Side
 
 if TYPE_CHECKING:
-    from lshbench.ranking.hamming import CodeGallery
     from lshbench.ranking.cosine import VectorGallery
+    from lshbench.ranking.hamming import CodeGallery
 
 
 VECTORS = ("embedding", "features")

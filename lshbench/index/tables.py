@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lshbench.kernels import probes as kernels
 from lshbench.index.files import open_array, save_array
+from lshbench.kernels import probes as kernels
 from lshbench.types import Codes
 
 SMALL = 12

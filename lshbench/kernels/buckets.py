@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit, prange
 
 from lshbench.kernels.frames import Frame, held_row, held_rows
+from lshbench.kernels.keys import LOW, THIRTY_TWO, ascending_key, key_value
 from lshbench.kernels.probes import ONE, gather
 from lshbench.kernels.rescoring import (
     AHEAD,
@@ -29,7 +30,6 @@ from lshbench.kernels.rescoring import (
     distances_of,
     prepare,
 )
-from lshbench.kernels.keys import LOW, THIRTY_TWO, ascending_key, key_value
 from lshbench.kernels.words import PARALLEL, lowest_bit, popcount
 
 CHUNK = 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from lshbench.kernels.keys import LOW, THIRTY_TWO, descending_key, key_value
 from lshbench.kernels.cosine import similarity_of
+from lshbench.kernels.keys import LOW, THIRTY_TWO, descending_key, key_value
 from lshbench.kernels.words import PARALLEL
 
 

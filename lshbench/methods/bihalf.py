@@ -16,9 +16,9 @@ from typing import Any
 from torch import nn
 
 from lshbench.methods import peer_losses
+from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import HeadHasher, check_weight
 from lshbench.training.loop import Terms
-from lshbench.training.data import Batch, TrainingData
 from lshbench.types import Progress
 
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from lshbench.errors import wrong_value
 from lshbench.methods import peer_losses
+from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import HeadHasher, check_positive, check_weight
 from lshbench.training.loop import Terms
-from lshbench.training.data import Batch, TrainingData
 from lshbench.types import Progress
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from lshbench.methods import peer_losses
 from lshbench.training.class_codes import Targets, check_targets, class_codes, memberships
+from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import HeadHasher, check_positive
 from lshbench.training.loop import Terms
-from lshbench.training.data import Batch, TrainingData
 from lshbench.types import Progress
 
 

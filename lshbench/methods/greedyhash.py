@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from lshbench.methods import peer_losses
+from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import HeadHasher, check_weight
 from lshbench.training.loop import Terms
-from lshbench.training.data import Batch, TrainingData
 from lshbench.types import Progress
 
 

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.errors import wrong_value
-from lshbench.training import losses
 from lshbench.methods.base import check_bits
-from lshbench.training.heads import Components, Head, HeadHasher, Standardise, check_positive, without_effect
-from lshbench.training.neighbors import NeighborGraph, nearest_neighbors
-from lshbench.training.loop import Terms
+from lshbench.training import losses
 from lshbench.training.data import Batch, TrainingData
+from lshbench.training.heads import Components, Head, HeadHasher, Standardise, check_positive, without_effect
+from lshbench.training.loop import Terms
+from lshbench.training.neighbors import NeighborGraph, nearest_neighbors
 from lshbench.training.settings import Training
 from lshbench.training.validation import same_labels
 from lshbench.types import Progress, Supervision

@@ -17,9 +17,9 @@ from torch.nn import functional
 from lshbench.errors import wrong_value
 from lshbench.training import losses
 from lshbench.training.class_codes import Targets, check_targets, class_codes, memberships
+from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import HeadHasher, check_positive
 from lshbench.training.loop import Terms
-from lshbench.training.data import Batch, TrainingData
 from lshbench.types import Progress
 
 

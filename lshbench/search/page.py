@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lshbench.search.answers import distance_text
 from lshbench.errors import UsageError, wrong_value
+from lshbench.search.answers import distance_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lshbench.runtime.cache import cache_dir
 from lshbench.config import build
 from lshbench.data.base import Dataset, Source, Split
 from lshbench.errors import UsageError
@@ -24,6 +23,7 @@ from lshbench.protocols.splits import Protocol, item_labels
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import GALLERY_LABELS
 from lshbench.run_folder.items import GalleryItems
+from lshbench.runtime.cache import cache_dir
 from lshbench.runtime.threads import available_cores
 from lshbench.types import Progress
 

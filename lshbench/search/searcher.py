@@ -24,12 +24,12 @@ from lshbench.config import build
 from lshbench.errors import UsageError, wrong_value
 from lshbench.index.base import Index
 from lshbench.methods.base import Method
-from lshbench.runtime.progress import silent
-from lshbench.training.pca import PCA
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import GALLERY_LABELS, INDEX, MODEL
 from lshbench.run_folder.items import GalleryItems
+from lshbench.runtime.progress import silent
 from lshbench.runtime.threads import available_cores
+from lshbench.training.pca import PCA
 from lshbench.types import Progress
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lshbench.runtime.device import resolve_device
 from lshbench.errors import UsageError, wrong_value
 from lshbench.methods.base import BinaryHasher
+from lshbench.runtime.device import resolve_device
+from lshbench.training.data import Batch, TrainingData
 from lshbench.training.layers import Dropout, HiddenLinear
 from lshbench.training.loop import Terms, seeded, train_model
-from lshbench.training.data import Batch, TrainingData
 from lshbench.training.settings import Training
 from lshbench.types import Features, Progress, Side
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lshbench.runtime.device import resolve_precision
 from lshbench.errors import UsageError
 from lshbench.methods.base import Epoch
+from lshbench.runtime.device import resolve_precision
 from lshbench.training.checkpoint import Checkpoint
-from lshbench.training.layers import products_in
 from lshbench.training.data import Batch, TrainingData
+from lshbench.training.layers import products_in
 from lshbench.training.settings import Training
 from lshbench.training.validation import Validation
 from lshbench.types import Progress, Side

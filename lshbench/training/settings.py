@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from lshbench.runtime.device import resolve_precision
 from lshbench.errors import UsageError, wrong_value
+from lshbench.runtime.device import resolve_precision
 
 
 @dataclass(frozen=True)

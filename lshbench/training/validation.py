@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lshbench.training.data import TrainingData
 from lshbench.metrics.average_precision import average_precision
+from lshbench.training.data import TrainingData
 from lshbench.types import RankedBlock, Side
 
 CELLS = 2_000_000

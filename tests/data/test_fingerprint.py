@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lshbench.runtime.cache import cache_dir
 from lshbench.data import fingerprint
 from lshbench.data.fingerprint import DATABASE, combine, file_digests
 from lshbench.errors import UsageError
+from lshbench.runtime.cache import cache_dir
 
 OLD = 1_600_000_000
 

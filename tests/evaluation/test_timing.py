@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from lshbench.evaluation import timing
-from lshbench.index.buckets import BucketsIndex
-from lshbench.index.flat import FlatIndex
 from lshbench.evaluation.reference import Reference
 from lshbench.evaluation.timing import Clock, time_encoding, time_exact_scan, time_search
 from lshbench.evaluation.tradeoff import measure_points, overlap
+from lshbench.index.buckets import BucketsIndex
+from lshbench.index.flat import FlatIndex
 from lshbench.types import Codes, Encoded, Neighbors, Relevance
 
 

@@ -17,8 +17,8 @@ from lshbench.errors import UsageError
 from lshbench.index.base import Index
 from lshbench.index.binary_engines import BinaryHashEngine, BinaryIvfEngine, BinaryMultiHashEngine
 from lshbench.index.engines import Engine, HnswEngine, LshEngine, spread
-from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
 from lshbench.ranking.cosine import cosine_neighbors
+from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
 from lshbench.types import Codes, Encoded, RankedBlock, Relevance
 
 ITEMS, ASKED, DIM = 400, 25, 12

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lshbench.errors import UsageError
-from lshbench.training.neighbors import NeighborGraph, mutual, nearest_neighbors
 from lshbench.methods.neural import Neural
+from lshbench.training.neighbors import NeighborGraph, mutual, nearest_neighbors
 from tests.methods.clusters import clusters, quality, several_labels, silent
 
 FEW = {"epochs": 4, "min_batches": 10}

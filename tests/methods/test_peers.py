@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from lshbench.errors import UsageError
-from lshbench.training import loop as training
 from lshbench.methods.bihalf import BiHalf
 from lshbench.methods.cibhash import CibHash
 from lshbench.methods.csq import Csq
 from lshbench.methods.dpn import Dpn
 from lshbench.methods.greedyhash import GreedyHash
 from lshbench.methods.hashnet import HashNet, HashNetCriterion
-from lshbench.training.heads import Head, HeadHasher
 from lshbench.methods.orthohash import OrthoHash
 from lshbench.methods.random_projection import RandomProjection
+from lshbench.training import loop as training
 from lshbench.training.data import Batch, TrainingData
+from lshbench.training.heads import Head, HeadHasher
 from lshbench.training.settings import Training
 from lshbench.training.validation import hamming_quality, sharing_labels
 from lshbench.types import Features

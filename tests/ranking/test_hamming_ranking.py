@@ -12,10 +12,10 @@ from brute_force import hamming_matrix, nearest, random_codes, random_labels, ra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lshbench.kernels.words import code_words
 from lshbench.metrics.measures import concatenate, measure
 from lshbench.ranking import hamming
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks, hamming_neighbors
-from lshbench.kernels.words import code_words
 from lshbench.types import Codes, Relevance
 
 WIDTHS = (1, 7, 8, 63, 64, 65, 127, 128, 129, 192, 255, 256, 1000, 4096)

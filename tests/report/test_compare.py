@@ -12,9 +12,9 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from lshbench.report.compare import compare, definitions, find_runs
 from lshbench.errors import UsageError
 from lshbench.metrics.significance import holm, paired_permutation_test
+from lshbench.report.compare import compare, definitions, find_runs
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_runs.py"
 QUERIES = 200

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lshbench.runtime import device
 from lshbench.errors import UsageError
+from lshbench.runtime import device
 
 
 @pytest.mark.parametrize("name", ["tpu9", "cuda:99", ""])

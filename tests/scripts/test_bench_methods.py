@@ -25,8 +25,8 @@ from omegaconf import OmegaConf
 from lshbench.config import RootSchema, build, conf_folder
 from lshbench.errors import UsageError
 from lshbench.methods.base import Method
-from lshbench.runtime.progress import silent
 from lshbench.run_folder import Run
+from lshbench.runtime.progress import silent
 from lshbench.types import Features
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_methods.py"

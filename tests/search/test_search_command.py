@@ -16,9 +16,9 @@ from PIL import Image
 
 from lshbench.commands.search import main
 from lshbench.data.digits import DigitsSource
-from lshbench.runtime.progress import silent
 from lshbench.run_folder import Run, finished_runs
 from lshbench.run_folder.items import GalleryItems
+from lshbench.runtime.progress import silent
 from lshbench.search.searcher import Searcher
 
 GALLERY, QUERIES = 300, 12

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA as ReferencePCA
 
-from lshbench.training import pca as reduction
 from lshbench.errors import UsageError
+from lshbench.training import pca as reduction
 from lshbench.training.pca import PCA, column_moments, principal_axes
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from lshbench.errors import UsageError
 from lshbench.methods import training, training_data
-from lshbench.training.heads import Head, HeadHasher, mean_and_deviation
 from lshbench.training.data import TrainingData, held_out
+from lshbench.training.heads import Head, HeadHasher, mean_and_deviation
 from lshbench.training.settings import Training
 from lshbench.training.validation import cosine_quality, hamming_quality, sharing_labels
 from lshbench.types import Features, Progress

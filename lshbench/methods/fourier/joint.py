@@ -36,16 +36,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.runtime.device import resolve_device
 from lshbench.errors import wrong_value
-from lshbench.training import losses
 from lshbench.methods.base import BinaryHasher
-from lshbench.training.class_codes import class_codes, memberships
 from lshbench.methods.fourier.discriminant import Discriminant
 from lshbench.methods.fourier.folded import FoldedNetwork
 from lshbench.methods.fourier.map import sample_frequencies
 from lshbench.methods.fourier.network import FourierNetwork, Shape
 from lshbench.methods.fourier.staged import REDUCTION_LOSSES, train_in_stages
+from lshbench.methods.neural import neighbor_graph
+from lshbench.runtime.device import resolve_device
+from lshbench.training import losses
+from lshbench.training.class_codes import class_codes, memberships
+from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import (
     Head,
     arrays,
@@ -56,10 +58,8 @@ from lshbench.training.heads import (
     project_block,
     without_effect,
 )
-from lshbench.training.neighbors import NeighborGraph
-from lshbench.methods.neural import neighbor_graph
 from lshbench.training.loop import Terms, seeded, train_model
-from lshbench.training.data import Batch, TrainingData
+from lshbench.training.neighbors import NeighborGraph
 from lshbench.training.settings import Training
 from lshbench.training.validation import same_labels
 from lshbench.types import Features, Progress, Side, Supervision

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lshbench.training import losses
 from lshbench.methods.base import Epoch
 from lshbench.methods.fourier.network import FourierNetwork
-from lshbench.training.neighbors import NeighborGraph
-from lshbench.training.loop import Terms, train_model
+from lshbench.training import losses
 from lshbench.training.data import Batch, TrainingData
+from lshbench.training.loop import Terms, train_model
+from lshbench.training.neighbors import NeighborGraph
 from lshbench.types import Progress, Side
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
-from lshbench.methods.fourier.joint import discriminant
 from lshbench.methods.fourier.discriminant import Discriminant
+from lshbench.methods.fourier.joint import discriminant
 from lshbench.training.data import TrainingData
 from lshbench.training.settings import Training
 from lshbench.types import Features

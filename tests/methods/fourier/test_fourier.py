@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from lshbench.errors import UsageError
-from lshbench.methods.fourier.joint import staged as fourier_stages
 from lshbench.methods.fourier.joint import RECIPES, Fourier
+from lshbench.methods.fourier.joint import staged as fourier_stages
 from lshbench.methods.fourier.staged import PairSampler
-from lshbench.training.neighbors import NeighborGraph
 from lshbench.training.data import TrainingData
+from lshbench.training.neighbors import NeighborGraph
 from lshbench.training.settings import Training
 from tests.methods.clusters import clusters, quality, several_labels, silent
 from tests.methods.test_neural import random_quality
