@@ -1,0 +1,336 @@
+"""The result of a run: what ``metrics.json`` holds, as types.
+
+Fields have the names of the file's keys; where a key is no Python name, such as ``recall@10``, the field's metadata has
+it.  Maps whose keys depend on what was measured stay mappings, of which some keys are always there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from lshbench.errors import UsageError
+
+SCHEMA_VERSION = 1
+
+Figures = Mapping[str, float | None]
+"""Figures by name; None for one that is not defined, or not known."""
+
+Headline = Annotated[Figures, ("mAP", "P@10", "P@50")]
+"""Means over queries.  The strings of an ``Annotated`` mapping are the keys that are always there."""
+
+
+class Record:
+    """Base of the dataclasses below: to and from what JSON holds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields under the keys of ``metrics.json``, as dictionaries, lists and plain values."""
+        return {key: _to_json(getattr(self, name)) for key, (name, _) in self.keys().items()}
+
+    @classmethod
+    def from_json(cls, content: object, source: str | Path = "metrics.json") -> Self:
+        """Return the record that :meth:`to_json` gave; keys that it doesn't know are ignored.
+
+        Args:
+            content: what a JSON file holds.
+            source: names the file in messages.
+
+        Raises:
+            UsageError: a key is missing, or has a value of another type.
+        """
+        try:
+            return _from_json(cls, content, "")
+        except ValueError as error:
+            raise UsageError(f"{source} is damaged: {error}") from error
+
+    @classmethod
+    def keys(cls) -> dict[str, tuple[str, Any]]:
+        """Return each key in JSON with its field's name and type."""
+        return _keys_of(cls)  # type: ignore[arg-type]  # mypy takes a class's hash for that of its instances
+
+
+@dataclass(frozen=True)
+class DatasetMetrics(Record):
+    """The data that a run was made with.
+
+    Attributes:
+        name: of the data set.
+        gallery, queries, train: numbers of items.
+        classes: distinct labels in the gallery.
+        dim: width of the features, before any reduction.
+        backbone: the image encoder; None where the data set has features.
+        fingerprint: ``sha256:...`` of the items' content.
+        queries_without_relevant: queries that no gallery item answers; they score 0.
+    """
+
+    name: str
+    gallery: int
+    queries: int
+    train: int
+    classes: int
+    dim: int
+    backbone: str | None
+    fingerprint: str
+    queries_without_relevant: int
+
+
+@dataclass(frozen=True)
+class ClassCounts(Record):
+    """How many classes there are, and how many items a class has."""
+
+    count: int
+    smallest: int
+    largest: int
+    mean: float
+
+
+@dataclass(frozen=True)
+class ProtocolMetrics(Record):
+    """Who was query, gallery and training, audited.
+
+    Attributes:
+        name: of the protocol.
+        split_hash: ``sha256:...`` of the three lists of item numbers.
+        query_gallery_overlap, query_train_overlap: queries that are in the gallery, or in training.
+        train_gallery_overlap: training items that are in the gallery.
+        exact_duplicates, exact_duplicates_train: queries with the content of another item in the gallery, or in
+            training.
+        leak: whether queries are in the gallery or in training: the figures are then too good.
+        classes: of ``queries``, ``gallery`` and ``train``.
+    """
+
+    name: str
+    split_hash: str
+    query_gallery_overlap: int
+    query_train_overlap: int
+    train_gallery_overlap: int
+    exact_duplicates: int
+    exact_duplicates_train: int
+    leak: bool
+    classes: Annotated[Mapping[str, ClassCounts], ("queries", "gallery", "train")]
+
+
+@dataclass(frozen=True)
+class MethodMetrics(Record):
+    """The fitted method.
+
+    Attributes:
+        name: of the option; ``none`` where features alone were searched.
+        bits: the code's length; None without codes.
+        supervision: what the method was trained with.
+        params: its settings, every value in effect.
+        pca: the settings of the reduction before it.
+        parameters: how many numbers were learnt or drawn.
+        chosen_epoch: whose weights are used, from 1; None without training.
+    """
+
+    name: str
+    bits: int | None
+    supervision: Literal["none", "labels"]
+    params: Mapping[str, Any]
+    pca: Mapping[str, Any]
+    parameters: int
+    chosen_epoch: int | None
+
+
+@dataclass(frozen=True)
+class Ties(Record):
+    """A mean over queries, expected over the order of items at equal distance, and its bounds."""
+
+    expected: float | None
+    optimistic: float | None
+    pessimistic: float | None
+
+
+@dataclass(frozen=True)
+class ReferenceMetrics(Record):
+    """Exact cosine ranking of the same features; None where it was skipped."""
+
+    cosine: Headline | None
+
+
+@dataclass(frozen=True)
+class SearchMetrics(Record):
+    """What searching the index compared, found and cost.
+
+    Attributes:
+        index: name of the option.
+        ranks: ``features`` where the features alone are searched, so that the method has no part in the figures.
+        point: the query settings that the figures are of, the most thorough of the grid.
+        candidates_mean: gallery items compared with a query, on average.
+        candidates_fraction: the same as a share of the gallery.
+        queries_without_candidates: queries that nothing was compared with.
+        recall_at_10: share of the first ten of an exhaustive search that were found; None where it is not known.
+        recall_at_10_cosine: the same of the first ten by exact cosine of the features.
+        qps: queries a second, in batches, encoding left out.
+        latency_ms: milliseconds of one query alone: percentiles of searching, of encoding (``encode_``), of both
+            (``with_encoding_``) and of the exact scan (``exact_``); ``_batch``: the mean of a query in a batch.
+    """
+
+    index: str
+    ranks: Literal["method", "features"]
+    point: Mapping[str, int]
+    candidates_mean: float
+    candidates_fraction: float
+    queries_without_candidates: int
+    recall_at_10: float | None = field(metadata={"key": "recall@10"})
+    recall_at_10_cosine: float | None = field(metadata={"key": "recall@10/cosine"})
+    qps: float | None
+    latency_ms: Annotated[Figures, ("p50", "p95", "p99")]
+
+
+@dataclass(frozen=True)
+class BucketMetrics(Record):
+    """How codes share buckets (:class:`lshbench.metrics.diagnostics.Buckets`)."""
+
+    occupied: int
+    largest: int
+    mean: float
+    seen: float
+    singletons: int
+    gini: float
+
+
+@dataclass(frozen=True)
+class CodeMetrics(Record):
+    """Figures on the gallery's codes (:class:`lshbench.metrics.diagnostics.Diagnostics`); None without binary codes."""
+
+    bit_balance: float | None = None
+    bit_correlation: float | None = None
+    constant_bits: int | None = None
+    entropy_bits: float | None = None
+    code_entropy_bits: float | None = None
+    distinct_codes: int | None = None
+    buckets: BucketMetrics | None = None
+    quantisation_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class MemoryMetrics(Record):
+    """Bytes: of the process at its largest, of the index, and of the index for each item."""
+
+    peak_rss_bytes: int | None
+    index_bytes: int
+    bytes_per_item: float
+
+
+@dataclass(frozen=True)
+class RunMetrics(Record):
+    """The result of a run.
+
+    Attributes:
+        schema_version: :data:`SCHEMA_VERSION`.
+        run_id: names what was computed: runs with the same one have the same figures.
+        configuration_id: the same without the seed: runs with the same one are repeats of a configuration.
+        source: ``sha256:...`` of the source code that computes figures.
+        created: when the run finished, such as ``2025-01-01T00:00:00Z``.
+        command: what repeats the run, as a list of arguments.
+        seed: of everything drawn.
+        ranking: the distance that results are ordered by.
+        metrics: means over all queries, expected over the order of ties.
+        ties: what the order of items at equal distance could make of a metric, by its name.
+        definitions: published definitions of the metrics; empty where they were not asked for.
+        codes: figures on the gallery's codes.
+        time_s: seconds of each part of the run.
+        environment: versions, processor, threads and the folder that the run was started in.
+    """
+
+    schema_version: int
+    run_id: str
+    configuration_id: str
+    source: str
+    created: str
+    command: list[str]
+    seed: int
+    dataset: DatasetMetrics
+    protocol: ProtocolMetrics
+    method: MethodMetrics
+    ranking: Literal["hamming", "cosine"]
+    metrics: Headline
+    ties: Annotated[Mapping[str, Ties], ("mAP",)]
+    definitions: Figures
+    reference: ReferenceMetrics
+    search: SearchMetrics
+    codes: CodeMetrics
+    time_s: Annotated[Figures, ("load", "extract", "fit", "encode", "index", "search", "evaluate", "total")]
+    memory: MemoryMetrics
+    environment: Annotated[
+        Mapping[str, str | int | None],
+        ("lshbench", "python", "torch", "faiss", "cpu", "threads", "git", "directory"),
+    ]
+
+    @property
+    def features_alone(self) -> bool:
+        """Whether the features were searched and the method has no part in the figures."""
+        return self.search.ranks == "features"
+
+    @property
+    def searched(self) -> str:
+        """The name that figures stand under: the method's, or the index's where it searches features alone."""
+        return f"features by {self.search.index}" if self.features_alone else self.method.name
+
+
+@cache
+def _keys_of(record: Any) -> dict[str, tuple[str, Any]]:
+    hints = get_type_hints(record, include_extras=True)
+    return {one.metadata.get("key", one.name): (one.name, hints[one.name]) for one in fields(record)}
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {key: _to_json(item) for key, item in value.items()}
+    return value
+
+
+def _from_json(hint: Any, value: Any, where: str) -> Any:
+    """Return a value read from JSON as the type that a field declares, or raise ValueError naming the place."""
+    required: tuple[str, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, required = get_args(hint)
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, UnionType):
+        if value is None and NoneType in parts:
+            return None
+        *others, last = (part for part in parts if part is not NoneType)
+        for part in others:
+            try:
+                return _from_json(part, value, where)
+            except ValueError:
+                continue
+        return _from_json(last, value, where)
+    if origin is Literal:
+        if value in parts:
+            return value
+    elif origin is list:
+        if isinstance(value, list):
+            return [_from_json(parts[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    elif origin is Mapping:
+        if isinstance(value, dict):
+            _require(required, value, where)
+            return {key: _from_json(parts[1], item, _below(where, key)) for key, item in value.items()}
+    elif issubclass(hint, Record):
+        if isinstance(value, dict):
+            known = hint.keys()
+            _require(tuple(known), value, where)
+            return hint(**{name: _from_json(of, value[key], _below(where, key)) for key, (name, of) in known.items()})
+    elif isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise ValueError(f"{where or 'the file'} is {value!r:.80}")
+
+
+def _require(keys: tuple[str, ...], value: dict[str, Any], where: str) -> None:
+    for key in keys:
+        if key not in value:
+            raise ValueError(f"{_below(where, key)} is missing")
+
+
+def _below(where: str, key: str) -> str:
+    return f"{where}.{key}".lstrip(".")
