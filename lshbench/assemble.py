@@ -51,7 +51,7 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
     from lshbench.features.backbone import Backbone
     from lshbench.index.base import Index
     from lshbench.methods.base import Method
-    from lshbench.protocols.splits import Protocol
+    from lshbench.protocols.splits import EvaluationProtocol
     from lshbench.report.summary import print_summary
     from lshbench.runtime.cache import cache_dir
     from lshbench.runtime.logs import console
@@ -63,7 +63,7 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
         # Sources keep their own files, such as hashes of what they read, in the same place.
         os.environ["LSHBENCH_CACHE"] = str(Path(config["cache"]).expanduser().resolve())
     try:
-        protocol = build(config, "protocol", Protocol)
+        protocol = build(config, "protocol", EvaluationProtocol)
         dataset = build(config, "dataset", Source)
         backbone = build(config, "backbone", Backbone)
         index = build(config, "index", Index)

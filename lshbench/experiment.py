@@ -32,7 +32,8 @@ from lshbench.methods.base import Method
 from lshbench.metrics.diagnostics import bit_counts, diagnose
 from lshbench.metrics.measures import AP_CUTOFFS
 from lshbench.plots import draw_all, draw_retrieval
-from lshbench.protocols.splits import Protocol, Selection, audit, check_overlap, item_labels
+from lshbench.protocols.audit import audit, check_overlap
+from lshbench.protocols.splits import EvaluationProtocol, Selection
 from lshbench.run_folder import SCHEMA_VERSION, Curves, RunFolder
 from lshbench.run_folder.contents import MODEL_DESCRIPTION
 from lshbench.run_folder.items import write_gallery_items
@@ -62,7 +63,7 @@ class Experiment:
     command: list[str]
     dataset: Source
     backbone: Backbone
-    protocol: Protocol
+    protocol: EvaluationProtocol
     pca: PCA | None
     method: Method
     index: Index
@@ -115,7 +116,7 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
     config, method, index, reduction = experiment.config, experiment.method, experiment.index, experiment.pca
     folder.write_yaml("config.yaml", config)
 
-    labels, _, _ = item_labels(dataset)
+    labels = dataset.labels
     store = FeatureStore(experiment.cache)
 
     def load(split: Split, rows: np.ndarray) -> SplitFeatures:

@@ -24,7 +24,7 @@ from lshbench.features.roles import load_roles
 from lshbench.features.store import FeatureStore
 from lshbench.index.buckets import BucketsIndex
 from lshbench.methods.base import Method
-from lshbench.protocols.splits import Protocol, item_labels
+from lshbench.protocols.splits import EvaluationProtocol
 from lshbench.run_folder import Run
 from lshbench.runtime.cache import cache_dir
 from lshbench.training.pca import PCA
@@ -64,13 +64,13 @@ class Opened:
     def __init__(self, folder: Path) -> None:
         config = Run.open(folder).config()
         dataset = build(config, "dataset", Source).open(silent)
-        source, protocol = config["dataset"], build(config, "protocol", Protocol)
+        source, protocol = config["dataset"], build(config, "protocol", EvaluationProtocol)
         selection = protocol.select(dataset, config["seed"], source["max_gallery"], source["max_queries"])
         backbone, store = build(config, "backbone", Backbone), FeatureStore(cache_dir())
         roles = load_roles(
             dataset,
             asdict(selection),
-            item_labels(dataset)[0],
+            dataset.labels,
             lambda split, rows: load_split_features(
                 split, rows, backbone, store=store, device="cpu", threads=1, progress=silent
             ),

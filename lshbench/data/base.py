@@ -88,6 +88,22 @@ class Dataset:
         """Whether gallery and query split are one and the same, so that an item has one number."""
         return self.gallery.name == self.query.name
 
+    @property
+    def gallery_items(self) -> np.ndarray:
+        """Item numbers of the gallery split, int64 ``(n,)``."""
+        return np.arange(len(self.gallery))
+
+    @property
+    def query_items(self) -> np.ndarray:
+        """Item numbers of the query split, int64 ``(n,)``."""
+        return np.arange(len(self.query)) + (0 if self.same_split else len(self.gallery))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of all items in the order of their numbers, int64 ``(n,)`` or bool ``(n, classes)``."""
+        splits = [self.gallery] if self.same_split else [self.gallery, self.query]
+        return np.concatenate([split.labels for split in splits])
+
     def locate(self, item: int) -> tuple[Split, int]:
         """Return the split and row of an item number."""
         if item < len(self.gallery):

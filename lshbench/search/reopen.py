@@ -19,7 +19,7 @@ from lshbench.features.backbone import Backbone
 from lshbench.features.load import SplitFeatures, load_split_features
 from lshbench.features.roles import load_roles
 from lshbench.features.store import FeatureStore
-from lshbench.protocols.splits import Protocol, item_labels
+from lshbench.protocols.splits import EvaluationProtocol
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import GALLERY_LABELS
 from lshbench.run_folder.items import GalleryItems
@@ -84,7 +84,7 @@ def reopen_dataset(run: Run, config: dict[str, Any], progress: Progress) -> Data
     if items is None:
         raise UsageError(f"{run.path} doesn't say which items are in its gallery: expected a run of a later version")
     _, dataset = _open(run, config, progress)
-    labels, _, _ = item_labels(dataset)
+    labels = dataset.labels
     if items.ids[-1] >= len(labels) or not np.array_equal(labels[items.ids], run.array(GALLERY_LABELS)):
         raise UsageError(f"the run's data set, {dataset.name}, is there, but its items are no longer those of the run")
     return dataset
@@ -104,7 +104,7 @@ def gallery_features(run: Run, config: dict[str, Any], progress: Progress) -> np
         UsageError: the data set can't be found or has changed, or its features can't be had.
     """
     source, dataset = _open(run, config, progress)
-    protocol, backbone = build(config, "protocol", Protocol), build(config, "backbone", Backbone)
+    protocol, backbone = build(config, "protocol", EvaluationProtocol), build(config, "backbone", Backbone)
     # All of the run's items, not the gallery alone: the cache keeps a split's features by the rows that were asked for.
     selection = protocol.select(dataset, config["seed"], source.max_gallery, source.max_queries)
     if dataset.fingerprint(selection.items()) != run.metrics["dataset"]["fingerprint"]:
@@ -113,7 +113,7 @@ def gallery_features(run: Run, config: dict[str, Any], progress: Progress) -> np
             "was: expected the same files"
         )
     store = FeatureStore(cache_dir())
-    labels, _, _ = item_labels(dataset)
+    labels = dataset.labels
 
     def load(split: Split, rows: np.ndarray) -> SplitFeatures:
         loaded = load_split_features(
