@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,9 +58,6 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
     from lshbench.runtime.threads import set_threads
     from lshbench.training.pca import PCA
 
-    if config["cache"]:
-        # Sources keep their own files, such as hashes of what they read, in the same place.
-        os.environ["LSHBENCH_CACHE"] = str(Path(config["cache"]).expanduser().resolve())
     try:
         protocol = build(config, "protocol", EvaluationProtocol)
         dataset = build(config, "dataset", Source)
@@ -81,7 +77,7 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
             index=index,
             ranking=ranking,
             threads=set_threads(config["threads"]),
-            cache=cache_dir(),
+            cache=cache_dir(config["cache"]),
         )
         progress = progress_for(console())
         prepared = prepare(experiment, progress)

@@ -17,16 +17,14 @@ import numpy as np
 
 from lshbench import __version__
 from lshbench.config import identity
-from lshbench.data.base import Dataset, Source, Split
+from lshbench.data.base import Dataset, Source
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import Evaluation
 from lshbench.evaluation.reference import Reference, cosine_reference
 from lshbench.evaluation.timing import Clock, time_exact_scan
 from lshbench.evaluation.tradeoff import Measured, measure_points
 from lshbench.features.backbone import Backbone
-from lshbench.features.load import SplitFeatures, load_split_features
 from lshbench.features.roles import load_roles
-from lshbench.features.store import FeatureStore
 from lshbench.index.base import Index
 from lshbench.methods.base import Method
 from lshbench.metrics.diagnostics import bit_counts, diagnose
@@ -92,7 +90,7 @@ def prepare(experiment: Experiment, progress: Progress) -> Prepared:
     """Open the data set, read its labels and settle who is query, gallery and training."""
     clock = Clock()
     with clock.measure("load"):
-        dataset = experiment.dataset.open(progress)
+        dataset = experiment.dataset.open(experiment.cache, progress)
         selection = experiment.protocol.select(
             dataset,
             experiment.config["seed"],
@@ -117,21 +115,16 @@ def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) ->
     folder.write_yaml("config.yaml", config)
 
     labels = dataset.labels
-    store = FeatureStore(experiment.cache)
-
-    def load(split: Split, rows: np.ndarray) -> SplitFeatures:
-        return load_split_features(
-            split,
-            rows,
+    with clock.measure("load"):
+        roles = load_roles(
+            dataset,
+            asdict(selection),
             experiment.backbone,
-            store=store,
+            cache=experiment.cache,
             device=config["device"],
             threads=experiment.threads,
             progress=progress,
         )
-
-    with clock.measure("load"):
-        roles = load_roles(dataset, asdict(selection), labels, load)
     clock.move("load", "extract", roles.seconds_extracting)
     gallery, queries, train = roles.gallery, roles.queries, roles.train
     # Images that can't be read may have been left out.

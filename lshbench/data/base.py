@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -152,8 +153,12 @@ class Source(ABC):
     max_queries: int | None = None
 
     @abstractmethod
-    def open(self, progress: Progress) -> Dataset:
+    def open(self, cache: Path, progress: Progress) -> Dataset:
         """Find the splits, read their labels (and nothing else where the source allows) and return them.
+
+        Args:
+            cache: the cache folder, for hashes of files, listings and downloads.
+            progress: receives the progress of downloads and listings.
 
         Raises:
             UsageError: what was asked for is not there, says what is; labels of -1; a split with one class only.

@@ -1,8 +1,8 @@
 """Time: of a run's parts, of searching, of encoding queries, and of the exact scan beside them.
 
 The rules: code is warmed up before anything is timed; the number of threads is fixed for every library and recorded
-with the run (:mod:`lshbench.runtime.threads`); one batch and single queries are timed apart; what is timed several times counts
-with its median, never with its best.
+with the run (:mod:`lshbench.runtime.threads`); one batch and single queries are timed apart; what is timed several
+times counts with its median, never with its best.
 """
 
 from __future__ import annotations

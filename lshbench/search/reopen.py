@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +12,10 @@ import numpy as np
 import yaml
 
 from lshbench.config import build
-from lshbench.data.base import Dataset, Source, Split
+from lshbench.data.base import Dataset, Source
 from lshbench.errors import UsageError
 from lshbench.features.backbone import Backbone
-from lshbench.features.load import SplitFeatures, load_split_features
 from lshbench.features.roles import load_roles
-from lshbench.features.store import FeatureStore
 from lshbench.protocols.splits import EvaluationProtocol
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import GALLERY_LABELS
@@ -112,34 +109,26 @@ def gallery_features(run: Run, config: dict[str, Any], progress: Progress) -> np
             f"the run's data set, {dataset.name}, has changed since the run, whose index compares features of what it "
             "was: expected the same files"
         )
-    store = FeatureStore(cache_dir())
-    labels = dataset.labels
-
-    def load(split: Split, rows: np.ndarray) -> SplitFeatures:
-        loaded = load_split_features(
-            split,
-            rows,
-            backbone,
-            store=store,
-            device=config["device"],
-            threads=config["threads"] or available_cores(),
-            progress=progress,
-        )
-        if loaded.seconds_extracting:
-            log.warning("features of %s were no longer in %s, and are again", split.name, store.folder)
-        return loaded
-
-    log.info("the run's index compares features: those of its gallery are in %s, or made again", store.folder)
-    return load_roles(dataset, asdict(selection), labels, load).gallery.x
+    cache = cache_dir(config["cache"])
+    log.info("the run's index compares features: those of its gallery are in %s, or made again", cache)
+    roles = load_roles(
+        dataset,
+        asdict(selection),
+        backbone,
+        cache=cache,
+        device=config["device"],
+        threads=config["threads"] or available_cores(),
+        progress=progress,
+    )
+    if roles.seconds_extracting:
+        log.warning("features of %s were no longer in %s, and are again", dataset.name, cache)
+    return roles.gallery.x
 
 
 def _open(run: Run, config: dict[str, Any], progress: Progress) -> tuple[Source, Dataset]:
-    if config["cache"]:
-        # As the run did: sources keep their own files in the same place.
-        os.environ["LSHBENCH_CACHE"] = str(Path(config["cache"]).expanduser().resolve())
     try:
         source = build(config, "dataset", Source)
-        return source, source.open(progress)
+        return source, source.open(cache_dir(config["cache"]), progress)
     except UsageError as error:
         name = run.metrics["dataset"]["name"]
         raise UsageError(f"the run's data set, {name}, can't be opened again: {error}{_where(run, config)}") from error
