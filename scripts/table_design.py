@@ -1,11 +1,11 @@
-"""The table of `lshbench run experiment=design`: the study's recipes and ours, from finished runs.
+"""The table of `lshbench run experiment=design`: published designs and ours, from finished runs.
 
     lshbench run experiment=design
     python scripts/table_design.py outputs
     python scripts/table_design.py outputs --readme README.md    # also between the markers of a document
 
 A table for each data set and encoder below the folders; of several runs of a row the newest counts.  A row is an option
-of conf/row, whose first line names it.
+of conf/experiment/design, whose first line names it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from lshbench.report.compare import find_runs
 from lshbench.run_folder import Run
 
 MARKER = "design"
+
+GROUP = "experiment/design"
+"""The rows, as options of an experiment."""
 
 NOTE = (
     "Candidates are ranked by cosine of the original features, unless a row says otherwise, and items that a query was "
@@ -69,15 +72,15 @@ COLUMNS = (
 
 def row_names() -> dict[str, str]:
     """Return the rows' names, in the order in which the experiment runs them; others follow."""
-    found = dict(options("row"))
+    found = dict(options(GROUP))
     experiment = yaml.safe_load((conf_folder() / "experiment" / "design.yaml").read_text(encoding="utf-8"))
-    order = re.split(r"[\s,]+", experiment["hydra"]["sweeper"]["params"]["row"].strip())
+    order = re.split(r"[\s,]+", experiment["hydra"]["sweeper"]["params"][GROUP].strip())
     return {row: found[row] for row in dict.fromkeys([*order, *found])}
 
 
 def row_of(run: Run) -> str | None:
     """Return which row a run is, or None if it is none."""
-    rows = [word.partition("=")[2] for word in run.metrics["command"] if word.startswith("row=")]
+    rows = [word.partition("=")[2] for word in run.metrics["command"] if word.startswith(f"{GROUP}=")]
     return rows[-1] if rows else None
 
 
@@ -95,7 +98,7 @@ def grouped(runs: Sequence[Run]) -> dict[str, dict[str, Run]]:
             raise UsageError(f"{run.path} has no definitions: expected a run with evaluation.definitions=true")
         tables.setdefault(title(run), {})[row] = run
     if not tables:
-        raise UsageError("no run of these folders has row= in its command: expected runs of experiment=design")
+        raise UsageError(f"no run of these folders has {GROUP}= in its command: expected runs of experiment=design")
     return dict(sorted(tables.items()))
 
 

@@ -36,7 +36,7 @@ def test_bits_are_the_signs_of_scikit_learns_components(standardize: bool) -> No
     components *= np.sign((components * encoded.projections).sum(axis=0))
     np.testing.assert_allclose(encoded.projections, components, atol=1e-3)
     clear = np.abs(components) > 1e-3
-    np.testing.assert_array_equal(encoded.codes.unpack()[clear], (components >= 0)[clear])
+    np.testing.assert_array_equal(encoded.unpack()[clear], (components >= 0)[clear])
 
 
 @pytest.mark.parametrize(("count", "limit"), [(200, 8), (5, 5)])

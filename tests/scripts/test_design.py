@@ -22,7 +22,7 @@ from lshbench.run_folder import Run
 from lshbench.run_folder.reader import finished_runs
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-ROWS = [name for name, _ in options("row")]
+ROWS = [name for name, _ in options("experiment/design")]
 DIGITS = ("experiment=design", "dataset=digits", "backbone=pixels", "backbone.image_size=8", "evaluation.plots=false")
 
 
@@ -42,7 +42,7 @@ def composed(*overrides: str) -> dict:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_is_a_method_and_an_index_that_fit_each_other(row: str) -> None:
-    config = composed(f"row={row}")
+    config = composed(f"experiment/design={row}")
     check_root(config)
     assert config["backbone"]["image_size"] == 128
     index, method = build(config, "index", Index), build(config, "method", Method)
@@ -58,13 +58,13 @@ def test_the_experiment_runs_every_row_once(script: Any) -> None:
 
 
 def test_what_the_rows_are_is_what_the_study_says() -> None:
-    hyperplanes = composed("row=hyperplanes_14x5")
+    hyperplanes = composed("experiment/design=hyperplanes_14x5")
     assert (hyperplanes["bits"], hyperplanes["index"]["tables"], hyperplanes["index"]["draw"]) == (70, 5, "disjoint")
-    design = composed("row=neural_design")
+    design = composed("experiment/design=neural_design")
     assert (design["bits"], design["method"]["recipe"], design["index"]["tables"]) == (16, "design", 8)
-    second = composed("row=fourier_design")
+    second = composed("experiment/design=fourier_design")
     assert (second["bits"], second["index"]["tables"], second["index"]["bits_per_table"]) == (16, 2, 14)
-    assert [composed(f"row=kmeans_100{end}")["pca"]["dim"] for end in ("", "_pca", "_pca95")] == [None, 100, 0.95]
+    assert [composed(f"experiment/design=kmeans_100{end}")["pca"]["dim"] for end in ("", "_pca", "_pca95")] == [None, 100, 0.95]
 
 
 def check_definitions(run: Run) -> None:
@@ -88,7 +88,7 @@ def check_definitions(run: Run) -> None:
 
 
 def test_queries_without_candidates_are_left_out_as_the_study_leaves_them_out(lshbench, tmp_path: Path) -> None:
-    lshbench("run", *DIGITS, "row=hyperplanes_14x5,kmeans_500_pca", "dataset.max_gallery=700")
+    lshbench("run", *DIGITS, "experiment/design=hyperplanes_14x5,kmeans_500_pca", "dataset.max_gallery=700")
     runs = list(finished_runs(tmp_path / "outputs"))
     assert len(runs) == 2
     for run in runs:
@@ -121,7 +121,7 @@ def test_fourier_leads_the_table_of_the_digits_and_pca_does_not_hurt(lshbench, t
 
 def finished_run(row: str, created: str = "2025-01-01T00:00:00Z", **figures: float) -> Run:
     metrics = copy.deepcopy(METRICS)
-    metrics["command"] = ["lshbench", "run", "experiment=design", f"row={row}"]
+    metrics["command"] = ["lshbench", "run", "experiment=design", f"experiment/design={row}"]
     metrics["created"] = created
     metrics["definitions"] = {"mAP@50/hits_nonempty": 0.5, "P@10/nonempty": 0.4, "P@50/nonempty": 0.3}
     metrics["search"]["latency_ms"] = {"with_encoding_p50": 0.125}
@@ -149,7 +149,7 @@ def test_the_newest_run_of_a_row_counts_and_the_best_of_a_column_is_bold(script:
 
 
 def test_runs_that_are_no_rows_are_refused(script: Any) -> None:
-    with pytest.raises(UsageError, match="no run of these folders has row="):
+    with pytest.raises(UsageError, match="no run of these folders has experiment/design="):
         script.grouped([Run(Path("other"), METRICS)])
     without = finished_run("fourier")
     without.metrics["definitions"] = {}
