@@ -10,7 +10,7 @@ import numpy as np
 
 from lshbench.config import build
 from lshbench.errors import UsageError
-from lshbench.index.base import Index
+from lshbench.index.base import Index, Ranking
 from lshbench.methods.base import Method
 from lshbench.run_folder import Run, RunFolder
 from lshbench.run_folder.contents import INDEX, METHOD_STATE, MODEL_DESCRIPTION, PCA_STATE
@@ -47,7 +47,7 @@ class System:
         return cls(None if pca["dim"] is None else PCA(pca["dim"], whiten=pca["whiten"]), method, index)
 
     @property
-    def ranking(self) -> str:
+    def ranking(self) -> Ranking:
         """The kind of distance: ``hamming`` or ``cosine``."""
         return self.index.ranking
 
