@@ -44,14 +44,23 @@ class DigitsSource(Source):
 
     Args:
         split_seed: decides which images are held out as queries.
+        image_size: pixels of a side at which a network sees the images, unless ``backbone.image_size`` says otherwise;
+            the backbones' configuration reads it, and this source only checks it.
         max_gallery: at most this many gallery items, or None.
         max_queries: at most this many queries, or None.
     """
 
     name = "digits"
 
-    def __init__(self, split_seed: int = 0, max_gallery: int | None = None, max_queries: int | None = None) -> None:
+    def __init__(
+        self,
+        split_seed: int = 0,
+        image_size: int = 128,
+        max_gallery: int | None = None,
+        max_queries: int | None = None,
+    ) -> None:
         self.split_seed = check_number("dataset.split_seed", split_seed, 0)
+        check_number("dataset.image_size", image_size, 8)
         self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
         self.max_queries = check_limit("dataset.max_queries", max_queries)
 
