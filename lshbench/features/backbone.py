@@ -168,7 +168,7 @@ class TimmBackbone(Backbone):
 
     def key(self, device: str, progress: Progress) -> dict[str, Any]:
         from lshbench.features.weights import find_weights
-        from lshbench.runtime.device import resolve_device, resolve_precision
+        from lshbench.runtime.device import resolve_precision
 
         return {
             "version": VERSION,
@@ -179,7 +179,7 @@ class TimmBackbone(Backbone):
             "image_size": self.image_size,
             "crop_pct": self.crop_pct,
             "pooling": self.pooling,
-            "precision": resolve_precision(self.precision, resolve_device(device)),
+            "precision": resolve_precision(self.precision, device),
         }
 
     def load(self, device: str, progress: Progress) -> Encoder:
@@ -189,7 +189,7 @@ class TimmBackbone(Backbone):
         from lshbench.runtime.device import resolve_device, resolve_precision
 
         resolved = resolve_device(device)
-        precision = resolve_precision(self.precision, resolved)
+        precision = resolve_precision(self.precision, device)
         weights = find_weights(self.model, self.weights, progress)
         with single_threaded_operators():
             network, data = build_network(
