@@ -6,24 +6,31 @@ Knows no Hydra: the command line composes, and hands over plain dictionaries.
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lshbench.errors import UsageError, wrong_value
 
-GROUPS = ("dataset", "backbone", "method", "index", "protocol", "experiment", "row")
+GROUPS = ("dataset", "backbone", "method", "index", "protocol", "experiment")
 
-NOT_IDENTITY = ("output", "cache", "resume", "threads", "device")
-"""Root keys that don't decide what a run computes, and so are no part of its identity."""
+NO_FIGURES = {
+    "": ("output", "cache", "resume", "threads", "device", "hydra"),
+    "method": ("device",),
+    "backbone": ("workers", "batch_size"),
+    "reference": ("time",),
+    "evaluation": ("plots",),
+}
+"""Keys of the root and of its groups that decide no figure, and so are no part of a run's identity."""
 
-NOT_IDENTITY_IN = {"method": ("device",), "backbone": ("workers", "batch_size")}
-"""The same for keys within a group."""
+NO_FIGURES_SOURCE = ("commands", "plots", "report", "run_folder", "schema", "search", "cli.py", "__main__.py")
+"""Parts of the package that compute no figure: an edit there leaves finished runs valid."""
 
 Built = TypeVar("Built")
 
@@ -93,21 +100,20 @@ def check_root(config: dict[str, Any]) -> None:
         raise wrong_value("bits", config["bits"], "a code length from 1 to 4096")
     if config["seed"] < 0:
         raise wrong_value("seed", config["seed"], "0 or a positive number")
-    if config["ranking"] not in ("auto", "hamming", "cosine"):
-        raise wrong_value("ranking", config["ranking"], "auto, hamming or cosine")
     if config["threads"] is not None and config["threads"] < 1:
         raise wrong_value("threads", config["threads"], "at least 1, or null for all cores")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config["device"]):
         raise wrong_value("device", config["device"], "auto, cpu, cuda, cuda:N or mps")
 
 
-def build(config: dict[str, Any], group: str, base: type[Built]) -> Built:
+def build(config: dict[str, Any], group: str, base: type[Built], **given: Any) -> Built:
     """Return the object that a group's node describes: its ``_target_`` called with its other keys.
 
     Args:
         config: the whole resolved configuration.
         group: the node's key, such as ``method``.
         base: what the object must be.
+        given: further arguments of the constructor, which are no keys of the node.
 
     Raises:
         UsageError: no such class, a key that its constructor doesn't take, or a value it refuses.
@@ -126,33 +132,87 @@ def build(config: dict[str, Any], group: str, base: type[Built]) -> Built:
     taken = inspect.signature(found).parameters
     if "name" not in taken:
         node.pop("name", None)
-    unknown = sorted(set(node) - set(taken))
-    if unknown:
-        known = ", ".join(key for key in taken)
-        raise UsageError(f"{group}.{unknown[0]}={node[unknown[0]]!r}: no such key; {group} takes: {known}")
-    missing = [k for k, p in taken.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY and k not in node]
-    missing += [
-        k for k, p in taken.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and k not in node
-    ]
-    if missing:
-        raise UsageError(f"{group}.{missing[0]} is not set; expected a value for it")
+    keys = {key: parameter for key, parameter in taken.items() if key not in given}
+    if unknown := sorted(set(node) - set(keys)):
+        raise UsageError(
+            f"{group}.{unknown[0]}={node[unknown[0]]!r}: no such key; {group} takes: {', '.join(keys) or 'no keys'}"
+        )
+    for key, parameter in keys.items():
+        if parameter.default is parameter.empty and key not in node:
+            raise UsageError(f"{group}.{key} is not set; expected a value for it")
     try:
-        return found(**node)
+        return found(**node, **given)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{group}: a value that {class_name} can't use: {error}") from error
 
 
-def identity(config: dict[str, Any], fingerprint: str, version: str) -> str:
-    """Return what names a run's results: a hash of its configuration, its data and the program's version.
+@dataclass(frozen=True)
+class Identity:
+    """What determines a run's figures, as hashes.
 
-    Two runs with the same identity compute the same figures.
+    Attributes:
+        run: of everything; runs that share it are the same run.
+        configuration: of everything but the seed and the items that it draws; runs that share it are repeats.
+        source: of the source code that computes figures, ``sha256:...``.
     """
-    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
-    for group, keys in NOT_IDENTITY_IN.items():
-        kept[group] = {key: value for key, value in kept.get(group, {}).items() if key not in keys}
-    parts = {
-        "config": kept,
-        "fingerprint": fingerprint,
-        "lshbench": version,
+
+    run: str
+    configuration: str
+    source: str
+
+
+def identity(config: dict[str, Any], params: dict[str, Any], fingerprint: str) -> Identity:
+    """Return the identity of a run: the one definition of "the same run" and of "repeats".
+
+    Args:
+        config: the resolved configuration.
+        params: the method's values in effect, in which what the configuration calls ``auto`` is resolved.
+        fingerprint: of the data.
+    """
+    kept = {key: value for key, value in config.items() if key not in NO_FIGURES[""]}
+    kept["method"] = kept["method"] | params
+    for group, keys in NO_FIGURES.items():
+        if isinstance(kept.get(group), dict):
+            kept[group] = {key: value for key, value in kept[group].items() if key not in keys}
+    source = source_digest(kept["method"].get("_target_", ""))
+    return Identity(
+        run=_digest({"config": kept, "data": fingerprint, "source": source}),
+        configuration=_digest({"config": _without_seeds(kept), "source": source}),
+        source=source,
+    )
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_seeds(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without its seeds, of which groups have copies of the root's."""
+    return {
+        key: _without_seeds(value) if isinstance(value, dict) else value for key, value in node.items() if key != "seed"
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def source_digest(target: str = "") -> str:
+    """Return ``sha256:...`` of the source files that compute figures.
+
+    Args:
+        target: import path of a method's class, whose module counts too where it lies outside this package.
+    """
+    package = Path(__file__).resolve().parent
+    files = [
+        path
+        for path in sorted(package.rglob("*.py"))
+        if path.relative_to(package).parts[0] not in (*NO_FIGURES_SOURCE, "conf")
+    ]
+    named = [(path.relative_to(package).as_posix(), path) for path in files]
+    module = target.rpartition(".")[0]
+    if module and not module.startswith("lshbench."):
+        found = importlib.util.find_spec(module)
+        if found is not None and found.origin is not None:
+            named.append((module, Path(found.origin)))
+    digest = hashlib.sha256()
+    for name, path in named:
+        digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return f"sha256:{digest.hexdigest()}"

@@ -1,4 +1,4 @@
-"""The arrays that travel from features to metrics.  NumPy only: every other module may import this one."""
+"""Arrays that pass from features to metrics.  Imports NumPy only; every other module may import this one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import numpy as np
 
 Side = Literal["gallery", "query"]
 Supervision = Literal["none", "labels"]
+CodeKind = Literal["binary", "clusters", "nothing"]
+"""What a method makes of an item: a binary code, the number of a cluster, or nothing (``method=none``)."""
 
 
 class Progress(Protocol):
-    """What long work reports to: ``with progress("training", total=10, unit="epochs") as advance: advance(1)``."""
+    """Callback for the progress of long work.
+
+    ``with progress("training", total=10, unit="epochs") as advance: advance(1)``
+    """
 
     def __call__(
         self, description: str, *, total: int | None, unit: str
@@ -23,7 +28,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Features:
-    """Items as vectors.
+    """Feature vectors of items with their labels and item numbers.
 
     Attributes:
         x: float32 ``(n, d)``, C-contiguous; may be a read-only memory map.
@@ -51,10 +56,12 @@ class Codes:
         packed: uint8 ``(n, ceil(bits / 8))``; bit ``j`` of an item is bit ``7 - j % 8`` of byte ``j // 8``
             (NumPy's ``packbits`` order), and the unused last bits are zero.
         bits: the code's length.
+        projections: float32 ``(n, bits)``, the real values whose signs are the codes; None unless asked for.
     """
 
     packed: np.ndarray
     bits: int
+    projections: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         width = (self.bits + 7) // 8
@@ -65,6 +72,10 @@ class Codes:
 
     def __len__(self) -> int:
         return len(self.packed)
+
+    def __getitem__(self, rows: slice) -> Codes:
+        """Return consecutive items as views."""
+        return Codes(self.packed[rows], self.bits, None if self.projections is None else self.projections[rows])
 
     @classmethod
     def from_signs(cls, projections: np.ndarray) -> Codes:
@@ -77,37 +88,68 @@ class Codes:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """One side (gallery or queries) as an index takes it.
+class Clusters:
+    """Cluster numbers.
 
     Attributes:
-        vectors: float32 ``(n, d)``, the features as loaded or extracted, for ranking by cosine.
-        codes: binary codes, or None for a method that gives none.
-        embedding: float32 ``(n, bits)``, the projections whose signs are the codes, or None if not asked for.
-        clusters: int32 ``(n, p)``, cluster numbers, nearest first (``p = 1`` for a gallery), or None.
+        numbers: int32 ``(n, p)``, nearest first (``p = 1`` for a gallery).
     """
 
-    vectors: np.ndarray
-    codes: Codes | None = None
-    embedding: np.ndarray | None = None
-    clusters: np.ndarray | None = None
+    numbers: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.numbers)
 
-    def rows(self, start: int, stop: int) -> Encoded:
-        """Return items ``start`` to ``stop`` as views."""
-        return Encoded(
-            self.vectors[start:stop],
-            None if self.codes is None else Codes(self.codes.packed[start:stop], self.codes.bits),
-            None if self.embedding is None else self.embedding[start:stop],
-            None if self.clusters is None else self.clusters[start:stop],
-        )
+    def __getitem__(self, rows: slice) -> Clusters:
+        """Return consecutive items as views."""
+        return Clusters(self.numbers[rows])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Gallery items or queries, ready for an index.
+
+    Attributes:
+        features: float32 ``(n, d)``, as loaded or extracted.
+        codes: what the method makes of them; None with ``method=none``.
+    """
+
+    features: np.ndarray
+    codes: Codes | Clusters | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: slice) -> Encoded:
+        """Return consecutive items as views."""
+        return Encoded(self.features[rows], None if self.codes is None else self.codes[rows])
+
+    @property
+    def binary(self) -> Codes:
+        """The binary codes.
+
+        Raises:
+            TypeError: the items have none.
+        """
+        if not isinstance(self.codes, Codes):
+            raise TypeError(f"expected items with binary codes, not {type(self.codes).__name__}")
+        return self.codes
+
+    @property
+    def projections(self) -> np.ndarray:
+        """The projections of binary codes, float32 ``(n, bits)``.
+
+        Raises:
+            ValueError: the items were encoded without them.
+        """
+        if self.binary.projections is None:
+            raise ValueError("expected projections: encode(..., projections=True)")
+        return self.binary.projections
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """Which gallery items answer which query: those that share its label.
+    """Relevance by labels: a gallery item is relevant to a query if they share a label.
 
     Attributes:
         queries: labels of the queries, int64 ``(q,)``, or bool ``(q, classes)`` for several labels an item.

@@ -1,41 +1,81 @@
-"""What an index is to the rest of the program."""
+"""Interface of an index."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance, Side
+from lshbench.errors import wrong_value
+from lshbench.types import CodeKind, Encoded, Neighbors, RankedBlock, Relevance, Side
+
+NAMED = {"binary": "binary codes", "clusters": "cluster numbers", "nothing": "no codes"}
+
+Ranking = Literal["hamming", "cosine"]
 
 
 class Index(ABC):
-    """How queries find their candidates and in which order.
+    """Finds each query's candidates in the gallery and ranks them.
 
-    The constructor takes the keys of the option's YAML; :meth:`check` runs before any data is read.  Keys that only
-    concern queries may take lists: one build then serves every combination of their values (:meth:`points`), and
-    :meth:`set_point` chooses one.  Before the first choice, and in what is saved, the last point is in effect.
+    The constructor takes the keys of the option's YAML, the ranking asked for, and the kind of codes that the method
+    gives; it refuses what doesn't go together before any data is read.  Keys that concern queries alone may take
+    lists: one build then serves every combination of their values (:meth:`points`), and :meth:`set_point` chooses one.
+    Before the first choice, and in what is saved, the last point is in effect.
+
+    Args:
+        gives: what the method gives for an item.
+        ranking: ``hamming``, ``cosine``, or ``auto`` for the one that the index computes by default.
 
     Attributes:
+        option: the index's name, as in ``index=``.
+        takes: kinds of codes that the index can hold.
         exhaustive: whether every query is compared with the whole gallery, so that nothing can be missed.
+        gives: the kind of codes that it holds.
+        ranking: the kind of distance that it ranks by.
+
+    Raises:
+        UsageError: the index can't hold what the method gives, or can't rank it that way; says what would be right.
     """
 
+    option: ClassVar[str]
+    takes: ClassVar[frozenset[CodeKind]]
     exhaustive: ClassVar[bool] = False
+    ranking: Ranking
+
+    def __init__(self, gives: CodeKind, ranking: str) -> None:
+        if gives not in self.takes:
+            raise self._refused(gives)
+        self.gives = gives
+        possible = self.rankings()
+        if ranking == "auto":
+            self.ranking = possible[0]
+        elif ranking in possible:
+            self.ranking = possible[possible.index(ranking)]
+        else:
+            right = " or ".join([*possible, "auto"])
+            raise wrong_value("ranking", ranking, f"{right} with index={self.option}{self.ranked_by()}")
+
+    def _refused(self, gives: CodeKind) -> Exception:
+        takes = " or ".join(NAMED[kind] for kind in NAMED if kind in self.takes)
+        right = {
+            "nothing": "flat, or another index that takes no codes, with method=none",
+            "clusters": "ivf for a method that gives cluster numbers",
+            "binary": "flat, buckets or another index of binary codes",
+        }[gives]
+        if gives != "nothing" and "nothing" in self.takes:
+            right += f"; or method=none with index={self.option}: the method would have no part in its ranking"
+        return wrong_value("index", self.option, f"{right} ({self.option} takes {takes})")
 
     @abstractmethod
-    def check(self, method_kind: str, ranking: str) -> str:
-        """Return the ranking in effect (``hamming`` or ``cosine``) for a kind of method.
+    def rankings(self) -> list[Ranking]:
+        """Return the rankings that are possible with the constructor's keys, the default first."""
 
-        Args:
-            method_kind: ``binary`` or ``clusters``.
-            ranking: ``auto``, ``hamming`` or ``cosine``.
-
-        Raises:
-            UsageError: this index can't hold what the method gives, or can't rank it that way; says which can.
-        """
+    def ranked_by(self) -> str:
+        """Return which key decides the ranking, for messages, such as `` and index.rescore=hamming``."""
+        return ""
 
     def points(self) -> list[dict[str, int]]:
         """Return the query settings to measure, the most thorough last: its figures are the run's headline.
@@ -54,22 +94,17 @@ class Index(ABC):
         """Whether distances are those of the original features, so that exact cosine ranking is what can be missed."""
         return False
 
-    @property
-    def uses_method(self) -> bool:
-        """Whether a built index reads what the method gives: if not, the method has no part in its figures."""
-        return True
-
-    def wants_embedding(self, side: Side, ranking: str) -> bool:
-        """Whether :meth:`build` or :meth:`search` reads a binary method's real-valued projections of a side."""
-        return ranking == "cosine"
+    def needs_projections(self, side: Side) -> bool:
+        """Return whether :meth:`build` or :meth:`search` reads the projections of one side's binary codes."""
+        return False
 
     @abstractmethod
-    def build(self, gallery: Encoded, ranking: str) -> Self:
-        """Take in the gallery."""
+    def build(self, gallery: Encoded) -> Self:
+        """Index the gallery."""
 
     @abstractmethod
     def search(self, queries: Encoded, k: int) -> Neighbors:
-        """Return the first ``k`` results of each query: what is timed."""
+        """Return the ``k`` nearest gallery items of each query: what is timed."""
 
     @abstractmethod
     def rank(
@@ -85,7 +120,7 @@ class Index(ABC):
         Args:
             queries: encoded as the gallery was.
             relevance: the labels of both sides.
-            positions: whether the stable order is asked for (:class:`lshbench.types.RankedBlock`).
+            positions: whether to give the stable order of relevant items (:class:`lshbench.types.RankedBlock`).
             position_limit: the last rank of it that is needed; an index may give more.
         """
 
@@ -99,16 +134,16 @@ class Index(ABC):
         """Write the index into an existing folder, as NumPy arrays, JSON or a faiss file; no pickle."""
 
     @classmethod
-    def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
-        """Return what :meth:`save` wrote, its arrays as memory maps where they can be, at its most thorough point.
+    @abstractmethod
+    def open(cls, folder: Path, features: np.ndarray | None = None) -> Self:
+        """Return a saved index at its most thorough point, its arrays as memory maps where they can be.
 
         What faiss keeps is read into memory.
 
         Args:
             folder: where :meth:`save` wrote.
-            vectors: the gallery's features, float32 ``(n, d)``, if :attr:`ranks_features`; may be a memory map.
+            features: the gallery's features, float32 ``(n, d)``, if :attr:`ranks_features`; may be a memory map.
 
         Raises:
-            ValueError: it is no saved index of this kind, or the vectors are not its gallery's.
+            ValueError: it is no saved index of this kind, or the features are not its gallery's.
         """
-        raise ValueError(f"{cls.__name__} can't be opened again")

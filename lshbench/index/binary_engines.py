@@ -14,7 +14,7 @@ import numpy as np
 
 from lshbench.errors import wrong_value
 from lshbench.index.engines import REVERSED, CandidateEngine, spread
-from lshbench.types import Encoded
+from lshbench.types import CodeKind, Encoded
 
 LONGEST_KEY = 64
 """Bits of a bucket number: one word."""
@@ -24,7 +24,7 @@ class BinaryEngine(CandidateEngine):
     """A faiss index over a method's codes, which compares whole codes of those items that a query visits."""
 
     distance = "hamming"
-    takes_codes = True
+    takes = frozenset({"binary"})
 
     @abstractmethod
     def _empty(self, bits: int, packed: np.ndarray) -> Any:
@@ -32,15 +32,12 @@ class BinaryEngine(CandidateEngine):
 
     def _make(self, gallery: Encoded) -> Any:
         packed = self._asked(gallery)
-        assert gallery.codes is not None
-        engine = self._empty(gallery.codes.bits, packed)
+        engine = self._empty(gallery.binary.bits, packed)
         engine.add(packed)
         return engine
 
     def _asked(self, queries: Encoded) -> np.ndarray:
-        if queries.codes is None:
-            raise ValueError(f"index={self.option} takes codes")
-        return REVERSED[queries.codes.packed]
+        return REVERSED[queries.binary.packed]
 
     @abstractmethod
     def _stats(self) -> Any:
@@ -77,14 +74,21 @@ class _HashEngine(BinaryEngine):
     nhash: int
 
     def __init__(
-        self, keys: dict[str, Any], nhash: int, b: int | str, nflip: int | list[int], bits: int | None
+        self,
+        keys: dict[str, Any],
+        nhash: int,
+        b: int | str,
+        nflip: int | list[int],
+        bits: int | None,
+        gives: CodeKind,
+        ranking: str,
     ) -> None:
         number = isinstance(b, int) and not isinstance(b, bool)
         if b != "auto" and not (number and 1 <= int(b) <= LONGEST_KEY):
             raise wrong_value("index.b", b, f"auto, or a number from 1 to {LONGEST_KEY}")
         if nhash < 1:
             raise wrong_value("index.nhash", nhash, "at least 1")
-        super().__init__({**keys, "b": b, "nflip": nflip, "bits": bits}, nflip, least=0)
+        super().__init__(gives, ranking, {**keys, "b": b, "nflip": nflip, "bits": bits}, nflip, least=0)
         self.nhash, self.b = nhash, b
         if bits is not None:
             self._key_bits(bits, None)
@@ -126,8 +130,16 @@ class BinaryHashEngine(_HashEngine):
 
     option = "binary_hash"
 
-    def __init__(self, *, b: int | str = "auto", nflip: int | list[int] = 0, bits: int | None = None) -> None:
-        super().__init__({}, 1, b, nflip, bits)
+    def __init__(
+        self,
+        *,
+        b: int | str = "auto",
+        nflip: int | list[int] = 0,
+        bits: int | None = None,
+        gives: CodeKind = "binary",
+        ranking: str = "auto",
+    ) -> None:
+        super().__init__({}, 1, b, nflip, bits, gives, ranking)
 
     def _empty(self, bits: int, packed: np.ndarray) -> Any:
         import faiss
@@ -148,9 +160,16 @@ class BinaryMultiHashEngine(_HashEngine):
     option = "binary_multi_hash"
 
     def __init__(
-        self, *, nhash: int = 4, b: int | str = "auto", nflip: int | list[int] = 0, bits: int | None = None
+        self,
+        *,
+        nhash: int = 4,
+        b: int | str = "auto",
+        nflip: int | list[int] = 0,
+        bits: int | None = None,
+        gives: CodeKind = "binary",
+        ranking: str = "auto",
     ) -> None:
-        super().__init__({"nhash": nhash}, nhash, b, nflip, bits)
+        super().__init__({"nhash": nhash}, nhash, b, nflip, bits, gives, ranking)
 
     def _empty(self, bits: int, packed: np.ndarray) -> Any:
         import faiss
@@ -170,10 +189,18 @@ class BinaryIvfEngine(BinaryEngine):
     option = "binary_ivf"
     query_key: ClassVar[str | None] = "nprobe"
 
-    def __init__(self, *, nlist: int = 256, nprobe: int | list[int] = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        nlist: int = 256,
+        nprobe: int | list[int] = 1,
+        seed: int = 0,
+        gives: CodeKind = "binary",
+        ranking: str = "auto",
+    ) -> None:
         if nlist < 1:
             raise wrong_value("index.nlist", nlist, "at least 1")
-        super().__init__({"nlist": nlist, "nprobe": nprobe, "seed": seed}, nprobe)
+        super().__init__(gives, ranking, {"nlist": nlist, "nprobe": nprobe, "seed": seed}, nprobe)
         self.nlist, self.seed = nlist, seed
         if self.values[-1] > nlist:
             raise wrong_value("index.nprobe", self.values[-1], f"at most {nlist}, the number of lists (index.nlist)")

@@ -26,9 +26,9 @@ import numpy as np
 from numba import get_num_threads
 
 from lshbench.errors import wrong_value
-from lshbench.index.base import Index
+from lshbench.index.base import Index, Ranking
 from lshbench.index.candidates import plain_rows, query_blocks, row_words, search_order, writable_view
-from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
+from lshbench.index.files import check_features, open_array, open_description, save_array, save_description
 from lshbench.index.points import query_values
 from lshbench.index.tables import BucketTables, consecutive_bits, draw_subsets
 from lshbench.kernels import buckets as kernels
@@ -36,7 +36,7 @@ from lshbench.kernels import rescoring as rescoring
 from lshbench.kernels.frames import Frame
 from lshbench.ranking.cosine import VectorGallery
 from lshbench.ranking.lists import list_blocks
-from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance, Side
+from lshbench.types import CodeKind, Encoded, Neighbors, RankedBlock, Relevance, Side
 
 RESCORE = {"cosine": rescoring.COSINE, "hamming": rescoring.HAMMING, "embedding": rescoring.EMBEDDING}
 DRAWS = ("subsets", "disjoint")
@@ -103,8 +103,11 @@ class BucketsIndex(Index):
             the smaller row), or several numbers; all by default.  The others are compared and not retrieved.
         seed: decides the subsets.
         bits: the code's length, if known, so that what it doesn't allow is refused before any work.
+        gives, ranking: see :class:`lshbench.index.base.Index`.
     """
 
+    option = "buckets"
+    takes = frozenset({"binary"})
     _tables: BucketTables
     _code_bits: int
     _dimensions: int
@@ -122,6 +125,8 @@ class BucketsIndex(Index):
         shortlist: int | list[int] | None = None,
         seed: int = 0,
         bits: int | None = None,
+        gives: CodeKind = "binary",
+        ranking: str = "auto",
     ) -> None:
         self.tables = query_values("index.tables", tables)
         self.probes = query_values("index.probes", probes)
@@ -139,6 +144,7 @@ class BucketsIndex(Index):
         self.draw = draw
         self.rescore = rescore
         self.seed = seed
+        super().__init__(gives, ranking)
         self._kind = RESCORE[rescore]
         self._scaled = False
         self._lock = Lock()
@@ -148,15 +154,11 @@ class BucketsIndex(Index):
         if bits is not None:
             self._table_bits(bits, 1)
 
-    def check(self, method_kind: str, ranking: str) -> str:
-        if method_kind != "binary":
-            raise wrong_value(
-                "index", "buckets", f"ivf for a method that gives {method_kind} (buckets are made of a code's bits)"
-            )
-        effective = "hamming" if self.rescore == "hamming" else "cosine"
-        if ranking not in ("auto", effective):
-            raise wrong_value("ranking", ranking, f"{effective} or auto with index.rescore={self.rescore}")
-        return effective
+    def rankings(self) -> list[Ranking]:
+        return ["hamming" if self.rescore == "hamming" else "cosine"]
+
+    def ranked_by(self) -> str:
+        return f" and index.rescore={self.rescore}"
 
     def points(self) -> list[dict[str, int]]:
         values = {"tables": self.tables, "probes": self.probes, "shortlist": self.shortlists}
@@ -181,7 +183,7 @@ class BucketsIndex(Index):
     def ranks_features(self) -> bool:
         return self.rescore == "cosine"
 
-    def wants_embedding(self, side: Side, ranking: str) -> bool:
+    def needs_projections(self, side: Side) -> bool:
         return side == "query" and (self.probes[-1] > 1 or self.rescore == "embedding")
 
     def _table_bits(self, bits: int, items: int) -> int:
@@ -198,14 +200,14 @@ class BucketsIndex(Index):
             raise wrong_value("index.bits_per_table", size, f"at most {limit}: {bits} bits of the code{share}")
         return size
 
-    def build(self, gallery: Encoded, ranking: str) -> Self:
-        codes = _codes_of(gallery)
+    def build(self, gallery: Encoded) -> Self:
+        codes = gallery.binary
         tables, size = self.tables[-1], self._table_bits(codes.bits, len(codes))
         if self.draw == "disjoint":
             columns = consecutive_bits(tables, size)
         else:
             columns = draw_subsets(codes.bits, tables, size, self.seed)
-        self._code_bits, self._dimensions = codes.bits, gallery.vectors.shape[1]
+        self._code_bits, self._dimensions = codes.bits, gallery.features.shape[1]
         self._tables = BucketTables.empty(columns, len(codes)).with_items(codes)
         self._set_gallery(self._rescored(gallery))
         return self
@@ -218,7 +220,7 @@ class BucketsIndex(Index):
         Raises:
             ValueError: codes or vectors of another length than those that are there.
         """
-        codes = _codes_of(items)
+        codes = items.binary
         self._check_widths(items)
         parts = zip(self._visits.gallery[:3], self._rescored(items), strict=True)
         self._tables = self._tables.with_items(codes)
@@ -227,10 +229,10 @@ class BucketsIndex(Index):
 
     def _rescored(self, items: Encoded) -> list[np.ndarray]:
         """Return what rescoring reads of items: vectors and inverse norms, codes as words; what it doesn't is empty."""
-        words = row_words(_codes_of(items)) if self._reads_codes else np.empty((0, 0), np.uint64)
+        words = row_words(items.binary) if self._reads_codes else np.empty((0, 0), np.uint64)
         if self.rescore != "cosine":
             return [np.empty((0, 0), np.float32), np.empty(0, np.float32), words]
-        return [*self._with_norms(items.vectors), words]
+        return [*self._with_norms(items.features), words]
 
     def _with_norms(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return vectors and inverse norms."""
@@ -257,7 +259,7 @@ class BucketsIndex(Index):
         return _Visits(used, probes, min(shortlist, len(self)), tables, gallery)
 
     def _check_widths(self, items: Encoded) -> None:
-        bits, dimensions = _codes_of(items).bits, items.vectors.shape[1]
+        bits, dimensions = items.binary.bits, items.features.shape[1]
         if bits != self._code_bits:
             raise ValueError(f"codes of {bits} bits for tables over codes of {self._code_bits}")
         if self._kind == rescoring.COSINE and dimensions != self._dimensions:
@@ -347,15 +349,15 @@ class BucketsIndex(Index):
     def _arrays(self, queries: Encoded, probes: int) -> tuple[np.ndarray, ...]:
         """Return queries as the kernels take them: codes, projections, vectors; what isn't read has no columns."""
         self._check_widths(queries)
-        codes, embedding = _codes_of(queries).packed, queries.embedding
+        codes, projections = queries.binary.packed, queries.binary.projections
         unread = _UNREAD if len(codes) == 1 else np.empty((len(codes), 0), np.float32)
-        if embedding is None and self._kind == rescoring.EMBEDDING:
-            raise ValueError("rescoring by embedding takes the queries' projections: encode(..., embedding=True)")
+        if self._kind == rescoring.EMBEDDING:
+            projections = queries.projections
         directed = probes > 1 or self._kind == rescoring.EMBEDDING
         return (
             plain_rows(codes),
-            plain_rows(embedding) if directed and embedding is not None else unread,
-            plain_rows(queries.vectors) if self._kind == rescoring.COSINE else unread,
+            plain_rows(projections) if directed and projections is not None else unread,
+            plain_rows(queries.features) if self._kind == rescoring.COSINE else unread,
         )
 
     @property
@@ -377,8 +379,8 @@ class BucketsIndex(Index):
         save_description(
             folder,
             {
-                "index": "buckets",
-                "ranking": "hamming" if self.rescore == "hamming" else "cosine",
+                "index": self.option,
+                "ranking": self.ranking,
                 "items": len(self),
                 "dim": self._dimensions,
                 "bits": self._code_bits,
@@ -391,31 +393,21 @@ class BucketsIndex(Index):
                 "seed": self.seed,
                 "files": files,
                 "scaled": self._scaled,
-                "vectors": "the gallery's features as loaded, which stay in the feature store",
             },
         )
 
     @classmethod
-    def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
-        """Return a saved index, its arrays as memory maps, with its most thorough point in effect.
-
-        Args:
-            folder: where :meth:`save` wrote.
-            vectors: the gallery's features, float32 ``(n, d)``, which rescoring by cosine reads; may be a memory map.
-
-        Raises:
-            ValueError: it is no saved index of this kind, or the vectors are not its gallery's.
-        """
-        described = open_description(folder, "buckets")
+    def open(cls, folder: Path, features: np.ndarray | None = None) -> Self:
+        described = open_description(folder, cls.option)
         keys = ("tables", "bits_per_table", "probes", "draw", "rescore", "shortlist", "seed", "bits")
-        index = cls(**{key: described[key] for key in keys if key in described})
+        index = cls(**{key: described[key] for key in keys})
         index._code_bits, index._dimensions = described["bits"], described["dim"]
         index._tables = BucketTables.open(folder)
         words = open_array(folder / "words.npy") if index._reads_codes else np.empty((0, 0), np.uint64)
         if index.rescore != "cosine":
             index._set_gallery([np.empty((0, 0), np.float32), np.empty(0, np.float32), words])
             return index
-        vectors, name = check_vectors(vectors, described), folder / "inverse_norms.npy"
+        vectors, name = check_features(features, described), folder / "inverse_norms.npy"
         held = index._with_norms(vectors) if described["scaled"] else (vectors, open_array(name))
         index._set_gallery([*held, words])
         return index
@@ -423,12 +415,6 @@ class BucketsIndex(Index):
 
 _UNREAD = np.empty((1, 0), np.float32)
 """Stands for what is not read of one query."""
-
-
-def _codes_of(items: Encoded) -> Codes:
-    if items.codes is None:
-        raise ValueError("hash tables take codes")
-    return items.codes
 
 
 def _within(offsets: np.ndarray, distances: np.ndarray, bits: int) -> np.ndarray:

@@ -20,18 +20,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from lshbench.errors import wrong_value
-from lshbench.index.base import Index
+from lshbench.index.base import Index, Ranking
 from lshbench.index.files import open_description, save_description
 from lshbench.index.ivf import directions
 from lshbench.index.points import query_values
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks
 from lshbench.ranking.lists import list_blocks
-from lshbench.types import Codes, Encoded, Neighbors, RankedBlock, Relevance, Side
+from lshbench.types import CodeKind, Codes, Encoded, Neighbors, RankedBlock, Relevance
 
 FILE = "engine.faiss"
 
@@ -48,19 +48,19 @@ class Engine(Index):
     """A faiss index: built, searched, saved and opened by faiss.
 
     Attributes:
-        option: its name, as in ``index=``.
         distance: ``hamming`` or ``cosine``.
         query_key: the key that only concerns queries, or None.
-        takes_codes: whether it indexes the method's codes, and not the features.
         keys: what the constructor was given, kept with the saved index.
     """
 
-    option: ClassVar[str]
-    distance: ClassVar[Literal["hamming", "cosine"]]
+    takes = frozenset({"nothing"})
+    distance: ClassVar[Ranking]
     query_key: ClassVar[str | None] = None
-    takes_codes: ClassVar[bool] = False
 
-    def __init__(self, keys: dict[str, Any], values: object = None, least: int = 1) -> None:
+    def __init__(
+        self, gives: CodeKind, ranking: str, keys: dict[str, Any], values: object = None, least: int = 1
+    ) -> None:
+        super().__init__(gives, ranking)
         self.keys = keys
         self.values: list[int] = []
         if self.query_key is not None:
@@ -68,17 +68,8 @@ class Engine(Index):
             self.value = self.values[-1]
         self._engine: Any = None
 
-    def check(self, method_kind: str, ranking: str) -> str:
-        if self.takes_codes and method_kind != "binary":
-            right = f"ivf, lsh or hnsw for a method that gives {method_kind} ({self.option} takes codes)"
-            raise wrong_value("index", self.option, right)
-        if ranking not in ("auto", self.distance):
-            raise wrong_value("ranking", ranking, f"{self.distance} or auto with index={self.option}")
-        return self.distance
-
-    @property
-    def uses_method(self) -> bool:
-        return self.takes_codes
+    def rankings(self) -> list[Ranking]:
+        return [self.distance]
 
     def points(self) -> list[dict[str, int]]:
         return [{}] if self.query_key is None else [{self.query_key: value} for value in self.values]
@@ -91,10 +82,7 @@ class Engine(Index):
         if self._engine is not None:
             self._set_value(self.value)
 
-    def wants_embedding(self, side: Side, ranking: str) -> bool:
-        return False
-
-    def build(self, gallery: Encoded, ranking: str) -> Self:
+    def build(self, gallery: Encoded) -> Self:
         return self._with_engine(self._make(gallery))
 
     def _with_engine(self, engine: Any) -> Self:
@@ -143,20 +131,12 @@ class Engine(Index):
         self._write(self._engine, str(folder / FILE))
         save_description(
             folder,
-            {"index": self.option, "ranking": self.distance, "items": len(self), "file": FILE, "keys": self.keys},
+            {"index": self.option, "ranking": self.ranking, "items": len(self), "file": FILE, "keys": self.keys},
         )
 
     @classmethod
-    def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
-        """Return a saved index at its most thorough point; faiss reads all of it into memory.
-
-        Args:
-            folder: where :meth:`save` wrote.
-            vectors: not needed: faiss keeps what it compares.
-
-        Raises:
-            ValueError: it is no saved index of this kind.
-        """
+    def open(cls, folder: Path, features: np.ndarray | None = None) -> Self:
+        """Return a saved index at its most thorough point; faiss keeps what it compares and reads it into memory."""
         index = cls(**open_description(folder, cls.option)["keys"])
         return index._with_engine(cls._read(str(folder / FILE)))
 
@@ -215,17 +195,25 @@ class LshEngine(Engine):
     option = "lsh"
     distance = "hamming"
 
-    def __init__(self, *, nbits: int, train_thresholds: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        nbits: int,
+        train_thresholds: bool = False,
+        seed: int = 0,
+        gives: CodeKind = "nothing",
+        ranking: str = "auto",
+    ) -> None:
         if not 1 <= nbits <= 4096:
             raise wrong_value("index.nbits", nbits, "a number from 1 to 4096")
-        super().__init__({"nbits": nbits, "train_thresholds": train_thresholds, "seed": seed})
+        super().__init__(gives, ranking, {"nbits": nbits, "train_thresholds": train_thresholds, "seed": seed})
         self.nbits, self.train_thresholds, self.seed = nbits, train_thresholds, seed
         self._codes: CodeGallery | None = None
 
     def _make(self, gallery: Encoded) -> Any:
         import faiss
 
-        vectors = np.ascontiguousarray(gallery.vectors, np.float32)
+        vectors = np.ascontiguousarray(gallery.features, np.float32)
         engine = faiss.IndexLSH(vectors.shape[1], self.nbits, True, self.train_thresholds)
         engine.rrot.init(5 + self.seed)  # 5 is what faiss starts it with
         engine.train(vectors)
@@ -234,7 +222,7 @@ class LshEngine(Engine):
         return engine
 
     def _asked(self, queries: Encoded) -> np.ndarray:
-        return np.ascontiguousarray(queries.vectors, np.float32)
+        return np.ascontiguousarray(queries.features, np.float32)
 
     def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         distances, ids = self._engine.search(asked, k)
@@ -274,11 +262,20 @@ class HnswEngine(CandidateEngine):
     distance = "cosine"
     query_key = "ef_search"
 
-    def __init__(self, *, m: int = 32, ef_construction: int = 80, ef_search: int | list[int] = 100) -> None:
+    def __init__(
+        self,
+        *,
+        m: int = 32,
+        ef_construction: int = 80,
+        ef_search: int | list[int] = 100,
+        gives: CodeKind = "nothing",
+        ranking: str = "auto",
+    ) -> None:
         for key, value, least in (("m", m, 2), ("ef_construction", ef_construction, 1)):
             if value < least:
                 raise wrong_value(f"index.{key}", value, f"at least {least}")
-        super().__init__({"m": m, "ef_construction": ef_construction, "ef_search": ef_search}, ef_search)
+        keys = {"m": m, "ef_construction": ef_construction, "ef_search": ef_search}
+        super().__init__(gives, ranking, keys, ef_search)
         self.m, self.ef_construction = m, ef_construction
 
     @property
@@ -288,12 +285,12 @@ class HnswEngine(CandidateEngine):
     def _make(self, gallery: Encoded) -> Any:
         import faiss
 
-        engine = faiss.IndexHNSWFlat(gallery.vectors.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
+        engine = faiss.IndexHNSWFlat(gallery.features.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
         engine.hnsw.efConstruction = self.ef_construction
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         try:
-            engine.add(directions(gallery.vectors))
+            engine.add(directions(gallery.features))
         finally:
             faiss.omp_set_num_threads(threads)
         return engine
@@ -302,7 +299,7 @@ class HnswEngine(CandidateEngine):
         self._engine.hnsw.efSearch = value
 
     def _asked(self, queries: Encoded) -> np.ndarray:
-        return directions(queries.vectors)
+        return directions(queries.features)
 
     def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         import faiss

@@ -43,14 +43,14 @@ def open_description(folder: Path, kind: str) -> dict[str, Any]:
     return description
 
 
-def check_vectors(vectors: np.ndarray | None, description: dict[str, Any]) -> np.ndarray:
-    """Return the vectors of a saved index's gallery.
+def check_features(features: np.ndarray | None, description: dict[str, Any]) -> np.ndarray:
+    """Return the features of a saved index's gallery, checked.
 
     Raises:
         ValueError: there are none, or not as many or as wide as the gallery's, or not float32.
     """
     expected = (description["items"], description["dim"])
-    if vectors is None or vectors.shape != expected or vectors.dtype != np.float32:
-        given = "none" if vectors is None else f"an array {vectors.shape} of {vectors.dtype}"
-        raise ValueError(f"ranking by cosine takes the gallery's vectors {expected}, float32, but was given {given}")
-    return vectors
+    if features is None or features.shape != expected or features.dtype != np.float32:
+        given = "none" if features is None else f"an array {features.shape} of {features.dtype}"
+        raise ValueError(f"ranking by cosine takes the gallery's features {expected}, float32, but was given {given}")
+    return features

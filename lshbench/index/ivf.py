@@ -14,12 +14,12 @@ from typing import Any, Self
 import numpy as np
 
 from lshbench.errors import wrong_value
-from lshbench.index.base import Index
+from lshbench.index.base import Index, Ranking
 from lshbench.index.candidates import query_blocks
-from lshbench.index.files import check_vectors, open_array, open_description, save_array, save_description
+from lshbench.index.files import check_features, open_array, open_description, save_array, save_description
 from lshbench.index.points import query_values
 from lshbench.ranking.cosine import VectorGallery
-from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance, Side
+from lshbench.types import Clusters, CodeKind, Encoded, Neighbors, RankedBlock, Relevance
 
 BLOCK_CANDIDATES = 1 << 24
 """Candidates whose distances are held at a time: bounds memory at a few hundred MB."""
@@ -44,18 +44,32 @@ class IvfIndex(Index):
         clusters: how many the method has, if known, so that a greater ``nprobe`` is refused before any work; or how
             many the index makes for a method that has none.
         seed: of the index's own clusters.
+        gives, ranking: see :class:`lshbench.index.base.Index`.
     """
 
+    option = "ivf"
+    takes = frozenset({"clusters", "nothing"})
     gallery: VectorGallery
     ids: np.ndarray
     offsets: np.ndarray
     centroids: np.ndarray | None = None
     _quantizer: Any
 
-    def __init__(self, *, nprobe: int | list[int] = 1, clusters: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        nprobe: int | list[int] = 1,
+        clusters: int | None = None,
+        seed: int = 0,
+        gives: CodeKind = "clusters",
+        ranking: str = "auto",
+    ) -> None:
+        super().__init__(gives, ranking)
         self.nprobes = query_values("index.nprobe", nprobe)
         self.set_point(self.points()[-1])
         self.clusters, self.seed = clusters, seed
+        if clusters is None and gives == "nothing":
+            raise wrong_value("index.clusters", None, "a number of clusters, as there is no method that has any")
         if clusters is not None:
             if clusters < 1:
                 raise wrong_value("index.clusters", clusters, "at least 1")
@@ -72,32 +86,20 @@ class IvfIndex(Index):
     def set_point(self, point: Mapping[str, int]) -> None:
         self.nprobe = point["nprobe"]
 
-    def check(self, method_kind: str, ranking: str) -> str:
-        if method_kind != "clusters" and self.clusters is None:
-            raise wrong_value("index.clusters", None, f"a number of clusters, as the method gives {method_kind} codes")
-        if ranking == "hamming":
-            raise wrong_value("ranking", ranking, "cosine or auto with index=ivf (no Hamming distance there)")
-        return "cosine"
+    def rankings(self) -> list[Ranking]:
+        return ["cosine"]
 
     @property
     def ranks_features(self) -> bool:
         return True
 
-    @property
-    def uses_method(self) -> bool:
-        return self.centroids is None
-
-    def wants_embedding(self, side: Side, ranking: str) -> bool:
-        return False
-
-    def build(self, gallery: Encoded, ranking: str) -> Self:
-        self.centroids = None
-        if gallery.clusters is None:
-            self._set_centroids(self._find_centroids(gallery.vectors))
-            clusters = self._nearest_clusters(gallery.vectors, 1)[:, 0]
+    def build(self, gallery: Encoded) -> Self:
+        if isinstance(gallery.codes, Clusters):
+            clusters = gallery.codes.numbers[:, 0]
         else:
-            clusters = gallery.clusters[:, 0]
-        self.gallery = VectorGallery.from_vectors(gallery.vectors)
+            self._set_centroids(self._find_centroids(gallery.features))
+            clusters = self._nearest_clusters(gallery.features, 1)[:, 0]
+        self.gallery = VectorGallery.from_vectors(gallery.features)
         self.ids = np.argsort(clusters, kind="stable").astype(np.int32)
         self.offsets = np.concatenate([[0], np.cumsum(np.bincount(clusters))]).astype(np.int64)
         return self
@@ -106,8 +108,7 @@ class IvfIndex(Index):
         """Return the directions of clusters of the gallery's own, float32 ``(clusters, d)``."""
         import faiss
 
-        if self.clusters is None:
-            raise ValueError("an index of clusters takes cluster numbers, or how many clusters it is to find")
+        assert self.clusters is not None, "checked by the constructor"
         if self.clusters > len(vectors):
             raise wrong_value("index.clusters", self.clusters, f"at most {len(vectors)}, the items of the gallery")
         if (most := TRAINING_ITEMS * self.clusters) < len(vectors):
@@ -164,13 +165,13 @@ class IvfIndex(Index):
             The first query and the one past the last; where each query's candidates begin, int64 ``(q + 1,)``; gallery
             rows, int32 ``(candidates,)``; distances (1 - cosine), float32 ``(candidates,)``.
         """
-        if self.centroids is not None:
-            self._check_nprobe(len(self.centroids))
-            probes = self._nearest_clusters(queries.vectors, self.nprobe)
+        if isinstance(queries.codes, Clusters):
+            self._check_nprobe(queries.codes.numbers.shape[1])
+            probes = queries.codes.numbers[:, : self.nprobe]
         else:
-            assert queries.clusters is not None
-            self._check_nprobe(queries.clusters.shape[1])
-            probes = queries.clusters[:, : self.nprobe]
+            assert self.centroids is not None
+            self._check_nprobe(len(self.centroids))
+            probes = self._nearest_clusters(queries.features, self.nprobe)
         # Clusters after the last one that has members have no entry in `offsets`.
         last = len(self.offsets) - 1
         counts = np.diff(self.offsets, append=self.offsets[-1])
@@ -179,7 +180,7 @@ class IvfIndex(Index):
         for start, stop in query_blocks(found, BLOCK_CANDIDATES):
             block = slice(start, stop)
             offsets = np.concatenate([[0], np.cumsum(found[block])])
-            yield start, stop, offsets, *self._distances(queries.vectors[block], probes[block], sizes[block])
+            yield start, stop, offsets, *self._distances(queries.features[block], probes[block], sizes[block])
 
     def _distances(self, queries: np.ndarray, probes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and distances of all candidates, query by query, in the order of their probes.
@@ -237,32 +238,24 @@ class IvfIndex(Index):
         save_description(
             folder,
             {
-                "index": "ivf",
-                "ranking": "cosine",
+                "index": self.option,
+                "gives": self.gives,
+                "ranking": self.ranking,
                 "items": len(self.ids),
                 "dim": self.gallery.vectors.shape[1],
                 "clusters": len(self.offsets) - 1,
+                "own_clusters": self.clusters,
                 "nprobe": self.nprobes,
                 "scaled": bool(self.gallery.scaled),
                 "files": files,
-                "vectors": "the gallery's features as loaded, which stay in the feature store",
             },
         )
 
     @classmethod
-    def open(cls, folder: Path, vectors: np.ndarray | None = None) -> Self:
-        """Return a saved index, its arrays as memory maps, with its most thorough point in effect.
-
-        Args:
-            folder: where :meth:`save` wrote.
-            vectors: the gallery's features, float32 ``(n, d)``; may be a memory map.
-
-        Raises:
-            ValueError: it is no saved index of this kind, or the vectors are not its gallery's.
-        """
-        description = open_description(folder, "ivf")
-        gallery = check_vectors(vectors, description)
-        index = cls(nprobe=description["nprobe"])
+    def open(cls, folder: Path, features: np.ndarray | None = None) -> Self:
+        description = open_description(folder, cls.option)
+        gallery = check_features(features, description)
+        index = cls(nprobe=description["nprobe"], clusters=description["own_clusters"], gives=description["gives"])
         index.gallery = VectorGallery(gallery, open_array(folder / "inverse_norms.npy"), description["scaled"])
         index.ids, index.offsets = open_array(folder / "ids.npy"), open_array(folder / "offsets.npy")
         if "centroids.npy" in description["files"]:

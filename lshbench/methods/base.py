@@ -1,16 +1,16 @@
-"""What a hashing method is to the rest of the program."""
+"""Interface of a hashing method."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from lshbench.errors import wrong_value
-from lshbench.types import Codes, Encoded, Features, Progress, Side, Supervision
+from lshbench.types import Clusters, CodeKind, Codes, Features, Progress, Side, Supervision
 
 ENCODE_ROWS = 8192
 """Items encoded at a time: bounds memory, and keeps matrix products large."""
@@ -27,24 +27,24 @@ class Epoch:
 
 
 class Method(ABC):
-    """A hashing method: hyper-parameters in the constructor, data in :meth:`fit`.
+    """Interface of a hashing method: hyper-parameters in the constructor, data in :meth:`fit`.
 
     The constructor takes the keys of the method's YAML as keywords and raises
     :class:`lshbench.errors.UsageError` (see :func:`lshbench.errors.wrong_value`) for values that can't be used, before
     any data is read.
 
     Attributes:
-        kind: ``binary`` (codes and embeddings) or ``clusters`` (cluster numbers).
+        gives: what :meth:`encode` returns: ``binary`` codes, ``clusters``, or ``nothing``.
         supervision: ``labels`` if :meth:`fit` looks at labels, else ``none``.
-        bits: the code's length.
+        bits: the code's length; None if there is no code.
         history: the training curve, empty for a method that does not train.
         chosen_epoch: the epoch whose weights are used, or None.
         checkpoint: a file in which :meth:`fit` may keep its state, and from which it goes on if it is there.
     """
 
-    kind: ClassVar[Literal["binary", "clusters"]]
+    gives: ClassVar[CodeKind]
     supervision: Supervision = "none"
-    bits: int
+    bits: int | None
     history: list[Epoch]
     chosen_epoch: int | None = None
     checkpoint: Path | None = None
@@ -54,14 +54,13 @@ class Method(ABC):
         """Learn from training items.  Validation parts are taken from ``train``; queries are never seen."""
 
     @abstractmethod
-    def encode(self, x: np.ndarray, side: Side, *, vectors: np.ndarray, embedding: bool = False) -> Encoded:
-        """Encode items.
+    def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Codes | Clusters | None:
+        """Return the codes of items.
 
         Args:
-            x: float32 ``(n, d)``, what :meth:`fit` saw the like of (after PCA, if any).
+            x: float32 ``(n, d)``, features after PCA, if any, as :meth:`fit` takes them.
             side: gallery items or queries, which asymmetric methods encode differently.
-            vectors: float32 ``(n, d')``, the features as loaded, passed on for ranking by cosine.
-            embedding: whether to return the real-valued projections too.
+            projections: whether binary codes come with their real-valued projections.
         """
 
     @abstractmethod
@@ -94,7 +93,8 @@ def check_bits(bits: int) -> None:
 class BinaryHasher(Method):
     """A method whose code is the signs of real-valued projections (a bit is set where its projection is >= 0)."""
 
-    kind = "binary"
+    gives = "binary"
+    bits: int
 
     def __init__(self, bits: int, seed: int) -> None:
         check_bits(bits)
@@ -106,12 +106,12 @@ class BinaryHasher(Method):
     def project(self, x: np.ndarray, side: Side) -> np.ndarray:
         """Return projections, float32 ``(n, bits)``, of a block of items."""
 
-    def encode(self, x: np.ndarray, side: Side, *, vectors: np.ndarray, embedding: bool = False) -> Encoded:
+    def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Codes:
         packed = np.empty((len(x), (self.bits + 7) // 8), np.uint8)
-        projections = np.empty((len(x), self.bits), np.float32) if embedding else None
+        real = np.empty((len(x), self.bits), np.float32) if projections else None
         for start in range(0, len(x), ENCODE_ROWS):
             block = self.project(x[start : start + ENCODE_ROWS], side)
             packed[start : start + ENCODE_ROWS] = Codes.from_signs(block).packed
-            if projections is not None:
-                projections[start : start + ENCODE_ROWS] = block
-        return Encoded(vectors, codes=Codes(packed, self.bits), embedding=projections)
+            if real is not None:
+                real[start : start + ENCODE_ROWS] = block
+        return Codes(packed, self.bits, real)

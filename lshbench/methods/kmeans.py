@@ -15,7 +15,7 @@ import numpy as np
 
 from lshbench.errors import wrong_value
 from lshbench.methods.base import ENCODE_ROWS, Epoch, Method
-from lshbench.types import Encoded, Features, Progress, Side
+from lshbench.types import Clusters, Features, Progress, Side
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class KMeans(Method):
         seed: of the items drawn, and of the first centroids.
     """
 
-    kind = "clusters"
+    gives = "clusters"
+    bits: int
     centroids: np.ndarray
 
     def __init__(
@@ -141,7 +142,7 @@ class KMeans(Method):
 
         return faiss.IndexFlatIP(size) if self.spherical else faiss.IndexFlatL2(size)
 
-    def encode(self, x: np.ndarray, side: Side, *, vectors: np.ndarray, embedding: bool = False) -> Encoded:
+    def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Clusters:
         """Return an item's cluster (gallery), or all clusters, nearest first (queries)."""
         count = 1 if side == "gallery" else self.clusters
         index = self._index(self.centroids.shape[1])
@@ -150,7 +151,7 @@ class KMeans(Method):
         for start in range(0, len(x), ENCODE_ROWS):
             rows = slice(start, start + ENCODE_ROWS)
             clusters[rows] = index.search(np.ascontiguousarray(x[rows], np.float32), count)[1]
-        return Encoded(vectors, clusters=clusters)
+        return Clusters(clusters)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"centroids": self.centroids}

@@ -32,11 +32,11 @@ def as_json(searcher: Searcher, answers: Sequence[Answer], k: int, seconds: Seco
 
     ``queries`` has an entry for each query, in order: ``query``, ``candidates`` (items compared) and ``hits``, each
     with ``rank``, ``distance``, ``row`` (of the gallery), ``item`` (of the data set), ``name``, ``label``, ``class``.
-    Label and class are lists where an item may have several; what a run doesn't know is null.
+    Label and class are lists where an item may have several; the class is null where classes have no names.
     """
     return {
         "run": str(searcher.run.path),
-        "run_id": searcher.run.metrics["run_id"],
+        "run_id": searcher.run.metrics.run_id,
         "ranking": searcher.ranking,
         "gallery": len(searcher),
         "k": k,
@@ -87,7 +87,7 @@ def print_tables(searcher: Searcher, answers: Sequence[Answer], k: int, seconds:
             table.add_column(name, justify="right")
         table.add_column("name", overflow="fold")
         for hit in answer.hits:
-            item = "-" if hit.item is None else str(hit.item)
+            item = str(hit.item)
             where = Text(hit.name or "-")
             table.add_row(
                 str(hit.rank), distance_text(hit, searcher.ranking), Text(hit.caption), str(hit.row), item, where
@@ -130,7 +130,7 @@ def draw_picture(path: Path, searcher: Searcher, queries: Sequence[Image], answe
         queries: the queries' pictures, in the order of their answers.
         answers: at least one.
     """
-    from lshbench.plots.retrieval import Hit, Row, retrieval
+    from lshbench.plots.retrieval import Result, Row, retrieval
     from lshbench.plots.style import data_name, searched_name
     from lshbench.run_folder import atomic_file
 
@@ -138,7 +138,7 @@ def draw_picture(path: Path, searcher: Searcher, queries: Sequence[Image], answe
         Row(
             query,
             Path(answer.query).name,
-            [Hit(searcher.image(hit), hit.caption, hit.distance, None) for hit in answer.hits],
+            [Result(searcher.image(hit), hit.caption, hit.distance, None) for hit in answer.hits],
         )
         for query, answer in zip(queries, answers, strict=True)
     ]

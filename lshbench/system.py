@@ -1,0 +1,127 @@
+"""A fitted retrieval system: PCA if asked for, a hashing method, and an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from lshbench.config import build
+from lshbench.errors import UsageError
+from lshbench.index.base import Index, Ranking
+from lshbench.methods.base import Method
+from lshbench.run_folder import Run, RunFolder
+from lshbench.run_folder.contents import INDEX, METHOD_STATE, MODEL_DESCRIPTION, PCA_STATE
+from lshbench.training.pca import PCA
+from lshbench.types import Encoded, Features, Neighbors, Progress, Side
+
+
+class System:
+    """Everything that answers queries: made of a configuration, fitted on training items, saved with a run.
+
+        system = System.from_config(config).fit(train, progress)
+        system.build(system.encode(gallery.x, "gallery"))
+        neighbors = system.search(system.encode(queries.x, "query"), k=10)
+
+    Attributes:
+        pca: reduction of the features before the method, or None.
+        method: gives codes.
+        index: finds and ranks candidates.
+    """
+
+    def __init__(self, pca: PCA | None, method: Method, index: Index) -> None:
+        self.pca, self.method, self.index = pca, method, index
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Return the system that a resolved configuration describes, yet to be fitted.
+
+        Raises:
+            UsageError: a value that can't be used, or an index that can't hold what the method gives.
+        """
+        method = build(config, "method", Method)
+        index = build(config, "index", Index, gives=method.gives, ranking=config["ranking"])
+        pca = config["pca"]
+        return cls(None if pca["dim"] is None else PCA(pca["dim"], whiten=pca["whiten"]), method, index)
+
+    @property
+    def ranking(self) -> Ranking:
+        """The kind of distance: ``hamming`` or ``cosine``."""
+        return self.index.ranking
+
+    def fit(self, train: Features, progress: Progress) -> Self:
+        """Fit PCA and method on training items."""
+        if self.pca is not None:
+            self.pca.fit(train.x)
+        self.method.fit(Features(self._reduce(train.x), train.y, train.ids), progress)
+        return self
+
+    def encode(self, x: np.ndarray, side: Side) -> Encoded:
+        """Return items as the index takes them: features ``(n, d)`` float32 and their codes."""
+        projections = self.index.needs_projections(side)
+        return Encoded(x, self.method.encode(self._reduce(x), side, projections=projections))
+
+    def build(self, gallery: Encoded) -> Self:
+        """Index the gallery."""
+        self.index.build(gallery)
+        return self
+
+    def search(self, queries: Encoded, k: int) -> Neighbors:
+        """Return the ``k`` nearest gallery items of each query."""
+        return self.index.search(queries, k)
+
+    def _reduce(self, x: np.ndarray) -> np.ndarray:
+        return x if self.pca is None else self.pca.transform(x)
+
+    def save(self, folder: RunFolder, config: dict[str, Any]) -> None:
+        """Write what was fitted into a run's folder: ``model/`` (safetensors and JSON) and ``index/``."""
+        folder.write_safetensors(METHOD_STATE, self.method.state(), {})
+        if self.pca is not None:
+            folder.write_safetensors(PCA_STATE, self.pca.state(), {})
+        # With the values in effect: what `auto` comes to may change.
+        described = {key: config[key] for key in ("pca", "backbone", "index", "ranking")}
+        folder.write_json(MODEL_DESCRIPTION, {"method": config["method"] | self.method.in_effect(), **described})
+        with folder.directory(INDEX) as path:
+            self.index.save(path)
+
+    @classmethod
+    def open(cls, run: Run, gallery_features: Callable[[], np.ndarray], *, device: str | None = None) -> Self:
+        """Return the fitted system of a finished run.
+
+        Args:
+            run: the run.
+            gallery_features: gives the gallery's features, float32 ``(n, d)``; called if the index compares them.
+            device: where networks run, such as ``cpu``; None takes the run's own.
+
+        Raises:
+            UsageError: a file is missing, damaged, or doesn't fit the others.
+        """
+        described = run.model()
+        if device is not None and "device" in described["method"]:
+            described["method"]["device"] = device
+        system = cls.from_config(described)
+        _restore(run, system.method, METHOD_STATE)
+        if system.pca is not None:
+            _restore(run, system.pca, PCA_STATE)
+        features = gallery_features() if system.index.ranks_features else None
+        try:
+            system.index = type(system.index).open(run.path / INDEX, features)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UsageError(f"{run.path / INDEX} is damaged: {error}") from error
+        return system
+
+
+def _restore(run: Run, made: Method | PCA, name: str) -> None:
+    """Load what was learnt: arrays in a safetensors file, which can hold nothing that runs."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path: Path = run.path / name
+    if not path.is_file():
+        raise UsageError(f"{run.path} holds no {name}: expected a whole run folder")
+    try:
+        made.restore(load_file(path))
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{path} is damaged: {error}") from error
