@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lshbench.config import RootSchema, build, check_root, conf_folder, options
 from lshbench.errors import UsageError
 from lshbench.index.base import Index
 from lshbench.methods.base import Method
-from lshbench.run_folder import Run
+from lshbench.run_folder import Run, RunMetrics
 from lshbench.run_folder.reader import finished_runs
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -83,8 +84,8 @@ def check_definitions(run: Run) -> None:
         "P@50/nonempty": relevant[counted].sum(axis=1).mean() / 50,
     }
     for name, value in expected.items():
-        assert run.metrics["definitions"][name] == pytest.approx(value, abs=1e-6), name
-    assert run.metrics["search"]["queries_without_candidates"] == (~counted).sum()
+        assert run.metrics.definitions[name] == pytest.approx(value, abs=1e-6), name
+    assert run.metrics.search.queries_without_candidates == (~counted).sum()
 
 
 def test_queries_without_candidates_are_left_out_as_the_study_leaves_them_out(lshbench, tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_queries_without_candidates_are_left_out_as_the_study_leaves_them_out(ls
     assert len(runs) == 2
     for run in runs:
         check_definitions(run)
-    empty = {run.metrics["method"]["name"]: run.metrics["search"]["queries_without_candidates"] for run in runs}
+    empty = {run.metrics.method.name: run.metrics.search.queries_without_candidates for run in runs}
     assert empty["random_projection"] > 0
     assert empty["kmeans"] == 0
 
@@ -107,7 +108,7 @@ def test_fourier_leads_the_table_of_the_digits_and_pca_does_not_hurt(lshbench, t
     for run in rows.values():
         check_definitions(run)
     for name in ("mAP", "P@10", "P@50"):
-        figures = {row: run.metrics["metrics"][name] for row, run in rows.items()}
+        figures = {row: run.metrics.metrics[name] for row, run in rows.items()}
         # So few digits have their ten nearest found by either of fourier's rankings.
         leaders = ("fourier", "fourier_cosine") if name == "P@10" else ("fourier",)
         assert max(figures, key=figures.get) in leaders, name
@@ -124,9 +125,9 @@ def finished_run(row: str, created: str = "2025-01-01T00:00:00Z", **figures: flo
     metrics["command"] = ["lshbench", "run", "experiment=design", f"row={row}"]
     metrics["created"] = created
     metrics["definitions"] = {"mAP@50/hits_nonempty": 0.5, "P@10/nonempty": 0.4, "P@50/nonempty": 0.3}
-    metrics["search"]["latency_ms"] = {"with_encoding_p50": 0.125}
+    metrics["search"]["latency_ms"] |= {"with_encoding_p50": 0.125}
     metrics["metrics"].update(figures)
-    return Run(Path(row), metrics)
+    return Run(Path(row), RunMetrics.from_json(metrics))
 
 
 def test_the_newest_run_of_a_row_counts_and_the_best_of_a_column_is_bold(script: Any) -> None:
@@ -135,7 +136,7 @@ def test_the_newest_run_of_a_row_counts_and_the_best_of_a_column_is_bold(script:
         finished_run("kmeans_10", "2025-01-02T00:00:00Z", mAP=0.2),
         finished_run("kmeans_10", mAP=0.99),
         finished_run("mine", mAP=0.1),
-        Run(Path("other"), METRICS),
+        Run(Path("other"), RunMetrics.from_json(METRICS)),
     ]
     text = script.markdown(script.grouped(runs))
     lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
@@ -150,9 +151,9 @@ def test_the_newest_run_of_a_row_counts_and_the_best_of_a_column_is_bold(script:
 
 def test_runs_that_are_no_rows_are_refused(script: Any) -> None:
     with pytest.raises(UsageError, match="no run of these folders has row="):
-        script.grouped([Run(Path("other"), METRICS)])
-    without = finished_run("fourier")
-    without.metrics["definitions"] = {}
+        script.grouped([Run(Path("other"), RunMetrics.from_json(METRICS))])
+    run = finished_run("fourier")
+    without = replace(run, metrics=replace(run.metrics, definitions={}))
     with pytest.raises(UsageError, match=r"expected a run with evaluation\.definitions=true"):
         script.grouped([without])
 
