@@ -1,6 +1,6 @@
 """One run, top to bottom: data, features, split, fit, encode, index, ranking, metrics, run folder.
 
-Names no concrete data set, method or index: what it is given decides.
+Names no concrete data set, method or index: the configuration decides.
 """
 
 from __future__ import annotations
@@ -11,239 +11,280 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from lshbench import __version__
-from lshbench.config import identity
-from lshbench.data.base import Dataset, Source, Split
+from lshbench.config import Identity, check_root, identity
+from lshbench.data.base import Dataset
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import Evaluation
 from lshbench.evaluation.reference import Reference, cosine_reference
 from lshbench.evaluation.timing import Clock, time_exact_scan
 from lshbench.evaluation.tradeoff import Measured, measure_points
-from lshbench.features.backbone import Backbone
-from lshbench.features.load import SplitFeatures, load_split_features
-from lshbench.features.roles import load_roles
-from lshbench.features.store import FeatureStore
-from lshbench.index.base import Index
-from lshbench.methods.base import Method
+from lshbench.inputs import Inputs, OpenedData
 from lshbench.metrics.diagnostics import bit_counts, diagnose
 from lshbench.metrics.measures import AP_CUTOFFS
-from lshbench.plots import draw_all, draw_retrieval
-from lshbench.protocols.splits import Protocol, Selection, audit, check_overlap, item_labels
-from lshbench.run_folder import SCHEMA_VERSION, Curves, RunFolder
-from lshbench.run_folder.contents import MODEL_DESCRIPTION
+from lshbench.protocols.splits import Selection, audit, check_overlap
+from lshbench.report.summary import print_summary
+from lshbench.run_folder import Run, RunFolder, find_finished
+from lshbench.run_folder.contents import GALLERY_CODES, GALLERY_LABELS, QUERY_CODES, QUERY_LABELS, Curves
 from lshbench.run_folder.items import write_gallery_items
+from lshbench.run_folder.metrics import (
+    SCHEMA_VERSION,
+    BucketMetrics,
+    CodeMetrics,
+    DatasetMetrics,
+    MemoryMetrics,
+    MethodMetrics,
+    ProtocolMetrics,
+    ReferenceMetrics,
+    RunMetrics,
+    SearchMetrics,
+    Ties,
+)
+from lshbench.runtime.cache import cache_dir
+from lshbench.runtime.checkpoints import checkpoint_file
 from lshbench.runtime.environment import environment, peak_memory_bytes
-from lshbench.training.pca import PCA
-from lshbench.types import Encoded, Features, Progress, Relevance, Side
+from lshbench.runtime.logs import console
+from lshbench.runtime.progress import progress_for
+from lshbench.runtime.threads import set_threads
+from lshbench.system import System
+from lshbench.types import Clusters, Codes, Progress, Relevance
 
 log = logging.getLogger(__name__)
 
 NEIGHBORS = 100
-"""First results kept, and timed, for each query."""
+"""Results kept, and timed, for each query."""
+
+PER_QUERY = ("AP", "AP_optimistic", "AP_pessimistic", "P@10", "P@50", "RR", "R-precision")
+"""Measures that are kept for each query."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a run needs, checked.
+    """A run's parts, built and checked before any expensive work.
 
     Attributes:
         config: the resolved configuration, kept with the run.
         command: what repeats the run.
-        ranking: ``hamming`` or ``cosine``.
-        threads: of every library.
-        cache: the folder of features, references and checkpoints.
     """
 
     config: dict[str, Any]
     command: list[str]
-    dataset: Source
-    backbone: Backbone
-    protocol: Protocol
-    pca: PCA | None
-    method: Method
-    index: Index
-    ranking: str
-    threads: int
-    cache: Path
+    inputs: Inputs
+    system: System
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], command: list[str]) -> Self:
+        """Return the experiment that a resolved configuration describes.
+
+        Raises:
+            UsageError: a key or value that can't be used, or choices that don't go together.
+        """
+        check_root(config)
+        inputs = Inputs.from_config(config, set_threads(config["threads"]), cache_dir(config["cache"]))
+        return cls(config, command, inputs, System.from_config(config))
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """An experiment whose data set is open, and so has an identity.
+def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> float | None:
+    """Run one experiment, or find it finished, and print its summary.
 
-    Attributes:
-        run_id: names what will be computed (:func:`lshbench.config.identity`).
+    Args:
+        config: the resolved configuration, plain dictionaries and values.
+        folder: where the run's files go.
+        command: what repeats the run.
+
+    Returns:
+        The run's mAP, for sweepers that look for the best.
+
+    Raises:
+        UsageError: wrong use, before any expensive work wherever it can be seen that early.
     """
-
-    experiment: Experiment
-    dataset: Dataset
-    selection: Selection
-    fingerprint: str
-    run_id: str
-    clock: Clock
-
-
-def prepare(experiment: Experiment, progress: Progress) -> Prepared:
-    """Open the data set, read its labels and settle who is query, gallery and training."""
-    clock = Clock()
+    clock, progress = Clock(), progress_for(console())
+    experiment = Experiment.from_config(config, command)
     with clock.measure("load"):
-        dataset = experiment.dataset.open(progress)
-        selection = experiment.protocol.select(
-            dataset,
-            experiment.config["seed"],
-            experiment.dataset.max_gallery,
-            experiment.dataset.max_queries,
-        )
-        fingerprint = dataset.fingerprint(selection.items())
-    check_overlap(experiment.protocol, selection)
-    run_id = identity(experiment.config, fingerprint, __version__)
-    return Prepared(experiment, dataset, selection, fingerprint, run_id, clock)
+        data = experiment.inputs.open(progress)
+    check_overlap(experiment.inputs.protocol, data.selection)
+    method = experiment.system.method
+    names = identity(config, method.in_effect(), data.fingerprint)
+    if config["resume"] and (finished := find_finished(Path(config["output"]), names.run)) is not None:
+        log.info("already finished in %s (resume=true)", finished)
+        RunFolder.discard(folder)
+        metrics, folder = Run.open(finished).metrics, finished
+    else:
+        kept = experiment.inputs.cache / "checkpoints" / names.run
+        with RunFolder.claim(folder) as run_folder, checkpoint_file(kept) as method.checkpoint:
+            metrics = run_experiment(experiment, data, names, run_folder, clock, progress)
+    print_summary(metrics, folder)
+    return metrics.metrics["mAP"]
 
 
-def run_experiment(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
-    """Run an experiment and write its folder; return what ``metrics.json``, written last, holds."""
-    experiment, dataset, selection, clock = (
-        prepared.experiment,
-        prepared.dataset,
-        prepared.selection,
-        prepared.clock,
-    )
-    config, method, index, reduction = experiment.config, experiment.method, experiment.index, experiment.pca
+def run_experiment(
+    experiment: Experiment,
+    data: OpenedData,
+    names: Identity,
+    folder: RunFolder,
+    clock: Clock,
+    progress: Progress,
+) -> RunMetrics:
+    """Run an experiment and write its folder; return its result, which is written last."""
+    config, inputs, system = experiment.config, experiment.inputs, experiment.system
     folder.write_yaml("config.yaml", config)
 
-    labels, _, _ = item_labels(dataset)
-    store = FeatureStore(experiment.cache)
-
-    def load(split: Split, rows: np.ndarray) -> SplitFeatures:
-        return load_split_features(
-            split,
-            rows,
-            experiment.backbone,
-            store=store,
-            device=config["device"],
-            threads=experiment.threads,
-            progress=progress,
-        )
-
     with clock.measure("load"):
-        roles = load_roles(dataset, asdict(selection), labels, load)
+        roles = inputs.load(data, progress)
     clock.move("load", "extract", roles.seconds_extracting)
     gallery, queries, train = roles.gallery, roles.queries, roles.train
     # Images that can't be read may have been left out.
     present = Selection(queries=queries.ids, gallery=gallery.ids, train=train.ids)
-    audited = audit(experiment.protocol, present, labels, roles.digests)
-    log.info(
-        "%d gallery, %d queries, %d training items; features of %d numbers",
-        len(gallery),
-        len(queries),
-        len(train),
-        gallery.x.shape[1],
-    )
+    audited = audit(inputs.protocol, present, data.labels, roles.digests)
+    counts = (len(gallery), len(queries), len(train), gallery.x.shape[1])
+    log.info("%d gallery, %d queries, %d training items; features of %d numbers", *counts)
 
     with clock.measure("fit"):
-        if reduction is not None:
-            reduction.fit(train.x)
-        reduce = _same if reduction is None else reduction.transform
-        method.fit(Features(reduce(train.x), train.y, train.ids), progress)
-
-    def encode(items: Features, side: Side, rows: slice = slice(None)) -> Encoded:
-        embedding = method.kind == "binary" and index.wants_embedding(side, experiment.ranking)
-        x = items.x[rows]
-        return method.encode(reduce(x), side, vectors=x, embedding=embedding)
-
+        system.fit(train, progress)
     with clock.measure("encode"):
-        gallery_codes, query_codes = encode(gallery, "gallery"), encode(queries, "query")
+        gallery_codes, query_codes = system.encode(gallery.x, "gallery"), system.encode(queries.x, "query")
     with clock.measure("index"):
-        index.build(gallery_codes, experiment.ranking)
+        system.build(gallery_codes)
 
     nearest = min(NEIGHBORS, len(gallery))
     reference, scan = None, {}
     if config["reference"]["cosine"]:
         with clock.measure("reference"):
-            reference = cosine_reference(gallery, queries, experiment.cache, progress)
+            reference = cosine_reference(gallery, queries, inputs.cache, progress)
             if config["reference"]["time"]:
                 scan = time_exact_scan(gallery.x, queries.x, nearest)
     measured = measure_points(
-        index,
+        system.index,
         query_codes,
         Relevance(queries.y, gallery.y),
-        lambda start, stop: encode(queries, "query", slice(start, stop)),
+        lambda start, stop: system.encode(queries.x[start:stop], "query"),
         reference,
         k=nearest,
         positions=config["evaluation"]["definitions"],
         position_limit=max(AP_CUTOFFS),
-        description=f"ranking by {experiment.ranking}",
+        description=f"ranking by {system.ranking}",
         clock=clock,
         progress=progress,
     )
+
     search, evaluation = measured.search, measured.evaluation
 
     with clock.measure("write"):
-        _write_codes(folder, gallery_codes, query_codes, gallery, queries)
-        _write_model(folder, experiment)
-        with folder.directory("index") as path:
-            index.save(path)
-        _write_items(folder, dataset, gallery)
+        _write_codes(folder, gallery_codes.codes, query_codes.codes)
+        folder.write_array(GALLERY_LABELS, gallery.y)
+        folder.write_array(QUERY_LABELS, queries.y)
+        system.save(folder, config)
+        _write_items(folder, data.dataset, gallery.ids)
         folder.write_neighbors(search.neighbors)
-        folder.write_per_query(
-            queries=queries.ids, labels=queries.y, measures=_headline(evaluation), neighbors=search.neighbors
-        )
+        per_query = {name: evaluation.measures[name] for name in PER_QUERY}
+        folder.write_per_query(queries=queries.ids, labels=queries.y, measures=per_query, neighbors=search.neighbors)
         folder.write_tradeoff(measured.columns())
-        folder.write_curves(_curves(evaluation, reference, gallery_codes))
-        if method.history:
-            folder.write_training([asdict(epoch) for epoch in method.history], method.chosen_epoch)
-    metrics = {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": prepared.run_id,
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "command": experiment.command,
-        "seed": config["seed"],
-        "dataset": {
-            "name": dataset.name,
-            "gallery": len(gallery),
-            "queries": len(queries),
-            "train": len(train),
-            "classes": int(audited["classes"]["gallery"]["count"]),
-            "dim": gallery.x.shape[1],
-            "backbone": experiment.backbone.label if dataset.kind == "images" else None,
-            "fingerprint": prepared.fingerprint,
-            "queries_without_relevant": evaluation.summary["counts"]["queries_without_relevant"],
-        },
-        "protocol": {"name": config["protocol"]["name"], **audited},
-        "method": {
-            "name": config["method"]["name"],
-            "bits": method.bits,
-            "supervision": method.supervision,
-            "params": _parameters(config["method"] | method.in_effect()),
-            "pca": config["pca"],
-            "parameters": method.parameters,
-            "chosen_epoch": method.chosen_epoch,
-        },
-        "ranking": experiment.ranking,
-        "metrics": evaluation.summary["metrics"],
-        "ties": evaluation.summary["ties"],
-        "definitions": evaluation.summary["definitions"] if config["evaluation"]["definitions"] else {},
-        "reference": {"cosine": reference.metrics if reference else None},
-        "search": _search(experiment, measured, reference, scan),
-        "codes": _diagnostics(gallery_codes, config["seed"]),
-        "time_s": {**clock.seconds, "total": clock.total()},
-        "memory": {
-            "peak_rss_bytes": peak_memory_bytes(),
-            "index_bytes": index.bytes,
-            "bytes_per_item": index.bytes / len(gallery),
-        },
-        "environment": environment(experiment.threads),
-    }
+        folder.write_curves(_curves(evaluation, reference, gallery_codes.codes))
+        if system.method.history:
+            epochs = [asdict(epoch) for epoch in system.method.history]
+            folder.write_training(epochs, system.method.chosen_epoch)
+    metrics = RunMetrics(
+        schema_version=SCHEMA_VERSION,
+        run_id=names.run,
+        configuration_id=names.configuration,
+        source=names.source,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        command=experiment.command,
+        seed=config["seed"],
+        dataset=DatasetMetrics(
+            name=data.dataset.name,
+            gallery=len(gallery),
+            queries=len(queries),
+            train=len(train),
+            classes=audited["classes"]["gallery"]["count"],
+            dim=gallery.x.shape[1],
+            backbone=inputs.backbone.label if data.dataset.kind == "images" else None,
+            fingerprint=data.fingerprint,
+            queries_without_relevant=evaluation.summary["counts"]["queries_without_relevant"],
+        ),
+        protocol=ProtocolMetrics.from_json({"name": config["protocol"]["name"], **audited}),
+        method=MethodMetrics(
+            name=config["method"]["name"],
+            bits=system.method.bits,
+            supervision=system.method.supervision,
+            params=_parameters(config["method"] | system.method.in_effect()),
+            pca=config["pca"],
+            parameters=system.method.parameters,
+            chosen_epoch=system.method.chosen_epoch,
+        ),
+        ranking=system.ranking,
+        metrics=evaluation.summary["metrics"],
+        ties={name: Ties(**bounds) for name, bounds in evaluation.summary["ties"].items()},
+        definitions=evaluation.summary["definitions"] if config["evaluation"]["definitions"] else {},
+        reference=ReferenceMetrics(reference.metrics if reference else None),
+        search=_search_metrics(experiment, measured, scan),
+        codes=_code_metrics(gallery_codes.codes, config["seed"]),
+        time_s={**clock.seconds, "total": clock.total()},
+        memory=MemoryMetrics(peak_memory_bytes(), system.index.bytes, system.index.bytes / len(gallery)),
+        environment={**environment(inputs.threads), "directory": str(Path.cwd())},
+    )
     if config["evaluation"]["plots"]:
+        from lshbench.plots import draw_all, draw_retrieval
+
         _drawn(partial(draw_all, folder.path, metrics))
-        if dataset.kind == "images":
-            _drawn(partial(draw_retrieval, folder.path, metrics, dataset, gallery, queries, search.neighbors))
+        if data.dataset.kind == "images":
+            _drawn(partial(draw_retrieval, folder.path, metrics, data.dataset, gallery, queries, search.neighbors))
     folder.finish(metrics)
     return metrics
+
+
+def _parameters(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key not in ("name", "_target_", "bits", "seed", "device")}
+
+
+def _write_codes(folder: RunFolder, *sides: Codes | Clusters | None) -> None:
+    for name, codes in zip((GALLERY_CODES, QUERY_CODES), sides, strict=True):
+        if isinstance(codes, Codes):
+            folder.write_array(name, codes.packed)
+        elif isinstance(codes, Clusters):
+            folder.write_array(name, np.ascontiguousarray(codes.numbers[:, 0]))
+
+
+def _write_items(folder: RunFolder, dataset: Dataset, items: np.ndarray) -> None:
+    located = (dataset.locate(int(item)) for item in items)
+    names = (split.describe(row) for split, row in located)
+    write_gallery_items(folder, items, names, dataset.gallery.class_names)
+
+
+def _curves(evaluation: Evaluation, reference: Reference | None, codes: Codes | Clusters | None) -> Curves:
+    return Curves.from_summary(
+        evaluation.curves,
+        bit_means=bit_counts(codes) / len(codes) if isinstance(codes, Codes) else None,
+        reference=reference.curves if reference else None,
+    )
+
+
+def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, float]) -> SearchMetrics:
+    row, index = measured.rows[-1], experiment.system.index
+    cosine = row["recall@10/cosine"]
+    return SearchMetrics(
+        index=experiment.config["index"]["name"],
+        ranks="features" if index.gives == "nothing" else "method",
+        point=measured.point,
+        candidates_mean=row["candidates_mean"],
+        candidates_fraction=row["candidates_fraction"],
+        queries_without_candidates=row["queries_without_candidates"],
+        recall_at_10=1.0 if index.exhaustive else cosine if index.ranks_features else None,
+        recall_at_10_cosine=cosine,
+        qps=measured.search.qps,
+        latency_ms={**measured.search.latency_ms, **scan},
+    )
+
+
+def _code_metrics(codes: Codes | Clusters | None, seed: int) -> CodeMetrics:
+    if not isinstance(codes, Codes):
+        return CodeMetrics()
+    found = diagnose(codes, codes.projections, seed=seed)
+    buckets = found["buckets"]
+    return CodeMetrics(**{**found, "buckets": None if buckets is None else BucketMetrics(**buckets)})
 
 
 def _drawn(draw: Callable[[], object]) -> None:
@@ -254,83 +295,3 @@ def _drawn(draw: Callable[[], object]) -> None:
         raise
     except Exception as error:
         log.warning("a plot is missing: %s: %s", type(error).__name__, error, exc_info=error)
-
-
-def _same(x: np.ndarray) -> np.ndarray:
-    return x
-
-
-def _parameters(node: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in node.items() if key not in ("name", "_target_", "bits", "seed", "device")}
-
-
-def _write_codes(
-    folder: RunFolder, gallery_codes: Encoded, query_codes: Encoded, gallery: Features, queries: Features
-) -> None:
-    for name, encoded, items in (("gallery", gallery_codes, gallery), ("queries", query_codes, queries)):
-        if encoded.codes is not None:
-            folder.write_array(f"codes/{name}.npy", encoded.codes.packed)
-        elif encoded.clusters is not None:
-            folder.write_array(f"codes/{name}.npy", np.ascontiguousarray(encoded.clusters[:, 0]))
-        label = "gallery" if name == "gallery" else "query"
-        folder.write_array(f"codes/{label}_labels.npy", items.y)
-
-
-def _write_model(folder: RunFolder, experiment: Experiment) -> None:
-    config = experiment.config
-    folder.write_safetensors("model/method.safetensors", experiment.method.state(), {})
-    if experiment.pca is not None:
-        folder.write_safetensors("model/pca.safetensors", experiment.pca.state(), {})
-    folder.write_json(
-        MODEL_DESCRIPTION,
-        {
-            # With what the recipe stood for: later versions may change that.
-            "method": config["method"] | experiment.method.in_effect(),
-            "pca": config["pca"],
-            "backbone": config["backbone"],
-            "index": config["index"],
-        },
-    )
-
-
-def _write_items(folder: RunFolder, dataset: Dataset, gallery: Features) -> None:
-    located = (dataset.locate(int(item)) for item in gallery.ids)
-    names = (split.describe(row) for split, row in located)
-    write_gallery_items(folder, gallery.ids, names, dataset.gallery.class_names)
-
-
-def _headline(evaluation: Evaluation) -> dict[str, np.ndarray]:
-    names = ("AP", "AP_optimistic", "AP_pessimistic", "P@10", "P@50", "RR", "R-precision")
-    return {name: evaluation.measures[name] for name in names}
-
-
-def _curves(evaluation: Evaluation, reference: Reference | None, gallery_codes: Encoded) -> Curves:
-    codes = gallery_codes.codes
-    return Curves.from_summary(
-        evaluation.curves,
-        bit_means=None if codes is None else bit_counts(codes) / len(codes),
-        reference=reference.curves if reference else None,
-    )
-
-
-def _search(
-    experiment: Experiment, measured: Measured, reference: Reference | None, scan: dict[str, float]
-) -> dict[str, Any]:
-    row = measured.rows[-1]
-    cosine = row["recall@10/cosine"]
-    return {
-        "index": experiment.config["index"]["name"],
-        "ranks": "method" if experiment.index.uses_method else "features",
-        "point": measured.point,
-        **{key: row[key] for key in ("candidates_mean", "candidates_fraction", "queries_without_candidates")},
-        "recall@10": 1.0 if experiment.index.exhaustive else cosine if experiment.index.ranks_features else None,
-        "recall@10/cosine": cosine,
-        "qps": measured.search.qps,
-        "latency_ms": {**measured.search.latency_ms, **scan},
-    }
-
-
-def _diagnostics(gallery_codes: Encoded, seed: int) -> dict[str, Any]:
-    if gallery_codes.codes is None:
-        return dict.fromkeys(("bit_balance", "bit_correlation", "entropy_bits", "distinct_codes"))
-    return dict(diagnose(gallery_codes.codes, gallery_codes.embedding, seed=seed))

@@ -87,9 +87,7 @@ class System:
             self.index.save(path)
 
     @classmethod
-    def open(
-        cls, run: Run, gallery_features: Callable[[], np.ndarray], *, device: str | None = None
-    ) -> Self:
+    def open(cls, run: Run, gallery_features: Callable[[], np.ndarray], *, device: str | None = None) -> Self:
         """Return the fitted system of a finished run.
 
         Args:

@@ -19,8 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lshbench.config import RootSchema, conf_folder
+from lshbench.config import RootSchema, check_root, conf_folder
 from lshbench.errors import UsageError
+from lshbench.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +46,14 @@ def task(config: DictConfig) -> float | None:
     flags = [flag for flag in _config_flags(sys.argv[1:]) if flag]
     command = ["lshbench", "run", *flags, *(str(override) for override in context.overrides.task)]
     try:
-        from lshbench.assemble import run_config
-
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+        check_root(plain)
+        from lshbench.experiment import run_config  # takes seconds, which a wrong bits= should not
+
         return run_config(plain, folder, command)
     except UsageError as error:
         log.error("%s", error)
+        RunFolder.discard(folder)
         if single and not _wants_traceback():
             sys.exit(2)
         raise

@@ -77,7 +77,7 @@ def _search(given: argparse.Namespace) -> None:
 
     run = Run.open(given.run)
     files = query_files(given.images)
-    k = min(HITS, run.metrics["dataset"]["gallery"]) if given.k is None else given.k
+    k = min(HITS, run.metrics.dataset.gallery) if given.k is None else given.k
     _check(given, run, files, k)
 
     # Imports stand here because they take seconds, and a wrong argument should not.
@@ -148,7 +148,7 @@ def _check(given: argparse.Namespace, run: Run, files: Sequence[Path], k: int) -
     from lshbench.data.images import decode
     from lshbench.search.searcher import check_encoder, check_k
 
-    check_k(k, run.metrics["dataset"]["gallery"])
+    check_k(k, run.metrics.dataset.gallery)
     images = [path for path in files if path.suffix != VECTORS]
     if images or given.serve:
         check_encoder(run)

@@ -1,8 +1,8 @@
 """Time: of a run's parts, of searching, of encoding queries, and of the exact scan beside them.
 
 The rules: code is warmed up before anything is timed; the number of threads is fixed for every library and recorded
-with the run (:mod:`lshbench.runtime.threads`); one batch and single queries are timed apart; what is timed several times counts
-with its median, never with its best.
+with the run (:mod:`lshbench.runtime.threads`); one batch and single queries are timed apart; what is timed several
+times counts with its median, never with its best.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def time_search(index: Index, queries: Encoded, encode: Encode, encode_seconds: 
         k: results of each query.
     """
     # Batches and single queries may take different paths.
-    index.search(queries.rows(0, WARM_UP), k)
+    index.search(queries[:WARM_UP], k)
     for row in range(min(3, len(queries))):
         index.search(encode(row, row + 1), k)
     seconds, neighbors = _median(lambda: index.search(queries, k))

@@ -32,11 +32,11 @@ def as_json(searcher: Searcher, answers: Sequence[Answer], k: int, seconds: Seco
 
     ``queries`` has an entry for each query, in order: ``query``, ``candidates`` (items compared) and ``hits``, each
     with ``rank``, ``distance``, ``row`` (of the gallery), ``item`` (of the data set), ``name``, ``label``, ``class``.
-    Label and class are lists where an item may have several; what a run doesn't know is null.
+    Label and class are lists where an item may have several; the class is null where classes have no names.
     """
     return {
         "run": str(searcher.run.path),
-        "run_id": searcher.run.metrics["run_id"],
+        "run_id": searcher.run.metrics.run_id,
         "ranking": searcher.ranking,
         "gallery": len(searcher),
         "k": k,
@@ -87,7 +87,7 @@ def print_tables(searcher: Searcher, answers: Sequence[Answer], k: int, seconds:
             table.add_column(name, justify="right")
         table.add_column("name", overflow="fold")
         for hit in answer.hits:
-            item = "-" if hit.item is None else str(hit.item)
+            item = str(hit.item)
             where = Text(hit.name or "-")
             table.add_row(
                 str(hit.rank), distance_text(hit, searcher.ranking), Text(hit.caption), str(hit.row), item, where

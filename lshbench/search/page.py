@@ -97,7 +97,7 @@ def build_page(searcher: Searcher, k: int) -> Any:
     from lshbench.plots.style import searched_name
 
     run = searcher.run
-    dataset = run.metrics["dataset"]
+    dataset = run.metrics.dataset
     without_pictures = _missing_pictures(searcher)
     unit = " bits" if searcher.ranking == "hamming" else ""
 
@@ -123,9 +123,9 @@ def build_page(searcher: Searcher, k: int) -> Any:
         compared = f"compared with {found.candidates:,} of {len(searcher):,} items"
         return pictures, rows, f"{len(found.hits)} hits in {seconds:.3f} s, {compared}"
 
-    with gradio.Blocks(title=f"lshbench search · {dataset['name']}", analytics_enabled=False) as page:
+    with gradio.Blocks(title=f"lshbench search · {dataset.name}", analytics_enabled=False) as page:
         gradio.Markdown(
-            f"# {dataset['name']}\n{searched_name(run)}, {dataset['backbone']}, "
+            f"# {dataset.name}\n{searched_name(run)}, {dataset.backbone}, "
             f"{searcher.ranking} distance · {len(searcher):,} gallery items"
         )
         if without_pictures is not None:

@@ -1,4 +1,4 @@
-"""A finished run, opened to answer: pictures in, the nearest items of its gallery out.
+"""Searches a finished run: pictures or vectors in, the nearest items of its gallery out.
 
     searcher = Searcher.open("outputs/digits/fourier/64-...")
     for answer in searcher.search(["cat.png"], k=5):
@@ -12,24 +12,22 @@ are looked up from the folder that the run was made in, then from the current on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from lshbench.config import build
 from lshbench.errors import UsageError, wrong_value
-from lshbench.index.base import Index
-from lshbench.methods.base import Method
+from lshbench.inputs import Inputs
 from lshbench.run_folder import Run
-from lshbench.run_folder.contents import GALLERY_LABELS, INDEX, MODEL
+from lshbench.run_folder.contents import GALLERY_LABELS
 from lshbench.run_folder.items import GalleryItems
 from lshbench.runtime.progress import silent
-from lshbench.runtime.threads import available_cores
-from lshbench.training.pca import PCA
+from lshbench.search.reopen import gallery_features, inputs_of, reopen_dataset
+from lshbench.system import System
 from lshbench.types import Progress
 
 if TYPE_CHECKING:
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
 
     from lshbench.data.base import Dataset
     from lshbench.features.encoder import Encoder
-
-Fitted = TypeVar("Fitted", Method, PCA)
 
 Picture = str | Path | bytes | np.ndarray
 """An image file, its content, or pixels: uint8 or uint16 ``(h, w)``, ``(h, w, 3)`` or ``(h, w, 4)``."""
@@ -51,8 +47,8 @@ class Hit:
     Attributes:
         rank: 1 for the nearest; of equal distances the smaller row comes first.
         row: its row in the run's gallery (in ``codes/`` and ``neighbors.npz``).
-        item: its number in the data set, or None for a run of a version that did not keep it.
-        name: what names it to a person, such as a file name, or None likewise.
+        item: its number in the data set.
+        name: what names it to a person, such as a file name.
         label: its label, or a list of them where an item may have several.
         class_name: the name of the label, or a list of them, or None if classes have no names.
         distance: Hamming distance, or 1 - cosine.
@@ -60,8 +56,8 @@ class Hit:
 
     rank: int
     row: int
-    item: int | None
-    name: str | None
+    item: int
+    name: str
     label: int | list[int]
     class_name: str | list[str] | None
     distance: float
@@ -90,29 +86,17 @@ class Answer:
 
 
 class Searcher:
-    """A run's encoder, method and index.  Made by :meth:`open`; not for several threads at once.
+    """A finished run's encoder, method and index.  Made by :meth:`open`; not for several threads at once.
 
     Attributes:
         run: what was opened.
         ranking: ``hamming`` or ``cosine``, the kind of distance.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        config: dict[str, Any],
-        method: Method,
-        reduce: Callable[[np.ndarray], np.ndarray],
-        index: Index,
-        progress: Progress,
-    ) -> None:
+    def __init__(self, run: Run, inputs: Inputs, system: System, progress: Progress) -> None:
         self.run = run
-        self.ranking: str = run.metrics["ranking"]
-        self._config = config
-        self._method = method
-        self._reduce = reduce
-        self._index = index
-        self._progress = progress
+        self.ranking = run.metrics.ranking
+        self._inputs, self._system, self._progress = inputs, system, progress
         self._items = GalleryItems.open(run)
         self._labels = run.array(GALLERY_LABELS)
 
@@ -123,32 +107,20 @@ class Searcher:
         Args:
             run: the run, its folder or its ``metrics.json``.
             device: where networks run, such as ``cpu``; None takes the run's own.
-            progress: told about downloads, and about the extraction of features that are no longer in the cache.
+            progress: of downloads, and of extracting features that are no longer in the cache.
 
         Raises:
             UsageError: it isn't finished, its files don't fit each other, there is no such device, or it compares
                 features and these can't be had.
         """
-        from lshbench.search.reopen import located
-
         run = run if isinstance(run, Run) else Run.open(Path(run))
-        config = located(run, run.config())
-        # A recipe's settings may have changed since: those that the model was fitted with are kept beside it.
-        config["method"] = run.model()["method"]
         if device is not None:
             from lshbench.runtime.device import resolve_device
 
             resolve_device(device)  # refused even where nothing of the run would have used it
-            config["device"] = device
-            if "device" in config["method"]:
-                config["method"]["device"] = device
-        method = _restored(run, build(config, "method", Method), f"{MODEL}/method.safetensors")
-        pca = config["pca"]
-        reduce = _same
-        if pca["dim"] is not None:
-            fitted = PCA(pca["dim"], whiten=pca["whiten"], seed=config["seed"])
-            reduce = _restored(run, fitted, f"{MODEL}/pca.safetensors").transform
-        return cls(run, config, method, reduce, _opened_index(run, config, progress), progress)
+        inputs = inputs_of(run, device)
+        system = System.open(run, lambda: gallery_features(run, inputs, progress), device=device)
+        return cls(run, inputs, system, progress)
 
     def __len__(self) -> int:
         """Return how many items the gallery has."""
@@ -161,10 +133,8 @@ class Searcher:
         Raises:
             UsageError: the run has none, or its weights can't be had.
         """
-        from lshbench.features.backbone import Backbone
-
         check_encoder(self.run)
-        encoder = build(self._config, "backbone", Backbone).load(self._config["device"], self._progress)
+        encoder = self._inputs.backbone.load(self._inputs.device, self._progress)
         if encoder.on_cpu:
             # Batches are filled up, so one picture would take as long as a batch of them.
             encoder.batch_size = 1
@@ -178,7 +148,7 @@ class Searcher:
         """
         if images:
             _ = self.encoder
-        self.search_vectors(np.zeros((1, self.run.metrics["dataset"]["dim"]), np.float32), 1)
+        self.search_vectors(np.zeros((1, self.run.metrics.dataset.dim), np.float32), 1)
 
     def search(self, images: Sequence[Picture], k: int = 10) -> list[Answer]:
         """Return the nearest gallery items of each image.
@@ -194,7 +164,7 @@ class Searcher:
 
         self.check_k(k)
         named = [_content(image, f"image {i}") for i, image in enumerate(images)]
-        x = encode_images(named, self.encoder, self._config["threads"] or available_cores())
+        x = encode_images(named, self.encoder, self._inputs.threads)
         return self._answers(x, k, [name for _, name in named])
 
     def search_vectors(self, x: np.ndarray, k: int = 10, names: Sequence[str] | None = None) -> list[Answer]:
@@ -209,7 +179,7 @@ class Searcher:
             UsageError: ``k`` out of range, vectors of another length, or values that aren't finite numbers.
         """
         self.check_k(k)
-        dim = self.run.metrics["dataset"]["dim"]
+        dim = self.run.metrics.dataset.dim
         if x.ndim != 2 or x.shape[1] != dim or x.dtype.kind not in "fiu":
             raise UsageError(f"vectors of {x.dtype} {x.shape}: expected numbers (n, {dim}), as the run's features have")
         vectors = np.ascontiguousarray(x, np.float32)
@@ -229,10 +199,8 @@ class Searcher:
         Raises:
             UsageError: it can't be found, has changed, or holds no images.
         """
-        from lshbench.search.reopen import reopen_dataset
-
         check_encoder(self.run)
-        return reopen_dataset(self.run, self._config, self._progress)
+        return reopen_dataset(self.run, self._inputs, self._progress)
 
     def image(self, hit: Hit) -> Image:
         """Return the picture of a hit, as RGB, from the run's data set.
@@ -240,16 +208,12 @@ class Searcher:
         Raises:
             UsageError: the data set can't be found, has changed, or holds no images.
         """
-        dataset = self.dataset
-        assert hit.item is not None, "a data set is opened for runs that know their items"
-        return dataset.image(hit.item)
+        return self.dataset.image(hit.item)
 
     def _answers(self, x: np.ndarray, k: int, names: Sequence[str]) -> list[Answer]:
         if not len(x):
             return []
-        embedding = self._method.kind == "binary" and self._index.wants_embedding("query", self.ranking)
-        queries = self._method.encode(self._reduce(x), "query", vectors=x, embedding=embedding)
-        found = self._index.search(queries, k)
+        found = self._system.search(self._system.encode(x, "query"), k)
         return [
             Answer(
                 name,
@@ -268,13 +232,13 @@ class Searcher:
     def _hit(self, rank: int, row: int, distance: float) -> Hit:
         several = self._labels.ndim == 2
         labels = [int(label) for label in np.flatnonzero(self._labels[row])] if several else [int(self._labels[row])]
-        classes = self._items.class_names if self._items else None
+        classes = self._items.class_names
         names = None if classes is None else [classes[label] for label in labels]
         return Hit(
             rank,
             row,
-            int(self._items.ids[row]) if self._items else None,
-            self._items.name(row) if self._items else None,
+            int(self._items.ids[row]),
+            self._items.name(row),
             labels if several else labels[0],
             names if names is None or several else names[0],
             distance,
@@ -299,43 +263,12 @@ def check_encoder(run: Run) -> None:
     Raises:
         UsageError: the run has no image encoder.
     """
-    dataset = run.metrics["dataset"]
-    if dataset["backbone"] is None:
+    dataset = run.metrics.dataset
+    if dataset.backbone is None:
         raise UsageError(
-            f"{run.path} is a run of ready features ({dataset['name']}), and which network made them is not known: "
-            f"it has no pictures and can't encode any; expected .npy files of vectors of {dataset['dim']:,} numbers"
+            f"{run.path} is a run of ready features ({dataset.name}), and which network made them is not known: "
+            f"it has no pictures and can't encode any; expected .npy files of vectors of {dataset.dim:,} numbers"
         )
-
-
-def _same(x: np.ndarray) -> np.ndarray:
-    return x
-
-
-def _restored(run: Run, made: Fitted, name: str) -> Fitted:
-    """Give an object back what it had learnt: arrays in a safetensors file, which can hold nothing that runs."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    path = run.path / name
-    if not path.is_file():
-        raise UsageError(f"{run.path} holds no {name}: expected a whole run folder")
-    try:
-        return made.restore(load_file(path))
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{path} is damaged, or another version wrote it: {error}") from error
-
-
-def _opened_index(run: Run, config: dict[str, Any], progress: Progress) -> Index:
-    index = build(config, "index", Index)
-    vectors = None
-    if index.ranks_features:
-        from lshbench.search.reopen import gallery_features
-
-        vectors = gallery_features(run, config, progress)
-    try:
-        return type(index).open(run.path / INDEX, vectors)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UsageError(f"{run.path / INDEX} is damaged, or another version wrote it: {error}") from error
 
 
 def _content(image: Picture, name: str) -> tuple[bytes | np.ndarray, str]:

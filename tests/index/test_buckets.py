@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -23,7 +24,7 @@ RESCORE = ("cosine", "hamming", "embedding")
 
 def encoded(x: np.ndarray, plane: np.ndarray) -> Encoded:
     projections = (x @ plane).astype(np.float32)
-    return Encoded(x, codes=Codes.from_signs(projections), embedding=projections)
+    return Encoded(x, replace(Codes.from_signs(projections), projections=projections))
 
 
 def sides(
@@ -69,9 +70,9 @@ def exact_distances(gallery: Encoded, queries: Encoded, rescore: str) -> np.ndar
     if rescore == "hamming":
         return (queries.codes.unpack()[:, None] != gallery.codes.unpack()).sum(2).astype(np.float64)
     if rescore == "cosine":
-        first, second = queries.vectors.astype(np.float64), gallery.vectors.astype(np.float64)
+        first, second = queries.features.astype(np.float64), gallery.features.astype(np.float64)
     else:
-        first, second = queries.embedding.astype(np.float64), 2.0 * gallery.codes.unpack() - 1
+        first, second = queries.codes.projections.astype(np.float64), 2.0 * gallery.codes.unpack() - 1
     norms = np.linalg.norm(first, axis=1)[:, None] * np.linalg.norm(second, axis=1)
     products = first @ second.T
     return 1 - np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
@@ -83,7 +84,7 @@ def candidates_of(gallery: Encoded, queries: Encoded, columns: np.ndarray, probe
     keys = [[key(item, own) for own in columns] for item in bits]
     found = []
     for i, query in enumerate(asked):
-        wanted = visited(query, queries.embedding[i] if directed else None, columns, probes)
+        wanted = visited(query, queries.codes.projections[i] if directed else None, columns, probes)
         rows = {row for row, own in enumerate(keys) if any(k in w for k, w in zip(own, wanted, strict=True))}
         found.append(rows)
     return found
@@ -123,9 +124,13 @@ def columns_of(index: BucketsIndex, used: int | None = None) -> np.ndarray:
 
 def check_all(gallery: Encoded, queries: Encoded, relevance: Relevance, directed: bool = True, **keys: Any) -> None:
     """Compare search in a batch, alone, and complete rankings with the reference, at every point."""
-    index = BucketsIndex(**keys).build(gallery, "")
-    asked = queries if directed or keys.get("rescore") == "embedding" else Encoded(queries.vectors, queries.codes)
-    directed = asked.embedding is not None
+    index = BucketsIndex(**keys).build(gallery)
+    asked = (
+        queries
+        if directed or keys.get("rescore") == "embedding"
+        else Encoded(queries.features, replace(queries.codes, projections=None))
+    )
+    directed = asked.codes.projections is not None
     exact = exact_distances(gallery, queries, keys.get("rescore", "cosine"))
     far = exact_distances(gallery, queries, "hamming")
     for point in index.points():
@@ -135,7 +140,7 @@ def check_all(gallery: Encoded, queries: Encoded, relevance: Relevance, directed
         for k in (1, 7, len(gallery) + 3):
             check_search(index.search(asked, k), sets, exact, k, kept)
         for i in range(min(3, len(queries))):
-            check_search(index.search(asked.rows(i, i + 1), 5), [sets[i]], exact[i : i + 1], 5, [kept[i]])
+            check_search(index.search(asked[i : i + 1], 5), [sets[i]], exact[i : i + 1], 5, [kept[i]])
         start = 0
         for block in index.rank(asked, relevance):
             for i, query in enumerate(range(start, start + len(block))):
@@ -175,7 +180,7 @@ def test_tables_with_and_without_an_entry_for_every_key_answer_alike(
     monkeypatch.setattr(tables, "SMALL", small)
     gallery, queries, relevance = sides(items=40, bits=11)
     check_all(gallery, queries, relevance, tables=3, bits_per_table=8, probes=[1, 6])
-    index = BucketsIndex(bits_per_table=8).build(gallery, "")
+    index = BucketsIndex(bits_per_table=8).build(gallery)
     assert (index._tables.shift < 0) == (small == 12)
 
 
@@ -232,7 +237,7 @@ def test_any_setting_answers_as_the_reference_does(
 @pytest.mark.parametrize("rescore", RESCORE)
 def test_all_items_in_one_bucket(rescore: str) -> None:
     gallery, queries, relevance = sides()
-    same = np.broadcast_to(gallery.vectors[:1], gallery.vectors.shape).copy()
+    same = np.broadcast_to(gallery.features[:1], gallery.features.shape).copy()
     plane = np.random.default_rng(0).standard_normal((6, 13))
     check_all(encoded(same, plane), queries, relevance, rescore=rescore, tables=3, bits_per_table=6, probes=[1, 4])
 
@@ -245,13 +250,13 @@ def test_one_item(rescore: str) -> None:
 
 def test_queries_whose_buckets_are_empty_find_nothing() -> None:
     gallery, queries, relevance = sides()
-    x = np.abs(gallery.vectors)
-    one, other = encoded(x, np.eye(6)), encoded(-np.abs(queries.vectors) - 1, np.eye(6))
-    index = BucketsIndex(bits_per_table=4).build(one, "")
+    x = np.abs(gallery.features)
+    one, other = encoded(x, np.eye(6)), encoded(-np.abs(queries.features) - 1, np.eye(6))
+    index = BucketsIndex(bits_per_table=4).build(one)
     found = index.search(other, 3)
     assert (found.ids == -1).all()
     assert (found.candidates == 0).all()
-    assert (index.search(other.rows(0, 1), 3).ids == -1).all()
+    assert (index.search(other[:1], 3).ids == -1).all()
     for block in index.rank(other, relevance):
         assert (block.ranked == 0).all()
         assert (block.total_relevant > 0).all()
@@ -261,19 +266,19 @@ def test_all_probes_make_the_exhaustive_ranking() -> None:
     from lshbench.ranking.cosine import cosine_neighbors
 
     gallery, queries, _ = sides(items=500)
-    found = BucketsIndex(tables=1, bits_per_table=4, probes=16).build(gallery, "").search(queries, 20)
-    exact = cosine_neighbors(queries.vectors, gallery.vectors, 20)
+    found = BucketsIndex(tables=1, bits_per_table=4, probes=16).build(gallery).search(queries, 20)
+    exact = cosine_neighbors(queries.features, gallery.features, 20)
     np.testing.assert_array_equal(found.ids, exact.ids)
     assert (found.candidates == 500).all()
-    beyond = BucketsIndex(tables=1, bits_per_table=4, probes=10**6).build(gallery, "").search(queries, 20)
+    beyond = BucketsIndex(tables=1, bits_per_table=4, probes=10**6).build(gallery).search(queries, 20)
     np.testing.assert_array_equal(beyond.ids, found.ids)
 
 
 @pytest.mark.parametrize(("bits", "size"), [(64, 64), (100, 63), (200, 33)])
 def test_long_keys(bits: int, size: int) -> None:
     gallery, queries, _ = sides(bits=bits)
-    copies = Encoded(gallery.vectors[:50], Codes(gallery.codes.packed[:50], bits), gallery.embedding[:50])
-    index = BucketsIndex(tables=3, bits_per_table=size, probes=[1, 40]).build(gallery, "")
+    copies = Encoded(gallery.features[:50], Codes(gallery.codes.packed[:50], bits, gallery.codes.projections[:50]))
+    index = BucketsIndex(tables=3, bits_per_table=size, probes=[1, 40]).build(gallery)
     assert (index.search(copies, 1).ids[:, 0] == np.arange(50)).all()
     bits_of, asked = gallery.codes.unpack(), queries.codes.unpack()
     index.set_point({"tables": 3, "probes": 1})
@@ -285,12 +290,12 @@ def test_long_keys(bits: int, size: int) -> None:
 
 def test_a_batch_and_a_query_alone_find_the_same_in_a_large_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
     gallery, queries, _ = sides(items=5000, asked=200, bits=32, dim=40)
-    index = BucketsIndex(tables=4, bits_per_table=6, probes=4).build(gallery, "")
+    index = BucketsIndex(tables=4, bits_per_table=6, probes=4).build(gallery)
     together = index.search(queries, 10)
     for most in (buckets.TOGETHER, 0):  # one thread, then all of them
         monkeypatch.setattr(buckets, "TOGETHER", most)
         for i in range(0, 200, 17):
-            alone = index.search(queries.rows(i, i + 1), 10)
+            alone = index.search(queries[i : i + 1], 10)
             assert alone.candidates[0] == together.candidates[i]
             np.testing.assert_allclose(alone.distances[0], together.distances[i], atol=1e-6)
             assert len(set(alone.ids[0]) & set(together.ids[i])) >= 9
@@ -299,33 +304,33 @@ def test_a_batch_and_a_query_alone_find_the_same_in_a_large_gallery(monkeypatch:
 @pytest.mark.parametrize("bits", [20, 130])
 def test_long_runs_of_one_table_s_codes(bits: int) -> None:
     gallery, queries, _ = sides(items=3000, asked=80, bits=bits)
-    index = BucketsIndex(tables=1, bits_per_table=2, probes=[1, 2, 4], rescore="hamming").build(gallery, "")
+    index = BucketsIndex(tables=1, bits_per_table=2, probes=[1, 2, 4], rescore="hamming").build(gallery)
     exact = exact_distances(gallery, queries, "hamming")
     for point in index.points():
         index.set_point(point)
         sets = candidates_of(gallery, queries, columns_of(index), point["probes"], directed=True)
         check_search(index.search(queries, 40), sets, exact, 40)
-        check_search(index.search(queries.rows(0, 1), 40), sets[:1], exact[:1], 40)
+        check_search(index.search(queries[0:1], 40), sets[:1], exact[:1], 40)
 
 
 def test_zero_vectors_are_as_far_as_orthogonal_ones_and_extreme_ones_have_directions() -> None:
     gallery, queries, relevance = sides()
-    gallery.vectors[:5] = 0
-    queries.vectors[0] = 0
+    gallery.features[:5] = 0
+    queries.features[0] = 0
     check_all(gallery, queries, relevance, tables=2, bits_per_table=2, probes=4)
-    gallery.vectors[::2] *= np.float32(1e-30)
-    queries.vectors[1:] *= np.float32(1e30)
+    gallery.features[::2] *= np.float32(1e-30)
+    queries.features[1:] *= np.float32(1e30)
     check_all(gallery, queries, relevance, tables=2, bits_per_table=2, probes=4)
 
 
 def test_queries_that_are_not_finite_are_refused() -> None:
     gallery, queries, relevance = sides()
-    queries.vectors[3] = np.nan
-    index = BucketsIndex().build(gallery, "")
+    queries.features[3] = np.nan
+    index = BucketsIndex().build(gallery)
     with pytest.raises(ValueError, match="one of them is row 3"):
         index.search(queries, 5)
     with pytest.raises(ValueError, match="NaN"):
-        index.search(queries.rows(3, 4), 5)
+        index.search(queries[3:4], 5)
     with pytest.raises(ValueError, match="one of them is row 3"):
         list(index.rank(queries, relevance))
 
@@ -341,21 +346,21 @@ def test_fewer_bits_or_tables_are_more_cut_short_so_that_candidates_only_grow() 
     gallery, queries, _ = sides()
     before = None
     for size in range(13, 0, -1):
-        found = BucketsIndex(bits_per_table=size, tables=2).build(gallery, "").search(queries, 1).candidates
+        found = BucketsIndex(bits_per_table=size, tables=2).build(gallery).search(queries, 1).candidates
         assert before is None or (found >= before).all()
         before = found
 
 
 def test_disjoint_tables_read_no_bit_twice() -> None:
     gallery, _, _ = sides(bits=13)
-    columns = columns_of(BucketsIndex(draw="disjoint", tables=4).build(gallery, ""))
+    columns = columns_of(BucketsIndex(draw="disjoint", tables=4).build(gallery))
     np.testing.assert_array_equal(columns, np.arange(12).reshape(4, 3))
 
 
 @pytest.mark.parametrize(("items", "size"), [(1, 1), (300, 4), (5000, 8)])
 def test_auto_takes_some_sixteen_items_a_bucket(items: int, size: int) -> None:
     gallery, _, _ = sides(items=items, bits=40)
-    assert columns_of(BucketsIndex().build(gallery, "")).shape == (8, size)
+    assert columns_of(BucketsIndex().build(gallery)).shape == (8, size)
 
 
 def test_bytes_an_item_do_not_grow_with_the_gallery() -> None:
@@ -363,7 +368,7 @@ def test_bytes_an_item_do_not_grow_with_the_gallery() -> None:
     for items in (2000, 16000):
         for size in ("auto", 30):
             gallery, _, _ = sides(items=items, bits=40)
-            index = BucketsIndex(bits_per_table=size, tables=[2, 4]).build(gallery, "")
+            index = BucketsIndex(bits_per_table=size, tables=[2, 4]).build(gallery)
             sizes.append(index.bytes / items)
             all_tables = index.bytes
             index.set_point({"tables": 2, "probes": 1})
@@ -381,8 +386,8 @@ KEPT = [*({"rescore": rescore} for rescore in RESCORE), {"shortlist": [3, 9]}]
 def test_added_items_are_found_as_if_they_had_been_there(kept: dict[str, Any], size: int) -> None:
     gallery, queries, _ = sides(bits=21)
     keys = {**kept, "bits_per_table": size, "probes": 3}
-    whole = BucketsIndex(**keys).build(gallery, "")
-    parts = BucketsIndex(**keys).build(gallery.rows(0, 120), "").add(gallery.rows(120, 121)).add(gallery.rows(121, 300))
+    whole = BucketsIndex(**keys).build(gallery)
+    parts = BucketsIndex(**keys).build(gallery[0:120]).add(gallery[120:121]).add(gallery[121:300])
     for first, second in zip(vars(whole._tables).values(), vars(parts._tables).values(), strict=True):
         if first.shape[1:] == second.shape[1:]:  # a directory keeps the size that it was made with
             np.testing.assert_array_equal(first, second)
@@ -400,12 +405,12 @@ def test_a_saved_index_opens_without_reading_it_and_finds_the_same(
 ) -> None:
     gallery, queries, _ = sides(bits=21)
     keys = {**kept, "tables": [2, 5], "bits_per_table": size, "probes": [1, 2]}
-    index = BucketsIndex(**keys, bits=21).build(gallery, "")
+    index = BucketsIndex(**keys, bits=21).build(gallery)
     index.save(tmp_path)
     described = json.loads((tmp_path / "index.json").read_text())
     assert (described["items"], described["tables"], described["bits_per_table"]) == (300, [2, 5], size)
     assert sorted(described["files"]) == sorted(path.name for path in tmp_path.glob("*.npy"))
-    np.save(tmp_path / "x.npy", gallery.vectors)
+    np.save(tmp_path / "x.npy", gallery.features)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     opened = BucketsIndex.open(tmp_path, mapped)
     assert isinstance(opened._tables.ids.base, np.memmap)
@@ -425,13 +430,13 @@ def test_a_saved_index_opens_without_reading_it_and_finds_the_same(
 
 def test_an_index_is_opened_with_its_own_vectors_only(tmp_path: Path) -> None:
     gallery, queries, _ = sides()
-    gallery.vectors[0] *= np.float32(1e-25)
-    index = BucketsIndex().build(gallery, "")
+    gallery.features[0] *= np.float32(1e-25)
+    index = BucketsIndex().build(gallery)
     index.save(tmp_path)
-    for vectors in (None, gallery.vectors[:-1], gallery.vectors.astype(np.float64)):
-        with pytest.raises(ValueError, match=r"takes the gallery's vectors \(300, 6\), float32"):
+    for vectors in (None, gallery.features[:-1], gallery.features.astype(np.float64)):
+        with pytest.raises(ValueError, match=r"takes the gallery's features \(300, 6\), float32"):
             BucketsIndex.open(tmp_path, vectors)
-    opened = BucketsIndex.open(tmp_path, gallery.vectors)
+    opened = BucketsIndex.open(tmp_path, gallery.features)
     np.testing.assert_array_equal(opened.search(queries, 9).distances, index.search(queries, 9).distances)
     (tmp_path / "index.json").write_text('{"index": "flat"}')
     with pytest.raises(ValueError, match="kind flat"):
@@ -440,12 +445,12 @@ def test_an_index_is_opened_with_its_own_vectors_only(tmp_path: Path) -> None:
 
 def test_the_gallery_may_be_a_read_only_memory_map_and_stays_where_it_is(tmp_path: Path) -> None:
     gallery, queries, _ = sides()
-    np.save(tmp_path / "x.npy", gallery.vectors)
+    np.save(tmp_path / "x.npy", gallery.features)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    index = BucketsIndex().build(Encoded(mapped, codes=gallery.codes), "")
+    index = BucketsIndex().build(Encoded(mapped, gallery.codes))
     assert index._vectors is mapped
     assert index._visits.gallery[0].ctypes.data == mapped.ctypes.data
-    expected = BucketsIndex().build(gallery, "").search(queries, 5)
+    expected = BucketsIndex().build(gallery).search(queries, 5)
     np.testing.assert_array_equal(index.search(queries, 5).ids, expected.ids)
 
 
@@ -454,25 +459,25 @@ def test_the_gallery_may_be_a_read_only_memory_map_and_stays_where_it_is(tmp_pat
 
 def test_rescoring_decides_the_ranking() -> None:
     for rescore, ranking in (("cosine", "cosine"), ("hamming", "hamming"), ("embedding", "cosine")):
-        index = BucketsIndex(rescore=rescore)
-        assert [index.check("binary", given) for given in ("auto", ranking)] == [ranking] * 2
-        assert index.ranks_features == (rescore == "cosine")
+        found = [BucketsIndex(rescore=rescore, ranking=given) for given in ("auto", ranking)]
+        assert [index.ranking for index in found] == [ranking] * 2
+        assert found[0].ranks_features == (rescore == "cosine")
         other = "hamming" if ranking == "cosine" else "cosine"
-        with pytest.raises(UsageError, match=f"ranking='{other}': expected {ranking} or auto with index.rescore="):
-            index.check("binary", other)
-    with pytest.raises(UsageError, match="index='buckets': expected ivf for a method that gives clusters"):
-        BucketsIndex().check("clusters", "auto")
+        with pytest.raises(UsageError, match=f"ranking='{other}': expected {ranking} or auto with .* index.rescore="):
+            BucketsIndex(rescore=rescore, ranking=other)
+    with pytest.raises(UsageError, match="index='buckets': expected ivf for a method that gives cluster numbers"):
+        BucketsIndex(gives="clusters")
 
 
 def test_projections_are_asked_for_where_they_are_read() -> None:
     for keys, wanted in (({}, False), ({"probes": [1, 2]}, True), ({"rescore": "embedding"}, True)):
         index = BucketsIndex(**keys)
-        assert index.wants_embedding("query", "cosine") == wanted
-        assert not index.wants_embedding("gallery", "cosine")
+        assert index.needs_projections("query") == wanted
+        assert not index.needs_projections("gallery")
     gallery, queries, _ = sides()
-    index = BucketsIndex(rescore="embedding").build(gallery, "")
-    with pytest.raises(ValueError, match="takes the queries' projections"):
-        index.search(Encoded(queries.vectors, queries.codes), 3)
+    index = BucketsIndex(rescore="embedding").build(gallery)
+    with pytest.raises(ValueError, match="expected projections"):
+        index.search(Encoded(queries.features, replace(queries.codes, projections=None)), 3)
 
 
 @pytest.mark.parametrize(
@@ -505,7 +510,7 @@ def test_values_that_cannot_be_used_are_refused_before_any_data(keys: dict[str, 
 
 def test_values_that_a_code_cannot_give_are_refused_when_it_is_there() -> None:
     with pytest.raises(UsageError, match=r"index\.bits_per_table=14: expected at most 13"):
-        BucketsIndex(bits_per_table=14).build(sides()[0], "")
+        BucketsIndex(bits_per_table=14).build(sides()[0])
 
 
 def test_a_grid_is_every_combination_the_most_thorough_last() -> None:
@@ -517,12 +522,12 @@ def test_a_grid_is_every_combination_the_most_thorough_last() -> None:
         {"tables": 4, "probes": 8},
     ]
     gallery, queries, _ = sides()
-    index.build(gallery, "")
+    index.build(gallery)
     last = index.search(queries, 5)
     index.set_point(index.points()[0])
     few = index.search(queries, 5)
     assert (few.candidates <= last.candidates).all()
-    alone = BucketsIndex(tables=2, probes=1).build(gallery, "").search(queries, 5)
+    alone = BucketsIndex(tables=2, probes=1).build(gallery).search(queries, 5)
     np.testing.assert_array_equal(few.ids, alone.ids)
     with pytest.raises(ValueError, match="5 tables of 4"):
         index.set_point({"tables": 5, "probes": 1})
@@ -530,8 +535,8 @@ def test_a_grid_is_every_combination_the_most_thorough_last() -> None:
 
 def test_one_table_of_several_answers_as_an_index_of_one() -> None:
     gallery, queries, _ = sides(bits=20)
-    several = BucketsIndex(tables=[1, 3], bits_per_table=3, probes=2, rescore="hamming").build(gallery, "")
-    single = BucketsIndex(tables=1, bits_per_table=3, probes=2, rescore="hamming").build(gallery, "")
+    several = BucketsIndex(tables=[1, 3], bits_per_table=3, probes=2, rescore="hamming").build(gallery)
+    single = BucketsIndex(tables=1, bits_per_table=3, probes=2, rescore="hamming").build(gallery)
     several.set_point({"tables": 1, "probes": 2})
     np.testing.assert_array_equal(several.search(queries, 9).ids, single.search(queries, 9).ids)
     assert several.bytes == single.bytes
@@ -541,20 +546,20 @@ def test_one_table_of_several_answers_as_an_index_of_one() -> None:
 
 def test_one_query_after_the_other_at_changing_points_and_lengths() -> None:
     gallery, queries, _ = sides()
-    index = BucketsIndex(tables=[1, 3], bits_per_table=4, probes=[1, 3], shortlist=[2, 40]).build(gallery, "")
+    index = BucketsIndex(tables=[1, 3], bits_per_table=4, probes=[1, 3], shortlist=[2, 40]).build(gallery)
     for point in [*index.points(), *reversed(index.points())]:
         index.set_point(point)
         for k in (3, 50):
             together = index.search(queries, k)
             for i in range(5):
-                alone = index.search(queries.rows(i, i + 1), k)
+                alone = index.search(queries[i : i + 1], k)
                 np.testing.assert_array_equal(alone.ids[0], together.ids[i])
     index.add(queries)
-    assert index.search(queries.rows(0, 1), 1).ids[0, 0] >= 0
+    assert index.search(queries[0:1], 1).ids[0, 0] >= 0
 
 
 def test_points_that_the_index_was_not_made_for_are_refused() -> None:
-    plain, short = BucketsIndex().build(sides()[0], ""), BucketsIndex(shortlist=3).build(sides()[0], "")
+    plain, short = BucketsIndex().build(sides()[0]), BucketsIndex(shortlist=3).build(sides()[0])
     for index, point in (
         (plain, {"tables": 9, "probes": 1}),
         (plain, {"tables": 1, "probes": 0}),
@@ -569,10 +574,10 @@ def test_points_that_the_index_was_not_made_for_are_refused() -> None:
 @pytest.mark.parametrize("kept", KEPT, ids=str)
 def test_an_empty_gallery_finds_nothing_and_is_opened_again(kept: dict[str, Any], tmp_path: Path) -> None:
     gallery, queries, _ = sides()
-    index = BucketsIndex(**kept).build(gallery.rows(0, 0), "")
+    index = BucketsIndex(**kept).build(gallery[0:0])
     index.save(tmp_path)
-    for empty in (index, BucketsIndex.open(tmp_path, gallery.vectors[:0])):
-        for asked in (queries, queries.rows(0, 1)):
+    for empty in (index, BucketsIndex.open(tmp_path, gallery.features[:0])):
+        for asked in (queries, queries[0:1]):
             found = empty.search(asked, 3)
             assert (found.ids == -1).all()
             assert (found.candidates == 0).all()
@@ -581,7 +586,7 @@ def test_an_empty_gallery_finds_nothing_and_is_opened_again(kept: dict[str, Any]
 def test_searches_keep_to_their_point_while_another_thread_changes_it() -> None:
     gallery, queries, _ = sides(items=2000)
     points: dict[str, Any] = {"tables": [1, 64], "probes": [1, 5], "rescore": "hamming"}
-    index = BucketsIndex(bits_per_table=6, **points).build(gallery, "")
+    index = BucketsIndex(bits_per_table=6, **points).build(gallery)
     right = []
     for point in index.points():
         index.set_point(point)
@@ -608,7 +613,7 @@ def _turn(index: BucketsIndex, stop: Event) -> int:
 def _search_again_and_again(index: BucketsIndex, queries: Encoded, right: list[np.ndarray]) -> None:
     for i in range(400):
         row = i % len(queries)
-        ids = index.search(queries.rows(row, row + 1), 5).ids[0]
+        ids = index.search(queries[row : row + 1], 5).ids[0]
         assert any((ids == own[row]).all() for own in right)
         if i % 20 == 0:
             together = index.search(queries, 5).ids

@@ -31,7 +31,7 @@ def sides(bits: int = 21, seed: int = 0, items: int = ITEMS) -> tuple[Encoded, E
     x[3 * items // 4 :] = x[: items - 3 * items // 4]
     q = (x[generator.integers(0, items, ASKED)] + 0.5 * generator.standard_normal((ASKED, DIM))).astype(np.float32)
     plane = generator.standard_normal((DIM, bits)).astype(np.float32)
-    gallery, queries = (Encoded(side, codes=Codes.from_signs(side @ plane)) for side in (x, q))
+    gallery, queries = (Encoded(side, Codes.from_signs(side @ plane)) for side in (x, q))
     return gallery, queries, Relevance(generator.integers(0, 3, ASKED), generator.integers(0, 3, items))
 
 
@@ -64,7 +64,7 @@ def check_candidates(index: Engine, visited: np.ndarray, exact: np.ndarray, side
         assert np.isinf(everything.distances[query, len(rows) :]).all()
         kept = min(7, len(rows))
         np.testing.assert_array_equal(found.distances[query, :kept], distances[rows][:kept])
-        assert index.search(queries.rows(query, query + 1), 3).candidates[0] == len(rows)
+        assert index.search(queries[query : query + 1], 3).candidates[0] == len(rows)
     ranked, positions = flattened(index.rank(queries, relevance))
     np.testing.assert_array_equal(ranked, visited.sum(axis=1))
     for query, found_at in enumerate(positions):
@@ -83,7 +83,7 @@ def flattened(blocks: Any) -> tuple[np.ndarray, list[np.ndarray]]:
 @pytest.mark.parametrize("nflip", [0, 1, 3])
 def test_a_hash_table_visits_the_keys_that_differ_in_few_of_the_code_s_first_bits(bits: int, nflip: int) -> None:
     gallery, queries, relevance = sides(bits)
-    index = BinaryHashEngine(b=7, nflip=nflip, bits=bits).build(gallery, "hamming")
+    index = BinaryHashEngine(b=7, nflip=nflip, bits=bits).build(gallery)
     visited = in_buckets(gallery, queries, 1, 7, nflip)
     check_candidates(index, visited, hamming(gallery, queries), (gallery, queries, relevance))
 
@@ -94,7 +94,7 @@ def test_several_tables_find_the_union_of_their_buckets(
 ) -> None:
     monkeypatch.setattr("lshbench.index.engines.BLOCK_CANDIDATES", 3 * ITEMS)
     gallery, queries, relevance = sides(bits)
-    index = BinaryMultiHashEngine(nhash=nhash, b=b, nflip=[2, 0, 1], bits=bits).build(gallery, "hamming")
+    index = BinaryMultiHashEngine(nhash=nhash, b=b, nflip=[2, 0, 1], bits=bits).build(gallery)
     assert index.points() == [{"nflip": 0}, {"nflip": 1}, {"nflip": 2}]
     for point in index.points():
         index.set_point(point)
@@ -108,7 +108,7 @@ def test_several_tables_find_the_union_of_their_buckets(
 )
 def test_all_buckets_or_lists_make_the_exhaustive_ranking(index: Engine) -> None:
     gallery, queries, relevance = sides()
-    index.build(gallery, "hamming")
+    index.build(gallery)
     exact = hamming_neighbors(queries.codes, gallery.codes, ITEMS)
     found = index.search(queries, ITEMS)
     np.testing.assert_array_equal(found.ids, exact.ids)
@@ -121,7 +121,7 @@ def test_all_buckets_or_lists_make_the_exhaustive_ranking(index: Engine) -> None
 
 def test_binary_lists_count_what_they_compare_and_grow_with_their_probes() -> None:
     gallery, queries, relevance = sides()
-    index = BinaryIvfEngine(nlist=16, nprobe=[1, 4, 16]).build(gallery, "hamming")
+    index = BinaryIvfEngine(nlist=16, nprobe=[1, 4, 16]).build(gallery)
     exact = hamming(gallery, queries)
     before = np.zeros((ASKED, ITEMS), bool)
     for point in index.points():
@@ -138,7 +138,7 @@ def test_binary_lists_count_what_they_compare_and_grow_with_their_probes() -> No
 @pytest.mark.parametrize("train_thresholds", [False, True])
 def test_lsh_ranks_the_whole_gallery_by_codes_of_its_own(nbits: int, train_thresholds: bool) -> None:
     gallery, queries, relevance = sides()
-    index = LshEngine(nbits=nbits, train_thresholds=train_thresholds).build(gallery, "hamming")
+    index = LshEngine(nbits=nbits, train_thresholds=train_thresholds).build(gallery)
     found = index.search(queries, ITEMS)
     assert (found.candidates == ITEMS).all()
     ranked, positions = flattened(index.rank(queries, relevance))
@@ -147,15 +147,15 @@ def test_lsh_ranks_the_whole_gallery_by_codes_of_its_own(nbits: int, train_thres
         right = relevance.gallery[found.ids[query]] == relevance.queries[query]
         np.testing.assert_array_equal(places, np.flatnonzero(right) + 1)
     assert found.distances.max() <= nbits
-    other = LshEngine(nbits=nbits, train_thresholds=train_thresholds, seed=1).build(gallery, "hamming")
+    other = LshEngine(nbits=nbits, train_thresholds=train_thresholds, seed=1).build(gallery)
     assert (other.search(queries, 5).distances != found.distances[:, :5]).any(), "the seed decides the hyperplanes"
 
 
 def test_a_graph_with_everything_in_view_finds_what_exact_cosine_does() -> None:
     gallery, queries, relevance = sides()
-    gallery.vectors[:] *= np.random.default_rng(1).uniform(0.1, 10, (ITEMS, 1)).astype(np.float32)
-    index = HnswEngine(m=16, ef_construction=200, ef_search=[10, ITEMS]).build(gallery, "cosine")
-    exact = cosine_neighbors(queries.vectors, gallery.vectors, 20)
+    gallery.features[:] *= np.random.default_rng(1).uniform(0.1, 10, (ITEMS, 1)).astype(np.float32)
+    index = HnswEngine(m=16, ef_construction=200, ef_search=[10, ITEMS]).build(gallery)
+    exact = cosine_neighbors(queries.features, gallery.features, 20)
     found = index.search(queries, 20)
     np.testing.assert_allclose(found.distances, exact.distances, atol=1e-5)
     thorough = index.search(queries, 20).candidates.sum()
@@ -174,7 +174,7 @@ def test_a_graph_with_everything_in_view_finds_what_exact_cosine_does() -> None:
 
 def test_a_graph_is_the_same_every_time() -> None:
     gallery, queries, _ = sides()
-    first, second = (HnswEngine(m=4, ef_construction=8, ef_search=8).build(gallery, "cosine") for _ in range(2))
+    first, second = (HnswEngine(m=4, ef_construction=8, ef_search=8).build(gallery) for _ in range(2))
     np.testing.assert_array_equal(first.search(queries, 8).ids, second.search(queries, 8).ids)
 
 
@@ -197,11 +197,11 @@ def test_a_saved_engine_opens_by_itself_and_finds_the_same(index: Engine, tmp_pa
     import faiss
 
     gallery, queries, _ = sides()
-    index.build(gallery, index.check("binary", "auto"))
+    index.build(gallery)
     index.save(tmp_path)
     described = json.loads((tmp_path / "index.json").read_text())
     assert (described["index"], described["ranking"], described["items"]) == (index.option, index.distance, ITEMS)
-    read = faiss.read_index_binary if index.takes_codes else faiss.read_index
+    read = faiss.read_index_binary if "binary" in index.takes else faiss.read_index
     assert read(str(tmp_path / "engine.faiss")).ntotal == ITEMS
     assert index.bytes == (tmp_path / "engine.faiss").stat().st_size
     opened = type(index).open(tmp_path)
@@ -224,8 +224,8 @@ def test_one_item_is_a_gallery_and_k_must_make_sense(index: Engine) -> None:
         index = BinaryIvfEngine(nlist=1)
     if isinstance(index, BinaryHashEngine | BinaryMultiHashEngine):
         index = type(index)()
-    one = gallery.rows(0, 1)
-    index.build(one, index.distance)
+    one = gallery[:1]
+    index.build(one)
     assert set(index.search(queries, 4).ids.ravel()) <= {0, -1}
     ranked, _ = flattened(index.rank(queries, Relevance(relevance.queries, relevance.gallery[:1])))
     assert set(ranked) <= {0, 1}
@@ -249,10 +249,11 @@ def test_one_item_is_a_gallery_and_k_must_make_sense(index: Engine) -> None:
         (lambda: BinaryMultiHashEngine(nhash=17, bits=16), r"index\.nhash=17: expected at most 16"),
         (lambda: BinaryIvfEngine(nlist=0), r"index\.nlist=0: expected at least 1"),
         (lambda: BinaryIvfEngine(nlist=4, nprobe=5), r"index\.nprobe=5: expected at most 4"),
-        (lambda: BinaryIvfEngine(nlist=500).build(sides()[0], ""), r"index\.nlist=500: expected at most 400"),
-        (lambda: BinaryHashEngine().check("clusters", "auto"), "index='binary_hash': expected ivf, lsh or hnsw"),
-        (lambda: BinaryIvfEngine().check("binary", "cosine"), "ranking='cosine': expected hamming or auto"),
-        (lambda: HnswEngine().check("clusters", "hamming"), "ranking='hamming': expected cosine or auto"),
+        (lambda: BinaryIvfEngine(nlist=500).build(sides()[0]), r"index\.nlist=500: expected at most 400"),
+        (lambda: BinaryHashEngine(gives="clusters"), "index='binary_hash': expected ivf for a method"),
+        (lambda: BinaryIvfEngine(ranking="cosine"), "ranking='cosine': expected hamming or auto"),
+        (lambda: HnswEngine(ranking="hamming"), "ranking='hamming': expected cosine or auto"),
+        (lambda: HnswEngine(gives="binary"), "index='hnsw': expected flat, .* or method=none with index=hnsw"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused_by_its_key(make: Any, message: str) -> None:
@@ -261,18 +262,18 @@ def test_what_cannot_be_meant_is_refused_by_its_key(make: Any, message: str) -> 
 
 
 @pytest.mark.parametrize("option", [name for name, _ in options("index")])
-@pytest.mark.parametrize("method", ["random_projection", "kmeans"])
+@pytest.mark.parametrize("method", ["random_projection", "kmeans", "none"])
 def test_every_index_s_yaml_binds_to_its_class_and_fits_or_refuses_a_method(option: str, method: str) -> None:
     ConfigStore.instance().store(name="schema", node=RootSchema)
     OmegaConf.register_new_resolver("run_token", str, replace=True)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = OmegaConf.to_container(compose("config", [f"method={method}", f"index={option}"]), resolve=True)
-    index = build(config, "index", Index)
-    kind = "clusters" if method == "kmeans" else "binary"
-    if kind == "clusters" and option in ("flat", "buckets", "binary_hash", "binary_multi_hash", "binary_ivf"):
-        with pytest.raises(UsageError, match=f"index='{option}': expected ivf"):
-            index.check(kind, "auto")
+    gives = {"random_projection": "binary", "kmeans": "clusters", "none": "nothing"}[method]
+    fits = {"flat": ("binary", "nothing"), "ivf": ("clusters", "nothing"), "hnsw": ("nothing",), "lsh": ("nothing",)}
+    if gives not in fits.get(option, ("binary",)):
+        with pytest.raises(UsageError, match=f"index='{option}': expected "):
+            build(config, "index", Index, gives=gives, ranking="auto")
         return
-    ranking = index.check(kind, "auto")
-    assert ranking in ("hamming", "cosine")
+    index = build(config, "index", Index, gives=gives, ranking="auto")
+    assert index.ranking in ("hamming", "cosine")
     assert all(list(point) == list(index.points()[0]) for point in index.points())

@@ -20,7 +20,7 @@ def sides(seed: int = 0) -> tuple[Encoded, Encoded, Relevance]:
     generator = np.random.default_rng(seed)
     embeddings = [generator.standard_normal((count, BITS)).astype(np.float32) for count in (90, 12)]
     gallery, queries = (
-        Encoded(np.zeros((len(e), 3), np.float32), codes=Codes.from_signs(e), embedding=e) for e in embeddings
+        Encoded(np.zeros((len(e), 3), np.float32), Codes(Codes.from_signs(e).packed, BITS, e)) for e in embeddings
     )
     return gallery, queries, Relevance(generator.integers(0, 3, 12), generator.integers(0, 3, 90))
 
@@ -29,28 +29,27 @@ def distances(gallery: Encoded, queries: Encoded, ranking: str) -> np.ndarray:
     if ranking == "hamming":
         return (queries.codes.unpack()[:, None] != gallery.codes.unpack()).sum(axis=2).astype(np.float64)
     first, second = (
-        e.embedding.astype(np.float64) / np.linalg.norm(e.embedding, axis=1, keepdims=True) for e in (queries, gallery)
+        e.projections.astype(np.float64) / np.linalg.norm(e.projections, axis=1, keepdims=True)
+        for e in (queries, gallery)
     )
     return 1 - first @ second.T
 
 
 def test_auto_is_hamming_and_both_rankings_can_be_asked_for() -> None:
-    index = FlatIndex()
-    assert [index.check("binary", ranking) for ranking in ("auto", "hamming", "cosine")] == [
-        "hamming", "hamming", "cosine",
-    ]  # fmt: skip
-    assert index.exhaustive
+    found = [FlatIndex(ranking=ranking).ranking for ranking in ("auto", "hamming", "cosine")]
+    assert found == ["hamming", "hamming", "cosine"]
+    assert FlatIndex().exhaustive
 
 
 def test_clusters_are_refused_with_the_index_that_takes_them() -> None:
-    with pytest.raises(UsageError, match="index='flat': expected ivf for a method that gives clusters"):
-        FlatIndex().check("clusters", "auto")
+    with pytest.raises(UsageError, match="index='flat': expected ivf for a method that gives cluster numbers"):
+        FlatIndex(gives="clusters")
 
 
 @pytest.mark.parametrize("ranking", ["hamming", "cosine"])
 def test_the_nearest_are_those_of_brute_force(ranking: str) -> None:
     gallery, queries, _ = sides()
-    found = FlatIndex().build(gallery, ranking).search(queries, 10)
+    found = FlatIndex(ranking=ranking).build(gallery).search(queries, 10)
     exact = distances(gallery, queries, ranking)
     expected = np.argsort(exact, axis=1, kind="stable")[:, :10]
     np.testing.assert_array_equal(found.ids, expected)
@@ -63,7 +62,7 @@ def test_complete_rankings_place_every_relevant_item_where_brute_force_does(rank
     gallery, queries, relevance = sides()
     exact = distances(gallery, queries, ranking)
     positions = []
-    for block in FlatIndex().build(gallery, ranking).rank(queries, relevance):
+    for block in FlatIndex(ranking=ranking).build(gallery).rank(queries, relevance):
         assert (block.ranked == 90).all()
         positions += np.split(block.positions, block.position_offsets[1:-1])
     assert len(positions) == len(queries)
@@ -73,41 +72,46 @@ def test_complete_rankings_place_every_relevant_item_where_brute_force_does(rank
         np.testing.assert_array_equal(found, expected)
 
 
-def test_saved_codes_open_in_faiss_and_find_the_same(tmp_path: Path) -> None:
+def test_saved_codes_are_packed_bits_and_find_what_faiss_finds(tmp_path: Path) -> None:
     gallery, queries, _ = sides()
-    index = FlatIndex().build(gallery, "hamming")
+    index = FlatIndex().build(gallery)
     index.save(tmp_path)
     described = json.loads((tmp_path / "index.json").read_text())
-    expected = {"index": "flat", "ranking": "hamming", "bits": 13, "items": 90, "file": "codes.faiss"}
-    assert described == expected | {"words": "words.npy"}
-    opened = faiss.read_index_binary(str(tmp_path / "codes.faiss"))
-    assert isinstance(opened, faiss.IndexBinaryFlat)
+    assert described == {
+        "index": "flat", "gives": "binary", "ranking": "hamming", "bits": 13, "items": 90, "file": "words.npy",
+    }  # fmt: skip
+    # The words of an item, end to end, are its packed bytes, filled up with zeros.
+    packed = np.ascontiguousarray(np.load(tmp_path / "words.npy").T).view(np.uint8)[:, :2]
+    np.testing.assert_array_equal(packed, gallery.codes.packed)
+    engine = faiss.IndexBinaryFlat(16)
+    engine.add(np.ascontiguousarray(packed))
     np.testing.assert_array_equal(
-        opened.search(queries.codes.packed, 5)[0], index.search(queries, 5).distances.astype(np.int32)
+        engine.search(queries.codes.packed, 5)[0], index.search(queries, 5).distances.astype(np.int32)
     )
     assert index.bytes == 90 * 8, "13 bits are searched as one word of 64"
 
 
-def test_saved_embeddings_are_a_plain_array(tmp_path: Path) -> None:
+def test_saved_projections_are_a_plain_array(tmp_path: Path) -> None:
     gallery, _, _ = sides()
-    index = FlatIndex().build(gallery, "cosine")
+    index = FlatIndex(ranking="cosine").build(gallery)
     index.save(tmp_path)
-    assert json.loads((tmp_path / "index.json").read_text())["file"] == "embeddings.npy"
-    np.testing.assert_array_equal(np.load(tmp_path / "embeddings.npy", mmap_mode="r"), gallery.embedding)
-    assert index.bytes == gallery.embedding.nbytes + 4 * 90
+    assert json.loads((tmp_path / "index.json").read_text())["file"] == "projections.npy"
+    np.testing.assert_array_equal(np.load(tmp_path / "projections.npy", mmap_mode="r"), gallery.projections)
+    assert index.bytes == gallery.projections.nbytes + 4 * 90
 
 
 def test_what_a_ranking_needs_must_be_there() -> None:
-    vectors = np.zeros((4, 3), np.float32)
-    for ranking, message in (("hamming", "takes codes"), ("cosine", "takes embeddings")):
-        with pytest.raises(ValueError, match=message):
-            FlatIndex().build(Encoded(vectors), ranking)
+    features = np.zeros((4, 3), np.float32)
+    with pytest.raises(TypeError, match="expected items with binary codes"):
+        FlatIndex().build(Encoded(features))
+    with pytest.raises(ValueError, match="expected projections"):
+        FlatIndex(ranking="cosine").build(Encoded(features, Codes(np.zeros((4, 1), np.uint8), 8)))
 
 
 @pytest.mark.parametrize("ranking", ["hamming", "cosine"])
 def test_a_saved_index_opens_without_features_and_finds_the_same(ranking: str, tmp_path: Path) -> None:
     gallery, queries, _ = sides()
-    index = FlatIndex().build(gallery, ranking)
+    index = FlatIndex(ranking=ranking).build(gallery)
     index.save(tmp_path)
     opened = FlatIndex.open(tmp_path)
     found, expected = opened.search(queries, 90), index.search(queries, 90)
@@ -119,8 +123,8 @@ def test_a_saved_index_opens_without_features_and_finds_the_same(ranking: str, t
 @pytest.mark.parametrize("bits", [13, 64, 100])
 def test_saved_codes_are_searched_where_they_lie(bits: int, tmp_path: Path) -> None:
     embedding = np.random.default_rng(0).standard_normal((50, bits))
-    gallery = Encoded(np.zeros((50, 3), np.float32), codes=Codes.from_signs(embedding))
-    FlatIndex().build(gallery, "hamming").save(tmp_path)
+    gallery = Encoded(np.zeros((50, 3), np.float32), Codes.from_signs(embedding))
+    FlatIndex().build(gallery).save(tmp_path)
     opened = FlatIndex.open(tmp_path)
     assert isinstance(opened.codes.words.base, np.memmap)
     assert Path(opened.codes.words.base.filename) == tmp_path / "words.npy"
@@ -128,21 +132,10 @@ def test_saved_codes_are_searched_where_they_lie(bits: int, tmp_path: Path) -> N
     assert (found.distances == 0).all()
     (tmp_path / "again").mkdir()
     opened.save(tmp_path / "again")
-    assert (tmp_path / "again" / "codes.faiss").read_bytes() == (tmp_path / "codes.faiss").read_bytes()
+    assert (tmp_path / "again" / "words.npy").read_bytes() == (tmp_path / "words.npy").read_bytes()
     np.save(tmp_path / "words.npy", opened.codes.words[:, 1:])
     with pytest.raises(ValueError, match="codes of 50 items"):
         FlatIndex.open(tmp_path)
-
-
-def test_codes_of_an_earlier_version_open_too(tmp_path: Path) -> None:
-    gallery, queries, _ = sides()
-    index = FlatIndex().build(gallery, "hamming")
-    index.save(tmp_path)
-    (tmp_path / "words.npy").unlink()
-    described = json.loads((tmp_path / "index.json").read_text())
-    del described["words"]
-    (tmp_path / "index.json").write_text(json.dumps(described))
-    np.testing.assert_array_equal(FlatIndex.open(tmp_path).search(queries, 9).ids, index.search(queries, 9).ids)
 
 
 def test_another_kind_of_index_is_not_opened(tmp_path: Path) -> None:
@@ -151,24 +144,21 @@ def test_another_kind_of_index_is_not_opened(tmp_path: Path) -> None:
         FlatIndex.open(tmp_path)
 
 
-def test_features_are_ranked_by_cosine_whatever_the_method(tmp_path: Path) -> None:
+def test_without_codes_features_are_ranked_by_cosine(tmp_path: Path) -> None:
     from lshbench.ranking.cosine import cosine_neighbors
 
     generator = np.random.default_rng(0)
     x, q = (generator.standard_normal((count, 5)).astype(np.float32) for count in (90, 12))
-    index = FlatIndex(vectors="features")
-    assert [index.check(kind, "auto") for kind in ("binary", "clusters")] == ["cosine", "cosine"]
-    assert index.ranks_features
-    assert (index.uses_method, FlatIndex().uses_method) == (False, True)
-    assert not index.wants_embedding("query", "cosine")
-    index.build(Encoded(x), "cosine").save(tmp_path)
+    index = FlatIndex(gives="nothing")
+    assert (index.ranking, index.ranks_features) == ("cosine", True)
+    assert not FlatIndex().ranks_features
+    assert not index.needs_projections("query")
+    index.build(Encoded(x)).save(tmp_path)
     found, exact = index.search(Encoded(q), 90), cosine_neighbors(q, x, 90)
     np.testing.assert_array_equal(found.ids, exact.ids)
     assert index.bytes == 4 * 90, "norms; features are kept once for all runs"
     np.testing.assert_array_equal(FlatIndex.open(tmp_path, x).search(Encoded(q), 90).distances, found.distances)
-    with pytest.raises(ValueError, match="takes the gallery's vectors"):
+    with pytest.raises(ValueError, match="takes the gallery's features"):
         FlatIndex.open(tmp_path)
-    with pytest.raises(UsageError, match=r"ranking='hamming': expected cosine or auto with index\.vectors=features"):
-        index.check("binary", "hamming")
-    with pytest.raises(UsageError, match=r"index\.vectors='x': expected embedding or features"):
-        FlatIndex(vectors="x")
+    with pytest.raises(UsageError, match=r"ranking='hamming': expected cosine or auto with index=flat and method=none"):
+        FlatIndex(gives="nothing", ranking="hamming")

@@ -1,0 +1,88 @@
+"""A run's inputs: the data set, who is query, gallery and training, and the features of their items.
+
+A run, a search in a finished run, and the benchmarks open them alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from lshbench.config import build
+from lshbench.data.base import Dataset, Source
+from lshbench.features.backbone import Backbone
+from lshbench.features.roles import Roles, load_roles
+from lshbench.protocols.splits import Protocol, Selection, item_labels
+from lshbench.types import Progress
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """An opened data set and the items that a run takes of it.
+
+    Attributes:
+        dataset: its labels are read, its items not yet.
+        labels: of all items, int64 ``(n,)``, or bool ``(n, classes)``.
+        selection: gallery, queries and training items.
+        fingerprint: ``sha256:...`` of the content that the items come from.
+    """
+
+    dataset: Dataset
+    labels: np.ndarray
+    selection: Selection
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where a run's items come from, how they are selected and encoded; checked, nothing opened yet.
+
+    Attributes:
+        seed: of draws by the protocol and of subsets.
+        device: where an image encoder runs.
+        threads: that extraction may use.
+        cache: the cache folder.
+    """
+
+    source: Source
+    protocol: Protocol
+    backbone: Backbone
+    seed: int
+    device: str
+    threads: int
+    cache: Path
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], threads: int, cache: Path) -> Self:
+        """Return the inputs that a resolved configuration describes.
+
+        Raises:
+            UsageError: a key or value that can't be used.
+        """
+        protocol = build(config, "protocol", Protocol)
+        source = build(config, "dataset", Source)
+        backbone = build(config, "backbone", Backbone)
+        return cls(source, protocol, backbone, config["seed"], config["device"], threads, cache)
+
+    def open(self, progress: Progress) -> OpenedData:
+        """Open the data set, read its labels and select gallery, queries and training items."""
+        dataset = self.source.open(self.cache, progress)
+        selection = self.protocol.select(dataset, self.seed, self.source.max_gallery, self.source.max_queries)
+        labels, _, _ = item_labels(dataset)
+        return OpenedData(dataset, labels, selection, dataset.fingerprint(selection.items()))
+
+    def load(self, data: OpenedData, progress: Progress) -> Roles:
+        """Return the features of the selected items, from the cache or extracted."""
+        return load_roles(
+            data.dataset,
+            asdict(data.selection),
+            data.labels,
+            self.backbone,
+            cache=self.cache,
+            device=self.device,
+            threads=self.threads,
+            progress=progress,
+        )
