@@ -25,7 +25,8 @@ from lshbench.evaluation.tradeoff import Measured, measure_points
 from lshbench.inputs import Inputs, OpenedData
 from lshbench.metrics.diagnostics import bit_counts, diagnose
 from lshbench.metrics.measures import AP_CUTOFFS
-from lshbench.protocols.splits import Selection, audit, check_overlap
+from lshbench.protocols.audit import audit, check_overlap
+from lshbench.protocols.splits import Selection
 from lshbench.report.summary import print_summary
 from lshbench.run_folder import Run, RunFolder, find_finished
 from lshbench.run_folder.contents import GALLERY_CODES, GALLERY_LABELS, QUERY_CODES, QUERY_LABELS, Curves
@@ -138,7 +139,7 @@ def run_experiment(
     gallery, queries, train = roles.gallery, roles.queries, roles.train
     # Images that can't be read may have been left out.
     present = Selection(queries=queries.ids, gallery=gallery.ids, train=train.ids)
-    audited = audit(inputs.protocol, present, data.labels, roles.digests)
+    audited = audit(inputs.protocol, present, data.dataset.labels, roles.digests)
     counts = (len(gallery), len(queries), len(train), gallery.x.shape[1])
     log.info("%d gallery, %d queries, %d training items; features of %d numbers", *counts)
 

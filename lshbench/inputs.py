@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from lshbench.config import build
 from lshbench.data.base import Dataset, Source
 from lshbench.features.backbone import Backbone
 from lshbench.features.roles import Roles, load_roles
-from lshbench.protocols.splits import Protocol, Selection, item_labels
+from lshbench.protocols.splits import EvaluationProtocol, Selection
 from lshbench.types import Progress
 
 
@@ -25,13 +23,11 @@ class OpenedData:
 
     Attributes:
         dataset: its labels are read, its items not yet.
-        labels: of all items, int64 ``(n,)``, or bool ``(n, classes)``.
         selection: gallery, queries and training items.
         fingerprint: ``sha256:...`` of the content that the items come from.
     """
 
     dataset: Dataset
-    labels: np.ndarray
     selection: Selection
     fingerprint: str
 
@@ -48,7 +44,7 @@ class Inputs:
     """
 
     source: Source
-    protocol: Protocol
+    protocol: EvaluationProtocol
     backbone: Backbone
     seed: int
     device: str
@@ -62,7 +58,7 @@ class Inputs:
         Raises:
             UsageError: a key or value that can't be used.
         """
-        protocol = build(config, "protocol", Protocol)
+        protocol = build(config, "protocol", EvaluationProtocol)
         source = build(config, "dataset", Source)
         backbone = build(config, "backbone", Backbone)
         return cls(source, protocol, backbone, config["seed"], config["device"], threads, cache)
@@ -71,15 +67,13 @@ class Inputs:
         """Open the data set, read its labels and select gallery, queries and training items."""
         dataset = self.source.open(self.cache, progress)
         selection = self.protocol.select(dataset, self.seed, self.source.max_gallery, self.source.max_queries)
-        labels, _, _ = item_labels(dataset)
-        return OpenedData(dataset, labels, selection, dataset.fingerprint(selection.items()))
+        return OpenedData(dataset, selection, dataset.fingerprint(selection.items()))
 
     def load(self, data: OpenedData, progress: Progress) -> Roles:
         """Return the features of the selected items, from the cache or extracted."""
         return load_roles(
             data.dataset,
             asdict(data.selection),
-            data.labels,
             self.backbone,
             cache=self.cache,
             device=self.device,

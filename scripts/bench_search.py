@@ -61,6 +61,7 @@ from lshbench.index.buckets import BucketsIndex
 from lshbench.methods.random_projection import RandomProjection
 from lshbench.ranking.cosine import cosine_neighbors
 from lshbench.ranking.hamming import hamming_neighbors
+from lshbench.runtime.cache import cache_dir
 from lshbench.runtime.environment import peak_memory_bytes
 from lshbench.runtime.threads import set_threads
 from lshbench.types import Encoded, Features
@@ -203,7 +204,7 @@ PROBES = [1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24]
 def _one_size(items: int, threads: int, repeats: int) -> dict[str, Any]:
     set_threads(threads)
     source = SyntheticSource(items=items, queries=1000, dim=128, classes=items // 100, spread=0.5)
-    data = source.open(silent)
+    data = source.open(cache_dir(), silent)
     x = data.gallery.read_features(np.arange(items), silent)
     q = data.query.read_features(np.arange(1000), silent)
     method = RandomProjection(bits=128, seed=0)

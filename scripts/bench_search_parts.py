@@ -19,12 +19,10 @@ import numpy as np
 from lshbench.config import build
 from lshbench.data.base import Source
 from lshbench.features.backbone import Backbone
-from lshbench.features.load import load_split_features
 from lshbench.features.roles import load_roles
-from lshbench.features.store import FeatureStore
 from lshbench.index.buckets import BucketsIndex
 from lshbench.methods.base import Method
-from lshbench.protocols.splits import Protocol, item_labels
+from lshbench.protocols.splits import EvaluationProtocol
 from lshbench.run_folder import Run
 from lshbench.runtime.cache import cache_dir
 from lshbench.training.pca import PCA
@@ -63,17 +61,12 @@ class Opened:
 
     def __init__(self, folder: Path) -> None:
         config = Run.open(folder).config()
-        dataset = build(config, "dataset", Source).open(silent)
-        source, protocol = config["dataset"], build(config, "protocol", Protocol)
+        dataset = build(config, "dataset", Source).open(cache_dir(), silent)
+        source, protocol = config["dataset"], build(config, "protocol", EvaluationProtocol)
         selection = protocol.select(dataset, config["seed"], source["max_gallery"], source["max_queries"])
-        backbone, store = build(config, "backbone", Backbone), FeatureStore(cache_dir())
+        backbone = build(config, "backbone", Backbone)
         roles = load_roles(
-            dataset,
-            asdict(selection),
-            item_labels(dataset)[0],
-            lambda split, rows: load_split_features(
-                split, rows, backbone, store=store, device="cpu", threads=1, progress=silent
-            ),
+            dataset, asdict(selection), backbone, cache=cache_dir(), device="cpu", threads=1, progress=silent
         )
         self.gallery: Features = roles.gallery
         self.queries: Features = roles.queries

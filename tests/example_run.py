@@ -1,4 +1,4 @@
-"""What a finished run is like: the contract's metrics.json, and a folder made from synthetic codes."""
+"""An example of a finished run: the contract's metrics.json, and a folder made from synthetic codes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lshbench.run_folder import Curves, Run, RunFolder
+from lshbench.run_folder import Curves, Run, RunFolder, RunMetrics
 
 METRICS: dict[str, Any] = {
     "schema_version": 1,
     "run_id": "0123456789abcdef",
+    "configuration_id": "fedcba9876543210",
+    "source": "sha256:11",
     "created": "2025-01-01T00:00:00Z",
     "command": ["lshbench", "run", "bits=64"],
     "seed": 0,
@@ -25,15 +27,32 @@ METRICS: dict[str, Any] = {
         "dim": 1280,
         "backbone": "efficientnet_lite0",
         "fingerprint": "sha256:00",
+        "queries_without_relevant": 0,
     },
     "protocol": {
         "name": "full",
         "split_hash": "sha256:00",
         "query_gallery_overlap": 0,
+        "query_train_overlap": 0,
         "train_gallery_overlap": 50000,
         "exact_duplicates": 3,
+        "exact_duplicates_train": 0,
+        "leak": False,
+        "classes": {
+            "queries": {"count": 100, "smallest": 100, "largest": 100, "mean": 100.0},
+            "gallery": {"count": 100, "smallest": 500, "largest": 500, "mean": 500.0},
+            "train": {"count": 100, "smallest": 500, "largest": 500, "mean": 500.0},
+        },
     },
-    "method": {"name": "fourier", "bits": 64, "supervision": "labels", "params": {"a": 1}, "parameters": 123},
+    "method": {
+        "name": "fourier",
+        "bits": 64,
+        "supervision": "labels",
+        "params": {"a": 1},
+        "pca": {"dim": None, "whiten": False},
+        "parameters": 123,
+        "chosen_epoch": 7,
+    },
     "ranking": "hamming",
     "metrics": {"mAP": 0.3, "P@10": 0.6, "P@50": 0.5, "MRR": 0.7},
     "ties": {"mAP": {"expected": 0.3, "optimistic": 0.31, "pessimistic": 0.29}},
@@ -41,14 +60,26 @@ METRICS: dict[str, Any] = {
     "reference": {"cosine": {"mAP": 0.19, "P@10": 0.47, "P@50": 0.4}},
     "search": {
         "index": "flat",
+        "ranks": "method",
+        "point": {},
         "candidates_mean": 50000,
         "candidates_fraction": 1.0,
         "queries_without_candidates": 0,
         "recall@10": 1.0,
+        "recall@10/cosine": 0.9,
         "qps": 1000.0,
         "latency_ms": {"p50": 0.1, "p95": 0.2, "p99": 0.3},
     },
-    "codes": {"bit_balance": 0.1, "bit_correlation": 0.2, "entropy_bits": 60.0, "distinct_codes": 40000},
+    "codes": {
+        "bit_balance": 0.1,
+        "bit_correlation": 0.2,
+        "constant_bits": 0,
+        "entropy_bits": 60.0,
+        "code_entropy_bits": 15.0,
+        "distinct_codes": 40000,
+        "buckets": {"occupied": 40000, "largest": 9, "mean": 1.25, "seen": 2.0, "singletons": 35000, "gini": 0.2},
+        "quantisation_loss": None,
+    },
     "time_s": {
         "load": 0.1,
         "extract": 0.0,
@@ -68,8 +99,23 @@ METRICS: dict[str, Any] = {
         "cpu": "x",
         "threads": 2,
         "git": None,
+        "directory": "/somewhere",
     },
 }
+
+
+def changed(path: str, value: object, content: dict[str, Any] = METRICS) -> dict[str, Any]:
+    """Return the example with the value at a path of keys replaced, or left out by KeyError."""
+    metrics = copy.deepcopy(content)
+    *parents, last = path.split("/")
+    node = metrics
+    for parent in parents:
+        node = node[parent]
+    if value is KeyError:
+        del node[last]
+    else:
+        node[last] = value
+    return metrics
 
 
 def make_run(
@@ -153,7 +199,7 @@ def make_run(
             folder.write_array("codes/gallery.npy", labels.astype(np.int32))
         if epochs:
             folder.write_training(_history(epochs), chosen_epoch=max(1, epochs - 3))
-    return Run(path, metrics)
+    return Run(path, RunMetrics.from_json(metrics))
 
 
 def _settings(

@@ -8,7 +8,7 @@ import pytest
 
 from lshbench.config import GROUPS, build, check_root, conf_folder, identity, options
 from lshbench.errors import UsageError
-from lshbench.protocols.splits import Protocol, SplitProtocol
+from lshbench.protocols.splits import EvaluationProtocol, SplitProtocol
 
 ROOT = {"bits": 64, "seed": 0, "ranking": "auto", "threads": None, "device": "auto"}
 
@@ -18,7 +18,7 @@ def node(**keys: object) -> dict:
 
 
 def test_a_node_becomes_an_object_and_its_name_stays_outside() -> None:
-    built = build(node(duplicates="error", allow_leak=True), "protocol", Protocol)
+    built = build(node(duplicates="error", allow_leak=True), "protocol", EvaluationProtocol)
     assert isinstance(built, SplitProtocol)
     assert (built.duplicates, built.allow_leak) == ("error", True)
 
@@ -39,7 +39,7 @@ def test_a_node_becomes_an_object_and_its_name_stays_outside() -> None:
 )  # fmt: skip
 def test_a_node_that_cannot_be_built_says_which_key_is_wrong(keys: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        build(node(**keys), "protocol", Protocol)
+        build(node(**keys), "protocol", EvaluationProtocol)
 
 
 @pytest.mark.parametrize(

@@ -11,21 +11,18 @@ from typing import Any
 import numpy as np
 
 from lshbench.data.array_files import NamedArray, open_arrays
-from lshbench.data.base import Dataset, Source, Split
+from lshbench.data.base import Dataset, Source
 from lshbench.data.checks import (
-    RawLabels,
-    check_dataset,
     check_fraction,
     check_limit,
     check_name,
     check_number,
     check_path,
-    match_labels,
     read_features,
 )
 from lshbench.data.columns import FEATURE_NAMES, GALLERY_SPLITS, LABEL_NAMES, QUERY_SPLITS, find_column
 from lshbench.data.fingerprint import combine, file_digests
-from lshbench.data.held_out import hold_out
+from lshbench.data.held_out import RawSplit, hold_out, matched
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
 
@@ -38,30 +35,32 @@ NOT_FEATURES = {"neighbors", "neighbours", "distances", "indices", "ids", "logit
 """Two-dimensional arrays of ann-benchmarks' files, and others, that describe items but are no features."""
 
 
-class ArraySplit(Split):
+class ArraySplit(RawSplit):
     """Features and labels in two arrays.
 
     Args:
         name: the split's name.
         features: the features, ``(n, d)``.
         labels: the labels.
+        cache: the cache folder.
     """
 
     kind = "features"
 
-    def __init__(self, name: str, features: NamedArray, labels: NamedArray) -> None:
+    def __init__(self, name: str, features: NamedArray, labels: NamedArray, cache: Path) -> None:
         self.name = name
+        self.cache = cache
         self.features = features
         self.label_array = labels
         self.width = features.shape[1]
-        self.raw: RawLabels = labels.labels()
+        self.raw = labels.labels()
         count = len(self.raw.values) if self.raw.offsets is None else len(self.raw.offsets) - 1
         if count != features.shape[0]:
             raise UsageError(f"{name}: {features} and {labels} differ in length: expected one label for each item")
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         files = sorted({*self.features.files, *self.label_array.files})
-        return combine("arrays", self.features.name, self.label_array.name, file_digests(files))
+        return combine("arrays", self.features.name, self.label_array.name, file_digests(files, self.cache))
 
     def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
         where = f"{self.features.files[0].name}: {self.features.name!r}"
@@ -141,34 +140,31 @@ class ArraySource(Source):
         self.max_queries = check_limit("dataset.max_queries", max_queries)
         self.name = (self.path or self.gallery).stem  # type: ignore[union-attr]
 
-    def open(self, progress: Progress) -> Dataset:
+    def open(self, cache: Path, progress: Progress) -> Dataset:
         if self.path is not None:
             arrays = open_arrays(self.path, "dataset.path")
             parts = {side: [a for a in arrays if self._side(a.name) == side] for side in ("gallery", "query", "")}
             if parts["gallery"] and parts["query"]:
-                gallery = self._split("gallery", parts["gallery"], "dataset.path", arrays)
-                query = self._split("query", parts["query"], "dataset.path", arrays)
+                gallery = self._split("gallery", parts["gallery"], "dataset.path", cache, arrays)
+                query = self._split("query", parts["query"], "dataset.path", cache, arrays)
             else:
                 whole = arrays if self._named() else parts[""] or parts["gallery"] or arrays
-                return self._held_out(self._split(self.path.stem, whole, "dataset.path"))
+                return self._held_out(self._split(self.path.stem, whole, "dataset.path", cache))
         else:
             assert self.gallery is not None
             gallery_arrays = self._with_labels(self.gallery, self.gallery_labels, "gallery")
-            gallery = self._split("gallery", gallery_arrays, "dataset.gallery")
+            gallery = self._split("gallery", gallery_arrays, "dataset.gallery", cache)
             if self.query is None:
                 return self._held_out(gallery)
-            query = self._split("query", self._with_labels(self.query, self.query_labels, "query"), "dataset.query")
-        gallery.labels, query.labels, names = match_labels(gallery.raw, query.raw)
-        gallery.class_names = query.class_names = names
+            query_arrays = self._with_labels(self.query, self.query_labels, "query")
+            query = self._split("query", query_arrays, "dataset.query", cache)
         self._say(gallery, query)
-        return check_dataset(Dataset(self.name, gallery, query))
+        return matched(self.name, gallery, query)
 
     def _held_out(self, whole: ArraySplit) -> Dataset:
-        whole.labels, _, whole.class_names = match_labels(whole.raw, whole.raw)
         self._say(whole)
-        log.info("no queries of their own: %g of every class are held out", self.query_fraction)
-        check_dataset(Dataset(self.name, whole, whole))
-        return check_dataset(Dataset(self.name, *hold_out(whole, self.query_fraction, self.split_seed)))
+        matched(self.name, whole, whole)
+        return hold_out(self.name, whole, self.query_fraction, self.split_seed)
 
     def _named(self) -> bool:
         return self.features_column != "auto" and self.label_column != "auto"
@@ -204,12 +200,17 @@ class ArraySource(Source):
         return [*features, NamedArray("labels", *_rest(picked))]
 
     def _split(
-        self, name: str, arrays: Sequence[NamedArray], key: str, there: Sequence[NamedArray] | None = None
+        self,
+        name: str,
+        arrays: Sequence[NamedArray],
+        key: str,
+        cache: Path,
+        there: Sequence[NamedArray] | None = None,
     ) -> ArraySplit:
         """Return the split that some of the arrays make up; ``there`` are all, for messages."""
         features = self._find_features(arrays, key)
         others = [array for array in arrays if array is not features]
-        return ArraySplit(name, features, self._find_labels(others, features.shape[0], key, there or arrays))
+        return ArraySplit(name, features, self._find_labels(others, features.shape[0], key, there or arrays), cache)
 
     def _find_features(self, arrays: Sequence[NamedArray], key: str) -> NamedArray:
         there = _list(arrays)

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -88,6 +89,22 @@ class Dataset:
         """Whether gallery and query split are one and the same, so that an item has one number."""
         return self.gallery.name == self.query.name
 
+    @property
+    def gallery_items(self) -> np.ndarray:
+        """Item numbers of the gallery split, int64 ``(n,)``."""
+        return np.arange(len(self.gallery))
+
+    @property
+    def query_items(self) -> np.ndarray:
+        """Item numbers of the query split, int64 ``(n,)``."""
+        return np.arange(len(self.query)) + (0 if self.same_split else len(self.gallery))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of all items in the order of their numbers, int64 ``(n,)`` or bool ``(n, classes)``."""
+        splits = [self.gallery] if self.same_split else [self.gallery, self.query]
+        return np.concatenate([split.labels for split in splits])
+
     def locate(self, item: int) -> tuple[Split, int]:
         """Return the split and row of an item number."""
         if item < len(self.gallery):
@@ -136,8 +153,12 @@ class Source(ABC):
     max_queries: int | None = None
 
     @abstractmethod
-    def open(self, progress: Progress) -> Dataset:
+    def open(self, cache: Path, progress: Progress) -> Dataset:
         """Find the splits, read their labels (and nothing else where the source allows) and return them.
+
+        Args:
+            cache: the cache folder, for hashes of files, listings and downloads.
+            progress: receives the progress of downloads and listings.
 
         Raises:
             UsageError: what was asked for is not there, says what is; labels of -1; a split with one class only.

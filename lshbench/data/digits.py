@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class DigitsSource(Source):
         self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
         self.max_queries = check_limit("dataset.max_queries", max_queries)
 
-    def open(self, progress: Progress) -> Dataset:
+    def open(self, cache: Path, progress: Progress) -> Dataset:
         whole = DigitsSplit()
         queries = balanced_rows(whole.labels, QUERIES, self.split_seed)
         gallery = np.setdiff1d(np.arange(len(whole)), queries)

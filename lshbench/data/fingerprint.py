@@ -1,4 +1,4 @@
-"""Names for content: SHA-256 of files, remembered by path, size and time of change."""
+"""Fingerprints of content: SHA-256 of files, kept in the cache by path, size and time of change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from lshbench.errors import UsageError
-from lshbench.runtime.cache import cache_dir
+from lshbench.runtime.threads import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +38,26 @@ def bytes_digest(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def file_digests(paths: Sequence[Path]) -> list[str]:
+def file_digests(paths: Sequence[Path], cache: Path) -> list[str]:
     """Return the SHA-256 of each file's content, as hexadecimal digits.
 
     A file whose real path, size and time of change are known is not read again.
+
+    Args:
+        paths: the files.
+        cache: the cache folder, which keeps the digests.
 
     Raises:
         UsageError: a file that can't be read.
     """
     keys = [_key(path) for path in paths]
-    known = _look_up(keys)
+    database = cache / DATABASE
+    known = _look_up(keys, database)
     missing = sorted({key for key in keys if key not in known})
     if missing:
-        workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(min(8, available_cores())) as pool:
             computed = dict(zip(missing, pool.map(_digest, (key[0] for key in missing)), strict=True))
-        _remember(computed)
+        _remember(computed, database)
         known |= computed
     return [known[key] for key in keys]
 
@@ -75,7 +79,7 @@ def _digest(path: str) -> str:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
 
 
-def _look_up(keys: Sequence[_Key]) -> dict[_Key, str]:
+def _look_up(keys: Sequence[_Key], database: Path) -> dict[_Key, str]:
     known: dict[_Key, str] = {}
     wanted = sorted(set(keys))
 
@@ -89,11 +93,11 @@ def _look_up(keys: Sequence[_Key]) -> dict[_Key, str]:
             # A damaged page can hold anything; only what looks like a digest is believed.
             known.update({(path, size, mtime): digest for path, size, mtime, digest in found if len(str(digest)) == 64})
 
-    _with_database(ask)
+    _with_database(database, ask)
     return {key: known[key] for key in wanted if key in known}
 
 
-def _remember(computed: dict[_Key, str]) -> None:
+def _remember(computed: dict[_Key, str], database: Path) -> None:
     now = time.time_ns()
     rows = [(*key, digest) for key, digest in computed.items() if now - key[2] > SETTLED_NS]
 
@@ -102,12 +106,11 @@ def _remember(computed: dict[_Key, str]) -> None:
             connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
 
     if rows:
-        _with_database(tell)
+        _with_database(database, tell)
 
 
-def _with_database(work: Callable[[sqlite3.Connection], None]) -> None:
+def _with_database(path: Path, work: Callable[[sqlite3.Connection], None]) -> None:
     """Do something with the database; a damaged one is replaced, an unusable one is done without."""
-    path = cache_dir() / DATABASE
     for _ in range(2):
         try:
             with _connect(path) as connection:

@@ -35,12 +35,14 @@ class FolderSplit(Split):
         folder: the folder whose sub-folders are classes.
         files: the images' paths relative to ``folder``, sorted.
         classes: all class names, sorted.
+        cache: the cache folder.
     """
 
     kind = "images"
 
-    def __init__(self, name: str, folder: Path, files: list[str], classes: list[str]) -> None:
+    def __init__(self, name: str, folder: Path, files: list[str], classes: list[str], cache: Path) -> None:
         self.name = name
+        self.cache = cache
         self.folder = folder
         self.files = files
         self.class_names = classes
@@ -50,7 +52,7 @@ class FolderSplit(Split):
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         picked = range(len(self.files)) if rows is None else rows
         files = [self.files[row] for row in picked]
-        return combine("folder", files, file_digests([self.folder / file for file in files]))
+        return combine("folder", files, file_digests([self.folder / file for file in files], self.cache))
 
     def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
         for row in rows:
@@ -100,7 +102,7 @@ class FolderSource(Source):
         self.name = self.path.name
         _sub_folders(self.path)
 
-    def open(self, progress: Progress) -> Dataset:
+    def open(self, cache: Path, progress: Progress) -> Dataset:
         folders = _sub_folders(self.path)
         named = self.gallery_split != "auto" or self.query_split != "auto"
         known = [name for name in folders if name.lower() in GALLERY_SPLITS + QUERY_SPLITS]
@@ -115,13 +117,9 @@ class FolderSource(Source):
         gallery_files = _image_files(gallery_folder, extensions, progress)
         if query_name is None:
             classes = sorted({file.split(os.sep, 1)[0] for file in gallery_files})
-            whole = FolderSplit(gallery_name or "images", gallery_folder, gallery_files, classes)
-            check_dataset(Dataset(self.name, whole, whole))
-            log.info(
-                "%s: %d images of %d classes; %g of every class are held out as queries",
-                self.path, len(whole), len(classes), self.query_fraction,
-            )  # fmt: skip
-            return check_dataset(Dataset(self.name, *hold_out(whole, self.query_fraction, self.split_seed)))
+            whole = FolderSplit(gallery_name or "images", gallery_folder, gallery_files, classes, cache)
+            log.info("%s: %d images of %d classes", self.path, len(whole), len(classes))
+            return hold_out(self.name, whole, self.query_fraction, self.split_seed)
         query_files = _image_files(self.path / query_name, extensions, progress)
         classes = sorted({file.split(os.sep, 1)[0] for file in gallery_files + query_files})
         log.info(
@@ -131,8 +129,8 @@ class FolderSource(Source):
         return check_dataset(
             Dataset(
                 self.name,
-                FolderSplit(gallery_name, gallery_folder, gallery_files, classes),
-                FolderSplit(query_name, self.path / query_name, query_files, classes),
+                FolderSplit(gallery_name, gallery_folder, gallery_files, classes, cache),
+                FolderSplit(query_name, self.path / query_name, query_files, classes, cache),
             )
         )
 

@@ -1,15 +1,29 @@
-"""Part of a split as a split of its own: for data that comes in one piece."""
+"""Data sets out of one split or two: labels matched, queries held out where there is one split only."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
 
-from lshbench.data.base import Split
+from lshbench.data.base import Dataset, Split
+from lshbench.data.checks import RawLabels, check_dataset, match_labels
 from lshbench.data.fingerprint import bytes_digest, combine
 from lshbench.data.subset import held_out_rows
 from lshbench.types import Progress
+
+log = logging.getLogger(__name__)
+
+
+class RawSplit(Split):
+    """A split whose labels are not yet matched with those of the other.
+
+    Attributes:
+        raw: the labels as read.
+    """
+
+    raw: RawLabels
 
 
 class PartOfSplit(Split):
@@ -45,10 +59,26 @@ class PartOfSplit(Split):
         return self.whole.describe(int(self.rows[row]))
 
 
-def hold_out(whole: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """Return a gallery and a query split: a fraction of every class is held out as queries."""
+def matched(name: str, gallery: RawSplit, query: RawSplit) -> Dataset:
+    """Return the data set of two splits, their labels in the same numbers.
+
+    Raises:
+        UsageError: splits that don't go together, or labels that can't be used.
+    """
+    gallery.labels, query.labels, names = match_labels(gallery.raw, query.raw)
+    gallery.class_names = query.class_names = names
+    return check_dataset(Dataset(name, gallery, query))
+
+
+def hold_out(name: str, whole: Split, fraction: float, seed: int) -> Dataset:
+    """Return the data set of one split: a fraction of every class is held out as queries."""
+    check_dataset(Dataset(name, whole, whole))
+    log.info("%s has the split %r only: %g of every class are held out as queries", name, whole.name, fraction)
     gallery, query = held_out_rows(whole.labels, fraction, seed)
-    return (
-        PartOfSplit(whole, gallery, f"{whole.name}[gallery]"),
-        PartOfSplit(whole, query, f"{whole.name}[queries]"),
+    return check_dataset(
+        Dataset(
+            name,
+            PartOfSplit(whole, gallery, f"{whole.name}[gallery]"),
+            PartOfSplit(whole, query, f"{whole.name}[queries]"),
+        )
     )

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lshbench.data.base import Dataset, Source, Split
+from lshbench.data.base import Dataset, Source
 from lshbench.data.checks import (
-    check_dataset,
     check_fraction,
     check_limit,
     check_name,
     check_number,
     check_path,
     has_unlabelled,
-    match_labels,
     read_features,
 )
 from lshbench.data.columns import (
@@ -31,7 +29,7 @@ from lshbench.data.columns import (
     read_labels,
 )
 from lshbench.data.fingerprint import combine, file_digests
-from lshbench.data.held_out import hold_out
+from lshbench.data.held_out import RawSplit, hold_out, matched
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
 
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class HubSplit(Split):
+class HubSplit(RawSplit):
     """A split as a memory-mapped Arrow table: only the rows asked for are read, and no image is decoded.
 
     Args:
@@ -53,6 +51,7 @@ class HubSplit(Split):
         items: the column of features or images.
         label: the column of labels.
         where: names the split in messages.
+        cache: the cache folder.
     """
 
     def __init__(
@@ -63,12 +62,14 @@ class HubSplit(Split):
         items: Column,
         label: Column,
         where: str,
+        cache: Path,
     ) -> None:
         self.name = name
         self.files = files
         self.items = items
         self.label = label
         self.where = where
+        self.cache = cache
         self.column = table.data.column(items.name)
         self.kind = "features" if items.kind in ("vector", "list") else "images"
         self.raw = read_labels(table.data.column(label.name), f"{where}: column {label.name!r}", label.names)
@@ -79,7 +80,7 @@ class HubSplit(Split):
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         # Of the files before conversion: the same for a local copy, and whatever the version of `datasets`.
-        return combine("hub", self.items.name, self.label.name, file_digests(self.files))
+        return combine("hub", self.items.name, self.label.name, file_digests(self.files, self.cache))
 
     def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
         if self.width is None:
@@ -162,42 +163,38 @@ class HubSource(Source):
         self.max_queries = check_limit("dataset.max_queries", max_queries)
         self.name = name if name != "hub" else repository or self.path.name  # type: ignore[union-attr]
 
-    def open(self, progress: Progress) -> Dataset:
+    def open(self, cache: Path, progress: Progress) -> Dataset:
         from lshbench.data.hub_repository import HubRepository, LocalRepository
 
         repository: HubRepository | LocalRepository
         if self.path is not None:
             repository = LocalRepository(self.path, self.configuration)
         else:
-            repository = HubRepository(str(self.repository), self.revision, self.configuration)
+            repository = HubRepository(str(self.repository), self.revision, self.configuration, cache)
         gallery_name, query_names = find_splits(repository.splits.files, self.gallery_split, self.query_split)
-        gallery = self._open_split(repository, gallery_name, progress)
+        gallery = self._open_split(repository, gallery_name, cache, progress)
         if not query_names:
-            gallery.labels, _, gallery.class_names = match_labels(gallery.raw, gallery.raw)
-            log.info(
-                "%s has the split %r only: %g of every class are held out as queries",
-                repository.name, gallery_name, self.query_fraction,
-            )  # fmt: skip
-            check_dataset(Dataset(self.name, gallery, gallery))
-            return check_dataset(Dataset(self.name, *hold_out(gallery, self.query_fraction, self.split_seed)))
+            matched(self.name, gallery, gallery)
+            return hold_out(self.name, gallery, self.query_fraction, self.split_seed)
         query = gallery
         if query_names != [gallery_name]:
             for query_name in query_names:
-                query = self._open_split(repository, query_name, progress)
+                query = self._open_split(repository, query_name, cache, progress)
                 if not has_unlabelled(query.raw):
                     break
                 if query_name != query_names[-1]:
                     log.info("the split %r has items without a label (-1) and is passed over", query_name)
-        gallery.labels, query.labels, names = match_labels(gallery.raw, query.raw)
-        gallery.class_names = query.class_names = names
+        dataset = matched(self.name, gallery, query)
         log.info(
             "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), labels in column %r (%s)",
             repository.name, gallery.name, len(gallery), query.name, len(query),
             gallery.kind, gallery.items.name, gallery.items.type, gallery.label.name, gallery.label.type,
         )  # fmt: skip
-        return check_dataset(Dataset(self.name, gallery, query))
+        return dataset
 
-    def _open_split(self, repository: HubRepository | LocalRepository, name: str, progress: Progress) -> HubSplit:
+    def _open_split(
+        self, repository: HubRepository | LocalRepository, name: str, cache: Path, progress: Progress
+    ) -> HubSplit:
         files = repository.fetch(name, progress)
         table = repository.open(name, progress)
         columns = list_columns(table.features)
@@ -214,7 +211,7 @@ class HubSource(Source):
                 "dataset.label_column=auto: no column looks like labels; name one; there are: "
                 + ", ".join(map(str, columns))
             )
-        return HubSplit(name, table, files, items, label, f"{repository.name}, split {name!r}")
+        return HubSplit(name, table, files, items, label, f"{repository.name}, split {name!r}", cache)
 
     def _find_items(self, columns: list[Column]) -> Column:
         """Return the column of features, else the one of images; a name goes before ``auto``."""

@@ -28,7 +28,6 @@ from lshbench.data.hub_client import (
     retried,
 )
 from lshbench.errors import UsageError
-from lshbench.runtime.cache import cache_dir
 from lshbench.types import Progress
 
 if TYPE_CHECKING:
@@ -100,18 +99,20 @@ class HubRepository:
         repository: ``owner/name``.
         revision: a branch, tag or commit; None for ``main``.
         configuration: which of its configurations, or None for the only one.
+        cache: the cache folder, which keeps lists of the repositories' files.
 
     Raises:
         UsageError: no such repository, or no Hub and nothing in the cache: what was tried, and ways without
         the Hub.
     """
 
-    def __init__(self, repository: str, revision: str | None, configuration: str | None) -> None:
+    def __init__(self, repository: str, revision: str | None, configuration: str | None, cache: Path) -> None:
         from huggingface_hub import constants
 
         self.name = repository
         self.revision = revision or "main"
         self.configuration = configuration
+        self.cache = cache
         self.offline = bool(constants.HF_HUB_OFFLINE)
         self._folder: Path | None = None
         if self.offline:
@@ -309,7 +310,7 @@ class HubRepository:
     def _record_path(self) -> Path:
         parts = (endpoint(), self.name, self.revision, self.configuration or "default")
         stem = "@".join(re.sub(r"[^\w.-]+", "--", part) for part in parts)
-        return cache_dir() / "hub" / f"{stem}.json"
+        return self.cache / "hub" / f"{stem}.json"
 
     def _write_record(self) -> None:
         path = self._record_path()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from lshbench.data.base import Dataset, Source, Split
@@ -91,7 +93,7 @@ class SyntheticSource(Source):
         self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
         self.max_queries = check_limit("dataset.max_queries", max_queries)
 
-    def open(self, progress: Progress) -> Dataset:
+    def open(self, cache: Path, progress: Progress) -> Dataset:
         generator = np.random.default_rng([self.data_seed, 2])
         centres = generator.standard_normal((self.classes, self.dim), np.float32)
         return check_dataset(

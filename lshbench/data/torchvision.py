@@ -5,58 +5,58 @@ from __future__ import annotations
 import inspect
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lshbench.data.base import Dataset, Source, Split
+from lshbench.data.base import Dataset, Source
 from lshbench.data.checks import (
     RawLabels,
-    check_dataset,
     check_fraction,
     check_limit,
     check_name,
     check_number,
-    match_labels,
     raw_labels,
 )
 from lshbench.data.fingerprint import bytes_digest, combine, file_digests
-from lshbench.data.held_out import hold_out
+from lshbench.data.held_out import RawSplit, hold_out, matched
 from lshbench.errors import UsageError, wrong_value
-from lshbench.runtime.cache import cache_dir
 from lshbench.types import Progress
 
 log = logging.getLogger(__name__)
 
 GALLERY_NAMES = ("train", "trainval", "train-standard", "byclass")
 QUERY_NAMES = ("test", "val", "valid")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 SECONDS = 30.0
 """A download that stays silent for so long has failed."""
 
 
-class TorchvisionSplit(Split):
+class TorchvisionSplit(RawSplit):
     """A split of a torchvision data set.
 
     Args:
         name: the split's name.
         images: the data set, without transforms.
         root: its folder.
+        cache: the cache folder.
     """
 
     kind = "images"
 
-    def __init__(self, name: str, images: Any, root: Path) -> None:
+    def __init__(self, name: str, images: Any, root: Path, cache: Path) -> None:
         self.name = name
+        self.cache = cache
         self.images = images
         self.root = root
         self.title = f"{type(images).__name__}, split {name!r}"
         self.pixels = _pixels(images)
         self.pixels_digest: str | None = None
         self.files = _files(images) if self.pixels is None else None
-        self.raw: RawLabels = _labels(images, self.title)
+        self.raw = _labels(images, self.title)
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         labels = bytes_digest(np.ascontiguousarray(self.labels).tobytes())
@@ -66,10 +66,12 @@ class TorchvisionSplit(Split):
             content = self.pixels_digest
         elif self.files is not None:
             picked = self.files if rows is None else [self.files[row] for row in rows]
-            content = combine(file_digests(picked))
+            content = combine(file_digests(picked, self.cache))
         else:
             everything = sorted(path for path in self.root.rglob("*") if path.is_file())
-            content = combine([str(path.relative_to(self.root)) for path in everything], file_digests(everything))
+            content = combine(
+                [str(path.relative_to(self.root)) for path in everything], file_digests(everything, self.cache)
+            )
         return combine("torchvision", type(self.images).__name__, self.name, content, labels)
 
     def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
@@ -128,59 +130,40 @@ class TorchvisionSource(Source):
         self.max_queries = check_limit("dataset.max_queries", max_queries)
         self.name = class_name
 
-    def open(self, progress: Progress) -> Dataset:
+    def open(self, cache: Path, progress: Progress) -> Dataset:
         found = _find_class(self.class_name)
-        root = self.root or cache_dir() / "torchvision" / self.class_name
+        root = self.root or cache / "torchvision" / self.class_name
         options = inspect.signature(found).parameters
+
+        def opened(name: str, **keywords: object) -> TorchvisionSplit:
+            return TorchvisionSplit(name, self._construct(found, root, keywords, progress), root, cache)
+
+        if not {"train", "split", "image_set"} & set(options):
+            whole = opened("all")
+            matched(self.name, whole, whole)
+            return hold_out(self.name, whole, self.query_fraction, self.split_seed)
         if "train" in options:
-            by_name: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
-        elif "split" in options or "image_set" in options:
-            by_name = {}
+            gallery = opened(**_train_or_test("dataset.gallery_split", self.gallery_split, "train"))
+            query = opened(**_train_or_test("dataset.query_split", self.query_split, "test"))
         else:
-            return self._one_split(found, root, progress)
-        key = "split" if "split" in options else "image_set"
-        gallery = self._open_side(found, root, by_name, key, "gallery", progress)
-        query = self._open_side(found, root, by_name, key, "query", progress)
-        gallery.labels, query.labels, names = match_labels(gallery.raw, query.raw)
-        gallery.class_names = query.class_names = names
+            key = "split" if "split" in options else "image_set"
+            gallery = self._first("dataset.gallery_split", self.gallery_split, GALLERY_NAMES, key, opened)
+            query = self._first("dataset.query_split", self.query_split, QUERY_NAMES, key, opened)
+        dataset = matched(self.name, gallery, query)
         log.info(
             "%s: gallery split %r (%d), query split %r (%d)",
             self.class_name, gallery.name, len(gallery), query.name, len(query),
         )  # fmt: skip
-        return check_dataset(Dataset(self.name, gallery, query))
+        return dataset
 
-    def _one_split(self, found: type, root: Path, progress: Progress) -> Dataset:
-        whole = TorchvisionSplit("all", self._construct(found, root, {}, progress), root)
-        whole.labels, _, whole.class_names = match_labels(whole.raw, whole.raw)
-        log.info(
-            "%s has no splits: %g of every class are held out as queries",
-            self.class_name,
-            self.query_fraction,
-        )
-        check_dataset(Dataset(self.name, whole, whole))
-        return check_dataset(Dataset(self.name, *hold_out(whole, self.query_fraction, self.split_seed)))
-
-    def _open_side(
-        self,
-        found: type,
-        root: Path,
-        by_name: dict[str, dict[str, Any]],
-        key: str,
-        side: str,
-        progress: Progress,
+    def _first(
+        self, config_key: str, wanted: str, usual: tuple[str, ...], key: str, opened: Callable[..., TorchvisionSplit]
     ) -> TorchvisionSplit:
-        wanted = self.gallery_split if side == "gallery" else self.query_split
-        usual = GALLERY_NAMES if side == "gallery" else QUERY_NAMES
-        config_key = f"dataset.{side}_split"
-        if by_name:
-            name = ("train" if side == "gallery" else "test") if wanted == "auto" else wanted
-            if name not in by_name:
-                raise wrong_value(config_key, wanted, f"auto or one of {', '.join(by_name)}")
-            return TorchvisionSplit(name, self._construct(found, root, by_name[name], progress), root)
+        """Return the split that is wanted, or with ``auto`` the first of the usual ones that the class has."""
         refusal: ValueError | None = None
         for name in usual if wanted == "auto" else (wanted,):
             try:
-                return TorchvisionSplit(name, self._construct(found, root, {key: name}, progress), root)
+                return opened(name, **{key: name})
             except ValueError as error:  # torchvision's word for a split that the class doesn't have
                 refusal = error
         raise UsageError(f"{config_key}={wanted!r}: {self.class_name} refuses it: {refusal}") from refusal
@@ -214,6 +197,14 @@ class TorchvisionSource(Source):
             "put torchvision's files there, name another dataset.root, or take images from elsewhere "
             "(dataset=folder, dataset=hub dataset.path=FOLDER); dataset=digits needs no download"
         ) from reason
+
+
+def _train_or_test(config_key: str, wanted: str, default: str) -> dict[str, Any]:
+    """Return the split's name and torchvision's keyword for it, of a class that has these two."""
+    name = default if wanted == "auto" else wanted
+    if name not in ("train", "test"):
+        raise wrong_value(config_key, wanted, "auto or one of train, test")
+    return {"name": name, "train": name == "train"}
 
 
 def _find_class(name: str) -> type:
@@ -260,19 +251,8 @@ def _files(images: Any) -> list[Path] | None:
         first = value[0][0] if isinstance(value[0], tuple | list) and value[0] else value[0]
         if isinstance(first, str | Path) and Path(first).is_file():
             paths = [Path(item[0] if isinstance(item, tuple | list) else item) for item in value]
-            # Lists of masks or annotations have files too; images are what the data set itself gives out
-            # first.
-            if Path(first).suffix.lower() in (
-                ".jpg",
-                ".jpeg",
-                ".png",
-                ".ppm",
-                ".bmp",
-                ".tif",
-                ".tiff",
-                ".gif",
-                ".webp",
-            ):
+            # Lists of masks or annotations have files too; images are what the data set itself gives out first.
+            if Path(first).suffix.lower() in EXTENSIONS:
                 return paths
     return None
 

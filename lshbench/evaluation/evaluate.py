@@ -1,4 +1,4 @@
-"""Evaluation: the complete rankings of all queries, block by block, into measures and curves."""
+"""Evaluation of the complete rankings of all queries, block by block: measures and curves."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lshbench.metrics.curves import Curves, CurvesSummary
+from lshbench.metrics.curves import CurveAccumulator, CurvesSummary
 from lshbench.metrics.measures import Summary, concatenate, measure, summarise
 from lshbench.types import Progress, RankedBlock
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the rankings come to.
+    """Measures of each query, their means, and curves.
 
     Attributes:
         measures: of each query, float64 ``(q,)`` each (:func:`lshbench.metrics.measures.measure`).
-        summary: their means under the names that ``metrics.json`` has.
+        summary: their means, under the names in ``metrics.json``.
         curves: means over queries of precision over recall, P@k over k, distances.
     """
 
@@ -33,10 +33,10 @@ def evaluate(blocks: Iterable[RankedBlock], queries: int, progress: Progress, de
     Args:
         blocks: the rankings of consecutive queries.
         queries: how many there are in all.
-        progress: told about every block.
-        description: what is being ranked.
+        progress: reports the queries evaluated.
+        description: of the work, for ``progress``.
     """
-    parts, curves = [], Curves()
+    parts, curves = [], CurveAccumulator()
     with progress(description, total=queries, unit="queries") as advance:
         for block in blocks:
             parts.append(measure(block))

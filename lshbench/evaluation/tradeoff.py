@@ -1,9 +1,8 @@
-"""An index at each of its query settings: what it finds against what it costs."""
+"""Tradeoff of an index: what it finds and what it costs at each of its query settings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -11,23 +10,66 @@ from lshbench.evaluation.evaluate import Evaluation, evaluate
 from lshbench.evaluation.reference import Reference
 from lshbench.evaluation.timing import Clock, Encode, SearchTime, time_encoding, time_search
 from lshbench.index.base import Index
+from lshbench.metrics.measures import AP_CUTOFFS
 from lshbench.types import Encoded, Progress, Relevance
+
+HEADLINE = ("mAP", "P@10", "P@50")
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Queries to search an index with.
+
+    Attributes:
+        encoded: all of them.
+        relevance: their labels and the gallery's.
+        encode: encodes them again, from one row to another, so that this can be timed.
+    """
+
+    encoded: Encoded
+    relevance: Relevance
+    encode: Encode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an index compares for a query, as means over queries.
+
+    Attributes:
+        candidates_mean: gallery items compared with a query.
+        candidates_fraction: the same as a share of the gallery.
+        queries_without_candidates: queries that nothing was compared with.
+    """
+
+    candidates_mean: float
+    candidates_fraction: float
+    queries_without_candidates: int
+
+    @classmethod
+    def of(cls, candidates: np.ndarray, gallery: int) -> Cost:
+        """Return the cost of searches that compared so many gallery items each, int64 ``(q,)``."""
+        mean = float(candidates.mean())
+        return cls(mean, float(candidates.mean() / gallery), int((candidates == 0).sum()))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """An index at its last, most thorough point, and a row for each of its points.
+    """An index measured at its last, most thorough query settings, and a row for each of its settings.
 
     Attributes:
-        point: the query settings of the last one.
-        search: its time and results.
-        evaluation: its figures.
-        rows: of every point, in order: its settings, mAP, P@10, P@50, recall@10/cosine, and what it cost.
+        point: the last settings.
+        search: results and times with them.
+        evaluation: the rankings' measures and curves with them.
+        cost: candidates with them.
+        recall: share of the first ten by exact cosine that were found with them; None without a reference.
+        rows: of all settings, in order (:meth:`lshbench.run_folder.RunFolder.write_tradeoff`).
     """
 
     point: dict[str, int]
     search: SearchTime
     evaluation: Evaluation
+    cost: Cost
+    recall: float | None
     rows: list[dict[str, float | int | None]]
 
     def columns(self) -> dict[str, np.ndarray]:
@@ -37,50 +79,62 @@ class Measured:
 
 def measure_points(
     index: Index,
-    queries: Encoded,
-    relevance: Relevance,
-    encode: Encode,
+    queries: Queries,
     reference: Reference | None,
     *,
     k: int,
-    positions: bool,
-    position_limit: int,
+    definitions: bool,
     description: str,
     clock: Clock,
     progress: Progress,
 ) -> Measured:
-    """Time, rank and evaluate a built index at each of its points; the last one stays in effect.
+    """Time, rank and evaluate a built index at each of its query settings; the last ones stay in effect.
 
     Args:
         index: built.
-        queries: encoded.
-        relevance: labels of both sides.
-        encode: what encoded the queries, from one row to another.
+        queries: encoded, with their labels.
         reference: exact cosine ranking, if known.
-        k: first results to time.
-        positions, position_limit: what the last point's ranking is asked for (:meth:`lshbench.index.base.Index.rank`).
-        description: what is being ranked.
-        clock: told about searching (the last point's batch) and evaluating.
-        progress: told about the rankings.
+        k: results to time and keep for each query.
+        definitions: whether the last ranking keeps positions, which some published definitions need.
+        description: of the ranking, for ``progress``.
+        clock: gets the seconds of ``search`` (the last settings' batch) and of ``evaluate``.
+        progress: reports the queries ranked.
     """
-    points = index.points()
-    encode_seconds = time_encoding(encode, len(queries))
+    points, number = index.points(), len(queries.encoded)
+    gallery = len(queries.relevance.gallery)
+    encode_seconds = time_encoding(queries.encode, number)
     rows: list[dict[str, float | int | None]] = []
-    for number, point in enumerate(points):
+    for point in points:
         index.set_point(point)
-        last = number == len(points) - 1
-        search = time_search(index, queries, encode, encode_seconds, k)
+        last = len(rows) == len(points) - 1
+        search = time_search(index, queries.encoded, queries.encode, encode_seconds, k)
         with clock.measure("evaluate"):
             blocks = index.rank(
-                queries, relevance, positions=positions and last, position_limit=position_limit if last else None
+                queries.encoded,
+                queries.relevance,
+                positions=definitions and last,
+                position_limit=max(AP_CUTOFFS) if last else None,
             )
             settings = ", ".join(f"{name}={value}" for name, value in point.items())
             label = description if len(points) == 1 else f"{description}, {settings}"
-            evaluation = evaluate(blocks, len(queries), progress, label)
-        gallery = len(relevance.gallery)
-        rows.append({**point, **_row(search, evaluation.summary["metrics"], reference, gallery, index.bytes)})
+            evaluation = evaluate(blocks, number, progress, label)
+        metrics = evaluation.summary["metrics"]
+        recall = overlap(search.neighbors.ids, reference.neighbors, 10) if reference else None
+        cost = Cost.of(search.neighbors.candidates, gallery)
+        rows.append(
+            {
+                **point,
+                **{name: metrics[name] for name in HEADLINE},
+                "recall@10/cosine": recall,
+                **asdict(cost),
+                "qps": search.qps,
+                "qps_with_encoding": search.qps_with_encoding,
+                **{f"latency_ms/{name}": value for name, value in search.latency_ms.items()},
+                "bytes_per_item": index.bytes / gallery,
+            }
+        )
     clock.add("search", search.seconds)
-    return Measured(points[-1], search, evaluation, rows)
+    return Measured(points[-1], search, evaluation, cost, recall, rows)
 
 
 def overlap(found: np.ndarray, exact: np.ndarray, k: int) -> float:
@@ -88,23 +142,6 @@ def overlap(found: np.ndarray, exact: np.ndarray, k: int) -> float:
     exact = exact[:, :k]
     hits = (found[:, :k, None] == exact[:, None, :]).any(axis=1)
     return float((hits & (exact >= 0)).sum() / (exact >= 0).sum())
-
-
-def _row(
-    search: SearchTime, metrics: Mapping[str, float | None], reference: Reference | None, gallery: int, size: int
-) -> dict[str, float | int | None]:
-    candidates = search.neighbors.candidates
-    return {
-        **{name: metrics[name] for name in ("mAP", "P@10", "P@50")},
-        "recall@10/cosine": overlap(search.neighbors.ids, reference.neighbors, 10) if reference else None,
-        "candidates_mean": float(candidates.mean()),
-        "candidates_fraction": float(candidates.mean() / gallery),
-        "queries_without_candidates": int((candidates == 0).sum()),
-        "qps": search.qps,
-        "qps_with_encoding": search.qps_with_encoding,
-        **{f"latency_ms/{name}": value for name, value in search.latency_ms.items()},
-        "bytes_per_item": size / gallery,
-    }
 
 
 def _column(values: list[float | int | None]) -> np.ndarray:

@@ -1,25 +1,29 @@
-"""The features of a run's items, by what they are for."""
+"""The features of a run's items, by role: gallery, queries and training set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from lshbench.data.base import Dataset, Split
+from lshbench.data.base import Dataset
 from lshbench.errors import UsageError
-from lshbench.features.load import SplitFeatures
-from lshbench.types import Features
-
-Load = Callable[[Split, np.ndarray], SplitFeatures]
+from lshbench.features.backbone import Backbone
+from lshbench.features.load import SplitFeatures, load_split_features
+from lshbench.features.store import FeatureStore
+from lshbench.types import Features, Progress
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Features of gallery, queries and training items; ``digests`` are uint64 hashes of each item's content.
+    """Features of gallery, queries and training items.
 
     Roles with the same items share one array, and a role that is a whole split is that split's memory map.
+
+    Attributes:
+        digests: for each role, uint64 hashes of its items' content.
+        seconds_extracting: time that the network and its data took; 0 if all features were in the cache.
     """
 
     gallery: Features
@@ -29,22 +33,38 @@ class Roles:
     seconds_extracting: float
 
 
-def load_roles(dataset: Dataset, items: dict[str, np.ndarray], labels: np.ndarray, load: Load) -> Roles:
-    """Load every item once and give it out to its roles.
+def load_roles(
+    dataset: Dataset,
+    items: dict[str, np.ndarray],
+    backbone: Backbone | None,
+    *,
+    cache: Path,
+    device: str,
+    threads: int,
+    progress: Progress,
+) -> Roles:
+    """Return the features of a run's items: from the cache, else read or extracted and cached.
 
     Args:
         dataset: an opened data set.
         items: item numbers of ``gallery``, ``queries`` and ``train``, int64, ascending.
-        labels: labels of all items.
-        load: gives the features of a split's rows.
+        backbone: encodes images; not used for ready features.
+        cache: the cache folder.
+        device: as configured, such as ``auto`` or ``cuda:1``.
+        threads: number of threads of an extraction.
+        progress: receives the progress of extraction and downloads.
 
     Raises:
-        UsageError: the splits' features differ in width.
+        UsageError: an image that can't be read (named), features with NaN or infinite values or of differing widths,
+            no disk space, weights that can't be had.
     """
+    store, labels = FeatureStore(cache), dataset.labels
     needed = np.unique(np.concatenate(list(items.values())))
     parts = []
     for split, rows, places in dataset.split_rows(needed):
-        loaded = load(split, rows)
+        loaded = load_split_features(
+            split, rows, backbone, store=store, device=device, threads=threads, progress=progress
+        )
         parts.append((needed[places], loaded))
         if len(loaded.unreadable):
             unreadable = needed[places][loaded.unreadable]

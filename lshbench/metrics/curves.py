@@ -1,4 +1,4 @@
-"""Curves averaged over queries: precision over recall, P@k over k, and what each Hamming radius finds."""
+"""Curves averaged over queries: precision over recall, P@k over k, and figures within each Hamming radius."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RankCurve(TypedDict):
 
 
 class RadiusCurve(TypedDict):
-    """What stands within each Hamming radius, averaged over queries.
+    """Precision, recall and number of items within each Hamming radius, averaged over queries.
 
     ``precision`` counts a query with nothing within the radius as 0, ``precision_nonempty`` leaves it out
     (None where all are left out); ``empty`` is the share of such queries; ``items`` is the mean count.
@@ -122,11 +122,11 @@ def interpolated_precision(block: RankedBlock, levels: int = LEVELS) -> np.ndarr
     return np.maximum.accumulate(highest[:, ::-1], axis=1)[:, ::-1]
 
 
-class Curves:
-    """Sums of curves over blocks of queries.
+class CurveAccumulator:
+    """Accumulator of curves over blocks of queries.
 
     Example:
-        >>> curves = Curves()
+        >>> curves = CurveAccumulator()
         >>> for block in blocks:  # doctest: +SKIP
         ...     curves.add(block)
         >>> curves.summary()["precision_recall"]["precision"]  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Whether bits are set for half of the items, and independent of each other."""
+"""Plot of the bits: how often each is set, and how they correlate."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for, method_name
 from lshbench.run_folder import Run
+from lshbench.run_folder.contents import GALLERY_CODES
 
 MOST_BITS = 256
 """Bits in the heat map: more could not be told apart."""
@@ -18,9 +19,9 @@ MOST_ITEMS = 20_000
 def bit_balance(run: Run) -> Figure | None:
     """Draw each bit's mean and the bits' correlations over the gallery; None for a method without bits."""
     means = run.curves().bit_means
-    if means is None or not run.has("codes/gallery.npy"):
+    if means is None:
         return None
-    packed = run.array("codes/gallery.npy")
+    packed = run.array(GALLERY_CODES)
     bits = len(means)
     figure = figure_for(run, "Balance and correlation of the bits", width=9.6, height=4.4, name=method_name(run))
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
@@ -38,7 +39,7 @@ def bit_balance(run: Run) -> Figure | None:
     dress(left, x=x, y="share of gallery items with the bit set", grid="y")
     left.set_ylim(0, 1)
     left.set_xlim(0.4 if bits <= 128 else 1, bits + 0.6 if bits <= 128 else bits)
-    balance = run.metrics["codes"]["bit_balance"]
+    balance = run.metrics.codes.bit_balance
     caption(left, "dashed: balanced" + ("" if balance is None else f"; mean |2p - 1| = {balance:.3f}"))
 
     shown = np.unique(np.linspace(0, bits - 1, min(bits, MOST_BITS)).round().astype(int))
@@ -58,7 +59,7 @@ def bit_balance(run: Run) -> Figure | None:
     bar = figure.colorbar(image, ax=right, shrink=0.9)
     bar.set_label("correlation", fontsize=10, color=TEXT)
     bar.ax.tick_params(labelsize=9, colors=TEXT)
-    mean = run.metrics["codes"]["bit_correlation"]
+    mean = run.metrics.codes.bit_correlation
     caption(right, "no two bits vary" if mean is None else f"mean |r| of two bits = {mean:.3f}")
     return figure
 

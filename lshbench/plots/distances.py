@@ -1,4 +1,4 @@
-"""How far apart the codes of one class and of different classes are."""
+"""Plot of the distances within classes and between them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def distances(run: Run) -> Figure | None:
     edges, same, other = curves.distance_edges, curves.same_class, curves.other_class
     if edges is None or same is None or other is None or same.sum() + other.sum() == 0:
         return None
-    hamming = run.metrics["ranking"] == "hamming"
+    hamming = run.metrics.ranking == "hamming"
     figure = figure_for(run, "Distances of same-class and other pairs")
     axes = figure.add_subplot()
     used = np.flatnonzero(same + other)

@@ -1,62 +1,59 @@
-"""Which plots a run gets, and where they go.  matplotlib is imported when the first one is drawn."""
+"""Drawing a run's plots into its folder.  matplotlib is imported when the first one is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lshbench.run_folder import Run, atomic_file
+from lshbench.run_folder.contents import (
+    BIT_BALANCE_PLOT,
+    DISTANCES_PLOT,
+    PRECISION_AT_K_PLOT,
+    PRECISION_RECALL_PLOT,
+    RETRIEVAL_PLOT,
+    TRADEOFF_PLOT,
+    TRAINING_PLOT,
+)
 
 if TYPE_CHECKING:
     from lshbench.plots.retrieval import Pictures
     from lshbench.types import Features, Neighbors
 
 
-def draw_all(folder: Path, metrics: Mapping[str, Any]) -> list[Path]:
-    """Draw every plot that a run's files allow into ``plots/``; return what was drawn.
+def draw_all(run: Run) -> list[Path]:
+    """Draw every plot that a run's files allow into ``plots/``, and return their paths.
 
-    A method without codes has no bits to show, one that doesn't train no training curve.
+    A method without codes has no plot of bits, one that isn't trained no training curve.
 
     Args:
-        folder: a run's folder, with every file but perhaps ``metrics.json``.
-        metrics: what ``metrics.json`` holds, or will hold.
+        run: finished, or with every file but ``metrics.json``.
     """
     from lshbench.plots import bits, distances, precision, style, tradeoff, training
 
-    run = Run(folder, dict(metrics))
-    pictures = {
-        "precision_recall.png": precision.precision_recall,
-        "precision_at_k.png": precision.precision_at_k,
-        "distances.png": distances.distances,
-        "bit_balance.png": bits.bit_balance,
-        "training.png": training.training,
-        "tradeoff.png": tradeoff.tradeoff,
+    plots = {
+        PRECISION_RECALL_PLOT: precision.precision_recall,
+        PRECISION_AT_K_PLOT: precision.precision_at_k,
+        DISTANCES_PLOT: distances.distances,
+        BIT_BALANCE_PLOT: bits.bit_balance,
+        TRAINING_PLOT: training.training,
+        TRADEOFF_PLOT: tradeoff.tradeoff,
     }
     drawn = []
-    for name, draw in pictures.items():
+    for name, draw in plots.items():
         figure = draw(run)
         if figure is not None:
-            path = folder / "plots" / name
-            with atomic_file(path) as file:
+            with atomic_file(run.path / name) as file:
                 style.write_png(figure, file)
-            drawn.append(path)
+            drawn.append(run.path / name)
     return drawn
 
 
-def draw_retrieval(
-    folder: Path,
-    metrics: Mapping[str, Any],
-    dataset: Pictures,
-    gallery: Features,
-    queries: Features,
-    neighbors: Neighbors,
-) -> Path:
-    """Draw ``plots/retrieval.png``: a few queries and their first ten hits as pictures.
+def draw_retrieval(run: Run, dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors) -> Path:
+    """Draw ``plots/retrieval.png``: a few queries and their first ten results as pictures.
 
     Args:
-        folder: a run's folder.
-        metrics: what ``metrics.json`` holds, or will hold.
+        run: finished, or with every file but ``metrics.json``.
         dataset: gives an item's picture by its number.
         gallery, queries: labels and item numbers of the two sides.
         neighbors: the first results of each query.
@@ -65,9 +62,8 @@ def draw_retrieval(
     from lshbench.plots.style import data_name, searched_name
 
     rows = chosen_rows(dataset, gallery, queries, neighbors)
-    run = Run(folder, dict(metrics))
-    title = f"{data_name(run)} · {searched_name(run)}"
-    path = folder / "plots" / "retrieval.png"
+    path = run.path / RETRIEVAL_PLOT
     with atomic_file(path) as file:
-        retrieval(rows, title=title, ranking=metrics["ranking"]).save(file, format="PNG")
+        title = f"{data_name(run)} · {searched_name(run)}"
+        retrieval(rows, title=title, ranking=run.metrics.ranking).save(file, format="PNG")
     return path

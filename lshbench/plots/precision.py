@@ -1,4 +1,4 @@
-"""How precise the results are: over recall, and over their number."""
+"""Plots of precision: over recall, and over the number of results."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from lshbench.plots.style import REFERENCE, RUN, dress, figure_for, legend, searched_name, show_shares
+from lshbench.plots.style import REFERENCE, RUN, dress, figure_for, legend, show_shares
 from lshbench.run_folder import Run
 
 
 def precision_recall(run: Run) -> Figure:
     """Draw mean precision over recall, beside exact cosine ranking of the same features."""
-    curves, name = run.curves(), _curve_name(run)
+    curves, name = run.curves(), run.metrics.searched
     figure = figure_for(run, "Precision over recall")
     axes = figure.add_subplot()
     axes.plot(
@@ -20,10 +20,10 @@ def precision_recall(run: Run) -> Figure:
         curves.precision,
         color=RUN,
         linewidth=2,
-        label=_with_figure(name, "mAP", run.metrics["metrics"]["mAP"]),
+        label=_with_figure(name, "mAP", run.metrics.metrics["mAP"]),
         zorder=3,
     )
-    cosine = run.metrics["reference"]["cosine"]
+    cosine = run.metrics.reference.cosine
     if cosine is not None:
         label = _with_figure("exact cosine", "mAP", cosine["mAP"])
         if curves.reference_precision is not None:
@@ -46,7 +46,7 @@ def precision_recall(run: Run) -> Figure:
 
 def precision_at_k(run: Run) -> Figure:
     """Draw mean P@k over k, with the bounds that the order of ties leaves, beside exact cosine ranking."""
-    curves, name = run.curves(), _curve_name(run)
+    curves, name = run.curves(), run.metrics.searched
     figure = figure_for(run, "Precision of the first k results")
     axes = figure.add_subplot()
     marker = "o" if len(curves.k) == 1 else None
@@ -54,9 +54,9 @@ def precision_at_k(run: Run) -> Figure:
         low, high = curves.precision_at_k_bounds
         if (high - low).max() > 1e-3:
             axes.fill_between(curves.k, low, high, color=RUN, alpha=0.15, linewidth=0, label="any order of ties")
-    label = _with_figure(name, "P@10", run.metrics["metrics"]["P@10"])
+    label = _with_figure(name, "P@10", run.metrics.metrics["P@10"])
     axes.plot(curves.k, curves.precision_at_k, color=RUN, linewidth=2, label=label, zorder=3, marker=marker)
-    cosine = run.metrics["reference"]["cosine"]
+    cosine = run.metrics.reference.cosine
     if cosine is not None:
         label = _with_figure("exact cosine", "P@10", cosine["P@10"])
         if curves.reference_precision_at_k is not None:
@@ -79,10 +79,6 @@ def precision_at_k(run: Run) -> Figure:
 
 def _highest(*curves: np.ndarray | None) -> float:
     return max(float(curve.max()) for curve in curves if curve is not None)
-
-
-def _curve_name(run: Run) -> str:
-    return searched_name(run) if run.ranks_features else run.metrics["method"]["name"]
 
 
 def _with_figure(name: str, metric: str, value: float | None) -> str:

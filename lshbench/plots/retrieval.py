@@ -1,4 +1,4 @@
-"""Queries and their first hits as pictures."""
+"""Picture of queries and their first results."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ PIXELATED = 16
 """Images up to this size are enlarged pixel by pixel: smoothing would invent most of what is seen."""
 
 
-class Split(Protocol):
+class Labelled(Protocol):
+    """A split of a data set, which may name its classes."""
+
     class_names: Sequence[str] | None
 
 
 class Pictures(Protocol):
-    """What gives an item's picture: a data set."""
+    """A data set of pictures."""
 
     @property
-    def gallery(self) -> Split: ...
+    def gallery(self) -> Labelled: ...
 
     def image(self, item: int) -> Image.Image: ...
 
 
 @dataclass(frozen=True)
-class Hit:
+class Result:
     """A result: its picture, label and distance, and whether it shares a label with the query (None: not known)."""
 
     image: Image.Image
@@ -56,7 +58,7 @@ class Row:
 
     image: Image.Image
     label: str
-    hits: list[Hit]
+    hits: list[Result]
 
 
 def choose_queries(labels: np.ndarray, count: int) -> np.ndarray:
@@ -108,7 +110,7 @@ def chosen_rows(
             other = gallery.y[row]
             relevant = bool((label & other).any()) if labels_are_sets(queries.y) else bool(label == other)
             image = dataset.image(int(gallery.ids[row]))
-            found.append(Hit(image, label_text(other, names), float(distance), relevant))
+            found.append(Result(image, label_text(other, names), float(distance), relevant))
         rows.append(Row(dataset.image(int(queries.ids[query])), label_text(label, names), found))
     return rows
 
@@ -199,7 +201,7 @@ def letterboxed(image: Image.Image) -> Image.Image:
     return tile
 
 
-def _hit(canvas: Image.Image, draw: ImageDraw.ImageDraw, hit: Hit, left: int, top: int, ranking: str) -> None:
+def _hit(canvas: Image.Image, draw: ImageDraw.ImageDraw, hit: Result, left: int, top: int, ranking: str) -> None:
     cell = TILE + 2 * FRAME
     colour = GRID if hit.relevant is None else SAME_CLASS if hit.relevant else OTHER_CLASS
     draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=colour)

@@ -1,4 +1,4 @@
-"""How plots look: colours by meaning, sizes, titles.  Nothing global is changed."""
+"""Style of the plots: colours by meaning, sizes, titles.  Nothing global is changed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def figure_for(
     below.set_parse_math(False)
     below.set_in_layout(False)
     for length in range(60, 8, -2):
-        below.set_text(f"{shortened(data_name(run), length)} · {name} · {run.metrics['ranking']} ranking")
+        below.set_text(f"{shortened(data_name(run), length)} · {name} · {run.metrics.ranking} ranking")
         if below.get_window_extent().x1 <= (width - 0.1) * DPI:
             break
     return figure
@@ -61,22 +61,22 @@ def figure_for(
 
 def data_name(run: Run) -> str:
     """Return the data set's name, with the encoder's if there was one, and a flag where queries leaked."""
-    dataset = run.metrics["dataset"]
-    flag = "LEAK · " if run.metrics["protocol"].get("leak") else ""
-    return flag + dataset["name"] + (f" ({dataset['backbone']})" if dataset["backbone"] else "")
+    dataset = run.metrics.dataset
+    flag = "LEAK · " if run.metrics.protocol.leak else ""
+    return flag + dataset.name + (f" ({dataset.backbone})" if dataset.backbone else "")
 
 
 def method_name(run: Run) -> str:
     """Return the method's name, with the code's length if it gives codes."""
-    name, bits = shortened(run.metrics["method"]["name"], 24), run.metrics["method"]["bits"]
-    if run.metrics["codes"]["entropy_bits"] is None:
+    name, bits = shortened(run.metrics.method.name, 24), run.metrics.method.bits
+    if bits is None or run.metrics.codes.entropy_bits is None:
         return name
     return f"{name} · {bits:,} bit{'s' if bits > 1 else ''}"
 
 
 def searched_name(run: Run) -> str:
-    """Return the name that figures stand under: the method's, or the index's where it ranks features alone."""
-    return f"features by {run.metrics['search']['index']}" if run.ranks_features else method_name(run)
+    """Return the name that figures stand under, with the code's length if there are codes."""
+    return run.metrics.searched if run.metrics.features_alone else method_name(run)
 
 
 def shortened(text: str, length: int) -> str:

@@ -1,4 +1,4 @@
-"""What a search finds and what it costs: the index at each of its query settings beside the exact scan."""
+"""Plot of quality against cost: the index at each of its query settings beside the exact scan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for, show_shares
 from lshbench.run_folder import Run
 
-METRICS = ("mAP", "P@10", "recall@10/cosine")
+ROWS = ("mAP", "P@10", "recall@10/cosine")
 NAMES = {"recall@10/cosine": "recall@10 of exact cosine"}
 
 TICKS = tuple(step * 10.0**e for e in range(-9, 10) for step in (1, 2, 5))
@@ -20,17 +20,14 @@ LEAST_RANGE = 15.0
 """Ratio of an axis' ends, so that a power of ten is in it."""
 
 
-def tradeoff(run: Run) -> Figure | None:
+def tradeoff(run: Run) -> Figure:
     """Draw mAP, P@10 and recall against the share of the gallery compared and against throughput.
 
-    Settings that no other one beats in both directions are joined: the Pareto front.  None for a run that kept no
-    figures of its settings.
+    Settings that no other one beats in both directions are joined: the Pareto front.
     """
-    if not run.has("tradeoff.parquet"):
-        return None
     columns = run.tradeoff()
     exact = _exact(run)
-    rows = [name for name in METRICS if any(value is not None for value in columns[name])] or ["mAP"]
+    rows = [name for name in ROWS if any(value is not None for value in columns[name])] or ["mAP"]
     figure = figure_for(run, "Quality against cost", width=8.4, height=1.9 + 1.75 * len(rows))
     grid = figure.subplots(len(rows), 2, sharex="col", sharey="row", squeeze=False)
     costs: list[tuple[str, Sequence[float], bool, float | None, Callable[[float], str]]] = [
@@ -70,12 +67,12 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 
 
 def _exact(run: Run) -> dict[str, float]:
-    """Return what the exact scan comes to: the metrics, and ``qps`` where it was timed."""
-    cosine = run.metrics["reference"]["cosine"]
+    """Return the exact scan's metrics, and its ``qps`` where it was timed."""
+    cosine = run.metrics.reference.cosine
     if cosine is None:
         return {}
-    known = {name: cosine[name] for name in ("mAP", "P@10") if cosine[name] is not None}
-    batch = run.metrics["search"]["latency_ms"].get("exact_batch")
+    known = {name: value for name in ("mAP", "P@10") if (value := cosine[name]) is not None}
+    batch = run.metrics.search.latency_ms.get("exact_batch")
     return {**known, "recall@10/cosine": 1.0} | ({"qps": 1e3 / batch} if batch else {})
 
 
@@ -143,8 +140,8 @@ def _key(run: Run, columns: dict[str, list[Any]], exact: bool) -> list[Line2D]:
     setting = ", ".join(f"{name}={columns[name][-1]}" for name in names)
     sizes = sorted({round(size, 1) for size in columns["bytes_per_item"]})
     size = f"{sizes[0]:g}" + (f" to {sizes[-1]:g}" if len(sizes) > 1 else "") + " bytes an item"
-    features = "features by " if run.ranks_features else ""
-    label = f"{features}{run.metrics['search']['index']}{': ' + setting if setting else ''}, {size}"
+    name = run.metrics.searched if run.metrics.features_alone else run.metrics.search.index
+    label = f"{name}{': ' + setting if setting else ''}, {size}"
     key = [Line2D([], [], color=RUN, marker="D", markersize=8, linestyle="none", label=label)]
     if len(columns["mAP"]) > 1:
         key += [

@@ -1,4 +1,4 @@
-"""How training went."""
+"""Plot of training: loss and validation quality over epochs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from matplotlib.ticker import MaxNLocator
 
 from lshbench.plots.style import REFERENCE, RUN, VALIDATION, dress, figure_for, method_name
 from lshbench.run_folder import Run
+from lshbench.run_folder.contents import TRAINING
 
 
 def training(run: Run) -> Figure | None:
     """Draw loss and validation quality over epochs, the chosen one marked; None for fewer than two epochs."""
-    if not run.has("training.json"):
+    if not run.has(TRAINING):
         return None
     history = run.training()
     epochs, chosen = history["epochs"], history["chosen_epoch"]

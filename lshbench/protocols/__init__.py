@@ -1,1 +1,1 @@
-"""Who is query, gallery and training, and the audit of every run."""
+"""Evaluation protocols: queries, gallery and training set, and the audit of every run."""

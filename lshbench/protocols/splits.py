@@ -1,4 +1,4 @@
-"""Protocols: who is query, gallery and training, and the audit that goes with every figure.
+"""Evaluation protocols: which items of a data set are queries, gallery and training set.
 
 Items are numbered as in :class:`lshbench.data.base.Dataset`: the gallery split first, then the query split.  A protocol
 is a function of the labels and the seed alone.
@@ -7,10 +7,8 @@ is a function of the labels and the seed alone.
 from __future__ import annotations
 
 import hashlib
-import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,19 +16,17 @@ from lshbench.data.base import Dataset
 from lshbench.data.subset import balanced_rows
 from lshbench.errors import UsageError, wrong_value
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Selection:
-    """Item numbers, each int64, ascending and without repeats."""
+    """The items of a run by role: item numbers, each int64, ascending and without repeats."""
 
     queries: np.ndarray
     gallery: np.ndarray
     train: np.ndarray
 
     def items(self) -> np.ndarray:
-        """Return all items that a run needs, int64, ascending."""
+        """Return the items of all roles, int64, ascending."""
         return np.unique(np.concatenate([self.queries, self.gallery, self.train]))
 
     def hash(self) -> str:
@@ -42,8 +38,8 @@ class Selection:
         return f"sha256:{digest.hexdigest()}"
 
 
-class Protocol(ABC):
-    """A ``protocol=`` option.
+class EvaluationProtocol(ABC):
+    """Interface of an evaluation protocol (``protocol=``).
 
     Args:
         duplicates: ``report`` counts queries whose exact content is in the gallery, ``error`` stops the run.
@@ -58,7 +54,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def draw(self, labels: np.ndarray, from_gallery: np.ndarray, from_query: np.ndarray, seed: int) -> Selection:
-        """Return who is who before any limit on numbers.
+        """Return queries, gallery and training set, before any limit on their sizes.
 
         Args:
             labels: labels of all items, int64 ``(n,)`` or bool ``(n, classes)``.
@@ -68,12 +64,12 @@ class Protocol(ABC):
         """
 
     def select(self, dataset: Dataset, seed: int, max_gallery: int | None, max_queries: int | None) -> Selection:
-        """Return the items of a run: :meth:`draw`, then class-balanced subsets of gallery and queries.
+        """Return the items of a run: those of :meth:`draw`, then class-balanced subsets of gallery and queries.
 
         A training set that is the gallery, or part of it, shrinks with it; one that lies outside is left as it is.
         """
-        labels, from_gallery, from_query = item_labels(dataset)
-        drawn = self.draw(labels, from_gallery, from_query, seed)
+        labels = dataset.labels
+        drawn = self.draw(labels, dataset.gallery_items, dataset.query_items, seed)
         gallery = _limit(drawn.gallery, labels, max_gallery, seed)
         queries = _limit(drawn.queries, labels, max_queries, seed)
         inside = np.isin(drawn.train, drawn.gallery, assume_unique=True)
@@ -83,32 +79,20 @@ class Protocol(ABC):
         return Selection(queries, gallery, train)
 
 
-def item_labels(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return all items' labels, and the item numbers of the gallery split and of the query split.
-
-    Where both are the same split of the source, an item has one number.
-    """
-    gallery = np.arange(len(dataset.gallery))
-    if dataset.same_split:
-        return dataset.gallery.labels, gallery, gallery
-    labels = np.concatenate([dataset.gallery.labels, dataset.query.labels])
-    return labels, gallery, len(gallery) + np.arange(len(dataset.query))
-
-
 def _limit(items: np.ndarray, labels: np.ndarray, count: int | None, seed: int) -> np.ndarray:
     if count is None or count >= len(items):
         return items
     return items[balanced_rows(labels[items], count, seed)]
 
 
-class SplitProtocol(Protocol):
+class SplitProtocol(EvaluationProtocol):
     """Queries and gallery as the data set splits them; training on the gallery."""
 
     def draw(self, labels: np.ndarray, from_gallery: np.ndarray, from_query: np.ndarray, seed: int) -> Selection:
         return Selection(from_query, from_gallery, from_gallery)
 
 
-class PooledProtocol(Protocol):
+class PooledProtocol(EvaluationProtocol):
     """Both splits together: some queries a class, some training items a class, the rest is gallery.
 
     The splits ``cifar10`` (training outside the gallery) and ``cifar10-1`` (inside) of the deep-hashing literature.
@@ -155,7 +139,7 @@ class PooledProtocol(Protocol):
         return Selection(*(np.sort(np.concatenate(part)) for part in (queries, rest, train)))
 
 
-class UnseenClassesProtocol(Protocol):
+class UnseenClassesProtocol(EvaluationProtocol):
     """Train on some classes; queries and gallery are the items of the others (arXiv 1609.06753).
 
     Args:
@@ -190,100 +174,3 @@ class UnseenClassesProtocol(Protocol):
 def _require_single_label(labels: np.ndarray, name: str) -> None:
     if labels.ndim != 1:
         raise UsageError(f"protocol={name} draws by class and needs one label an item; use protocol=full")
-
-
-LEAKING_SHARE = 0.05
-LEAKING_COPIES = 5
-"""From this share, and this many, queries with exact copies elsewhere are a leak."""
-
-_GO_ON = "(protocol.allow_leak=true goes on, and marks every figure)"
-
-
-def check_overlap(protocol: Protocol, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
-    """Return which queries are in the gallery, and which in training, bool ``(q,)`` each.
-
-    Raises:
-        UsageError: some are, and the protocol doesn't allow it.
-    """
-    in_gallery = np.isin(selection.queries, selection.gallery)
-    in_train = np.isin(selection.queries, selection.train)
-    if (in_gallery.any() or in_train.any()) and not protocol.allow_leak:
-        raise UsageError(
-            f"{int(in_gallery.sum())} of {len(in_gallery)} queries are in the gallery and {int(in_train.sum())} in "
-            "training, so the figures would be too good: choose another dataset.query_split or "
-            f"dataset.gallery_split {_GO_ON}"
-        )
-    return in_gallery, in_train
-
-
-def audit(
-    protocol: Protocol,
-    selection: Selection,
-    labels: np.ndarray,
-    digests: dict[str, np.ndarray],
-) -> dict[str, Any]:
-    """Return what has to be known to trust a figure, and stop a run that leaks.
-
-    Args:
-        protocol: says what is allowed.
-        selection: who is who.
-        labels: labels of all items.
-        digests: of ``queries``, ``gallery`` and ``train``: uint64 hashes of each item's content.
-
-    Returns:
-        ``query_gallery_overlap``, ``query_train_overlap`` and ``train_gallery_overlap``: items in both;
-        ``exact_duplicates`` and ``exact_duplicates_train``: queries whose content is that of another item in the
-        gallery or in training; ``classes``: counts of items a class; ``split_hash``; ``leak``: whether queries are
-        in the gallery or in training, themselves or, for more than :data:`LEAKING_SHARE` of them, as copies.
-
-    Raises:
-        UsageError: queries are in the gallery or in training, or duplicates where they are not allowed.
-    """
-    in_gallery, in_train = check_overlap(protocol, selection)
-    # A query that is itself in the gallery is an overlap; counted as a duplicate too, it would be counted twice.
-    duplicates = np.isin(digests["queries"], digests["gallery"]) & ~in_gallery
-    duplicates_train = np.isin(digests["queries"], digests["train"]) & ~in_train
-    copied = duplicates | duplicates_train
-    # A few copies are a data set's own; many are queries that were put among the others.
-    copies_leak = int(copied.sum()) >= LEAKING_COPIES and copied.mean() > LEAKING_SHARE
-    if copied.any():
-        first = int(selection.queries[np.argmax(copied)])
-        message = (
-            f"{int(duplicates.sum())} of {len(copied)} queries have an exact copy in the gallery and "
-            f"{int(duplicates_train.sum())} in training (the first is item {first})"
-        )
-        if protocol.duplicates == "error":
-            raise UsageError(f"{message}; protocol.duplicates=report goes on and counts them")
-        if copies_leak and not protocol.allow_leak:
-            raise UsageError(f"{message}, so the figures would be too good {_GO_ON}")
-        log.warning(message)
-    return {
-        "split_hash": selection.hash(),
-        "query_gallery_overlap": int(in_gallery.sum()),
-        "query_train_overlap": int(in_train.sum()),
-        "train_gallery_overlap": int(np.isin(selection.train, selection.gallery).sum()),
-        "exact_duplicates": int(duplicates.sum()),
-        "exact_duplicates_train": int(duplicates_train.sum()),
-        "leak": bool(in_gallery.any() or in_train.any() or copies_leak),
-        "classes": {
-            name: _class_counts(labels[items])
-            for name, items in (
-                ("queries", selection.queries),
-                ("gallery", selection.gallery),
-                ("train", selection.train),
-            )
-        },
-    }
-
-
-def _class_counts(labels: np.ndarray) -> dict[str, float]:
-    counts = labels.sum(0) if labels.ndim == 2 else np.unique(labels, return_counts=True)[1]
-    counts = counts[counts > 0]
-    if not len(counts):  # several labels an item, and none has one
-        return {"count": 0, "smallest": 0, "largest": 0, "mean": 0.0}
-    return {
-        "count": len(counts),
-        "smallest": int(counts.min()),
-        "largest": int(counts.max()),
-        "mean": float(counts.mean()),
-    }

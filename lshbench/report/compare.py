@@ -1,15 +1,16 @@
-"""Finished runs side by side: means with intervals, and which differences are more than chance.
+"""Comparison of finished runs: means with intervals, and tests of the differences.
 
-Runs that differ in nothing but the seed are repeats of one configuration.  Every pair of configurations is
-compared query by query; the p-values are corrected for the number of pairs.  Reads run folders only.
+Runs that differ in nothing but the seed have the same ``configuration_id``: they are repeats of one configuration.
+Every pair of configurations is compared query by query; the p-values are corrected for the number of pairs.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,22 +26,25 @@ from lshbench.metrics.significance import (
     seed_bootstrap_interval,
 )
 from lshbench.run_folder import Run, finished_runs
+from lshbench.run_folder.contents import METRICS, PER_QUERY
 
 if TYPE_CHECKING:
     import pyarrow
 
-NOT_COMPARED = frozenset({"cache", "device", "evaluation", "hydra", "output", "reference", "resume", "threads"})
-"""Root keys of a configuration that don't decide what is computed."""
+log = logging.getLogger(__name__)
+
+NOT_NAMED = frozenset({"cache", "device", "evaluation", "hydra", "output", "reference", "resume", "threads"})
+"""Root keys of a configuration that no figure depends on, and that names leave out."""
 
 NOT_MEASURES = frozenset({"query", "label", "first_hits", "first_distances"})
-"""Columns of ``per_query.parquet`` that are no figures."""
+"""Columns of ``per_query.parquet`` that are not metrics."""
 
 Settings = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """One run's values.
+    """Values of one run: one of a configuration's seeds.
 
     Attributes:
         path: the run's folder.
@@ -63,10 +67,10 @@ class Configuration:
 
     Attributes:
         name: method, bits, and whatever else sets it apart from the others compared.
-        settings: the flattened configuration, without the seed.
+        settings: those that name the configuration (:func:`settings_of`).
         repeats: one for each seed, by seed.
         interval: mean over seeds and queries, with its bootstrap interval.
-        supervision: ``none`` or ``labels``, or ``features`` where these are ranked and the method has no part in it.
+        supervision: ``none`` or ``labels``, or ``features`` where these alone are searched.
         leak: whether queries are in the gallery or in training in any of the runs.
     """
 
@@ -80,14 +84,14 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two configurations, paired by query.
+    """Test of two configurations, paired by query.
 
     Attributes:
         first, second: names of the configurations.
         test: the sign-flip test of first minus second.
         adjusted: its p-value by Holm's method, over all pairs compared.
-        seeds: how the seeds came in: ``all`` averaged for each query, or the common ones, each with queries
-        of its own.
+        seeds: ``all`` where each query's values are averaged over the seeds, or the common seeds, each with queries of
+            its own.
     """
 
     first: str
@@ -99,7 +103,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All configurations, best first, and every pair of them."""
+    """Comparison of configurations, best first, and of every pair of them."""
 
     metric: str
     configurations: list[Configuration]
@@ -138,7 +142,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class DefinitionRow:
-    """One published definition with its value in each configuration.
+    """A published definition with its value in each configuration.
 
     Attributes:
         key: as in ``metrics.json``, such as ``mAP@1000/hits``.
@@ -157,7 +161,7 @@ class DefinitionRow:
 
 @dataclass(frozen=True)
 class DefinitionTable:
-    """Every published definition side by side, so that a figure can be held against a paper's by the paper's measure.
+    """Table of the published definitions, to compare figures with a paper's by the paper's own measure.
 
     Attributes:
         names: of the configurations, as :class:`Comparison` has them, in order of the runs.
@@ -177,13 +181,15 @@ class DefinitionTable:
 def definitions(runs: Sequence[Run]) -> DefinitionTable:
     """Return every published definition of finished runs, each with its formula and the code that reports it."""
     groups = group_runs(runs)
-    keys = {key: None for run in runs for key in run.metrics["definitions"] if template(key) in DEFINITIONS}
+    keys = {key: None for run in runs for key in run.metrics.definitions if template(key) in DEFINITIONS}
     rows = []
     for key in keys:
         definition = definition_of(key)
-        values = [mean_or_none([run.metrics["definitions"].get(key) for run in members]) for members in groups.values()]
+        values = [mean_or_none([run.metrics.definitions.get(key) for run in members]) for members in groups.values()]
         rows.append(DefinitionRow(key, template(key), values, definition.formula, definition.published_by))
-    return DefinitionTable(names_of(list(groups)), [_leaks(members) for members in groups.values()], rows)
+    return DefinitionTable(
+        names_of([members[0] for members in groups.values()]), [_leaks(members) for members in groups.values()], rows
+    )
 
 
 def mean_or_none(values: Sequence[float | None]) -> float | None:
@@ -192,16 +198,27 @@ def mean_or_none(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
-def group_runs(runs: Sequence[Run]) -> dict[Settings, list[Run]]:
-    """Return runs by what decides their figures, the seed aside, in order of their first runs."""
-    groups: dict[Settings, list[Run]] = {}
+def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return runs by their configuration's identity, in order of their first runs, each result once.
+
+    Runs with the same ``run_id`` are one result; the log says which ones are left out, and warns where their figures
+    differ.
+    """
+    results: dict[str, Run] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(settings_of(run), []).append(run)
+        first = results.setdefault(run.metrics.run_id, run)
+        if first is run:
+            groups.setdefault(run.metrics.configuration_id, []).append(run)
+        elif run.metrics.metrics == first.metrics.metrics:
+            log.warning("%s repeats %s and is left out", run.path, first.path)
+        else:
+            log.warning("%s repeats %s with OTHER FIGURES and is left out", run.path, first.path)
     return groups
 
 
 def _leaks(runs: Sequence[Run]) -> bool:
-    return any(run.metrics["protocol"].get("leak", False) for run in runs)
+    return any(run.metrics.protocol.leak for run in runs)
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
@@ -216,7 +233,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
             raise UsageError(f"{folder} is no folder: expected a run, or a folder of runs")
         found = list(finished_runs(folder))
         if not found:
-            raise UsageError(f"{folder} holds no finished run (no metrics.json in it or below it)")
+            raise UsageError(f"{folder} holds no finished run (no {METRICS} in it or below it)")
         runs.update((run.path.resolve(), run) for run in found)
     return list(runs.values())
 
@@ -238,8 +255,7 @@ def compare(
         seed: of both.
 
     Raises:
-        UsageError: a run lacks the metric; a configuration has one seed twice; runs answered different
-        queries.
+        UsageError: a run lacks the metric, or runs answered different queries.
     """
     if not 0 < level < 1:
         raise wrong_value("level", level, "a number between 0 and 1")
@@ -247,14 +263,9 @@ def compare(
         raise wrong_value("resamples", resamples, "at least 100")
     groups = group_runs(runs)
     configurations = []
-    for (settings, members), name in zip(groups.items(), names_of(list(groups)), strict=True):
+    names = names_of([members[0] for members in groups.values()])
+    for members, name in zip(groups.values(), names, strict=True):
         repeats = sorted((read_repeat(run, metric) for run in members), key=lambda repeat: repeat.seed)
-        for repeat, following in pairwise(repeats):
-            if repeat.seed == following.seed:
-                raise UsageError(
-                    f"{repeat.path} and {following.path} are the same run, seed={repeat.seed} of {name}: "
-                    "expected one of them"
-                )
         values = [repeat.values for repeat in repeats]
         interval = seed_bootstrap_interval(
             np.stack(values) if _same_queries(repeats) else values,
@@ -265,7 +276,7 @@ def compare(
         configurations.append(
             Configuration(
                 name,
-                settings,
+                settings_of(members[0]),
                 repeats,
                 interval,
                 supervision=_supervision(members[0]),
@@ -286,7 +297,7 @@ def compare(
 
 
 def _supervision(run: Run) -> str:
-    return "features" if run.ranks_features else str(run.metrics["method"]["supervision"])
+    return "features" if run.metrics.features_alone else run.metrics.method.supervision
 
 
 def read_repeat(run: Run, metric: str) -> Repeat:
@@ -294,14 +305,14 @@ def read_repeat(run: Run, metric: str) -> Repeat:
     table = run.per_query()
     offered = [name for name in table.column_names if name not in NOT_MEASURES]
     if metric not in offered:
-        raise wrong_value("metric", metric, f"a column of {run.path / 'per_query.parquet'}: {', '.join(offered)}")
+        raise wrong_value("metric", metric, f"a column of {run.path / PER_QUERY}: {', '.join(offered)}")
     queries = np.asarray(table["query"].to_numpy(), np.int64)
     values = np.asarray(table[metric].to_numpy(), np.float64)
     if not len(values) or not np.isfinite(values).all():
-        raise UsageError(f"{run.path / 'per_query.parquet'} has no value of {metric} for some queries, or no query")
+        raise UsageError(f"{run.path / PER_QUERY} has no value of {metric} for some queries, or no query")
     order = np.argsort(queries, kind="stable")
     labels = table["label"].combine_chunks().take(order)
-    return Repeat(run.path, int(run.metrics["seed"]), queries[order], labels, values[order])
+    return Repeat(run.path, run.metrics.seed, queries[order], labels, values[order])
 
 
 def paired_values(one: Configuration, other: Configuration) -> tuple[np.ndarray, np.ndarray, str]:
@@ -337,8 +348,8 @@ def paired_values(one: Configuration, other: Configuration) -> tuple[np.ndarray,
 
 
 def settings_of(run: Run) -> Settings:
-    """Return what decides a run's figures except the seed, as sorted pairs of a dotted key and its value."""
-    config = {key: value for key, value in run.config().items() if key not in NOT_COMPARED}
+    """Return the settings that name a run's configuration, as sorted pairs of a dotted key and its value."""
+    config = {key: value for key, value in run.config().items() if key not in NOT_NAMED}
     return tuple(sorted(_flat(config)))
 
 
@@ -355,18 +366,24 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return pairs
 
 
-def names_of(groups: Sequence[Settings]) -> list[str]:
+def names_of(runs: Sequence[Run]) -> list[str]:
     """Return a short name for each configuration: method and bits, and every key in which they differ.
 
     A key of a method, an index or another named choice tells apart what has the same name there: between others the
-    name does, and the key is left out.
+    name does, and the key is left out.  Configurations of equal settings differ in the source code that computed
+    them, or in their data; the name then says which, by the digest's first digits.
+
+    Args:
+        runs: one of each configuration.
     """
-    tables = [dict(settings) for settings in groups]
+    settings = [settings_of(run) for run in runs]
+    tables = [dict(pairs) for pairs in settings]
     keys = {key for table in tables for key in table} - {"bits", "method.bits", "index.bits", "method.name"}
     ordered = sorted(keys, key=lambda key: (key.partition(".")[0], not key.endswith(".name"), key))
     names = []
-    for table in tables:
-        parts = [table.get("method.name", "?"), f"{table.get('bits', '?')} bits"]
+    for run, own, table in zip(runs, settings, tables, strict=True):
+        method = run.metrics.method
+        parts = ["features"] if method.bits is None else [method.name, f"{table.get('bits', '?')} bits"]
         for key in ordered:
             if key not in table:
                 continue
@@ -374,8 +391,23 @@ def names_of(groups: Sequence[Settings]) -> list[str]:
             scope = [other for other in tables if key == name or other.get(name) == table.get(name)]
             if len({other.get(key) for other in scope if key in other}) > 1:
                 parts.append(f"{key.removesuffix('.name')}={table[key]}")
+        alike = [_digests(other) for other, theirs in zip(runs, settings, strict=True) if theirs == own]
+        for key, digest in _digests(run).items():
+            if any(other[key] != digest for other in alike):
+                parts.append(f"{key}={digest.removeprefix('sha256:')[:8]}")
+                alike = [other for other in alike if other[key] == digest]
         names.append(" ".join(parts))
     return names
+
+
+def _digests(run: Run) -> dict[str, str]:
+    """Return the digests that tell configurations of equal settings apart, the most telling first."""
+    metrics = run.metrics
+    return {
+        "source": metrics.source,
+        "data": metrics.dataset.fingerprint,
+        "configuration": metrics.configuration_id,
+    }
 
 
 def _same_queries(repeats: Sequence[Repeat]) -> bool:

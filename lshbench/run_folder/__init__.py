@@ -1,4 +1,4 @@
-"""The folder of a run: written by :class:`RunFolder` while the run works, read by :class:`Run` ever after.
+"""The folder of a run: written by :class:`RunFolder`, read by :class:`Run`.
 
 ``metrics.json`` is written last and in one step, so that its existence means that the run is finished.  Every
 other file is written in one step too: a temporary file beside it, flushed to the disk, then renamed.  Nothing
@@ -7,8 +7,9 @@ here reads or writes a pickle.
 
 from __future__ import annotations
 
-from lshbench.run_folder.contents import SCHEMA_VERSION, Curves
+from lshbench.run_folder.contents import Curves
 from lshbench.run_folder.disk import atomic_file
+from lshbench.run_folder.metrics import SCHEMA_VERSION, RunMetrics
 from lshbench.run_folder.reader import Run, find_finished, finished_runs, metrics_schema
 from lshbench.run_folder.writer import RunFolder
 
@@ -17,6 +18,7 @@ __all__ = [
     "Curves",
     "Run",
     "RunFolder",
+    "RunMetrics",
     "atomic_file",
     "find_finished",
     "finished_runs",

@@ -1,4 +1,4 @@
-"""What a run's folder holds: the names of its files, and the curves that its plots draw."""
+"""Contents of a run's folder: the names of its files, and the curves that its plots draw."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
-SCHEMA_VERSION = 1
-
 METRICS = "metrics.json"
 CONFIG = "config.yaml"
+LOG = "run.log"
+HYDRA = ".hydra"
 PER_QUERY = "per_query.parquet"
 TRADEOFF = "tradeoff.parquet"
 NEIGHBORS = "neighbors.npz"
@@ -29,16 +29,18 @@ MODEL_DESCRIPTION = f"{MODEL}/model.json"
 METHOD_STATE = f"{MODEL}/method.safetensors"
 PCA_STATE = f"{MODEL}/pca.safetensors"
 INDEX = "index"
+ITEM_IDS = f"{INDEX}/items.npy"
+ITEM_NAMES = f"{INDEX}/item_names.npy"
+ITEM_NAME_ENDS = f"{INDEX}/item_name_ends.npy"
+CLASS_NAMES = f"{INDEX}/classes.json"
 PLOTS = "plots"
-PLOT_NAMES = (
-    "precision_recall.png",
-    "precision_at_k.png",
-    "distances.png",
-    "bit_balance.png",
-    "training.png",
-    "tradeoff.png",
-    "retrieval.png",
-)
+PRECISION_RECALL_PLOT = f"{PLOTS}/precision_recall.png"
+PRECISION_AT_K_PLOT = f"{PLOTS}/precision_at_k.png"
+DISTANCES_PLOT = f"{PLOTS}/distances.png"
+BIT_BALANCE_PLOT = f"{PLOTS}/bit_balance.png"
+TRAINING_PLOT = f"{PLOTS}/training.png"
+TRADEOFF_PLOT = f"{PLOTS}/tradeoff.png"
+RETRIEVAL_PLOT = f"{PLOTS}/retrieval.png"
 LOCK = ".run.lock"
 
 _FILES = (
@@ -52,17 +54,23 @@ _FILES = (
     QUERY_LABELS,
     CURVES,
     TRAINING,
-    *(f"{PLOTS}/{name}" for name in PLOT_NAMES),
+    PRECISION_RECALL_PLOT,
+    PRECISION_AT_K_PLOT,
+    DISTANCES_PLOT,
+    BIT_BALANCE_PLOT,
+    TRAINING_PLOT,
+    TRADEOFF_PLOT,
+    RETRIEVAL_PLOT,
 )
 FOLDERS = ("codes", MODEL, INDEX, PLOTS)
 _SUFFIXES = (".safetensors", ".json", ".npy", ".npz", ".faiss")
-"""Of the files in ``model/`` and ``index/``, whose names their writers choose."""
+"""Endings of the files in ``model/`` and ``index/``, where a method or an index may add files of its own."""
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What the plots draw, as arrays (``curves.npz``).
+    """Curves over all queries, for the plots (``curves.npz``).
 
     Attributes:
         recall: float64 ``(r,)``, ascending recall levels from 0 to 1.
@@ -99,7 +107,7 @@ class Curves:
         bit_means: np.ndarray | None = None,
         reference: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Return the curves of a summary of :class:`lshbench.metrics.curves.Curves`.
+        """Return the curves of a summary of :class:`lshbench.metrics.curves.CurveAccumulator`.
 
         Args:
             summary: of the run's ranking.

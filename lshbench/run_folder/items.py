@@ -1,6 +1,6 @@
-"""What a run's gallery rows are: item numbers, items' names and the names of classes.
+"""The items of a run's gallery: their numbers and names, and the names of classes.
 
-Kept in ``index/`` beside what answers in rows, so that a run's answers can be read without its data set.
+Kept in ``index/`` beside the index, which answers in gallery rows, so that answers can be read without the data set.
 """
 
 from __future__ import annotations
@@ -12,14 +12,9 @@ from typing import Self
 
 import numpy as np
 
-from lshbench.run_folder.contents import INDEX
+from lshbench.run_folder.contents import CLASS_NAMES, ITEM_IDS, ITEM_NAME_ENDS, ITEM_NAMES
 from lshbench.run_folder.reader import Run
 from lshbench.run_folder.writer import RunFolder
-
-IDS = f"{INDEX}/items.npy"
-NAMES = f"{INDEX}/item_names.npy"
-NAME_ENDS = f"{INDEX}/item_name_ends.npy"
-CLASSES = f"{INDEX}/classes.json"
 
 
 @dataclass(frozen=True)
@@ -39,18 +34,16 @@ class GalleryItems:
     class_names: list[str] | None
 
     @classmethod
-    def open(cls, run: Run) -> Self | None:
-        """Return the items of a finished run, or None for one of a version that did not keep them."""
-        if not run.has(CLASSES):
-            return None
-        classes = json.loads((run.path / CLASSES).read_bytes())
-        return cls(run.array(IDS), run.array(NAMES), run.array(NAME_ENDS), classes["class_names"])
+    def open(cls, run: Run) -> Self:
+        """Open the items of a finished run."""
+        ids, names, ends = (run.array(name) for name in (ITEM_IDS, ITEM_NAMES, ITEM_NAME_ENDS))
+        return cls(ids, names, ends, json.loads((run.path / CLASS_NAMES).read_bytes())["class_names"])
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def name(self, row: int) -> str:
-        """Return what names a gallery row to a person, such as a file name."""
+        """Return the name of a gallery row's item, such as a file name."""
         start = int(self.name_ends[row - 1]) if row else 0
         return bytes(self.names[start : int(self.name_ends[row])]).decode(errors="replace")
 
@@ -58,7 +51,7 @@ class GalleryItems:
 def write_gallery_items(
     folder: RunFolder, ids: np.ndarray, names: Iterable[str], class_names: Sequence[str] | None
 ) -> None:
-    """Write what :meth:`GalleryItems.open` reads.
+    """Write the gallery's items, which :meth:`GalleryItems.open` reads.
 
     Args:
         folder: of the run.
@@ -68,7 +61,9 @@ def write_gallery_items(
     """
     # File names may hold bytes that are no text.
     encoded = [name.encode(errors="surrogateescape") for name in names]
-    folder.write_array(IDS, ids.astype(np.int64))
-    folder.write_array(NAMES, np.frombuffer(b"".join(encoded), np.uint8))
-    folder.write_array(NAME_ENDS, np.cumsum([len(name) for name in encoded], dtype=np.int64))
-    folder.write_json(CLASSES, {"class_names": None if class_names is None else [str(name) for name in class_names]})
+    folder.write_array(ITEM_IDS, ids.astype(np.int64))
+    folder.write_array(ITEM_NAMES, np.frombuffer(b"".join(encoded), np.uint8))
+    folder.write_array(ITEM_NAME_ENDS, np.cumsum([len(name) for name in encoded], dtype=np.int64))
+    folder.write_json(
+        CLASS_NAMES, {"class_names": None if class_names is None else [str(name) for name in class_names]}
+    )

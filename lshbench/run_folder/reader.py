@@ -1,4 +1,4 @@
-"""Reads the folders of runs."""
+"""Reading the folders of finished runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from lshbench.run_folder.contents import (
     MODEL_DESCRIPTION,
     NEIGHBORS,
     PER_QUERY,
-    SCHEMA_VERSION,
     TRADEOFF,
     TRAINING,
     Curves,
 )
+from lshbench.run_folder.metrics import SCHEMA_VERSION, RunMetrics
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """Reads a run's files.
+    """A run's result and access to its files.
 
     Attributes:
         path: the folder.
@@ -41,14 +41,14 @@ class Run:
     """
 
     path: Path
-    metrics: dict[str, Any]
+    metrics: RunMetrics
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open a finished run by its folder, or by its ``metrics.json``.
 
         Raises:
-            UsageError: there is no finished run, or one of a later version's.
+            UsageError: there is no finished run, it is damaged, or another version wrote it.
         """
         path = Path(path)
         folder = path.parent if path.name == METRICS else path
@@ -57,23 +57,18 @@ class Run:
             what = "is no folder" if not folder.is_dir() else f"holds no finished run (there is no {METRICS})"
             raise UsageError(f"{folder} {what}: expected the folder of a run")
         try:
-            metrics = json.loads(file.read_bytes())
-            version = metrics["schema_version"]
+            content = json.loads(file.read_bytes())
+            version = content["schema_version"]
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{file} is damaged: {error!r}") from error
         if version != SCHEMA_VERSION:
             raise UsageError(
                 f"{file} has schema_version={version!r}: expected {SCHEMA_VERSION}; another lshbench wrote it"
             )
-        return cls(folder, metrics)
-
-    @property
-    def ranks_features(self) -> bool:
-        """Whether the index read nothing of what the method gave; a run that does not say so did."""
-        return self.metrics["search"].get("ranks") == "features"
+        return cls(folder, RunMetrics.from_json(content, file))
 
     def has(self, name: str) -> bool:
-        """Whether a file is there: clusters have no bits, an untrained method no training curve."""
+        """Whether a file is there; ``training.json``, for one, is not where nothing was trained."""
         return (self.path / name).is_file()
 
     def config(self) -> dict[str, Any]:
@@ -92,29 +87,32 @@ class Run:
             return stored["ids"], stored["distances"]
 
     def curves(self) -> Curves:
-        """Return what the plots draw."""
+        """Return the curves that the plots draw."""
         with np.load(self._existing(CURVES), allow_pickle=False) as stored:
             return Curves(**{field.name: stored[field.name] for field in fields(Curves) if field.name in stored})
 
     def per_query(self) -> pyarrow.Table:
-        """Return one row a query."""
-        import pyarrow.parquet
-
-        return pyarrow.parquet.read_table(self._existing(PER_QUERY))
+        """Return the table of figures with one row a query."""
+        return self._table(PER_QUERY)
 
     def tradeoff(self) -> dict[str, list[Any]]:
-        """Return columns of one row for each query setting of the index; None where a figure is not known."""
-        import pyarrow.parquet
-
-        return pyarrow.parquet.read_table(self._existing(TRADEOFF)).to_pydict()
+        """Return columns with one row for each query setting of the index; None where a figure is not known."""
+        return self._table(TRADEOFF).to_pydict()
 
     def training(self) -> dict[str, Any]:
         """Return ``chosen_epoch`` and ``epochs`` (``epoch``, ``loss``, ``validation``, ``terms`` each)."""
         return json.loads(self._existing(TRAINING).read_bytes())
 
     def model(self) -> dict[str, Any]:
-        """Return what the run's parts are made with: ``method``, its recipe's settings included, ``pca``, ..."""
+        """Return the settings of the run's parts: ``method``, ``pca``, ``backbone`` and ``index``."""
         return json.loads(self._existing(MODEL_DESCRIPTION).read_bytes())
+
+    def _table(self, name: str) -> pyarrow.Table:
+        from pyarrow.parquet import ParquetFile
+
+        # pyarrow.parquet.read_table imports pandas, which takes half a second.
+        with ParquetFile(self._existing(name)) as file:
+            return file.read()
 
     def _existing(self, name: str) -> Path:
         if not self.has(name):
@@ -133,8 +131,8 @@ def finished_runs(root: Path) -> Iterator[Run]:
 
 
 def find_finished(root: Path, run_id: str) -> Path | None:
-    """Return the folder of a finished run of that identity below a folder, or None."""
-    return next((run.path for run in finished_runs(root) if run.metrics.get("run_id") == run_id), None)
+    """Return the folder of a finished run with this identity below a folder, or None."""
+    return next((run.path for run in finished_runs(root) if run.metrics.run_id == run_id), None)
 
 
 def metrics_schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Writes a run's folder."""
+"""Writing the folder of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from lshbench.errors import UsageError
 from lshbench.run_folder.contents import (
     CURVES,
     FOLDERS,
+    HYDRA,
     LOCK,
+    LOG,
     METRICS,
     NEIGHBORS,
     PER_QUERY,
@@ -28,6 +30,7 @@ from lshbench.run_folder.contents import (
     known_files,
 )
 from lshbench.run_folder.disk import atomic_file, explained, flush
+from lshbench.run_folder.metrics import RunMetrics
 from lshbench.types import Neighbors
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """A folder that one run, and no other, may write to.  Made by :meth:`claim`; a context manager.
+    """Writer of a run's folder, which it locks for one run; made by :meth:`claim`, a context manager.
 
     Names given to the writers are relative to the folder, such as ``codes/gallery.npy``.  A writer that finds
     the disk full raises :class:`lshbench.errors.UsageError`.
@@ -99,12 +102,12 @@ class RunFolder:
         """Remove a folder in which a run was refused before it began, if it holds Hydra's files only."""
         path = Path(path)
         with suppress(OSError):
-            if {entry.name for entry in path.iterdir()} <= {".hydra", "run.log"}:
+            if {entry.name for entry in path.iterdir()} <= {HYDRA, LOG}:
                 for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
-                    (path / ".hydra" / name).unlink(missing_ok=True)
-                if (path / ".hydra").is_dir():
-                    (path / ".hydra").rmdir()
-                (path / "run.log").unlink(missing_ok=True)
+                    (path / HYDRA / name).unlink(missing_ok=True)
+                if (path / HYDRA).is_dir():
+                    (path / HYDRA).rmdir()
+                (path / LOG).unlink(missing_ok=True)
                 path.rmdir()
 
     def close(self) -> None:
@@ -161,7 +164,9 @@ class RunFolder:
         import pyarrow
         import pyarrow.parquet
 
-        table = pyarrow.table({key: pyarrow.array(v, from_pandas=True) for key, v in columns.items()})
+        table = pyarrow.table(
+            {key: _column(value) if isinstance(value, np.ndarray) else value for key, value in columns.items()}
+        )
         with self._file(name) as file:
             pyarrow.parquet.write_table(table, file, compression="zstd")
 
@@ -234,13 +239,13 @@ class RunFolder:
                 if file.is_file():
                     flush(file)
 
-    def finish(self, metrics: dict[str, Any]) -> None:
-        """Write ``metrics.json`` once everything else has reached the disk: the run is finished.
+    def finish(self, metrics: RunMetrics) -> None:
+        """Finish the run: write ``metrics.json`` once everything else has reached the disk.
 
         Raises:
             ValueError: a number is NaN or infinite: a figure that can't be computed is null, or a defect.
         """
-        plain = _plain(metrics, "")
+        plain = _plain(metrics.to_json(), "")
         with explained(self.path):
             for name in FOLDERS:
                 if (self.path / name).is_dir():
@@ -281,4 +286,16 @@ def _lists(kept: np.ndarray, values: np.ndarray) -> pyarrow.Array:
     import pyarrow
 
     offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
-    return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(values[kept]))
+    return pyarrow.ListArray.from_arrays(_column(offsets), _column(values[kept]))
+
+
+def _column(values: np.ndarray) -> pyarrow.Array:
+    """Return an array of numbers as a column, NaN as null."""
+    import pyarrow
+
+    if values.dtype.kind not in "iuf":
+        raise TypeError(f"a column holds numbers, not {values.dtype}")
+    # pyarrow.array imports pandas, which takes half a second.
+    known = np.packbits(~np.isnan(values), bitorder="little")
+    buffers = [pyarrow.py_buffer(known), pyarrow.py_buffer(np.ascontiguousarray(values))]
+    return pyarrow.Array.from_buffers(pyarrow.from_numpy_dtype(values.dtype), len(values), buffers)

@@ -1,4 +1,4 @@
-"""Where the program keeps what can be computed again."""
+"""The cache folder: features, references, checkpoints and hashes of files, all of which can be computed again."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import os
 from pathlib import Path
 
 
-def cache_dir() -> Path:
-    """Return the cache folder, made if need be.
+def cache_dir(chosen: str | None = None) -> Path:
+    """Return the cache folder, which is made if it is not there.
 
-    ``$LSHBENCH_CACHE``, else ``$XDG_CACHE_HOME/lshbench``, else ``~/.cache/lshbench``.
+    Args:
+        chosen: the folder; None takes ``$LSHBENCH_CACHE``, else ``$XDG_CACHE_HOME/lshbench``, else
+            ``~/.cache/lshbench``.
     """
-    if chosen := os.environ.get("LSHBENCH_CACHE"):
-        folder = Path(chosen).expanduser()
-    else:
-        home = os.environ.get("XDG_CACHE_HOME")
-        folder = (Path(home) if home else Path.home() / ".cache") / "lshbench"
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(chosen or os.environ.get("LSHBENCH_CACHE") or Path(home, "lshbench")).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -66,7 +66,9 @@ def reopen_dataset(run: Run, inputs: Inputs, progress: Progress) -> Dataset:
         UsageError: it can't be found, or holds other items than it did.
     """
     data, items = _open(run, inputs, progress), GalleryItems.open(run)
-    if items.ids[-1] >= len(data.labels) or not np.array_equal(data.labels[items.ids], run.array(GALLERY_LABELS)):
+    if items.ids[-1] >= len(data.dataset.labels) or not np.array_equal(
+        data.dataset.labels[items.ids], run.array(GALLERY_LABELS)
+    ):
         raise UsageError(
             f"the run's data set, {data.dataset.name}, is there, but its items are no longer those of the run"
         )

@@ -12,11 +12,11 @@ from lshbench.types import Progress
 
 
 @pytest.fixture(autouse=True)
-def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_caches(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tests out of the user's caches, and the user's settings out of the tests."""
     import datasets.config
 
-    monkeypatch.setenv("LSHBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LSHBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
     # `datasets` reads its environment when it is imported, which another test may have done.
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
 

@@ -15,6 +15,7 @@ import pytest
 from lshbench.data.array_files import open_arrays
 from lshbench.data.arrays import ArraySource
 from lshbench.errors import UsageError
+from lshbench.runtime.cache import cache_dir
 from lshbench.types import Progress
 
 GENERATOR = np.random.default_rng(0)
@@ -102,7 +103,7 @@ def source(keys: dict[str, Any]) -> ArraySource:
 
 @pytest.mark.parametrize("save", LAYOUTS)
 def test_every_layout_gives_the_same_data(save: Callable, tmp_path: Path, silent: Progress) -> None:
-    data = source(save(tmp_path)).open(silent)
+    data = source(save(tmp_path)).open(cache_dir(), silent)
     np.testing.assert_array_equal(data.gallery.labels, TRAIN_Y)
     np.testing.assert_array_equal(data.query.labels, TEST_Y)
     rows = np.array([29, 3, 11, 3])
@@ -132,27 +133,27 @@ def test_arrays_in_column_order_are_mapped_right(tmp_path: Path) -> None:
 
 def test_one_piece_is_divided_by_class(tmp_path: Path, silent: Progress) -> None:
     np.savez(tmp_path / "a.npz", x=TRAIN_X, y=TRAIN_Y)
-    data = source({"path": tmp_path / "a.npz", "query_fraction": 0.3}).open(silent)
+    data = source({"path": tmp_path / "a.npz", "query_fraction": 0.3}).open(cache_dir(), silent)
     np.testing.assert_array_equal(np.bincount(data.query.labels), [3, 3, 3])
     together = np.concatenate(
         [split.read_features(np.arange(len(split)), silent) for split in (data.gallery, data.query)]
     )
     np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(TRAIN_X, axis=0))
-    other = source({"path": tmp_path / "a.npz", "query_fraction": 0.3, "split_seed": 1}).open(silent)
+    other = source({"path": tmp_path / "a.npz", "query_fraction": 0.3, "split_seed": 1}).open(cache_dir(), silent)
     assert other.query.fingerprint() != data.query.fingerprint()
 
 
 def test_names_can_be_given(tmp_path: Path, silent: Progress) -> None:
     np.savez(tmp_path / "a.npz", clip=TRAIN_X, vit=TRAIN_X * 2, coarse=TRAIN_Y % 2, fine=TRAIN_Y)
     keys = {"path": tmp_path / "a.npz", "features_column": "vit", "label_column": "fine"}
-    data = source(keys).open(silent)
+    data = source(keys).open(cache_dir(), silent)
     assert len(np.unique(data.gallery.labels)) == 3
     with pytest.raises(
         UsageError, match=r"dataset.features_column='vat': there is no such array; .*vit \(30 x 5 floats\)"
     ):
-        source({**keys, "features_column": "vat"}).open(silent)
+        source({**keys, "features_column": "vat"}).open(cache_dir(), silent)
     with pytest.raises(UsageError, match=r"no array of 30 labels .*dataset.label_column names one"):
-        source({**keys, "label_column": "auto"}).open(silent)
+        source({**keys, "label_column": "auto"}).open(cache_dir(), silent)
 
 
 def test_names_can_be_given_as_part_of_both_sides_names(tmp_path: Path, silent: Progress) -> None:
@@ -160,19 +161,19 @@ def test_names_can_be_given_as_part_of_both_sides_names(tmp_path: Path, silent: 
         tmp_path / "a.npz", train_vit=TRAIN_X, train_clip=TRAIN_X * 2, train_y=TRAIN_Y,
         test_vit=TEST_X, test_clip=TEST_X * 2, test_y=TEST_Y,
     )  # fmt: skip
-    data = source({"path": tmp_path / "a.npz", "features_column": "clip"}).open(silent)
+    data = source({"path": tmp_path / "a.npz", "features_column": "clip"}).open(cache_dir(), silent)
     np.testing.assert_array_equal(data.query.read_features(np.arange(12), silent), TEST_X * 2)
 
 
 def test_neighbours_without_labels_are_explained(tmp_path: Path, silent: Progress) -> None:
     with pytest.raises(UsageError, match=r"neighbors \(12 x 10 integers\).*add train_labels and test_labels"):
-        source(save_ann_benchmarks(tmp_path, labels=False)).open(silent)
+        source(save_ann_benchmarks(tmp_path, labels=False)).open(cache_dir(), silent)
 
 
 def test_several_labels_an_item_stay_a_matrix(tmp_path: Path, silent: Progress) -> None:
     matrix = np.eye(3, dtype=bool)[TRAIN_Y]
     np.savez(tmp_path / "a.npz", x=TRAIN_X, y=matrix)
-    data = source({"path": tmp_path / "a.npz"}).open(silent)
+    data = source({"path": tmp_path / "a.npz"}).open(cache_dir(), silent)
     assert data.gallery.labels.dtype == bool
     assert data.gallery.labels.shape[1] == 3
 
@@ -184,7 +185,7 @@ def test_words_are_labels_in_every_format(tmp_path: Path, silent: Progress) -> N
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"], file["label"] = TRAIN_X, words.astype(object)
     for name in ("a.npz", "a.parquet", "a.h5"):
-        data = source({"path": tmp_path / name}).open(silent)
+        data = source({"path": tmp_path / name}).open(cache_dir(), silent)
         assert data.gallery.class_names == ("ant", "cat", "dog"), name
 
 
@@ -192,7 +193,7 @@ def test_words_are_labels_in_every_format(tmp_path: Path, silent: Progress) -> N
 def test_features_of_any_type_come_as_float32(kind: type, tmp_path: Path, silent: Progress) -> None:
     x = (TRAIN_X * 20 + 100).astype(kind)
     np.savez(tmp_path / "a.npz", x=x, y=TRAIN_Y)
-    data = source({"path": tmp_path / "a.npz"}).open(silent)
+    data = source({"path": tmp_path / "a.npz"}).open(cache_dir(), silent)
     got = np.concatenate([s.read_features(np.arange(len(s)), silent) for s in (data.gallery, data.query)])
     assert got.dtype == np.float32
     np.testing.assert_array_equal(np.sort(got, axis=0), np.sort(x.astype(np.float32), axis=0))
@@ -201,10 +202,10 @@ def test_features_of_any_type_come_as_float32(kind: type, tmp_path: Path, silent
 def test_pickled_objects_are_never_loaded(tmp_path: Path, silent: Progress) -> None:
     np.savez(tmp_path / "a.npz", x=TRAIN_X, y=np.array([{}] * 30, dtype=object))
     with pytest.raises(UsageError, match=r"can't be read.*(objects|pickle)"):
-        source({"path": tmp_path / "a.npz"}).open(silent)
+        source({"path": tmp_path / "a.npz"}).open(cache_dir(), silent)
     np.save(tmp_path / "b.npy", np.array([{}] * 30, dtype=object))
     with pytest.raises(UsageError, match="can't be read"):
-        source({"gallery": tmp_path / "b.npy"}).open(silent)
+        source({"gallery": tmp_path / "b.npy"}).open(cache_dir(), silent)
 
 
 @pytest.mark.parametrize(
@@ -227,18 +228,18 @@ def test_wrong_keys_are_refused_at_once(keys: dict[str, Any], message: str) -> N
 def test_wrong_files_are_named(tmp_path: Path, silent: Progress) -> None:
     (tmp_path / "a.txt").write_text("1 2")
     with pytest.raises(UsageError, match=r"a.txt': expected a file ending in .npz"):
-        source({"path": tmp_path / "a.txt"}).open(silent)
+        source({"path": tmp_path / "a.txt"}).open(cache_dir(), silent)
     (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 broken")
     with pytest.raises(UsageError, match=r"b.npz' can't be read"):
-        source({"path": tmp_path / "b.npz"}).open(silent)
+        source({"path": tmp_path / "b.npz"}).open(cache_dir(), silent)
     with pytest.raises(UsageError, match=r"no .npy files in this folder"):
-        source({"path": tmp_path}).open(silent)
+        source({"path": tmp_path}).open(cache_dir(), silent)
     np.savez(tmp_path / "c.npz", x=TRAIN_X, y=TRAIN_Y[:20])
     with pytest.raises(UsageError, match=r"no array of 30 labels|differ in length"):
-        source({"path": tmp_path / "c.npz"}).open(silent)
+        source({"path": tmp_path / "c.npz"}).open(cache_dir(), silent)
 
 
 def test_differing_widths_are_refused(tmp_path: Path, silent: Progress) -> None:
     np.savez(tmp_path / "a.npz", X_train=TRAIN_X, y_train=TRAIN_Y, X_test=TEST_X[:, :4], y_test=TEST_Y)
     with pytest.raises(UsageError, match="have 5 values, those of the query split 'query' 4"):
-        source({"path": tmp_path / "a.npz"}).open(silent)
+        source({"path": tmp_path / "a.npz"}).open(cache_dir(), silent)

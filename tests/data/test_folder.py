@@ -11,6 +11,7 @@ from PIL import Image
 
 from lshbench.data.folder import FolderSource
 from lshbench.errors import UsageError
+from lshbench.runtime.cache import cache_dir
 from lshbench.types import Progress
 
 
@@ -25,7 +26,7 @@ def write(folder: Path, classes: dict[str, int], suffix: str = ".png") -> None:
 def test_train_and_test_folders_are_the_splits(query: str, tmp_path: Path, silent: Progress) -> None:
     write(tmp_path / "train", {"cat": 4, "dog": 3})
     write(tmp_path / query, {"ant": 1, "dog": 2}, ".jpg")
-    data = FolderSource(path=str(tmp_path)).open(silent)
+    data = FolderSource(path=str(tmp_path)).open(cache_dir(), silent)
     assert (data.gallery.name, data.query.name, data.kind) == ("train", query, "images")
     assert list(data.gallery.class_names or ()) == ["ant", "cat", "dog"]
     np.testing.assert_array_equal(data.gallery.labels, [1, 1, 1, 1, 2, 2, 2])
@@ -37,7 +38,7 @@ def test_train_and_test_folders_are_the_splits(query: str, tmp_path: Path, silen
 
 def test_class_folders_alone_are_divided_by_class(tmp_path: Path, silent: Progress) -> None:
     write(tmp_path, {"a": 10, "b": 5, "train": 10})
-    data = FolderSource(path=str(tmp_path), query_fraction=0.2).open(silent)
+    data = FolderSource(path=str(tmp_path), query_fraction=0.2).open(cache_dir(), silent)
     assert list(data.gallery.class_names or ()) == ["a", "b", "train"]
     np.testing.assert_array_equal(np.bincount(data.query.labels), [2, 1, 2])
     np.testing.assert_array_equal(np.bincount(data.gallery.labels), [8, 4, 8])
@@ -51,19 +52,19 @@ def test_a_class_may_have_folders_of_its_own_and_files_that_are_no_images(tmp_pa
     write(tmp_path / "test", {"a": 1, "b": 1})
     (tmp_path / "train" / "b" / "notes.txt").write_text("no image")
     (tmp_path / "train" / "b" / "._000.png").write_text("left by a Mac")
-    data = FolderSource(path=str(tmp_path)).open(silent)
+    data = FolderSource(path=str(tmp_path)).open(cache_dir(), silent)
     np.testing.assert_array_equal(data.gallery.labels, [0, 0, 1, 1])
 
 
 def test_upper_case_extensions_count(tmp_path: Path, silent: Progress) -> None:
     write(tmp_path, {"a": 4, "b": 4}, ".PNG")
-    assert len(FolderSource(path=str(tmp_path)).open(silent).gallery) == 6
+    assert len(FolderSource(path=str(tmp_path)).open(cache_dir(), silent).gallery) == 6
 
 
 def test_a_fingerprint_covers_the_rows_asked_for(tmp_path: Path, silent: Progress) -> None:
     write(tmp_path / "train", {"a": 3, "b": 3})
     write(tmp_path / "test", {"a": 1, "b": 1})
-    gallery = FolderSource(path=str(tmp_path)).open(silent).gallery
+    gallery = FolderSource(path=str(tmp_path)).open(cache_dir(), silent).gallery
     rows = np.array([0, 1])
     before, all_before = gallery.fingerprint(rows), gallery.fingerprint()
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "train" / "b" / "000.png")
@@ -86,7 +87,7 @@ def test_folders_that_cannot_be_used_say_why(
 ) -> None:
     write(tmp_path, classes)
     with pytest.raises(UsageError, match=message):
-        FolderSource(path=str(tmp_path)).open(silent)
+        FolderSource(path=str(tmp_path)).open(cache_dir(), silent)
 
 
 def test_images_without_class_folders_are_explained(tmp_path: Path) -> None:

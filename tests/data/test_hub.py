@@ -17,6 +17,7 @@ from PIL import Image
 
 from lshbench.data.hub import HubSource
 from lshbench.errors import UsageError
+from lshbench.runtime.cache import cache_dir
 from lshbench.types import Progress
 
 REAL = os.environ.get("LSHBENCH_TEST_DATA")
@@ -66,7 +67,7 @@ def test_ready_features_come_from_a_local_copy(
     features: Path, silent: Progress, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        data = HubSource(path=str(features)).open(silent)
+        data = HubSource(path=str(features)).open(cache_dir(), silent)
     assert (data.name, data.kind, len(data.gallery), len(data.query)) == ("made", "features", 20, 8)
     assert list(data.gallery.class_names or ()) == ["c0", "c1", "c2"]
     np.testing.assert_array_equal(data.gallery.labels, np.arange(20) % 3)
@@ -81,7 +82,7 @@ def test_ready_features_come_from_a_local_copy(
 def test_images_are_given_out_encoded_and_in_order(tmp_path: Path, silent: Progress) -> None:
     files = write_images(tmp_path / "made", "train", [0, 1] * 5)
     write_images(tmp_path / "made", "test", [0, 1])
-    data = HubSource(path=str(tmp_path / "made")).open(silent)
+    data = HubSource(path=str(tmp_path / "made")).open(cache_dir(), silent)
     assert data.kind == "images"
     rows = np.array([7, 2, 9, 2])
     assert list(data.gallery.image_bytes(rows)) == [files[row] for row in rows]
@@ -100,20 +101,20 @@ def test_features_are_preferred_to_images_unless_images_are_named(tmp_path: Path
         )
         pq.write_table(table, folder / f"{split}.parquet")
     path = str(tmp_path / "both")
-    assert HubSource(path=path).open(silent).kind == "features"
-    assert HubSource(path=path, features_column=None).open(silent).kind == "images"
-    assert HubSource(path=path, image_column="img").open(silent).kind == "images"
+    assert HubSource(path=path).open(cache_dir(), silent).kind == "features"
+    assert HubSource(path=path, features_column=None).open(cache_dir(), silent).kind == "images"
+    assert HubSource(path=path, image_column="img").open(cache_dir(), silent).kind == "images"
 
 
 def test_only_the_splits_that_are_needed_are_converted(features: Path, told: Any) -> None:
     write_features(features, "validation", vectors(5), [0, 1, 2, 0, 1])
     source = HubSource(path=str(features), query_split="validation")
-    source.open(told)
+    source.open(cache_dir(), told)
     converted = [line for line in told.lines if line[0].startswith("converting")]
     assert [line[0].rsplit(" ", 1)[1] for line in converted] == ["train", "validation"]
     assert all(total == advanced for _, total, _, advanced in converted)
     told.lines.clear()
-    source.open(told)
+    source.open(cache_dir(), told)
     assert told.lines == []
 
 
@@ -121,7 +122,7 @@ def test_opening_reads_no_items(tmp_path: Path, silent: Progress, monkeypatch: p
     write_images(tmp_path / "made", "train", [0, 1] * 5)
     write_images(tmp_path / "made", "test", [0, 1])
     monkeypatch.setattr(Image, "open", lambda *args, **keywords: pytest.fail("an image was decoded"))
-    HubSource(path=str(tmp_path / "made")).open(silent)
+    HubSource(path=str(tmp_path / "made")).open(cache_dir(), silent)
 
 
 def test_a_split_without_labels_is_passed_over_by_auto_and_refused_by_name(
@@ -129,50 +130,50 @@ def test_a_split_without_labels_is_passed_over_by_auto_and_refused_by_name(
 ) -> None:
     write_features(features, "test", vectors(8), [-1] * 8)
     with pytest.raises(UsageError, match="the query split 'test' has the label -1 for 8 of 8 items"):
-        HubSource(path=str(features)).open(silent)
+        HubSource(path=str(features)).open(cache_dir(), silent)
     write_features(features, "val", vectors(6), [0, 1, 2] * 2)
     with caplog.at_level(logging.INFO):
-        assert HubSource(path=str(features)).open(silent).query.name == "val"
+        assert HubSource(path=str(features)).open(cache_dir(), silent).query.name == "val"
     assert "the split 'test' has items without a label (-1) and is passed over" in caplog.text
     with pytest.raises(UsageError, match=r"dataset.query_split"):
-        HubSource(path=str(features), query_split="test").open(silent)
+        HubSource(path=str(features), query_split="test").open(cache_dir(), silent)
 
 
 def test_what_is_not_there_is_answered_by_what_is(features: Path, silent: Progress) -> None:
     with pytest.raises(UsageError, match=r"dataset.query_split='val'.* there are: \w+, \w+$"):
-        HubSource(path=str(features), query_split="val").open(silent)
+        HubSource(path=str(features), query_split="val").open(cache_dir(), silent)
     with pytest.raises(UsageError, match=r"dataset.label_column='fine'.*label \(3 classes\)"):
-        HubSource(path=str(features), label_column="fine").open(silent)
+        HubSource(path=str(features), label_column="fine").open(cache_dir(), silent)
     with pytest.raises(UsageError, match=r"dataset.image_column=auto: no column holds images.*features \(list of 6"):
-        HubSource(path=str(features), features_column=None).open(silent)
+        HubSource(path=str(features), features_column=None).open(cache_dir(), silent)
 
 
 def test_one_split_is_divided_by_class(tmp_path: Path, silent: Progress) -> None:
     write_features(tmp_path / "made", "train", vectors(30), [i % 3 for i in range(30)])
-    data = HubSource(path=str(tmp_path / "made"), query_fraction=0.3).open(silent)
+    data = HubSource(path=str(tmp_path / "made"), query_fraction=0.3).open(cache_dir(), silent)
     np.testing.assert_array_equal(np.bincount(data.query.labels), [3, 3, 3])
     assert len(data.gallery) == 21
     assert not data.same_split
-    again = HubSource(path=str(tmp_path / "made"), query_fraction=0.3).open(silent)
+    again = HubSource(path=str(tmp_path / "made"), query_fraction=0.3).open(cache_dir(), silent)
     np.testing.assert_array_equal(
         data.query.read_features(np.arange(9), silent), again.query.read_features(np.arange(9), silent)
     )
 
 
 def test_a_named_split_for_both_sides_stays_one_split(features: Path, silent: Progress) -> None:
-    assert HubSource(path=str(features), gallery_split="test", query_split="test").open(silent).same_split
+    assert HubSource(path=str(features), gallery_split="test", query_split="test").open(cache_dir(), silent).same_split
 
 
 def test_a_fingerprint_follows_the_content_and_the_labels_used(features: Path, silent: Progress) -> None:
-    data = HubSource(path=str(features)).open(silent)
-    again = HubSource(path=str(features)).open(silent)
-    other_label = HubSource(path=str(features), label_column="index").open(silent)
+    data = HubSource(path=str(features)).open(cache_dir(), silent)
+    again = HubSource(path=str(features)).open(cache_dir(), silent)
+    other_label = HubSource(path=str(features), label_column="index").open(cache_dir(), silent)
     before = data.gallery.fingerprint()
     assert before == again.gallery.fingerprint()
     assert data.gallery.fingerprint() != data.query.fingerprint()
     assert data.gallery.fingerprint() != other_label.gallery.fingerprint()
     write_features(features, "train", vectors(20, seed=5), [i % 3 for i in range(20)])
-    assert HubSource(path=str(features)).open(silent).gallery.fingerprint() != before
+    assert HubSource(path=str(features)).open(cache_dir(), silent).gallery.fingerprint() != before
 
 
 def test_values_that_are_no_numbers_name_the_row(tmp_path: Path, silent: Progress) -> None:
@@ -180,7 +181,7 @@ def test_values_that_are_no_numbers_name_the_row(tmp_path: Path, silent: Progres
     x[13, 2] = np.inf
     write_features(tmp_path / "made", "train", x, [i % 3 for i in range(20)])
     write_features(tmp_path / "made", "test", vectors(6), [0, 1, 2] * 2)
-    gallery = HubSource(path=str(tmp_path / "made")).open(silent).gallery
+    gallery = HubSource(path=str(tmp_path / "made")).open(cache_dir(), silent).gallery
     with pytest.raises(UsageError, match=r"column 'features' has 1 values .* the first is row 13"):
         gallery.read_features(np.arange(20), silent)
     gallery.read_features(np.arange(13), silent)
@@ -191,7 +192,7 @@ def test_words_as_labels_share_one_vocabulary(tmp_path: Path, silent: Progress) 
     folder.mkdir()
     pq.write_table(pa.table({"x": [[1.0, 2.0]] * 3, "label": ["dog", "cat", "dog"]}), folder / "train.parquet")
     pq.write_table(pa.table({"x": [[1.0, 2.0]] * 2, "label": ["dog", "ant"]}), folder / "test.parquet")
-    data = HubSource(path=str(folder)).open(silent)
+    data = HubSource(path=str(folder)).open(cache_dir(), silent)
     assert data.gallery.class_names == data.query.class_names == ("ant", "cat", "dog")
     np.testing.assert_array_equal(data.gallery.labels, [2, 1, 2])
     np.testing.assert_array_equal(data.query.labels, [2, 0])
@@ -202,7 +203,7 @@ def test_lists_of_labels_become_a_matrix(tmp_path: Path, silent: Progress) -> No
     folder.mkdir()
     pq.write_table(pa.table({"x": [[1.0, 2.0]] * 2, "labels": [[0, 3], [1]]}), folder / "train.parquet")
     pq.write_table(pa.table({"x": [[1.0, 2.0]] * 2, "labels": [[2], [0, 1]]}), folder / "test.parquet")
-    data = HubSource(path=str(folder)).open(silent)
+    data = HubSource(path=str(folder)).open(cache_dir(), silent)
     np.testing.assert_array_equal(data.gallery.labels, [[1, 0, 0, 1], [0, 1, 0, 0]])
     np.testing.assert_array_equal(data.query.labels, [[0, 0, 1, 0], [1, 1, 0, 0]])
 
@@ -214,7 +215,7 @@ def test_what_save_to_disk_wrote_is_read_too(tmp_path: Path, silent: Progress) -
         )
 
     datasets.DatasetDict(train=table(10), test=table(4)).save_to_disk(tmp_path / "saved")
-    data = HubSource(path=str(tmp_path / "saved")).open(silent)
+    data = HubSource(path=str(tmp_path / "saved")).open(cache_dir(), silent)
     assert (len(data.gallery), len(data.query)) == (10, 4)
     np.testing.assert_array_equal(
         data.gallery.read_features(np.array([9]), silent), vectors(10)[[9]].astype(np.float32)
@@ -225,10 +226,10 @@ def test_what_save_to_disk_wrote_is_read_too(tmp_path: Path, silent: Progress) -
 def test_a_damaged_conversion_is_made_again(
     features: Path, tmp_path: Path, silent: Progress, caplog: pytest.LogCaptureFixture
 ) -> None:
-    HubSource(path=str(features)).open(silent)
+    HubSource(path=str(features)).open(cache_dir(), silent)
     for file in (tmp_path / "datasets").rglob("*.arrow"):
         file.write_bytes(file.read_bytes()[:100])
-    data = HubSource(path=str(features)).open(silent)
+    data = HubSource(path=str(features)).open(cache_dir(), silent)
     assert "is damaged" in caplog.text
     np.testing.assert_array_equal(data.gallery.read_features(np.arange(20), silent), vectors(20).astype(np.float32))
 
@@ -237,13 +238,13 @@ def test_a_damaged_file_is_named(features: Path, silent: Progress) -> None:
     file = features / "data" / "train-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(UsageError, match="split train can't be read"):
-        HubSource(path=str(features)).open(silent)
+        HubSource(path=str(features)).open(cache_dir(), silent)
 
 
 def test_a_folder_without_data_is_no_repository(tmp_path: Path, silent: Progress) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"dataset.path=.*no data set in the Hub's layout"):
-        HubSource(path=str(tmp_path / "empty")).open(silent)
+        HubSource(path=str(tmp_path / "empty")).open(cache_dir(), silent)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_wrong_keys_are_refused_at_once(keys: dict[str, Any], message: str) -> N
     ],
 )
 def test_real_copies_are_understood(repository: str, kind: str, label: str, silent: Progress) -> None:
-    data = HubSource(path=f"{REAL}/{repository}").open(silent)
+    data = HubSource(path=f"{REAL}/{repository}").open(cache_dir(), silent)
     assert data.kind == kind
     assert data.gallery.label.name == label  # type: ignore[attr-defined]
     assert data.query.name == ("val" if "imagenet" in repository else "test")

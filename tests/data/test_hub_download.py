@@ -26,6 +26,7 @@ from contextlib import contextmanager
 import numpy as np
 from lshbench.data.hub import HubSource
 from lshbench.errors import UsageError
+from lshbench.runtime.cache import cache_dir
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 told = []
@@ -37,7 +38,7 @@ def progress(description, *, total, unit):
     told.append([description, total, unit, sum(counts)])
 
 try:
-    data = HubSource(**json.loads(sys.argv[1])).open(progress)
+    data = HubSource(**json.loads(sys.argv[1])).open(cache_dir(), progress)
     sample = data.gallery.read_features(np.arange(3), progress).tolist()
     print(json.dumps({"gallery": len(data.gallery), "query": data.query.name, "sample": sample,
                       "fingerprint": data.gallery.fingerprint(), "told": told}))

@@ -15,6 +15,7 @@ from scipy.io import savemat
 
 from lshbench.data.torchvision import TorchvisionSource
 from lshbench.errors import UsageError
+from lshbench.runtime.cache import cache_dir
 from lshbench.types import Progress
 
 
@@ -35,7 +36,7 @@ def write_mnist(root: Path, name: str = "MNIST") -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST"])
 def test_a_data_set_with_training_and_test_parts(name: str, tmp_path: Path, silent: Progress) -> None:
     written = write_mnist(tmp_path, name)
-    data = TorchvisionSource(name, root=str(tmp_path), download=False).open(silent)
+    data = TorchvisionSource(name, root=str(tmp_path), download=False).open(cache_dir(), silent)
     assert (data.name, data.kind, data.gallery.name, data.query.name) == (name, "images", "train", "test")
     np.testing.assert_array_equal(data.gallery.labels, np.arange(40) % 10)
     assert len(data.gallery.class_names or ()) == 10
@@ -53,7 +54,7 @@ def test_a_data_set_with_named_splits_and_colours_first(
     for split in ("train", "test"):
         savemat(tmp_path / f"{split}_32x32.mat", {"X": pixels, "y": (np.arange(12) % 10 + 1)[:, None]})
     monkeypatch.setattr(torchvision.datasets.SVHN, "_check_integrity", lambda self: True)
-    data = TorchvisionSource("SVHN", root=str(tmp_path), download=False).open(silent)
+    data = TorchvisionSource("SVHN", root=str(tmp_path), download=False).open(cache_dir(), silent)
     np.testing.assert_array_equal(data.gallery.labels, (np.arange(12) + 1) % 10)
     np.testing.assert_array_equal(next(iter(data.gallery.image_bytes(np.array([5])))), pixels[..., 5])
 
@@ -68,13 +69,17 @@ def test_a_data_set_of_files_gives_them_out_encoded(
     savemat(folder / "imagelabels.mat", {"labels": np.arange(12)[None] % 3 + 1})
     savemat(folder / "setid.mat", {"trnid": [[1, 2, 3]], "valid": [[4, 5, 6]], "tstid": [[7, 8, 9, 10, 11, 12]]})
     monkeypatch.setattr(torchvision.datasets.Flowers102, "_check_integrity", lambda self: True)
-    data = TorchvisionSource("Flowers102", root=str(tmp_path), download=False, query_split="val").open(silent)
+    data = TorchvisionSource("Flowers102", root=str(tmp_path), download=False, query_split="val").open(
+        cache_dir(), silent
+    )
     assert (len(data.gallery), data.query.name) == (3, "val")
     np.testing.assert_array_equal(data.query.labels, [0, 1, 2])
     assert next(iter(data.query.image_bytes(np.array([1])))) == (folder / "jpg" / "image_00005.jpg").read_bytes()
     assert data.query.describe(1).endswith("image_00005.jpg")
     with pytest.raises(UsageError, match=r"dataset.query_split='testing'.*Flowers102 refuses it"):
-        TorchvisionSource("Flowers102", root=str(tmp_path), download=False, query_split="testing").open(silent)
+        TorchvisionSource("Flowers102", root=str(tmp_path), download=False, query_split="testing").open(
+            cache_dir(), silent
+        )
 
 
 def test_cifars_pickles_are_loaded_only_if_they_are_the_published_ones(tmp_path: Path, silent: Progress) -> None:
@@ -89,7 +94,7 @@ def test_cifars_pickles_are_loaded_only_if_they_are_the_published_ones(tmp_path:
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"):
         (folder / name).write_bytes(pickle.dumps(Trap()))
     with pytest.raises(UsageError, match=r"CIFAR10: not in dataset.root"):
-        TorchvisionSource("CIFAR10", root=str(tmp_path), download=False).open(silent)
+        TorchvisionSource("CIFAR10", root=str(tmp_path), download=False).open(cache_dir(), silent)
     assert not trap.exists()
 
 
@@ -101,7 +106,7 @@ def test_what_is_not_there_says_how_to_get_on(
     source = TorchvisionSource("MNIST", root=str(tmp_path / "none"), download=download)
     tried = "download failed" if download else "it was not downloaded"
     with pytest.raises(UsageError, match=rf"MNIST: not in dataset.root=.*{tried}.*dataset=folder.*dataset=digits"):
-        source.open(silent)
+        source.open(cache_dir(), silent)
 
 
 @pytest.mark.parametrize(
@@ -120,4 +125,4 @@ def test_what_is_not_there_says_how_to_get_on(
 def test_wrong_keys_are_refused(keys: dict[str, Any], message: str, tmp_path: Path, silent: Progress) -> None:
     write_mnist(tmp_path)
     with pytest.raises(UsageError, match=message):
-        TorchvisionSource(**{"root": str(tmp_path), "download": False, **keys}).open(silent)
+        TorchvisionSource(**{"root": str(tmp_path), "download": False, **keys}).open(cache_dir(), silent)

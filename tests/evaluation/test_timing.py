@@ -12,7 +12,7 @@ import pytest
 from lshbench.evaluation import timing
 from lshbench.evaluation.reference import Reference
 from lshbench.evaluation.timing import Clock, time_encoding, time_exact_scan, time_search
-from lshbench.evaluation.tradeoff import measure_points, overlap
+from lshbench.evaluation.tradeoff import Queries, measure_points, overlap
 from lshbench.index.buckets import BucketsIndex
 from lshbench.index.flat import FlatIndex
 from lshbench.types import Codes, Encoded, Neighbors, Relevance
@@ -110,13 +110,10 @@ def test_every_setting_has_a_row_and_the_last_is_the_run_s() -> None:
     index.set_point = lambda point, own=index.set_point: (made.append(point), own(point))  # type: ignore[method-assign]
     found = measure_points(
         index,
-        queries,
-        relevance,
-        queries.rows,
+        Queries(queries, relevance, queries.rows),
         reference,
         k=20,
-        positions=True,
-        position_limit=5000,
+        definitions=True,
         description="ranking",
         clock=clock,
         progress=silent,
@@ -141,13 +138,10 @@ def test_without_a_reference_recall_is_not_known() -> None:
     index = FlatIndex().build(gallery, "hamming")
     found = measure_points(
         index,
-        queries,
-        relevance,
-        queries.rows,
+        Queries(queries, relevance, queries.rows),
         None,
         k=20,
-        positions=False,
-        position_limit=5000,
+        definitions=False,
         description="ranking",
         clock=Clock(),
         progress=silent,

@@ -10,7 +10,7 @@ import rankings as brute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lshbench.metrics.curves import Curves, interpolated_precision, log_spaced_ranks, precision_at_ranks
+from lshbench.metrics.curves import CurveAccumulator, interpolated_precision, log_spaced_ranks, precision_at_ranks
 from lshbench.metrics.precision import precision_at
 
 distinct = st.lists(st.booleans(), max_size=12)
@@ -80,7 +80,7 @@ def test_log_spaced_ranks_begin_at_1_end_at_the_last_and_do_not_repeat() -> None
 def test_blocks_add_up_and_the_summary_is_plain_json() -> None:
     rankings = [[(0, True), (1, False), (1, True)], [(2, False), (2, True)], []]
     missing = [0, 1, 2]
-    whole, parts = Curves(), Curves()
+    whole, parts = CurveAccumulator(), CurveAccumulator()
     whole.add(brute.block_of(rankings, missing, bits=3))
     for ranking, more in zip(rankings, missing, strict=True):
         parts.add(brute.block_of([ranking], [more], bits=3))
@@ -105,7 +105,7 @@ def test_blocks_add_up_and_the_summary_is_plain_json() -> None:
 
 
 def test_a_real_valued_ranking_has_no_curve_over_radii() -> None:
-    curves = Curves()
+    curves = CurveAccumulator()
     curves.add(brute.block_of([untied([True, False])]))
     assert curves.summary()["radius"] is None
     assert curves.summary()["distances"] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ EXTREMES: dict[str, dict[str, Any]] = {
 
 def test_a_run_gets_every_plot_as_a_whole_picture(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    drawn = draw_all(run.path, run.metrics)
+    drawn = draw_all(run)
     assert sorted(path.stem for path in drawn) == ALL
     for path in drawn:
         with Image.open(path) as image:
@@ -61,13 +62,13 @@ def test_a_run_gets_every_plot_as_a_whole_picture(tmp_path: Path) -> None:
 
 def test_the_same_run_gets_the_same_pictures_byte_by_byte(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b")
-    for left, right in zip(draw_all(first.path, first.metrics), draw_all(second.path, second.metrics), strict=True):
+    for left, right in zip(draw_all(first), draw_all(second), strict=True):
         assert left.read_bytes() == right.read_bytes()
 
 
 def test_a_method_without_bits_or_training_gets_no_plot_of_them(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", codes=False, epochs=0, ranking="cosine", method="kmeans")
-    assert sorted(path.stem for path in draw_all(run.path, run.metrics)) == [
+    assert sorted(path.stem for path in draw_all(run)) == [
         "distances",
         "precision_at_k",
         "precision_recall",
@@ -139,13 +140,14 @@ def test_figures_say_what_where_and_beside_what(tmp_path: Path) -> None:
     shown = " | ".join(texts(precision_recall(run)))
     assert "Precision over recall" in shown
     assert "cifar10_images (efficientnet_lite0) · fourier · 64 bits · hamming ranking" in shown
-    assert f"fourier, mAP {run.metrics['metrics']['mAP']:.3f}" in shown
-    assert f"exact cosine, mAP {run.metrics['reference']['cosine']['mAP']:.3f}" in shown
+    assert f"fourier, mAP {run.metrics.metrics['mAP']:.3f}" in shown
+    assert f"exact cosine, mAP {run.metrics.reference.cosine['mAP']:.3f}" in shown
 
 
 def test_an_index_of_features_does_not_stand_under_the_method_s_name(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    run.metrics["search"] |= {"index": "hnsw", "ranks": "features"}
+    search = replace(run.metrics.search, index="hnsw", ranks="features")
+    run = replace(run, metrics=replace(run.metrics, search=search))
     for draw in (precision_recall, precision_at_k, distances, tradeoff):
         shown = " | ".join(texts(draw(run)))
         assert "features by hnsw" in shown
@@ -172,11 +174,11 @@ def test_every_setting_stands_at_its_cost_and_the_best_are_joined(tmp_path: Path
         assert found == set(zip(columns["candidates_fraction"], columns[name], strict=True))
         assert len(others.get_xdata()) == 1, "the last setting but one finds less at more cost"
         assert last.get_data()[1][0] == columns[name][-1]
-        assert set(exact.get_ydata()) == {1.0 if "recall" in name else run.metrics["reference"]["cosine"][name]}
+        assert set(exact.get_ydata()) == {1.0 if "recall" in name else run.metrics.reference.cosine[name]}
         assert scan.get_xdata()[0] == 1.0
     assert figure.axes[1].get_lines()[-1].get_xdata()[0] == 500, "the exact scan takes 2 ms a query"
     shown = " | ".join(texts(figure))
-    assert f"mAP: {run.metrics['metrics']['mAP']:.3f}, exact cosine" in shown
+    assert f"mAP: {run.metrics.metrics['mAP']:.3f}, exact cosine" in shown
     assert "flat: probes=16, 38.6 bytes an item" in " | ".join(text.get_text() for text in figure.legends[0].texts)
 
 
@@ -186,8 +188,6 @@ def test_settings_that_find_nothing_and_figures_that_are_not_known_are_left_out(
     assert figure is not None
     assert len(figure.axes) == 4
     figure.canvas.draw()
-    (run.path / "tradeoff.parquet").unlink()
-    assert tradeoff(run) is None
 
 
 def test_only_the_reference_s_mean_is_known_where_its_curve_was_not_kept(tmp_path: Path) -> None:
@@ -199,13 +199,13 @@ def test_only_the_reference_s_mean_is_known_where_its_curve_was_not_kept(tmp_pat
         )
     other = type(run)(folder.path, run.metrics)
     [_, line] = precision_recall(other).axes[0].get_lines()
-    assert set(line.get_ydata()) == {run.metrics["reference"]["cosine"]["mAP"]}
+    assert set(line.get_ydata()) == {run.metrics.reference.cosine["mAP"]}
     assert len(precision_at_k(other).axes[0].get_lines()[1].get_xdata()) == 2
 
 
 def test_class_names_with_dollars_are_no_formulas(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", gallery=200, queries=10, dataset="a$\\frac$b")
-    draw_all(run.path, run.metrics)
+    draw_all(run)
 
 
 def test_correlations_are_those_of_numpy_and_unknown_for_constant_bits() -> None:
@@ -248,14 +248,14 @@ def test_the_chosen_epoch_is_marked(tmp_path: Path) -> None:
 
 def test_drawing_leaves_matplotlib_s_global_state_alone(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", gallery=200, queries=10)
-    (run.path / "metrics.json").write_text(json.dumps(run.metrics))
+    (run.path / "metrics.json").write_text(json.dumps(run.metrics.to_json()))
     code = (
         "import sys, matplotlib\nfrom pathlib import Path\n"
         "from lshbench.plots import draw_all\nfrom lshbench.run_folder import Run\n"
         # Looking at the backend would load pyplot.
         "def settings(): return {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != 'backend'}\n"
         "before = settings()\nrun = Run.open(Path(sys.argv[1]))\n"
-        "assert len(draw_all(run.path, run.metrics)) == 6\n"
+        "assert len(draw_all(run)) == 6\n"
         "assert settings() == before\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert not {'torch', 'faiss'} & set(sys.modules)\n"

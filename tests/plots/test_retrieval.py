@@ -20,7 +20,7 @@ from lshbench.plots.retrieval import (
     MARGIN,
     QUERY_GAP,
     TILE,
-    Hit,
+    Result,
     Row,
     choose_queries,
     chosen_rows,
@@ -29,6 +29,7 @@ from lshbench.plots.retrieval import (
     retrieval,
 )
 from lshbench.plots.style import GRID, OTHER_CLASS, SAME_CLASS
+from lshbench.run_folder import Run, RunMetrics
 from lshbench.types import Features, Neighbors
 
 CELL = TILE + 2 * FRAME
@@ -65,7 +66,9 @@ def test_hits_stand_in_order_framed_by_whether_they_share_the_query_s_label(tmp_
     gallery, queries = features(np.array([0, 1, 0]), 100), features(np.array([1, 0]), 200)
     ids = np.array([[1, 0, 2], [2, 1, -1]])
     neighbors = Neighbors(ids, np.where(ids < 0, np.inf, 7.0).astype(np.float32), np.array([3, 2]))
-    path = draw_retrieval(tmp_path, METRICS, Pictures(["cat", "dog"]), gallery, queries, neighbors)
+    path = draw_retrieval(
+        Run(tmp_path, RunMetrics.from_json(METRICS)), Pictures(["cat", "dog"]), gallery, queries, neighbors
+    )
     assert path == tmp_path / "plots" / "retrieval.png"
     image = Image.open(path).convert("RGB")
     right, wrong = ImageColor.getrgb(SAME_CLASS), ImageColor.getrgb(OTHER_CLASS)
@@ -90,7 +93,7 @@ def test_several_labels_are_right_if_one_is_shared() -> None:
 
 def test_hits_of_a_query_without_a_known_class_are_neither_right_nor_wrong() -> None:
     tile = Image.new("RGB", (20, 20))
-    image = retrieval([Row(tile, "cat.png", [Hit(tile, "dog", 3.0, None)])], title="a run", ranking="hamming")
+    image = retrieval([Row(tile, "cat.png", [Result(tile, "dog", 3.0, None)])], title="a run", ranking="hamming")
     assert pixel_of_hit(image, 0, 0, 1, 60) == ImageColor.getrgb(GRID)
     seen = {colour for _, colour in image.getcolors(image.width * image.height) or []}
     assert not seen & {ImageColor.getrgb(SAME_CLASS), ImageColor.getrgb(OTHER_CLASS)}, "no key, no cross"
@@ -136,7 +139,7 @@ def test_tiny_images_keep_their_pixels() -> None:
 
 def test_long_names_and_queries_without_hits_keep_the_picture_s_layout() -> None:
     picture = Image.new("RGB", (10, 10))
-    hit = Hit(picture, "an extremely long class name\nover two lines, " * 5, 0.123456, relevant=False)
+    hit = Result(picture, "an extremely long class name\nover two lines, " * 5, 0.123456, relevant=False)
     rows = [Row(picture, "long " * 50, [hit] * 10), Row(picture, "nothing", [])]
     image = retrieval(rows, title="a title " * 60, ranking="cosine")
     width, height = image.size

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from lshbench.data.base import Dataset, Split
 from lshbench.errors import UsageError
+from lshbench.protocols.audit import audit
 from lshbench.protocols.splits import (
+    EvaluationProtocol,
     PooledProtocol,
-    Protocol,
     Selection,
     SplitProtocol,
     UnseenClassesProtocol,
-    audit,
 )
 
 
@@ -42,7 +42,7 @@ def no_digests(selection: Selection) -> dict[str, np.ndarray]:
     return {name: getattr(selection, name).astype(np.uint64) for name in ("queries", "gallery", "train")}
 
 
-PROTOCOLS: list[Protocol] = [
+PROTOCOLS: list[EvaluationProtocol] = [
     SplitProtocol("report", False),
     PooledProtocol(queries_per_class=2, train_per_class=3, train_in_gallery=False),
     PooledProtocol(queries_per_class=2, train_per_class=3, train_in_gallery=True),

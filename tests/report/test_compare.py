@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -11,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import yaml
+from example_run import METRICS
 
 from lshbench.errors import UsageError
 from lshbench.metrics.significance import holm, paired_permutation_test
@@ -30,6 +33,9 @@ def write_run(
     labels=None,
     leak: bool = False,
     definitions: dict[str, float | None] | None = None,
+    bits: int | None = 16,
+    source: str = "sha256:11",
+    fingerprint: str = "sha256:00",
     **settings,
 ) -> Path:
     folder = root / f"{name}-{len(list(root.iterdir())) if root.is_dir() else 0}"
@@ -37,7 +43,7 @@ def write_run(
     numbers = np.arange(1000, 1000 + len(average_precision)) if queries is None else np.asarray(queries)
     labels = numbers % 10 if labels is None else labels
     config = {
-        "bits": 16,
+        "bits": bits,
         "seed": seed,
         "output": str(root),
         "threads": seed + 1,
@@ -48,14 +54,21 @@ def write_run(
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     columns = {"query": numbers, "label": labels, "AP": average_precision, "P@10": average_precision}
     pyarrow.parquet.write_table(pyarrow.table(columns), folder / "per_query.parquet")
-    metrics = {
-        "schema_version": 1,
+    configuration = {key: value for key, value in config.items() if key not in ("seed", "threads", "output")}
+    del configuration["method"]["seed"]
+    identity = hashlib.sha256(json.dumps([configuration, source, fingerprint]).encode()).hexdigest()
+    metrics = copy.deepcopy(METRICS) | {
         "seed": seed,
-        "method": {"supervision": "labels" if name == "fourier" else "none"},
-        "search": {"ranks": "features" if name == "kmeans" else "method"},
-        "protocol": {"name": "full", "leak": leak},
+        "run_id": f"{identity}, {seed}",
+        "configuration_id": identity,
+        "source": source,
         "definitions": definitions or {},
     }
+    metrics["metrics"]["mAP"] = float(np.mean(average_precision))
+    metrics["method"] |= {"name": name, "bits": bits, "supervision": "labels" if name == "fourier" else "none"}
+    metrics["search"]["ranks"] = "features" if name == "kmeans" else "method"
+    metrics["protocol"]["leak"] = leak
+    metrics["dataset"]["fingerprint"] = fingerprint
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 
@@ -154,12 +167,42 @@ def test_names_show_the_keys_that_differ_and_no_others(tmp_path: Path, values) -
     }
 
 
-def test_the_same_run_twice_is_refused_but_the_same_folder_twice_is_one_run(tmp_path: Path, values) -> None:
+def test_the_same_folder_or_the_same_run_twice_is_one_result(tmp_path: Path, values, caplog) -> None:
     folder = write_run(tmp_path, "itq", values)
     assert len(find_runs([folder, tmp_path, folder])) == 1
-    write_run(tmp_path, "itq", values)
-    with pytest.raises(UsageError, match="the same run, seed=0 of itq 16 bits"):
-        compare(find_runs([tmp_path]))
+    again = write_run(tmp_path, "itq", values)
+    (one,) = compare(find_runs([tmp_path])).configurations
+    assert [repeat.path for repeat in one.repeats] == [folder]
+    assert caplog.messages == [f"{again} repeats {folder} and is left out"]
+
+
+def test_the_same_run_with_other_figures_is_warned_of(tmp_path: Path, values, caplog) -> None:
+    folder = write_run(tmp_path, "itq", values)
+    again = write_run(tmp_path, "itq", values / 2)
+    assert len(compare(find_runs([tmp_path])).configurations) == 1
+    assert caplog.messages == [f"{again} repeats {folder} with OTHER FIGURES and is left out"]
+
+
+def test_names_tell_equal_settings_apart_by_the_source_or_the_data_that_made_the_figures(
+    tmp_path: Path, values
+) -> None:
+    write_run(tmp_path, "itq", values, source="sha256:0123456789")
+    write_run(tmp_path, "itq", values, source="sha256:abcdefabcdef")
+    write_run(tmp_path, "itq", values, source="sha256:abcdefabcdef", fingerprint="sha256:22")
+    write_run(tmp_path, "fourier", values)
+    assert {one.name for one in compare(find_runs([tmp_path])).configurations} == {
+        "itq 16 bits source=01234567",
+        "itq 16 bits source=abcdefab data=00",
+        "itq 16 bits source=abcdefab data=22",
+        "fourier 16 bits",
+    }
+
+
+def test_features_without_a_method_stand_under_their_index_s_name(tmp_path: Path, values) -> None:
+    write_run(tmp_path, "none", values, bits=None, index={"name": "hnsw"})
+    write_run(tmp_path, "itq", values, index={"name": "flat"})
+    names = {one.name for one in compare(find_runs([tmp_path])).configurations}
+    assert names == {"features index=hnsw", "itq 16 bits index=flat"}
 
 
 def test_keys_of_an_index_tell_apart_what_has_the_same_one(tmp_path: Path, values) -> None:

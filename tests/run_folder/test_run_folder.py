@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import json
 import os
@@ -11,19 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
-from example_run import METRICS
+from example_run import METRICS, changed
 
 from lshbench.errors import UsageError
 from lshbench.run_folder import (
     Curves,
     Run,
     RunFolder,
+    RunMetrics,
     atomic_file,
     find_finished,
     finished_runs,
@@ -36,17 +36,8 @@ def validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(metrics_schema())
 
 
-def changed(path: str, value: object) -> dict[str, Any]:
-    metrics = copy.deepcopy(METRICS)
-    *parents, last = path.split("/")
-    node = metrics
-    for parent in parents:
-        node = node[parent]
-    if value is KeyError:
-        del node[last]
-    else:
-        node[last] = value
-    return metrics
+def result(path: str = "seed", value: object = 0) -> RunMetrics:
+    return RunMetrics.from_json(changed(path, value))
 
 
 # The schema
@@ -64,10 +55,9 @@ def test_the_schema_is_itself_valid_and_accepts_the_contract_s_example() -> None
         ("dataset/backbone", None),
         ("search/recall@10", None),
         ("search/qps", None),
-        (
-            "codes",
-            {"bit_balance": None, "bit_correlation": None, "entropy_bits": None, "distinct_codes": None},
-        ),
+        ("codes", dict.fromkeys(METRICS["codes"])),
+        ("method/bits", None),
+        ("method/chosen_epoch", None),
         ("metrics/nDCG@10", 0.5),
         ("ties/P@10", {"expected": 0.5, "optimistic": 0.6, "pessimistic": 0.4}),
         ("environment/numba", "0.61"),
@@ -123,10 +113,10 @@ def test_a_claimed_folder_is_refused_to_others_until_it_is_closed(tmp_path: Path
 def test_a_finished_folder_is_refused_and_keeps_its_files(tmp_path: Path) -> None:
     with RunFolder.claim(tmp_path) as folder:
         folder.write_array("codes/gallery.npy", np.zeros(3))
-        folder.finish(METRICS)
+        folder.finish(result())
     with pytest.raises(UsageError, match=r"hydra\.run\.dir=.*finished run"):
         RunFolder.claim(tmp_path)
-    assert Run.open(tmp_path).metrics == METRICS
+    assert Run.open(tmp_path).metrics.to_json() == METRICS
     assert (tmp_path / "codes/gallery.npy").exists()
 
 
@@ -178,12 +168,15 @@ def test_of_many_processes_that_start_together_one_gets_the_folder(tmp_path: Pat
         "while time.time() < float(sys.argv[2]): pass\n"
         "try:\n    folder = RunFolder.claim(Path(sys.argv[1]))\n"
         "except UsageError:\n    print('refused')\n"
-        "else:\n    print('mine', flush=True); time.sleep(1)\n"
+        "else:\n    print('mine', flush=True); sys.stdin.read()\n"
     )
     start = str(time.time() + 1.5)
     arguments = [sys.executable, "-c", code, str(tmp_path / "run"), start]
-    processes = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    answers = sorted(process.communicate()[0].strip() for process in processes)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(arguments, **pipes) for _ in range(4)]
+    answers = sorted(process.stdout.readline().strip() for process in processes)
+    for process in processes:
+        process.communicate()
     assert answers == ["mine", "refused", "refused", "refused"]
 
 
@@ -204,13 +197,17 @@ def test_discarding_removes_a_folder_of_hydra_s_files_and_no_other(tmp_path: Pat
 
 def test_a_run_killed_at_any_moment_leaves_no_metrics_but_whole_ones(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nimport numpy as np\n"
-        "from lshbench.run_folder import RunFolder\n"
+        f"import sys\nsys.path.append({str(Path(__file__).parents[1])!r})\n"
+        "from pathlib import Path\nimport numpy as np\n"
+        "from dataclasses import replace\n"
+        "from lshbench.run_folder import RunFolder, RunMetrics\n"
+        "from example_run import METRICS\n"
+        "metrics = replace(RunMetrics.from_json(METRICS), run_id='x' * 200_000)\n"
         "print('ready', flush=True)\n"
         "for number in range(1000):\n"
         "    with RunFolder.claim(Path(sys.argv[1]) / f'{number:04d}') as folder:\n"
         "        folder.write_array('codes/gallery.npy', np.arange(100_000))\n"
-        "        folder.finish({'schema_version': 1, 'run_id': 'x' * 200_000, 'end': True})\n"
+        "        folder.finish(metrics)\n"
     )
     randomness = random.Random(0)
     finished = 0
@@ -227,12 +224,12 @@ def test_a_run_killed_at_any_moment_leaves_no_metrics_but_whole_ones(tmp_path: P
         for folder in folders:
             if (folder / "metrics.json").exists():
                 finished += 1
-                assert json.loads((folder / "metrics.json").read_text())["end"]
+                assert json.loads((folder / "metrics.json").read_text())["environment"]
                 assert len(np.load(folder / "codes/gallery.npy")) == 100_000
         for folder in folders[-1:]:  # the one it died in, unless it was between two
             if not (folder / "metrics.json").exists():
                 with RunFolder.claim(folder) as again:
-                    again.finish(METRICS)
+                    again.finish(result())
                 assert not list(folder.rglob("*.partial"))
     assert finished > 0
 
@@ -258,7 +255,7 @@ def test_a_full_disk_is_one_message_that_names_the_folder(tmp_path: Path, monkey
         with pytest.raises(UsageError, match=f"no space left .*{tmp_path / 'run'}"):
             folder.write_array("codes/gallery.npy", np.zeros(3))
         with pytest.raises(UsageError, match="no space left"):
-            folder.finish(METRICS)
+            folder.finish(result())
     assert [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()] == [".run.lock"]
 
 
@@ -266,7 +263,7 @@ def test_a_full_disk_is_one_message_that_names_the_folder(tmp_path: Path, monkey
 def test_metrics_that_are_not_finite_are_a_defect_named_by_key(tmp_path: Path, number: float) -> None:
     with RunFolder.claim(tmp_path) as folder:
         with pytest.raises(ValueError, match=r"metrics\.mAP is (nan|-?inf)"):
-            folder.finish(changed("metrics/mAP", number))
+            folder.finish(replace(result(), metrics={**METRICS["metrics"], "mAP": number}))
         assert not (tmp_path / "metrics.json").exists()
 
 
@@ -311,7 +308,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
             measures={"AP": np.array([0.5, np.nan]), "P@10": np.array([0.1, 0.2])},
             neighbors=neighbors,
         )
-        folder.finish(METRICS)
+        folder.finish(result())
     run = Run.open(tmp_path / "run" / "metrics.json")
     assert run.path == tmp_path / "run"
     assert run.config() == config
@@ -339,7 +336,7 @@ def test_several_labels_an_item_are_a_list_in_the_table(tmp_path: Path) -> None:
     labels = np.array([[True, False, True], [False, False, False], [False, True, False]])
     with RunFolder.claim(tmp_path) as folder:
         folder.write_per_query(queries=np.arange(3), labels=labels, measures={}, neighbors=none)
-        folder.finish(METRICS)
+        folder.finish(result())
     table = Run.open(tmp_path).per_query().to_pydict()
     assert table["label"] == [[0, 2], [], [1]]
     assert table["first_hits"] == [[], [], []]
@@ -348,7 +345,7 @@ def test_several_labels_an_item_are_a_list_in_the_table(tmp_path: Path) -> None:
 def test_rows_of_query_settings_come_back_and_unknown_figures_are_none(tmp_path: Path) -> None:
     with RunFolder.claim(tmp_path) as folder:
         folder.write_tradeoff({"probes": np.array([1, 4]), "mAP": np.array([0.5, np.nan])})
-        folder.finish(METRICS)
+        folder.finish(result())
     assert Run.open(tmp_path).tradeoff() == {"probes": [1, 4], "mAP": [0.5, None]}
 
 
@@ -381,7 +378,7 @@ def test_no_pickle_is_written_or_read(tmp_path: Path) -> None:
             folder.write_array("codes/gallery.npy", objects)
         with pytest.raises(ValueError, match="allow_pickle"):
             folder.write_npz("curves.npz", {"a": objects})
-        folder.finish(METRICS)
+        folder.finish(result())
     (tmp_path / "codes").mkdir(exist_ok=True)
     np.save(tmp_path / "codes/gallery.npy", objects, allow_pickle=True)
     with pytest.raises(ValueError, match=r"allow_pickle|[Oo]bject"):
@@ -425,7 +422,7 @@ def test_a_folder_without_a_whole_finished_run_is_refused(tmp_path: Path, conten
 def test_finished_runs_are_found_by_identity_anywhere_below_a_folder(tmp_path: Path) -> None:
     for name in ("b/x", "a/y/z"):
         with RunFolder.claim(tmp_path / name) as folder:
-            folder.finish(METRICS | {"run_id": f"run of {name}"})
+            folder.finish(result("run_id", f"run of {name}"))
     RunFolder.claim(tmp_path / "a" / "unfinished").close()
     assert [run.path.name for run in finished_runs(tmp_path)] == ["z", "x"]
     assert find_finished(tmp_path, "run of b/x") == tmp_path / "b" / "x"

@@ -18,6 +18,7 @@ from lshbench.commands.search import main
 from lshbench.data.digits import DigitsSource
 from lshbench.run_folder import Run, finished_runs
 from lshbench.run_folder.items import GalleryItems
+from lshbench.runtime.cache import cache_dir
 from lshbench.runtime.progress import silent
 from lshbench.search.searcher import Searcher
 
@@ -81,7 +82,7 @@ def copy(runs: dict[str, Path], tmp_path: Path):
 def item_file(item: int, folder: Path) -> Path:
     """Write the picture of an item of the digits."""
     path = folder / f"item{item}.png"
-    DigitsSource().open(silent).image(item).save(path)
+    DigitsSource().open(cache_dir(), silent).image(item).save(path)
     return path
 
 
@@ -189,7 +190,7 @@ def test_a_folder_stands_for_its_images_and_npy_files_for_vectors(runs, tmp_path
 def test_python_users_may_give_pixels_and_content(runs) -> None:
     searcher = Searcher.open(runs["random_projection"])
     item = searcher.search_vectors(np.zeros((1, 192)), 1)[0].hits[0].item
-    pixels = np.asarray(DigitsSource().open(silent).image(item))
+    pixels = np.asarray(DigitsSource().open(cache_dir(), silent).image(item))
     (answer,) = searcher.search([pixels], 1)
     assert answer.query == "image 0"
     assert answer.hits[0].distance == 0

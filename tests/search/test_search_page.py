@@ -91,7 +91,7 @@ def test_a_dropped_image_shows_its_hits_and_nothing_leaves_the_machine(page: str
     from lshbench.runtime.progress import silent
 
     picture, broken = tmp_path / "digit.png", tmp_path / "broken.png"
-    DigitsSource().open(silent).image(3).save(picture)
+    DigitsSource().open(tmp_path, silent).image(3).save(picture)
     broken.write_text("no image")
     wait = WebDriverWait(browser, SECONDS)
     chooser = (By.CSS_SELECTOR, "#query input[type=file]")

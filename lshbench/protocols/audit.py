@@ -1,0 +1,100 @@
+"""The audit of a run: queries that are in the gallery or in training, themselves or as exact copies."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from lshbench.errors import UsageError
+from lshbench.protocols.splits import EvaluationProtocol, Selection
+
+log = logging.getLogger(__name__)
+
+LEAKING_SHARE = 0.05
+LEAKING_COPIES = 5
+"""From this share, and this many, queries with exact copies elsewhere are a leak."""
+
+_GO_ON = "(protocol.allow_leak=true goes on, and marks every figure)"
+
+
+def check_overlap(protocol: EvaluationProtocol, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+    """Return which queries are in the gallery, and which in training, bool ``(q,)`` each.
+
+    Raises:
+        UsageError: some are, and the protocol doesn't allow it.
+    """
+    in_gallery = np.isin(selection.queries, selection.gallery)
+    in_train = np.isin(selection.queries, selection.train)
+    if (in_gallery.any() or in_train.any()) and not protocol.allow_leak:
+        raise UsageError(
+            f"{int(in_gallery.sum())} of {len(in_gallery)} queries are in the gallery and {int(in_train.sum())} in "
+            "training, so the figures would be too good: choose another dataset.query_split or "
+            f"dataset.gallery_split {_GO_ON}"
+        )
+    return in_gallery, in_train
+
+
+def audit(
+    protocol: EvaluationProtocol, selection: Selection, labels: np.ndarray, digests: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return the overlap, duplicates and class counts of a run's items; stop a run whose queries leak.
+
+    Args:
+        protocol: whether duplicates and leaks stop the run.
+        selection: the items by role.
+        labels: labels of all items.
+        digests: for ``queries``, ``gallery`` and ``train``, uint64 hashes of each item's content.
+
+    Returns:
+        ``query_gallery_overlap``, ``query_train_overlap`` and ``train_gallery_overlap``: items in both;
+        ``exact_duplicates`` and ``exact_duplicates_train``: queries whose content is that of another item in the
+        gallery or in training; ``classes``: counts of items a class; ``split_hash``; ``leak``: whether queries are
+        in the gallery or in training, themselves or, for more than :data:`LEAKING_SHARE` of them, as copies.
+
+    Raises:
+        UsageError: queries are in the gallery or in training, or duplicates where they are not allowed.
+    """
+    in_gallery, in_train = check_overlap(protocol, selection)
+    # A query that is itself in the gallery is an overlap; counted as a duplicate too, it would be counted twice.
+    duplicates = np.isin(digests["queries"], digests["gallery"]) & ~in_gallery
+    duplicates_train = np.isin(digests["queries"], digests["train"]) & ~in_train
+    copied = duplicates | duplicates_train
+    # A few copies are a data set's own; many are queries that were put among the others.
+    copies_leak = int(copied.sum()) >= LEAKING_COPIES and copied.mean() > LEAKING_SHARE
+    if copied.any():
+        first = int(selection.queries[np.argmax(copied)])
+        message = (
+            f"{int(duplicates.sum())} of {len(copied)} queries have an exact copy in the gallery and "
+            f"{int(duplicates_train.sum())} in training (the first is item {first})"
+        )
+        if protocol.duplicates == "error":
+            raise UsageError(f"{message}; protocol.duplicates=report goes on and counts them")
+        if copies_leak and not protocol.allow_leak:
+            raise UsageError(f"{message}, so the figures would be too good {_GO_ON}")
+        log.warning(message)
+    roles = {"queries": selection.queries, "gallery": selection.gallery, "train": selection.train}
+    return {
+        "split_hash": selection.hash(),
+        "query_gallery_overlap": int(in_gallery.sum()),
+        "query_train_overlap": int(in_train.sum()),
+        "train_gallery_overlap": int(np.isin(selection.train, selection.gallery).sum()),
+        "exact_duplicates": int(duplicates.sum()),
+        "exact_duplicates_train": int(duplicates_train.sum()),
+        "leak": bool(in_gallery.any() or in_train.any() or copies_leak),
+        "classes": {role: _class_counts(labels[items]) for role, items in roles.items()},
+    }
+
+
+def _class_counts(labels: np.ndarray) -> dict[str, float]:
+    counts = labels.sum(0) if labels.ndim == 2 else np.unique(labels, return_counts=True)[1]
+    counts = counts[counts > 0]
+    if not len(counts):  # several labels an item, and none has one
+        return {"count": 0, "smallest": 0, "largest": 0, "mean": 0.0}
+    return {
+        "count": len(counts),
+        "smallest": int(counts.min()),
+        "largest": int(counts.max()),
+        "mean": float(counts.mean()),
+    }
