@@ -100,6 +100,8 @@ def check_root(config: dict[str, Any]) -> None:
         raise wrong_value("bits", config["bits"], "a code length from 1 to 4096")
     if config["seed"] < 0:
         raise wrong_value("seed", config["seed"], "0 or a positive number")
+    if config["ranking"] not in ("auto", "hamming", "cosine"):
+        raise wrong_value("ranking", config["ranking"], "auto, hamming or cosine")
     if config["threads"] is not None and config["threads"] < 1:
         raise wrong_value("threads", config["threads"], "at least 1, or null for all cores")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config["device"]):

@@ -21,10 +21,9 @@ from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import Evaluation
 from lshbench.evaluation.reference import Reference, cosine_reference
 from lshbench.evaluation.timing import Clock, time_exact_scan
-from lshbench.evaluation.tradeoff import Measured, measure_points
+from lshbench.evaluation.tradeoff import Measured, Queries, measure_points
 from lshbench.inputs import Inputs, OpenedData
 from lshbench.metrics.diagnostics import bit_counts, diagnose
-from lshbench.metrics.measures import AP_CUTOFFS
 from lshbench.protocols.audit import audit, check_overlap
 from lshbench.protocols.splits import Selection
 from lshbench.report.summary import print_summary
@@ -33,7 +32,6 @@ from lshbench.run_folder.contents import GALLERY_CODES, GALLERY_LABELS, QUERY_CO
 from lshbench.run_folder.items import write_gallery_items
 from lshbench.run_folder.metrics import (
     SCHEMA_VERSION,
-    BucketMetrics,
     CodeMetrics,
     DatasetMetrics,
     MemoryMetrics,
@@ -112,13 +110,13 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
     if config["resume"] and (finished := find_finished(Path(config["output"]), names.run)) is not None:
         log.info("already finished in %s (resume=true)", finished)
         RunFolder.discard(folder)
-        metrics, folder = Run.open(finished).metrics, finished
+        run = Run.open(finished)
     else:
         kept = experiment.inputs.cache / "checkpoints" / names.run
         with RunFolder.claim(folder) as run_folder, checkpoint_file(kept) as method.checkpoint:
-            metrics = run_experiment(experiment, data, names, run_folder, clock, progress)
-    print_summary(metrics, folder)
-    return metrics.metrics["mAP"]
+            run = run_experiment(experiment, data, names, run_folder, clock, progress)
+    print_summary(run)
+    return run.metrics.metrics["mAP"]
 
 
 def run_experiment(
@@ -128,8 +126,8 @@ def run_experiment(
     folder: RunFolder,
     clock: Clock,
     progress: Progress,
-) -> RunMetrics:
-    """Run an experiment and write its folder; return its result, which is written last."""
+) -> Run:
+    """Run an experiment and write its folder; its result is written last."""
     config, inputs, system = experiment.config, experiment.inputs, experiment.system
     folder.write_yaml("config.yaml", config)
 
@@ -159,13 +157,14 @@ def run_experiment(
                 scan = time_exact_scan(gallery.x, queries.x, nearest)
     measured = measure_points(
         system.index,
-        query_codes,
-        Relevance(queries.y, gallery.y),
-        lambda start, stop: system.encode(queries.x[start:stop], "query"),
+        Queries(
+            query_codes,
+            Relevance(queries.y, gallery.y),
+            lambda start, stop: system.encode(queries.x[start:stop], "query"),
+        ),
         reference,
         k=nearest,
-        positions=config["evaluation"]["definitions"],
-        position_limit=max(AP_CUTOFFS),
+        definitions=config["evaluation"]["definitions"],
         description=f"ranking by {system.ranking}",
         clock=clock,
         progress=progress,
@@ -227,14 +226,15 @@ def run_experiment(
         memory=MemoryMetrics(peak_memory_bytes(), system.index.bytes, system.index.bytes / len(gallery)),
         environment={**environment(inputs.threads), "directory": str(Path.cwd())},
     )
+    run = Run(folder.path, metrics)
     if config["evaluation"]["plots"]:
         from lshbench.plots import draw_all, draw_retrieval
 
-        _drawn(partial(draw_all, folder.path, metrics))
+        _drawn(partial(draw_all, run))
         if data.dataset.kind == "images":
-            _drawn(partial(draw_retrieval, folder.path, metrics, data.dataset, gallery, queries, search.neighbors))
+            _drawn(partial(draw_retrieval, run, data.dataset, gallery, queries, search.neighbors))
     folder.finish(metrics)
-    return metrics
+    return run
 
 
 def _parameters(node: dict[str, Any]) -> dict[str, Any]:
@@ -264,17 +264,14 @@ def _curves(evaluation: Evaluation, reference: Reference | None, codes: Codes | 
 
 
 def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, float]) -> SearchMetrics:
-    row, index = measured.rows[-1], experiment.system.index
-    cosine = row["recall@10/cosine"]
+    index = experiment.system.index
     return SearchMetrics(
         index=experiment.config["index"]["name"],
         ranks="features" if index.gives == "nothing" else "method",
         point=measured.point,
-        candidates_mean=row["candidates_mean"],
-        candidates_fraction=row["candidates_fraction"],
-        queries_without_candidates=row["queries_without_candidates"],
-        recall_at_10=1.0 if index.exhaustive else cosine if index.ranks_features else None,
-        recall_at_10_cosine=cosine,
+        **asdict(measured.cost),
+        recall_at_10=1.0 if index.exhaustive else measured.recall if index.ranks_features else None,
+        recall_at_10_cosine=measured.recall,
         qps=measured.search.qps,
         latency_ms={**measured.search.latency_ms, **scan},
     )
@@ -283,9 +280,7 @@ def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, 
 def _code_metrics(codes: Codes | Clusters | None, seed: int) -> CodeMetrics:
     if not isinstance(codes, Codes):
         return CodeMetrics()
-    found = diagnose(codes, codes.projections, seed=seed)
-    buckets = found["buckets"]
-    return CodeMetrics(**{**found, "buckets": None if buckets is None else BucketMetrics(**buckets)})
+    return CodeMetrics.from_json(dict(diagnose(codes, codes.projections, seed=seed)))
 
 
 def _drawn(draw: Callable[[], object]) -> None:

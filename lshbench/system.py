@@ -10,7 +10,7 @@ import numpy as np
 
 from lshbench.config import build
 from lshbench.errors import UsageError
-from lshbench.index.base import Index
+from lshbench.index.base import Index, Ranking
 from lshbench.methods.base import Method
 from lshbench.run_folder import Run, RunFolder
 from lshbench.run_folder.contents import INDEX, METHOD_STATE, MODEL_DESCRIPTION, PCA_STATE
@@ -47,7 +47,7 @@ class System:
         return cls(None if pca["dim"] is None else PCA(pca["dim"], whiten=pca["whiten"]), method, index)
 
     @property
-    def ranking(self) -> str:
+    def ranking(self) -> Ranking:
         """The kind of distance: ``hamming`` or ``cosine``."""
         return self.index.ranking
 
@@ -58,9 +58,16 @@ class System:
         self.method.fit(Features(self._reduce(train.x), train.y, train.ids), progress)
         return self
 
-    def encode(self, x: np.ndarray, side: Side) -> Encoded:
-        """Return items as the index takes them: features ``(n, d)`` float32 and their codes."""
-        projections = self.index.needs_projections(side)
+    def encode(self, x: np.ndarray, side: Side, *, projections: bool | None = None) -> Encoded:
+        """Return items as the index takes them: features ``(n, d)`` float32 and their codes.
+
+        Args:
+            x: features, float32 ``(n, d)``, as loaded.
+            side: gallery items or queries.
+            projections: whether binary codes come with their projections; None: if the index reads them.
+        """
+        if projections is None:
+            projections = self.index.needs_projections(side)
         return Encoded(x, self.method.encode(self._reduce(x), side, projections=projections))
 
     def build(self, gallery: Encoded) -> Self:

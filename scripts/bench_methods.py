@@ -29,13 +29,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from bench_methods_rows import METHODS, label
-from bench_methods_tables import TABLES, Cell, Column, column_of, csv_text, markdown, short, write
+from bench_methods_tables import TABLES, Cell, MethodColumn, column_of, csv_text, markdown, short, write
 from filelock import FileLock, Timeout
 from markers import fill
 
 from lshbench import __version__
 from lshbench.errors import UsageError
 from lshbench.run_folder import Run
+from lshbench.run_folder.contents import METRICS
 from lshbench.runtime.progress import duration
 from lshbench.runtime.threads import available_cores
 
@@ -131,16 +132,16 @@ class Sweep:
             UsageError: the run was made with other settings, or by another version.
         """
         folder = self.folder(point)
-        if not (folder / "metrics.json").exists():
+        if not (folder / METRICS).exists():
             return None
         run = Run.open(folder)
-        recorded, asked = settings(run.metrics["command"][2:]), settings(self.overrides(point))
+        recorded, asked = settings(run.metrics.command[2:]), settings(self.overrides(point))
         if recorded != asked:
             raise UsageError(
                 f"{folder} was made with {differing(recorded, asked)}, and {differing(asked, recorded)} is asked "
                 "for: expected another --out, or that folder removed"
             )
-        if (version := run.metrics["environment"]["lshbench"]) != __version__:
+        if (version := run.metrics.environment["lshbench"]) != __version__:
             raise UsageError(
                 f"{folder} was made by lshbench {version}, and this is {__version__}: expected another --out"
             )
@@ -175,7 +176,7 @@ class Pace:
 
     def add(self, point: Point, run: Run) -> None:
         """Learn from a finished run."""
-        times = run.metrics["time_s"]
+        times = run.metrics.time_s
         self._taken += times["total"] - times.get("extract", 0.0)
         self._expected += METHODS[point.method].seconds
 
@@ -287,7 +288,7 @@ def why(code: int | None, log: Path) -> str:
 # --- Tables ------------------------------------------------------------------------------------------------------
 
 
-def columns_of(sweep: Sweep, runs: Mapping[Point, Run], dataset: str, table: str) -> list[Column]:
+def columns_of(sweep: Sweep, runs: Mapping[Point, Run], dataset: str, table: str) -> list[MethodColumn]:
     """Return a table's columns, with their winners."""
     columns = []
     for bits in sweep.bits[dataset]:

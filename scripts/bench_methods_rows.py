@@ -30,9 +30,9 @@ WIDE_WIDTH = 1513
 """The least hidden width that gives every peer as many, likewise (2,042,150, or a few more)."""
 
 
-def variant(title: str, *keys: str, seconds: float = 90) -> Method:
-    """Return a row of the ablation: fourier with some keys changed."""
-    return Method(("ablation",), seconds, ("method=fourier", *keys), title)
+def variant(title: str, *keys: str, method: str = "fourier", seconds: float = 90) -> Method:
+    """Return a row of the ablation: fourier with some keys changed, or another of its options."""
+    return Method(("ablation",), seconds, (f"method={method}", *keys), title)
 
 
 def widened(method: str, seconds: float = 100) -> Method:
@@ -62,8 +62,8 @@ METHODS = {
         "method.head.batch_norm=false",
         "method.head.dropout=0",
     ),
-    "fourier-paper": variant("the published objective", "method.recipe=paper", seconds=180),
-    "fourier-design": variant("the study's recipe", "method.recipe=design", seconds=180),
+    "fourier-paper": variant("the published objective", method="fourier_paper", seconds=180),
+    "fourier-design": variant("two stages without the map", method="fourier_design", seconds=180),
     "fourier-wide": widened("fourier", 270),
     "neural-wide": widened("neural"),
     "orthohash-wide": widened("orthohash"),
@@ -71,9 +71,9 @@ METHODS = {
     "dpn-wide": widened("dpn"),
     "greedyhash-wide": widened("greedyhash"),
     "hashnet-wide": widened("hashnet"),
-    "fourier-transfer": Method(("transfer",), 90, ("method=fourier", "method.recipe=transfer")),
-    "fourier-none": Method(("none", "transfer"), 90, ("method=fourier", "method.supervision=none")),
-    "neural-none": Method(("none", "transfer"), 53, ("method=neural", "method.supervision=none")),
+    "fourier-transfer": Method(("transfer",), 90, ("method=fourier_transfer",)),
+    "fourier-none": Method(("none", "transfer"), 90, ("method=fourier_unsupervised",)),
+    "neural-none": Method(("none", "transfer"), 53, ("method=neural_unsupervised",)),
     "cibhash": Method(("none", "transfer"), 45, ("method=cibhash",)),
     "bihalf": Method(("none", "transfer"), 37, ("method=bihalf",)),
     "spectral": Method(("none",), 8, ("method=spectral",)),

@@ -1,4 +1,4 @@
-"""What scripts/bench_methods.py makes of finished runs: cells, columns with their winners, Markdown and CSV."""
+"""Tables of scripts/bench_methods.py from finished runs: cells, columns with their winners, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Table:
-    """What a table shows.
+    """Contents of a table.
 
     Attributes:
         title: what its rows have in common.
@@ -65,7 +65,7 @@ class Cell:
 
     def values(self, metric: str) -> list[float]:
         """Return a metric of each run."""
-        return [run.metrics["metrics"][metric] for run in self.runs]
+        return [run.metrics.metrics[metric] for run in self.runs]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Column:
+class MethodColumn:
     """The methods of one table at one code length on one data set."""
 
     bits: int
@@ -140,28 +140,24 @@ def find_differences(cells: Mapping[str, Cell], baseline: str | None) -> dict[st
     }
 
 
-def column_of(bits: int, cells: dict[str, Cell], baseline: str | None) -> Column:
+def column_of(bits: int, cells: dict[str, Cell], baseline: str | None) -> MethodColumn:
     """Return methods as a column, with its winners and their differences from the baseline, if there is one."""
     winners = {metric: find_winner(list(cells.values()), metric) for metric in COLUMNS}
-    return Column(bits, cells, winners, find_differences(cells, baseline))
+    return MethodColumn(bits, cells, winners, find_differences(cells, baseline))
 
 
-def reference_of(columns: Sequence[Column]) -> Cell | None:
+def reference_of(columns: Sequence[MethodColumn]) -> Cell | None:
     """Return exact cosine ranking as a cell, a run for each seed, or None where no run has it.
 
     Where the seed draws the queries, each seed has figures of its own; all seeds are there if any method has all.
     """
     cells = [cell for column in columns for cell in column.cells.values()]
-    by_seed = {run.metrics["seed"]: run for cell in cells for run in cell.runs}
-    found = [run for _, run in sorted(by_seed.items()) if run.metrics["reference"]["cosine"]]
+    by_seed = {run.metrics.seed: run for cell in cells for run in cell.runs}
+    found = [run for _, run in sorted(by_seed.items()) if run.metrics.reference.cosine]
     if not found:
         return None
-    runs = [Run(run.path, _as_metrics(run)) for run in found]
+    runs = [replace(run, metrics=replace(run.metrics, metrics=run.metrics.reference.cosine)) for run in found]
     return Cell("exact_cosine", "exact cosine, no code", runs, any(cell.complete for cell in cells))
-
-
-def _as_metrics(run: Run) -> dict:
-    return {"metrics": run.metrics["reference"]["cosine"]}
 
 
 def short(value: float) -> str:
@@ -191,7 +187,9 @@ def figure(cell: Cell, metric: str, *, bold: bool = False) -> str:
     return text if cell.complete else f"{text} ({len(values)})"
 
 
-def markdown_table(columns: Sequence[Column], metrics: Sequence[str], extras: Mapping[str, Mapping[str, str]]) -> str:
+def markdown_table(
+    columns: Sequence[MethodColumn], metrics: Sequence[str], extras: Mapping[str, Mapping[str, str]]
+) -> str:
     """Return a row for exact cosine and one for each method; columns are metrics x bits, and what else is given.
 
     Args:
@@ -214,25 +212,25 @@ def markdown_table(columns: Sequence[Column], metrics: Sequence[str], extras: Ma
 
 def labelled(cells: Sequence[Cell]) -> str:
     """Return a row's label; a leak is said wherever figures are shown."""
-    leak = any(run.metrics["protocol"].get("leak", False) for cell in cells for run in cell.runs)
+    leak = any(run.metrics.protocol.leak for cell in cells for run in cell.runs)
     return f"{cells[0].label}{' (leak)' if leak else ''}"
 
 
-def fit_seconds(columns: Sequence[Column]) -> dict[str, str]:
+def fit_seconds(columns: Sequence[MethodColumn]) -> dict[str, str]:
     """Return each method's mean time of fitting."""
     seconds: dict[str, list[float]] = {}
     for column in columns:
         for method, cell in column.cells.items():
-            seconds.setdefault(method, []).extend(run.metrics["time_s"]["fit"] for run in cell.runs)
+            seconds.setdefault(method, []).extend(run.metrics.time_s["fit"] for run in cell.runs)
     return {method: f"{statistics.mean(times):.1f}" for method, times in seconds.items() if times}
 
 
 def parameters_of(cell: Cell) -> int | None:
     """Return how many numbers a method learns or draws, the same with every seed."""
-    return cell.runs[0].metrics["method"]["parameters"] if cell.runs else None
+    return cell.runs[0].metrics.method.parameters if cell.runs else None
 
 
-def comparisons(table: Table, columns: Sequence[Column]) -> dict[str, dict[str, str]]:
+def comparisons(table: Table, columns: Sequence[MethodColumn]) -> dict[str, dict[str, str]]:
     """Return what a table shows beside mAP: differences from its baseline, and numbers of parameters."""
     extras = {}
     if table.baseline is not None:
@@ -260,7 +258,7 @@ NOTE = (
 DIFFERENCES_NOTE = "Differences from the default are those of mAP, tested likewise; n.s.: not significant."
 
 
-def markdown(seeds: Sequence[int], tables: Mapping[str, Mapping[str, list[Column]]]) -> str:
+def markdown(seeds: Sequence[int], tables: Mapping[str, Mapping[str, list[MethodColumn]]]) -> str:
     """Return all tables as Markdown: mAP first, then P@10, P@50 and seconds of fitting.
 
     Args:
@@ -293,12 +291,12 @@ def describe(runs: Sequence[Run]) -> str:
     if not runs:
         return "No run is finished."
     metrics = runs[0].metrics
-    data, backbone = metrics["dataset"], metrics["dataset"]["backbone"]
-    queries, gallery = (between(run.metrics["dataset"][name] for run in runs) for name in ("queries", "gallery"))
+    data, encoder = metrics.dataset, f"{metrics.dataset.backbone}, " if metrics.dataset.backbone else ""
+    queries = between(run.metrics.dataset.queries for run in runs)
+    gallery = between(run.metrics.dataset.gallery for run in runs)
     return (
-        f"{queries} queries, {gallery} in the gallery, {data['classes']} classes; "
-        f"{f'{backbone}, ' if backbone else ''}{data['dim']} dims; protocol {metrics['protocol']['name']}; "
-        f"{metrics['environment']['cpu']}."
+        f"{queries} queries, {gallery} in the gallery, {data.classes} classes; {encoder}{data.dim} dims; "
+        f"protocol {metrics.protocol.name}; {metrics.environment['cpu']}."
     )
 
 
@@ -308,14 +306,14 @@ def between(numbers: Iterable[int]) -> str:
     return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
 
 
-def cells_of(groups: Mapping[str, list[Column]]) -> Iterator[Cell]:
+def cells_of(groups: Mapping[str, list[MethodColumn]]) -> Iterator[Cell]:
     """Yield the cells of a data set."""
     for columns in groups.values():
         for column in columns:
             yield from column.cells.values()
 
 
-def csv_text(tables: Mapping[str, Mapping[str, list[Column]]]) -> str:
+def csv_text(tables: Mapping[str, Mapping[str, list[MethodColumn]]]) -> str:
     """Return all figures, a row for each data set, table, method and code length."""
     text = io.StringIO()
     names = [name for metric in COLUMNS for name in (metric, f"{metric}_std", f"{metric}_winner")]
@@ -348,7 +346,7 @@ def csv_costs(cell: Cell) -> list[str]:
     """Return mean seconds of fitting, and the number of parameters."""
     if not cell.runs:
         return ["", ""]
-    seconds = statistics.mean(run.metrics["time_s"]["fit"] for run in cell.runs)
+    seconds = statistics.mean(run.metrics.time_s["fit"] for run in cell.runs)
     return [f"{seconds:.2f}", str(parameters_of(cell))]
 
 

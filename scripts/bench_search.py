@@ -35,6 +35,7 @@ import math
 import multiprocessing
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,9 @@ def engines(options: Options) -> dict[str, Any]:
     run = opened(options, "random_projection", ["method=random_projection", "bits=64"])
     some = slice(0, 500 if options.quick else 1000)
     gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", some)
-    assert gallery.codes is not None
-    assert queries.codes is not None
-    packed, asked, bits = gallery.codes.packed, queries.codes.packed, gallery.codes.bits
-    tenth = hamming_neighbors(queries.codes, gallery.codes, K).distances[:, -1:]
-    nearest = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
+    packed, asked, bits = gallery.binary.packed, queries.binary.packed, gallery.binary.bits
+    tenth = hamming_neighbors(queries.binary, gallery.binary, K).distances[:, -1:]
+    nearest = cosine_neighbors(queries.features, gallery.features, K).ids
 
     def recall(found: Any) -> dict[str, float]:
         ids = found.ids if hasattr(found, "ids") else found[1]
@@ -113,20 +112,21 @@ def engines(options: Options) -> dict[str, Any]:
     for size in (auto - 4, auto - 2, auto, auto + 2):
         index = faiss.IndexBinaryHash(bits, max(2, size))
         theirs["IndexBinaryHash"] += _faiss_hash(index, packed, asked, f"{size} bits", 4)
-    lsh = faiss.IndexLSH(gallery.vectors.shape[1], bits, True, False)
-    centre = gallery.vectors.mean(0)
-    lsh.add(np.ascontiguousarray(gallery.vectors - centre))
-    centred = np.ascontiguousarray(queries.vectors - centre)
+    lsh = faiss.IndexLSH(gallery.features.shape[1], bits, True, False)
+    centre = gallery.features.mean(0)
+    lsh.add(np.ascontiguousarray(gallery.features - centre))
+    centred = np.ascontiguousarray(queries.features - centre)
     theirs["IndexLSH"] = [_plain("IndexLSH", lsh, centred)]
 
     singles = 50 if options.quick else SINGLE
-    flat = overlap(hamming_neighbors(queries.codes, gallery.codes, K).ids, nearest, K)
+    flat = overlap(hamming_neighbors(queries.binary, gallery.binary, K).ids, nearest, K)
     targets = {"hamming": TARGETS, "cosine": [share * flat for share in SHARES]}
     engines = {engine: measured(settings, recall, targets) for engine, settings in theirs.items()}
     ours = engines["buckets"] = []
     for size in (auto - 4, auto - 2, auto, auto + 2):
         grid = {"tables": [1, 2, 4], "bits_per_table": max(2, size), "probes": PROBES_OF_ENGINES, "draw": "disjoint"}
-        for asking, directed in ((queries, ""), (Encoded(queries.vectors, queries.codes), "by Hamming distance, ")):
+        undirected = Encoded(queries.features, replace(queries.binary, projections=None))
+        for asking, directed in ((queries, ""), (undirected, "by Hamming distance, ")):
             settings = our_settings(gallery, asking, directed, grid | {"rescore": "hamming"})
             ours += measured(settings, recall, targets)
     for settings in engines.values():
@@ -209,10 +209,10 @@ def _one_size(items: int, threads: int, repeats: int) -> dict[str, Any]:
     q = data.query.read_features(np.arange(1000), silent)
     method = RandomProjection(bits=128, seed=0)
     method.fit(Features(x[:10_000], np.zeros(10_000, np.int64), np.arange(10_000)), silent)
-    gallery = method.encode(x, "gallery", vectors=x)
-    queries = method.encode(q, "query", vectors=q, embedding=True)
+    gallery = Encoded(x, method.encode(x, "gallery"))
+    queries = Encoded(q, method.encode(q, "query", projections=True))
     exact = cosine_neighbors(q, x, K).ids
-    our_settings(gallery.rows(0, 100), queries, "", {"tables": 1, "bits_per_table": 2})  # loads what is compiled
+    our_settings(gallery[:100], queries, "", {"tables": 1, "bits_per_table": 2})  # loads what is compiled
     start = time.perf_counter()
     size = round(np.log2(items)) - 4
     grid = {"tables": TABLES, "bits_per_table": size, "probes": PROBES, "shortlist": SHORTLIST}
@@ -285,12 +285,12 @@ def tables(options: Options) -> dict[str, Any]:
     for name, keys in methods.items():
         run = opened(options, name if name == "random_projection" else f"{name}_unsupervised", keys)
         gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", SOME)
-        exact = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
+        exact = cosine_neighbors(queries.features, gallery.features, K).ids
         auto = max(4, round(np.log2(len(gallery))) - 4)
         for size, count in itertools.product(_sizes(auto, 6, 4, 2), (4, 8, 16)):
             own = found.setdefault((size, count), {})[name] = []
             index = BucketsIndex(tables=count, bits_per_table=size, probes=FURTHER, rescore="hamming")
-            index.build(gallery, "")
+            index.build(gallery)
             for point in index.points():
                 index.set_point(point)
                 own.append(union(index, queries, exact))
@@ -330,12 +330,12 @@ def probes(options: Options) -> dict[str, Any]:
     """Compare how many tables reach a recall with and without further probes."""
     run = opened(options, "random_projection", ["method=random_projection", "bits=64"])
     gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query", SOME)
-    exact = cosine_neighbors(queries.vectors, gallery.vectors, K).ids
+    exact = cosine_neighbors(queries.features, gallery.features, K).ids
     auto = max(4, round(np.log2(len(gallery))) - 4)
     counts, values = [*range(1, 9), 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128], [1, 2, 4, 8, 16, 32, 64]
     rows = []
     for size in _sizes(auto, 4, 2, 0):
-        index = BucketsIndex(tables=counts, bits_per_table=size, probes=values, rescore="hamming").build(gallery, "")
+        index = BucketsIndex(tables=counts, bits_per_table=size, probes=values, rescore="hamming").build(gallery)
         found: dict[int, list[tuple[int, float, float]]] = {}
         for value in values:
             own = found[value] = []
@@ -363,7 +363,7 @@ def flat(options: Options) -> dict[str, Any]:
     """Compare supervised codes in tables with faiss' exact cosine scan, encoding included."""
     run = opened(options, "fourier", ["method=fourier", "bits=64"])
     gallery, queries = run.encode(run.gallery, "gallery"), run.encode(run.queries, "query")
-    units = np.ascontiguousarray(gallery.vectors / np.linalg.norm(gallery.vectors, axis=1, keepdims=True))
+    units = np.ascontiguousarray(gallery.features / np.linalg.norm(gallery.features, axis=1, keepdims=True))
     exact = faiss.IndexFlatIP(units.shape[1])
     exact.add(units)
     labels, asked = run.gallery.y, run.queries.y
@@ -371,13 +371,13 @@ def flat(options: Options) -> dict[str, Any]:
     def precision(ids: np.ndarray) -> float:
         return float(((labels[ids] == asked[:, None]) & (ids >= 0)).mean())
 
-    theirs = precision(exact.search(np.ascontiguousarray(queries.vectors), K)[1])
+    theirs = precision(exact.search(np.ascontiguousarray(queries.features), K)[1])
     auto = max(4, round(np.log2(len(gallery))) - 4)
     best: tuple[float, BucketsIndex, dict[str, int], float, str] | None = None
     for rescore in ("cosine", "hamming", "embedding"):
         for size in (auto, auto + 4, auto + 8):
             index = BucketsIndex(tables=[1, 2, 4, 8], bits_per_table=size, probes=[1, 2, 4, 8], rescore=rescore)
-            index.build(gallery, "")
+            index.build(gallery)
             for point in index.points():
                 index.set_point(point)
                 found = index.search(queries, K)

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lshbench.config import build
-from lshbench.data.base import Source
-from lshbench.features.backbone import Backbone
-from lshbench.features.roles import load_roles
 from lshbench.index.buckets import BucketsIndex
-from lshbench.methods.base import Method
-from lshbench.protocols.splits import EvaluationProtocol
 from lshbench.run_folder import Run
-from lshbench.runtime.cache import cache_dir
-from lshbench.training.pca import PCA
+from lshbench.runtime.progress import silent
+from lshbench.search.reopen import inputs_of
+from lshbench.system import System
 from lshbench.types import Encoded, Features, Side
 
 K = 10
 SINGLE = 200
 """Queries timed alone."""
-
-
-@contextlib.contextmanager
-def silent(description: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-    """Report nothing."""
-    yield lambda amount: None
 
 
 # Data
@@ -60,33 +48,15 @@ class Opened:
     """A finished run's features, and its method as it was fitted."""
 
     def __init__(self, folder: Path) -> None:
-        config = Run.open(folder).config()
-        dataset = build(config, "dataset", Source).open(cache_dir(), silent)
-        source, protocol = config["dataset"], build(config, "protocol", EvaluationProtocol)
-        selection = protocol.select(dataset, config["seed"], source["max_gallery"], source["max_queries"])
-        backbone = build(config, "backbone", Backbone)
-        roles = load_roles(
-            dataset, asdict(selection), backbone, cache=cache_dir(), device="cpu", threads=1, progress=silent
-        )
-        self.gallery: Features = roles.gallery
-        self.queries: Features = roles.queries
-        self.method = build(config, "method", Method).restore(_tensors(folder / "model/method.safetensors"))
-        self.pca: PCA | None = None
-        if config["pca"]["dim"] is not None:
-            self.pca = PCA(config["pca"]["dim"], whiten=config["pca"]["whiten"], seed=config["seed"])
-            self.pca.restore(_tensors(folder / "model/pca.safetensors"))
+        run = Run.open(folder)
+        inputs = inputs_of(run, "cpu")
+        roles = inputs.load(inputs.open(silent), silent)
+        self.gallery, self.queries = roles.gallery, roles.queries
+        self.system = System.open(run, lambda: roles.gallery.x)
 
     def encode(self, items: Features, side: Side, rows: slice = slice(None)) -> Encoded:
         """Return items as an index takes them, queries with their projections."""
-        x = items.x[rows]
-        reduced = x if self.pca is None else self.pca.transform(x)
-        return self.method.encode(reduced, side, vectors=x, embedding=side == "query")
-
-
-def _tensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
-
-    return load_file(path)
+        return self.system.encode(items.x[rows], side, projections=side == "query")
 
 
 def opened(options: Options, name: str, keys: list[str]) -> Opened:
@@ -159,8 +129,8 @@ def fastest(settings: list[Setting], truth: str, target: float, what: str, count
 
 def our_settings(gallery: Encoded, queries: Encoded, label: str, grid: dict[str, Any], k: int = K) -> list[Setting]:
     """Return a built index at each of its points."""
-    index = BucketsIndex(**grid).build(gallery, "")
-    rows = [queries.rows(row, row + 1) for row in range(min(SINGLE, len(queries)))]
+    index = BucketsIndex(**grid).build(gallery)
+    rows = [queries[row : row + 1] for row in range(min(SINGLE, len(queries)))]
     settings = []
     for point in index.points():
         index.set_point(point)

@@ -48,7 +48,7 @@ def print_tables(comparison: Comparison, console: Console) -> None:
     if any(one.leak for one in comparison.configurations):
         console.print(LEAK_NOTE)
     if any(one.supervision == "features" for one in comparison.configurations):
-        console.print("features: the index ranked these, and the method has no part in the figures.")
+        console.print("features: these alone were searched, without a method.")
     if len({one.supervision for one in comparison.configurations} - {"features"}) > 1:
         console.print("Methods that saw labels in training compare only with their like.")
     if not comparison.pairs:

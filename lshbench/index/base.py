@@ -53,7 +53,7 @@ class Index(ABC):
         if ranking == "auto":
             self.ranking = possible[0]
         elif ranking in possible:
-            self.ranking = possible[possible.index(ranking)]  # type: ignore[arg-type]
+            self.ranking = possible[possible.index(ranking)]
         else:
             right = " or ".join([*possible, "auto"])
             raise wrong_value("ranking", ranking, f"{right} with index={self.option}{self.ranked_by()}")

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from lshbench.errors import wrong_value
+from lshbench.training.history import Epoch
 from lshbench.types import Clusters, CodeKind, Codes, Features, Progress, Side, Supervision
 
 ENCODE_ROWS = 8192
 """Items encoded at a time: bounds memory, and keeps matrix products large."""
 
 
-@dataclass
-class Epoch:
-    """One row of a training curve: ``validation`` is the quality that the model is chosen by, or None."""
-
-    epoch: int
-    loss: float
-    validation: float | None = None
-    terms: dict[str, float] = field(default_factory=dict)
-
-
 class Method(ABC):
     """Interface of a hashing method: hyper-parameters in the constructor, data in :meth:`fit`.
 
-    The constructor takes the keys of the method's YAML as keywords and raises
+    The constructor takes the keys of the method's YAML as keywords, keeps each under its own name, and raises
     :class:`lshbench.errors.UsageError` (see :func:`lshbench.errors.wrong_value`) for values that can't be used, before
     any data is read.
 
@@ -72,11 +63,12 @@ class Method(ABC):
         """Take over what :meth:`state` of a method with the same hyper-parameters returned."""
 
     def in_effect(self) -> dict[str, Any]:
-        """Return the constructor's keys with the values that a recipe or default gave them, plain values only.
+        """Return the values in effect of the constructor's keys but ``bits``, ``seed`` and ``device``, as plain values.
 
-        Those left out are in effect as they were given.
+        What is given as ``auto`` is returned as the number that it stands for.
         """
-        return {}
+        keys = [key for key in inspect.signature(type(self)).parameters if key not in ("bits", "seed", "device")]
+        return {key: getattr(self, key) for key in keys}
 
     @property
     def parameters(self) -> int:

@@ -10,22 +10,24 @@ whose mean isn't 0 have an offset that those of balanced codes can't have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from lshbench.methods import peer_losses
+from lshbench.methods.trained import HeadHasher, check_weight
 from lshbench.training.data import Batch, TrainingData
-from lshbench.training.heads import HeadHasher, check_weight
 from lshbench.training.loop import Terms
+from lshbench.training.losses import straight_through
 from lshbench.types import Progress
 
 
+@dataclass(kw_only=True, eq=False)
 class BiHalf(HeadHasher):
-    """Bi-half hashing; the arguments are the keys of ``conf/method/bihalf.yaml``.
+    """Bi-half hashing: the keys of ``conf/method/bihalf.yaml``.
 
-    Args:
+    Attributes:
         gamma: weight of the distance of projections from their codes; 6 in the released code.
     """
 
@@ -33,18 +35,11 @@ class BiHalf(HeadHasher):
     smallest_batch = 2  # a batch is halved
     smallest_bits = 2  # cosines of one bit have no gradient, so that nothing is learnt from features
 
-    def __init__(
-        self,
-        bits: int,
-        seed: int = 0,
-        device: str = "auto",
-        gamma: float = 6.0,
-        head: Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(bits, seed, device, head, training)
-        check_weight("gamma", gamma)
-        self.gamma = gamma
+    gamma: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_weight("gamma", self.gamma)
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
         return BiHalfCriterion(self.gamma)
@@ -60,8 +55,43 @@ class BiHalfCriterion(nn.Module):
     def forward(self, encoder: nn.Sequential, batch: Batch) -> Terms:
         standard = encoder[0](batch.x)
         projections = encoder[1:](standard)
-        codes = peer_losses.half(projections)
+        codes = half(projections)
         return {
-            "similarity": peer_losses.cosine_matching(codes, standard),
-            "assignment": self.gamma * peer_losses.assignment(projections, codes),
+            "similarity": cosine_matching(codes, standard),
+            "assignment": self.gamma * assignment(projections, codes),
         }
+
+
+def half(projections: Tensor) -> Tensor:
+    """Return codes in which each bit is 1 for the upper half of the items and -1 for the lower, straight through.
+
+    This is the balanced code that is closest to the projections (section 3, optimal transport).  Of an odd number of
+    items one more gets -1, as in the released code.
+    """
+    ranks = projections.argsort(dim=0, descending=True, stable=True)
+    upper = torch.full_like(projections, -1.0)
+    upper[: len(projections) // 2] = 1.0
+    return straight_through(torch.empty_like(upper).scatter_(0, ranks, upper), projections)
+
+
+def assignment(projections: Tensor, codes: Tensor) -> Tensor:
+    """Return half the mean square of U - B, whose gradient is (U - B) / (n bits).
+
+    Times gamma it is what the paper adds to the straight-through gradient: dL/dU = dL/dB + gamma (U - B).
+    """
+    return functional.mse_loss(projections, codes.detach()) / 2
+
+
+def cosine_matching(codes: Tensor, features: Tensor) -> Tensor:
+    """Return the mean squared difference of cosines of codes and of features over pairs of items.
+
+    Item i is paired with item i + n // 2, as in the released code: batches are shuffled, so pairs are random.
+
+    Args:
+        codes: ``(n, bits)``, n at least 2.
+        features: ``(n, d)`` of the same items.
+    """
+    pairs = len(codes) // 2
+    ours = functional.cosine_similarity(codes[:pairs], codes[pairs : 2 * pairs])
+    theirs = functional.cosine_similarity(features[:pairs], features[pairs : 2 * pairs])
+    return functional.mse_loss(ours, theirs)

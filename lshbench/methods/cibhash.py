@@ -11,24 +11,25 @@ deviation at 1.  Codes are drawn, as in the paper; the released code takes signs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lshbench.errors import wrong_value
-from lshbench.methods import peer_losses
+from lshbench.methods.trained import HeadHasher, check_positive, check_weight
 from lshbench.training.data import Batch, TrainingData
-from lshbench.training.heads import HeadHasher, check_positive, check_weight
 from lshbench.training.loop import Terms
+from lshbench.training.losses import straight_through
 from lshbench.types import Progress
 
 
+@dataclass(kw_only=True, eq=False)
 class CibHash(HeadHasher):
-    """CIBHash; the arguments are the keys of ``conf/method/cibhash.yaml``.
+    """CIBHash: the keys of ``conf/method/cibhash.yaml``.
 
-    Args:
+    Attributes:
         temperature: of NT-Xent over cosines of codes; .3 in the released code.
         beta: weight of the information bottleneck; .001 in the released code.
         dropped: the part of a view's standardised values that is set to 0, their mean.
@@ -38,25 +39,18 @@ class CibHash(HeadHasher):
     supervision = "none"
     smallest_bits = 2  # cosines of one bit have no gradient, so that views can't be told from others
 
-    def __init__(
-        self,
-        bits: int,
-        seed: int = 0,
-        device: str = "auto",
-        temperature: float = 0.3,
-        beta: float = 0.001,
-        dropped: float = 0.2,
-        noise: float = 0.5,
-        head: Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(bits, seed, device, head, training)
-        check_positive("temperature", temperature)
-        check_weight("beta", beta)
-        if not 0 <= dropped < 1:
-            raise wrong_value("method.dropped", dropped, "at least 0 and below 1")
-        check_weight("noise", noise)
-        self.temperature, self.beta, self.dropped, self.noise = temperature, beta, dropped, noise
+    temperature: float
+    beta: float
+    dropped: float
+    noise: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("temperature", self.temperature)
+        check_weight("beta", self.beta)
+        if not 0 <= self.dropped < 1:
+            raise wrong_value("method.dropped", self.dropped, "at least 0 and below 1")
+        check_weight("noise", self.noise)
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
         return CibHashCriterion(self)
@@ -79,11 +73,56 @@ class CibHashCriterion(nn.Module):
         standard = encoder[0](batch.x)
         # Both views in one pass, so that batch normalisation sees one population.
         projections = encoder[1:](torch.cat([self.view(standard), self.view(standard)]))
-        codes = peer_losses.stochastic_signs(projections, torch.rand_like(projections))
+        codes = stochastic_signs(projections, torch.rand_like(projections))
         count = len(standard)
         first, second = projections[:count], projections[count:]
-        divergence = peer_losses.bernoulli_divergence(first, second) + peer_losses.bernoulli_divergence(second, first)
+        divergence = bernoulli_divergence(first, second) + bernoulli_divergence(second, first)
         return {
-            "contrast": peer_losses.nt_xent(codes[:count], codes[count:], self.temperature),
+            "contrast": nt_xent(codes[:count], codes[count:], self.temperature),
             "bottleneck": self.beta / 2 * divergence,
         }
+
+
+def stochastic_signs(projections: Tensor, uniform: Tensor) -> Tensor:
+    """Return codes whose bits are 1 with probability sigmoid(projection), straight through to the probability.
+
+    (The probabilistic binary representation layer, sgn(sigmoid(f) - u), with codes of -1 and 1 for 0 and 1.)
+
+    Args:
+        projections: ``(n, bits)``.
+        uniform: numbers from [0, 1), shaped alike.
+    """
+    probabilities = torch.sigmoid(projections)
+    return straight_through(torch.where(probabilities > uniform, 1.0, -1.0).to(projections.dtype), probabilities)
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Return the normalised cross-entropy of finding each view's other view among all 2n - 1 other views.
+
+    (NT-Xent of SimCLR, Chen et al. 2020, with cosines of codes.)
+
+    Args:
+        first, second: codes of two views of the same items, ``(n, bits)``.
+        temperature: of the cosines.
+    """
+    views = functional.normalize(torch.cat([first, second]))
+    count = len(first)
+    logits = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
+    partners = torch.arange(2 * count, device=logits.device).roll(count)
+    return functional.cross_entropy(logits, partners)
+
+
+def bernoulli_divergence(projections: Tensor, reference: Tensor) -> Tensor:
+    """Return KL(p || q), summed over bits, averaged over items, for p and q the sigmoids of projections.
+
+    No gradient goes to ``reference``, as in the released code.
+
+    Args:
+        projections, reference: ``(n, bits)``.
+    """
+    reference = reference.detach()
+    p = torch.sigmoid(projections)
+    # Logarithms of sigmoids, taken directly: those of rounded probabilities are infinite for confident bits.
+    set_bits = p * (functional.logsigmoid(projections) - functional.logsigmoid(reference))
+    clear_bits = (1 - p) * (functional.logsigmoid(-projections) - functional.logsigmoid(-reference))
+    return (set_bits + clear_bits).sum(1).mean()

@@ -8,25 +8,25 @@ and 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from lshbench.methods import peer_losses
+from lshbench.methods.trained import HeadHasher, check_weight
 from lshbench.training.class_codes import Targets, check_targets, class_codes, item_codes, memberships
 from lshbench.training.data import Batch, TrainingData
-from lshbench.training.heads import HeadHasher, check_weight
 from lshbench.training.loop import Terms
 from lshbench.types import Progress
 
 
+@dataclass(kw_only=True, eq=False)
 class Csq(HeadHasher):
-    """Central similarity quantization; the arguments are the keys of ``conf/method/csq.yaml``.
+    """Central similarity quantization: the keys of ``conf/method/csq.yaml``.
 
-    Args:
+    Attributes:
         targets: kind of hash centers, see :func:`lshbench.training.class_codes.class_codes`.
         quantization_weight: lambda; .05 in the released code, whose distance is the square, about twice this one.  The
             pairwise loss that the code adds to the paper's objective is left out.
@@ -34,20 +34,13 @@ class Csq(HeadHasher):
 
     supervision = "labels"
 
-    def __init__(
-        self,
-        bits: int,
-        seed: int = 0,
-        device: str = "auto",
-        targets: Targets = "hadamard",
-        quantization_weight: float = 0.05,
-        head: Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(bits, seed, device, head, training)
-        check_targets(targets)
-        check_weight("quantization_weight", quantization_weight)
-        self.targets, self.quantization_weight = targets, quantization_weight
+    targets: Targets
+    quantization_weight: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_targets(self.targets)
+        check_weight("quantization_weight", self.quantization_weight)
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
         codes = class_codes(self.targets, data.classes, self.bits, self.seed)
@@ -82,6 +75,30 @@ class CsqCriterion(nn.Module):
         labelled = members.any(1).to(members.dtype)
         centers = item_codes(members, self.codes, self.ties)
         return {
-            "center": peer_losses.central_similarity(projections, centers, labelled),
-            "quantization": self.quantization_weight * peer_losses.log_cosh_fence(projections),
+            "center": central_similarity(projections, centers, labelled),
+            "quantization": self.quantization_weight * log_cosh_fence(projections),
         }
+
+
+def central_similarity(projections: Tensor, centers: Tensor, weights: Tensor) -> Tensor:
+    """Return the cross-entropy of bits against each item's hash center, averaged over bits and items.
+
+    (L_C of section 3.3, with h = (tanh(u) + 1) / 2.)
+
+    Args:
+        projections: u, ``(n, bits)``.
+        centers: -1 and 1, ``(n, bits)``.
+        weights: ``(n,)``, of items; 0 leaves an item out.
+    """
+    # (tanh(u) + 1) / 2 = sigmoid(2u), whose logarithm can be had without rounding to 0.
+    targets = (centers + 1) / 2
+    entropies = functional.binary_cross_entropy_with_logits(2 * projections, targets, reduction="none").mean(1)
+    return (entropies * weights).sum() / weights.sum().clamp(min=1e-12)
+
+
+def log_cosh_fence(projections: Tensor) -> Tensor:
+    """Return the mean of log cosh(|tanh(u)| - 1): a smooth distance of outputs from -1 and 1.
+
+    (L_Q of section 3.3, where |2h - 1| is |tanh(u)|.)
+    """
+    return torch.log(torch.cosh(torch.tanh(projections).abs() - 1)).mean()

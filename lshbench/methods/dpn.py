@@ -8,43 +8,36 @@ the losses of all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn import functional
 
-from lshbench.methods import peer_losses
+from lshbench.methods.trained import HeadHasher, check_positive
 from lshbench.training.class_codes import Targets, check_targets, class_codes, memberships
 from lshbench.training.data import Batch, TrainingData
-from lshbench.training.heads import HeadHasher, check_positive
 from lshbench.training.loop import Terms
 from lshbench.types import Progress
 
 
+@dataclass(kw_only=True, eq=False)
 class Dpn(HeadHasher):
-    """Deep polarized network; the arguments are the keys of ``conf/method/dpn.yaml``.
+    """Deep polarized network: the keys of ``conf/method/dpn.yaml``.
 
-    Args:
+    Attributes:
         targets: kind of class codes, see :func:`lshbench.training.class_codes.class_codes`.
         margin: m, how far projections should lie from 0; 1 in the released code.
     """
 
     supervision = "labels"
 
-    def __init__(
-        self,
-        bits: int,
-        seed: int = 0,
-        device: str = "auto",
-        targets: Targets = "bernoulli",
-        margin: float = 1.0,
-        head: Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(bits, seed, device, head, training)
-        check_targets(targets)
-        check_positive("margin", margin)
-        self.targets, self.margin = targets, margin
+    targets: Targets
+    margin: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_targets(self.targets)
+        check_positive("margin", self.margin)
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
         return DpnCriterion(class_codes(self.targets, data.classes, self.bits, self.seed), self.margin)
@@ -67,4 +60,19 @@ class DpnCriterion(nn.Module):
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
         members = memberships(batch.y, len(self.codes))
-        return {"polarization": peer_losses.polarization(encoder(batch.x), self.codes, members, self.margin)}
+        return {"polarization": polarization(encoder(batch.x), self.codes, members, self.margin)}
+
+
+def polarization(projections: Tensor, class_codes: Tensor, members: Tensor, margin: float) -> Tensor:
+    """Return the mean over items of the sum over their classes and mean over bits of max(0, margin - u t).
+
+    Args:
+        projections: u, ``(n, bits)``.
+        class_codes: targets t, -1 and 1, ``(classes, bits)``.
+        members: which classes an item has, float 0 or 1, ``(n, classes)``.
+        margin: how far a projection should lie on its target's side.
+    """
+    # A target has two values, so counts of classes with either stand for the sum over classes.
+    upper = members @ (class_codes > 0).to(members.dtype)
+    lower = members @ (class_codes < 0).to(members.dtype)
+    return (upper * functional.relu(margin - projections) + lower * functional.relu(margin + projections)).mean()

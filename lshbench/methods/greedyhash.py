@@ -7,41 +7,35 @@ times |h - sgn(h)|^3.  With several labels an item, each class has a cross-entro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.methods import peer_losses
+from lshbench.methods.trained import HeadHasher, check_weight
 from lshbench.training.data import Batch, TrainingData
-from lshbench.training.heads import HeadHasher, check_weight
 from lshbench.training.loop import Terms
+from lshbench.training.losses import straight_through
 from lshbench.types import Progress
 
 
+@dataclass(kw_only=True, eq=False)
 class GreedyHash(HeadHasher):
-    """Greedy Hash; the arguments are the keys of ``conf/method/greedyhash.yaml``.
+    """Greedy Hash: the keys of ``conf/method/greedyhash.yaml``.
 
-    Args:
+    Attributes:
         alpha: weight of the cubed distance of projections from their signs; .1 in the released code for CIFAR-10, 1 for
             ImageNet.
     """
 
     supervision = "labels"
 
-    def __init__(
-        self,
-        bits: int,
-        seed: int = 0,
-        device: str = "auto",
-        alpha: float = 0.1,
-        head: Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(bits, seed, device, head, training)
-        check_weight("alpha", alpha)
-        self.alpha = alpha
+    alpha: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_weight("alpha", self.alpha)
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
         return GreedyHashCriterion(self.bits, data.classes, self.alpha)
@@ -57,9 +51,23 @@ class GreedyHashCriterion(nn.Module):
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
         projections = encoder(batch.x)
-        logits = self.classifier(peer_losses.signs(projections))
+        logits = self.classifier(signs(projections))
         if batch.y.ndim == 1:
             entropy = functional.cross_entropy(logits, batch.y)
         else:
             entropy = functional.binary_cross_entropy_with_logits(logits, batch.y.to(logits.dtype))
-        return {"class": entropy, "quantization": self.alpha * peer_losses.cubed_fence(projections)}
+        return {"class": entropy, "quantization": self.alpha * cubed_fence(projections)}
+
+
+def signs(projections: Tensor) -> Tensor:
+    """Return -1 and 1, 1 where a projection is >= 0 as in packed codes, straight through.
+
+    (Greedy Hash, Su et al., NeurIPS 2018, section 3.3: the forward pass takes signs, the backward pass copies
+    the gradient.)
+    """
+    return straight_through(torch.where(projections >= 0, 1.0, -1.0).to(projections.dtype), projections)
+
+
+def cubed_fence(projections: Tensor) -> Tensor:
+    """Return the mean of |h - sgn(h)|^3, the penalty of section 3.3 (p = 3)."""
+    return ((projections.abs() - 1).abs() ** 3).mean()

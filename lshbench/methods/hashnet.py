@@ -9,46 +9,39 @@ a label are similar.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lshbench.errors import wrong_value
-from lshbench.methods import peer_losses
+from lshbench.methods.trained import HeadHasher, check_positive
 from lshbench.training.data import Batch, TrainingData
-from lshbench.training.heads import HeadHasher, check_positive
 from lshbench.training.loop import Terms
 from lshbench.training.validation import same_labels
 from lshbench.types import Progress
 
 
+@dataclass(kw_only=True, eq=False)
 class HashNet(HeadHasher):
-    """HashNet; the arguments are the keys of ``conf/method/hashnet.yaml``.
+    """HashNet: the keys of ``conf/method/hashnet.yaml``.
 
-    Args:
+    Attributes:
         alpha: of products in the likelihood, in units of 1 / bits; 10 in the released code.
         last_beta: what beta has grown to at the end of training; the released code comes to 7.1.
     """
 
     supervision = "labels"
 
-    def __init__(
-        self,
-        bits: int,
-        seed: int = 0,
-        device: str = "auto",
-        alpha: float = 10.0,
-        last_beta: float = 7.0,
-        head: Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(bits, seed, device, head, training)
-        check_positive("alpha", alpha)
-        if not 1 <= last_beta < math.inf:
-            raise wrong_value("method.last_beta", last_beta, "at least 1, where beta begins")
-        self.alpha, self.last_beta = alpha, last_beta
+    alpha: float
+    last_beta: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("alpha", self.alpha)
+        if not 1 <= self.last_beta < math.inf:
+            raise wrong_value("method.last_beta", self.last_beta, "at least 1, where beta begins")
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
         steps = self.training.epochs * data.batches_per_epoch(self.training)
@@ -78,10 +71,45 @@ class HashNetCriterion(nn.Module):
     @property
     def beta(self) -> Tensor:
         """The factor of projections for the next batch, a scalar on the criterion's device."""
-        return peer_losses.continuation((self.done / self.steps).clamp(max=1), self.last_beta)
+        return continuation((self.done / self.steps).clamp(max=1), self.last_beta)
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
         codes = torch.tanh(self.beta * encoder(batch.x))
         if self.training:
             self.done += 1
-        return {"likelihood": peer_losses.pair_likelihood(codes, same_labels(batch.y, batch.y), self.alpha)}
+        return {"likelihood": pair_likelihood(codes, same_labels(batch.y, batch.y), self.alpha)}
+
+
+def pair_likelihood(codes: Tensor, similar: Tensor, alpha: float) -> Tensor:
+    """Return the weighted negative log-likelihood of which pairs are similar, averaged over pairs.
+
+    The mean over pairs i != j of w_ij (log(1 + exp(alpha <h_i, h_j>)) - alpha s_ij <h_i, h_j>), with w_ij = |S| / |S1|
+    for similar pairs and |S| / |S0| for others (section 3.1, c_ij = 1): similar and dissimilar pairs count alike
+    however few there are.  A kind that a batch has no pairs of counts as 0.
+
+    Args:
+        codes: ``(n, bits)``, from -1 to 1.
+        similar: bool ``(n, n)``, symmetric; the diagonal is ignored.
+        alpha: of the product in the likelihood, 1 / (1 + exp(-alpha <h_i, h_j>)).
+    """
+    products = alpha * (codes @ codes.T)
+    surprise = functional.softplus(products) - similar * products
+    # An item's product with itself is always large, and says nothing of others.
+    others = ~torch.eye(len(codes), dtype=torch.bool, device=codes.device)
+    return _mean_where(surprise, similar & others) + _mean_where(surprise, ~similar & others)
+
+
+def continuation(progress: Tensor, last: float) -> Tensor:
+    """Return beta, by which projections are multiplied before ``tanh``: from 1 to ``last`` while training goes on.
+
+    sqrt(1 + gamma step), the released code's schedule, with gamma such that ``last`` is reached at the end.
+
+    Args:
+        progress: the part of the training that is done, from 0 to 1.
+        last: at least 1.
+    """
+    return torch.sqrt(1 + progress * (math.pow(last, 2) - 1))
+
+
+def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)

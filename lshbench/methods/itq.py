@@ -13,8 +13,9 @@ from typing import Self
 import numpy as np
 
 from lshbench.errors import wrong_value
-from lshbench.methods.base import ENCODE_ROWS, Epoch
+from lshbench.methods.base import ENCODE_ROWS
 from lshbench.methods.linear import LinearHasher, check_components, random_rotation
+from lshbench.training.history import Epoch
 from lshbench.training.pca import principal_axes
 from lshbench.types import Features, Progress
 

@@ -14,7 +14,8 @@ from typing import Any, Self
 import numpy as np
 
 from lshbench.errors import wrong_value
-from lshbench.methods.base import ENCODE_ROWS, Epoch, Method
+from lshbench.methods.base import ENCODE_ROWS, Method
+from lshbench.training.history import Epoch
 from lshbench.types import Clusters, Features, Progress, Side
 
 log = logging.getLogger(__name__)

@@ -8,25 +8,25 @@ released code).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.errors import wrong_value
+from lshbench.methods.trained import HeadHasher, check_positive
 from lshbench.training import losses
 from lshbench.training.class_codes import Targets, check_targets, class_codes, memberships
 from lshbench.training.data import Batch, TrainingData
-from lshbench.training.heads import HeadHasher, check_positive
 from lshbench.training.loop import Terms
 from lshbench.types import Progress
 
 
+@dataclass(kw_only=True, eq=False)
 class OrthoHash(HeadHasher):
-    """OrthoHash; the arguments are the keys of ``conf/method/orthohash.yaml``.
+    """OrthoHash: the keys of ``conf/method/orthohash.yaml``.
 
-    Args:
+    Attributes:
         targets: kind of class codes, see :func:`lshbench.training.class_codes.class_codes`.
         margin: taken from the cosine with the target; .2 in the released code.
         scale: of cosines in the softmax; 8 in the released code.
@@ -36,23 +36,16 @@ class OrthoHash(HeadHasher):
     smallest_batch = 2  # projections are batch-normalised
     smallest_bits = 2  # the cosine of one bit is -1 or 1, whatever its size: no gradient
 
-    def __init__(
-        self,
-        bits: int,
-        seed: int = 0,
-        device: str = "auto",
-        targets: Targets = "bernoulli",
-        margin: float = 0.2,
-        scale: float = 8.0,
-        head: Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(bits, seed, device, head, training)
-        check_targets(targets)
-        if not 0 <= margin <= 2:
-            raise wrong_value("method.margin", margin, "from 0 to 2, the range of cosines")
-        check_positive("scale", scale)
-        self.targets, self.margin, self.scale = targets, margin, scale
+    targets: Targets
+    margin: float
+    scale: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_targets(self.targets)
+        if not 0 <= self.margin <= 2:
+            raise wrong_value("method.margin", self.margin, "from 0 to 2, the range of cosines")
+        check_positive("scale", self.scale)
 
     def build(self, inputs: int) -> nn.Sequential:
         return nn.Sequential(*super().build(inputs), nn.BatchNorm1d(self.bits))

@@ -118,4 +118,7 @@ def write_png(figure: Figure, file: IO[bytes]) -> None:
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no reason to bother the user.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(file, format="png", metadata={"Software": None})
+        # savefig draws the whole figure twice, the first time for its layout alone.
+        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+        figure.set_layout_engine("none")
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})

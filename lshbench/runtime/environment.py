@@ -14,7 +14,7 @@ from lshbench import __version__
 PACKAGES = {"torch": "torch", "faiss": "faiss-cpu", "numpy": "numpy", "numba": "numba", "timm": "timm"}
 
 
-def environment(threads: int) -> dict[str, object]:
+def environment(threads: int) -> dict[str, str | int | None]:
     """Return versions, processor, threads and, from a checkout, the commit (``+`` where files are changed)."""
     return {
         "lshbench": __version__,

@@ -130,7 +130,7 @@ def draw_picture(path: Path, searcher: Searcher, queries: Sequence[Image], answe
         queries: the queries' pictures, in the order of their answers.
         answers: at least one.
     """
-    from lshbench.plots.retrieval import Hit, Row, retrieval
+    from lshbench.plots.retrieval import Result, Row, retrieval
     from lshbench.plots.style import data_name, searched_name
     from lshbench.run_folder import atomic_file
 
@@ -138,7 +138,7 @@ def draw_picture(path: Path, searcher: Searcher, queries: Sequence[Image], answe
         Row(
             query,
             Path(answer.query).name,
-            [Hit(searcher.image(hit), hit.caption, hit.distance, None) for hit in answer.hits],
+            [Result(searcher.image(hit), hit.caption, hit.distance, None) for hit in answer.hits],
         )
         for query, answer in zip(queries, answers, strict=True)
     ]

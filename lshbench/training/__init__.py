@@ -1,1 +1,1 @@
-"""What trains methods: networks, the loop, validation, checkpoints, and shared losses."""
+"""What trained methods share: layers, losses, data, the loop, validation and checkpoints."""

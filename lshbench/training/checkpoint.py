@@ -1,4 +1,4 @@
-"""A training's state on disk: weights and optimiser as safetensors, the curve as JSON in its header."""
+"""Checkpoints of a training: weights and optimiser as safetensors, the curve as JSON in the file's header."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lshbench.methods.base import Epoch
+from lshbench.training.history import Epoch
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Checkpoint:
 
     Args:
         path: the file.
-        identity: what the training depends on; a file of another identity is not gone on from.
+        identity: what the training depends on; a file with another identity is not resumed from.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
@@ -36,7 +36,7 @@ class Checkpoint:
         best: dict[str, Tensor],
         history: list[Epoch],
     ) -> None:
-        """Write everything that going on needs."""
+        """Write everything that resuming needs."""
         from safetensors.torch import save_file
 
         moments = {
@@ -64,7 +64,7 @@ class Checkpoint:
         best: dict[str, Tensor],
         history: list[Epoch],
     ) -> bool:
-        """Fill in what was saved; return False, changing nothing, where there is no file of this training."""
+        """Load a saved state; return False, changing nothing, if there is no file of this training."""
         from safetensors import SafetensorError, safe_open
 
         if not self.path.exists():

@@ -125,7 +125,7 @@ class TrainingData:
     def batches_per_epoch(self, settings: Training) -> int:
         """Return how many batches :meth:`batches` yields."""
         count = max(settings.min_batches, len(self) // self.batch_size(settings))
-        return count if settings.max_batches is None else min(count, settings.max_batches)
+        return min(count, settings.max_batches) if settings.max_batches else count
 
     def batch_size(self, settings: Training) -> int:
         """Return how many items a batch has."""

@@ -1,28 +1,21 @@
-"""Networks on frozen features: standardisation, linear or hidden layers, and hashers made of one head.
+"""Layers on frozen features: standardisation, principal components, and the layers of a head.
 
 Imports torch: import this module where a trained method is used, not from the command line.
 """
 
 from __future__ import annotations
 
-import math
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lshbench.errors import UsageError, wrong_value
-from lshbench.methods.base import BinaryHasher
-from lshbench.runtime.device import resolve_device
-from lshbench.training.data import Batch, TrainingData
+from lshbench.errors import wrong_value
 from lshbench.training.layers import Dropout, HiddenLinear
-from lshbench.training.loop import Terms, seeded, train_model
-from lshbench.training.settings import Training
-from lshbench.types import Features, Progress, Side
+from lshbench.training.settings import check_keys
 
 STATISTICS_ROWS = 16_384
 """Rows read at a time for means and deviations."""
@@ -38,7 +31,7 @@ COMPONENT_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Head:
-    """The layers between standardised features and projections; the keys of a method's ``head``.
+    """Layers between standardised features and projections: the keys of a method's ``head``.
 
     Attributes:
         hidden: widths of the hidden layers; none for a linear head.
@@ -47,10 +40,10 @@ class Head:
         dropout: the part of each hidden layer's outputs that is dropped in training.
     """
 
-    hidden: tuple[int, ...] = (512,)
-    batch_norm: bool = True
-    activation: str = "gelu"
-    dropout: float = 0.1
+    hidden: tuple[int, ...]
+    batch_norm: bool
+    activation: str
+    dropout: float
 
     def __post_init__(self) -> None:
         if any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in self.hidden):
@@ -60,19 +53,24 @@ class Head:
         if not 0 <= self.dropout < 1:
             raise wrong_value("method.head.dropout", self.dropout, "at least 0 and below 1")
 
-    def updated(self, keys: Mapping[str, Any] | None) -> Head:
-        """Return these settings with the given keys in place; a value of None leaves a setting as it is.
+    @classmethod
+    def of(cls, keys: Mapping[str, Any] | Head) -> Head:
+        """Return the head that a configuration's keys describe.
 
         Raises:
-            UsageError: an unknown key, or a value that can't be used.
+            UsageError: an unknown or missing key, or a value that can't be used.
         """
-        given = {key: value for key, value in (keys or {}).items() if value is not None}
-        check_keys("method.head", given, [field.name for field in fields(self)])
-        if "hidden" in given:
-            if isinstance(given["hidden"], str) or not isinstance(given["hidden"], Sequence):
-                raise wrong_value("method.head.hidden", given["hidden"], "a list of widths, such as [512] or []")
-            given["hidden"] = tuple(given["hidden"])
-        return replace(self, **given)
+        if isinstance(keys, Head):
+            return keys
+        check_keys("method.head", keys, cls)
+        hidden = keys["hidden"]
+        if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+            raise wrong_value("method.head.hidden", hidden, "a list of widths, such as [512] or []")
+        return cls(**{**keys, "hidden": tuple(hidden)})
+
+    def in_effect(self) -> dict[str, Any]:
+        """Return all keys with their values, as :meth:`of` takes them."""
+        return asdict(self) | {"hidden": list(self.hidden)}
 
     def build(self, inputs: int, outputs: int) -> nn.Sequential:
         """Return the layers from ``inputs`` to ``outputs`` features, freshly drawn from torch's generator."""
@@ -191,144 +189,3 @@ def mean_and_deviation(
         mean += (block_mean - mean) * len(block) / total
         count = total
     return mean, np.sqrt(squares / max(count, 1))
-
-
-def check_batch_size(training: Training, head: Head, smallest: int = 1) -> None:
-    """Raise the error for batches of too few items for a loss or for batch normalisation."""
-    if head.batch_norm and head.hidden and training.batch_size < 2:
-        expected = "at least 2, or method.head.batch_norm=false: the spread of one item is unknown"
-        raise wrong_value("method.training.batch_size", training.batch_size, expected)
-    if training.batch_size < smallest:
-        raise wrong_value("method.training.batch_size", training.batch_size, f"at least {smallest} for this method")
-
-
-def check_weight(key: str, value: float) -> None:
-    """Raise the error for a method's key that must be 0 or a positive number, and isn't."""
-    if not 0 <= value < math.inf:  # not a number is neither
-        raise wrong_value(f"method.{key}", value, "0 or a positive number")
-
-
-def check_positive(key: str, value: float) -> None:
-    """Raise the error for a method's key that must be a positive number, and isn't."""
-    if not 0 < value < math.inf:
-        raise wrong_value(f"method.{key}", value, "a positive number")
-
-
-def without_effect(key: str, value: object, where: str) -> UsageError:
-    """Return the error for a method's key that was given where nothing reads it: it would be taken to count.
-
-    Args:
-        key: its name.
-        value: what was given.
-        where: the key that takes its effect away, with its value.
-    """
-    return wrong_value(f"method.{key}", value, f"null with {where}, which makes no use of it")
-
-
-def check_keys(group: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raise the error for a key that a configuration group doesn't have."""
-    for key in given:
-        if key not in known:
-            raise UsageError(f"{group}.{key}={given[key]!r}: no such key; {group} takes: {', '.join(known)}")
-
-
-def arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    """Return a module's weights and statistics as NumPy arrays."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
-
-
-def load_arrays(module: nn.Module, state: Mapping[str, np.ndarray], device: torch.device) -> None:
-    """Put what :func:`arrays` returned into a module of the same shape, and that on a device, ready to encode."""
-    module.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
-    module.to(device).eval()
-
-
-def project_block(encoder: Callable[[Tensor], Tensor], x: np.ndarray, device: torch.device) -> np.ndarray:
-    """Return the outputs, float32, of an encoder in evaluation mode and on ``device`` for a block of features."""
-    with torch.inference_mode():
-        # A copy, because torch refuses to share read-only memory maps quietly.
-        return encoder(torch.tensor(np.asarray(x, np.float32), device=device)).float().cpu().numpy()
-
-
-class HeadHasher(BinaryHasher):
-    """A trained method that is one head: standardised features to ``bits`` projections, whose signs are the
-    code.
-
-    A subclass sets ``supervision``, ``smallest_batch`` and ``smallest_bits`` if its loss needs more items or bits than
-    one, and gives the loss: :meth:`criterion` makes a module, which may have parameters of its own, that is called as
-    ``criterion(encoder, batch)`` and returns named, weighted terms to be summed.
-
-    Args:
-        bits: the code's length.
-        seed: decides weights, batches and the validation part.
-        device: ``auto``, ``cpu``, ``cuda``, ...
-        head: keys of :class:`Head`; None or missing: the defaults.
-        training: keys of :class:`lshbench.training.settings.Training`; None or missing: the defaults.
-    """
-
-    default_head = Head()
-    default_training = Training()
-    smallest_batch: ClassVar[int] = 1
-    smallest_bits: ClassVar[int] = 1
-
-    def __init__(
-        self,
-        bits: int,
-        seed: int = 0,
-        device: str = "auto",
-        head: Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(bits, seed)
-        if bits < self.smallest_bits:
-            raise wrong_value("bits", bits, f"at least {self.smallest_bits} for this method")
-        self.device = resolve_device(device)
-        self.head = self.default_head.updated(head)
-        self.training = self.default_training.updated(training)
-        check_batch_size(self.training, self.head, self.smallest_batch)
-        self.encoder: nn.Module | None = None
-
-    @abstractmethod
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        """Return the loss: called with the encoder (features to projections) and a batch, it returns its
-        terms.
-        """
-
-    def build(self, inputs: int) -> nn.Sequential:
-        """Return the encoder for features of a width, its first layer a :class:`Standardise` yet to learn."""
-        return nn.Sequential(Standardise(inputs), *self.head.build(inputs, self.bits))
-
-    def fit(self, train: Features, progress: Progress) -> Self:
-        data = TrainingData(train, self.training, self.seed, self.device, self.supervision)
-        with seeded(self.seed, self.device):
-            encoder = self.build(data.inputs)
-            first = encoder[0]
-            assert isinstance(first, Standardise), "build() must begin with a Standardise"
-            first.learn(train.x)
-            criterion = self.criterion(data, progress)
-        model = nn.ModuleList([encoder, criterion]).to(self.device)
-
-        def loss(batch: Batch) -> Terms:
-            return criterion(encoder, batch)
-
-        result = train_model(
-            model, loss, lambda x, side: encoder(x), data, self.training, self.seed, progress, self.checkpoint
-        )
-        self.history, self.chosen_epoch, self.encoder = result.history, result.chosen_epoch, encoder
-        return self
-
-    def project(self, x: np.ndarray, side: Side) -> np.ndarray:
-        assert self.encoder is not None, "fit or restore first"
-        return project_block(self.encoder, x, self.device)
-
-    def in_effect(self) -> dict[str, Any]:
-        return {"head": asdict(self.head), "training": self.training.in_effect(self.device)}
-
-    def state(self) -> dict[str, np.ndarray]:
-        assert self.encoder is not None, "fit or restore first"
-        return arrays(self.encoder)
-
-    def restore(self, state: dict[str, np.ndarray]) -> Self:
-        self.encoder = self.build(len(state["0.mean"]))
-        load_arrays(self.encoder, state, self.device)
-        return self

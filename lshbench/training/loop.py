@@ -1,4 +1,4 @@
-"""The training loop that every trained method shares: the same data, budget and choice of weights for all.
+"""The training loop of all trained methods.
 
 Imports torch: import this module where a trained method is used, not from the command line.
 """
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from lshbench.errors import UsageError
-from lshbench.methods.base import Epoch
 from lshbench.runtime.device import resolve_precision
 from lshbench.training.checkpoint import Checkpoint
 from lshbench.training.data import Batch, TrainingData
+from lshbench.training.history import Epoch
 from lshbench.training.layers import products_in
 from lshbench.training.settings import Training
 from lshbench.training.validation import Validation
@@ -38,7 +38,7 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training gives beside the weights: its curve, and the epoch whose weights were kept."""
+    """The curve of a finished training, and the epoch whose weights were kept."""
 
     history: list[Epoch]
     chosen_epoch: int | None
@@ -56,7 +56,7 @@ def train_model(
     description: str = "training",
     ranking: Literal["hamming", "cosine"] = "hamming",
 ) -> TrainingResult:
-    """Minimise a loss over batches; leave in the model the weights that retrieve the validation part best.
+    """Train a network and keep the best epoch's weights.
 
     The validation quality of an epoch is the expected mAP, validation items as queries against a sample of
     the others.  The result is a function of the arguments: batches come from ``seed`` and the epoch's number,
@@ -164,9 +164,9 @@ def _optimizer(parameters: list[nn.Parameter], settings: Training, device: torch
     return kind(groups, lr=settings.learning_rate, fused=device.type in ("cpu", "cuda"))
 
 
-def _stopped(history: list[Epoch], patience: int | None) -> bool:
+def _stopped(history: list[Epoch], patience: int) -> bool:
     chosen = _chosen(history)
-    return patience is not None and chosen is not None and len(history) - chosen >= patience
+    return patience > 0 and chosen is not None and len(history) - chosen >= patience
 
 
 def _chosen(history: list[Epoch]) -> int | None:

@@ -34,7 +34,7 @@ def several_labels(features: Features) -> Features:
 def quality(method: Method, gallery: Features, queries: Features) -> float:
     """Return the share of same-class items among each query's nearest fifth of the gallery, ties by row."""
     codes = [
-        method.encode(part.x, side, vectors=part.x).codes.unpack().astype(np.int32)
+        method.encode(part.x, side).unpack().astype(np.int32)
         for part, side in ((queries, "query"), (gallery, "gallery"))
     ]
     distances = (codes[0][:, None] != codes[1][None]).sum(2)

@@ -12,29 +12,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from safetensors import numpy as safetensors
 
 from lshbench.config import build, conf_folder
 from lshbench.errors import UsageError
-from lshbench.methods.base import Epoch, Method
-from lshbench.types import Codes, Encoded, Features
+from lshbench.methods.base import Method
+from lshbench.training.history import Epoch
+from lshbench.types import Clusters, Codes, Features
+from tests import options
 
 BITS = 12
 FOLDER = conf_folder() / "method"
-OPEN = {"max_batches", "patience"}
-"""Keys of a training that mean no limit where they are null."""
-
-QUICK = {"epochs": 2, "max_epochs": 2, "max_batches": 25, "clusters": 8}
+PEERS = ["bihalf", "cibhash", "csq", "dpn", "greedyhash", "hashnet", "orthohash"]
+QUICK = {"epochs": 2, "hash_epochs": 2, "max_batches": 25, "clusters": 8}
 
 
 def variants() -> list[str]:
-    """Every method, and once more without labels where it can do either."""
+    """Every method that makes codes, and once more without labels where it can do either."""
     found = []
-    for path in sorted(FOLDER.glob("*.yaml")):
-        found.append(path.stem)
-        if OmegaConf.load(path).get("supervision") == "labels":
-            found.append(f"{path.stem}:none")
+    for option in options.METHODS:
+        if option != "none":
+            found.append(option)
+        if options.node(option).get("supervision") == "labels":
+            found.append(f"{option}:none")
     return found
 
 
@@ -42,12 +42,11 @@ METHODS = variants()
 
 
 def node(variant: str, *, bits: int = BITS, seed: int = 0) -> dict[str, Any]:
-    """Return a method's configuration as the command line would resolve it, with little training."""
+    """Return a method's configuration as the command line composes it, with little training."""
     name, _, supervision = variant.partition(":")
-    method = OmegaConf.load(FOLDER / f"{name}.yaml")
-    method.pop("defaults", None)
-    root = OmegaConf.create({"bits": bits, "seed": seed, "device": "cpu", "threads": 1, "method": method})
-    plain = OmegaConf.to_container(root, resolve=True)["method"]
+    plain = options.composed(f"method={name}", "device=cpu", f"seed={seed}")["method"]
+    if "bits" in plain:
+        plain["bits"] = bits
     if supervision:
         plain["supervision"] = supervision
     return _quick(plain)
@@ -88,16 +87,13 @@ def fitted(variant: str, seed: int = 0, permuted: bool = False) -> Method:
     return make(variant, seed=seed).fit(Features(train.x, y, train.ids), silent)
 
 
-def encode(method: Method, features: Features, side: Any = "gallery", **options: bool) -> Encoded:
-    return method.encode(features.x, side, vectors=features.x, **options)
+def encode(method: Method, features: Features, side: Any = "gallery", projections: bool = False) -> Any:
+    return method.encode(features.x, side, projections=projections)
 
 
-def numbers(encoded: Encoded) -> np.ndarray:
+def numbers(encoded: Codes | Clusters) -> np.ndarray:
     """Return what an encoding says of its items, whichever kind it is."""
-    if encoded.codes is not None:
-        return encoded.codes.packed
-    assert encoded.clusters is not None
-    return encoded.clusters
+    return encoded.packed if isinstance(encoded, Codes) else encoded.numbers
 
 
 @pytest.mark.parametrize("variant", METHODS)
@@ -119,7 +115,7 @@ def test_its_yaml_lists_every_key_of_its_constructor(variant: str) -> None:
 @pytest.mark.parametrize("variant", METHODS)
 def test_it_refuses_a_code_without_bits_before_seeing_data(variant: str) -> None:
     if "bits" not in node(variant):
-        assert make(variant).kind == "clusters"
+        assert make(variant).gives == "clusters"
         return
     for bits in (0, -1, 4097):
         with pytest.raises(UsageError, match=f"bits={bits}"):
@@ -130,52 +126,50 @@ def test_it_refuses_a_code_without_bits_before_seeing_data(variant: str) -> None
 def test_it_learns_from_training_items_alone(variant: str) -> None:
     method = fitted(variant)
     assert list(inspect.signature(method.fit).parameters) == ["train", "progress"]
-    assert list(inspect.signature(method.encode).parameters) == ["x", "side", "vectors", "embedding"]
+    assert list(inspect.signature(method.encode).parameters) == ["x", "side", "projections"]
 
 
 @pytest.mark.parametrize("variant", METHODS)
 def test_its_codes_have_the_promised_shapes(variant: str) -> None:
     method, (train, queries) = fitted(variant), data()
     for side, features in (("gallery", train), ("query", queries)):
-        encoded = encode(method, features, side, embedding=True)
-        assert encoded.vectors is features.x
-        if method.kind == "clusters":
-            assert encoded.codes is None
-            assert encoded.embedding is None
-            clusters = encoded.clusters
-            assert clusters is not None
+        encoded = encode(method, features, side, projections=True)
+        if method.gives == "clusters":
+            clusters = encoded.numbers
             assert clusters.dtype == np.int32
             assert clusters.shape[0] == len(features)
             assert side == "query" or clusters.shape[1] == 1
             assert 0 <= clusters.min() <= clusters.max() < 2**method.bits
             assert all(len(set(row)) == len(row) for row in clusters.tolist())
             continue
-        assert (encoded.codes.bits, method.bits) == (BITS, BITS)
-        assert encoded.codes.packed.shape == (len(features), 2)
-        assert not (encoded.codes.packed[:, -1] & 0b1111).any()
-        assert encoded.embedding.dtype == np.float32
-        assert encoded.embedding.shape == (len(features), BITS)
-        assert np.isfinite(encoded.embedding).all()
-        np.testing.assert_array_equal(Codes.from_signs(encoded.embedding).packed, encoded.codes.packed)
-        assert encode(method, features, side).embedding is None
+        assert (encoded.bits, method.bits) == (BITS, BITS)
+        assert encoded.packed.shape == (len(features), 2)
+        assert not (encoded.packed[:, -1] & 0b1111).any()
+        assert encoded.projections.dtype == np.float32
+        assert encoded.projections.shape == (len(features), BITS)
+        assert np.isfinite(encoded.projections).all()
+        np.testing.assert_array_equal(Codes.from_signs(encoded.projections).packed, encoded.packed)
+        assert encode(method, features, side).projections is None
 
 
 @pytest.mark.parametrize("variant", METHODS)
 def test_parts_are_encoded_as_the_whole_is(variant: str) -> None:
     method, (train, _) = fitted(variant), data()
     for side in ("gallery", "query"):
-        whole = encode(method, train, side, embedding=True)
-        parts = [encode(method, train.take(rows), side, embedding=True) for rows in np.split(np.arange(600), [7, 300])]
-        if method.kind == "clusters":
-            np.testing.assert_array_equal(np.concatenate([part.clusters for part in parts]), whole.clusters)
+        whole = encode(method, train, side, projections=True)
+        parts = [
+            encode(method, train.take(rows), side, projections=True) for rows in np.split(np.arange(600), [7, 300])
+        ]
+        if method.gives == "clusters":
+            np.testing.assert_array_equal(np.concatenate([part.numbers for part in parts]), whole.numbers)
             continue
-        embedding = np.concatenate([part.embedding for part in parts])
-        scale = np.abs(whole.embedding).max()
-        np.testing.assert_allclose(embedding, whole.embedding, atol=1e-4 * scale)
+        projections = np.concatenate([part.projections for part in parts])
+        scale = np.abs(whole.projections).max()
+        np.testing.assert_allclose(projections, whole.projections, atol=1e-4 * scale)
         # Matrix products of other sizes may round otherwise, which may turn a projection of about zero.
-        clear = np.abs(whole.embedding) > 1e-4 * scale
-        bits = np.concatenate([part.codes.unpack() for part in parts])
-        np.testing.assert_array_equal(bits[clear], whole.codes.unpack()[clear])
+        clear = np.abs(whole.projections) > 1e-4 * scale
+        bits = np.concatenate([part.unpack() for part in parts])
+        np.testing.assert_array_equal(bits[clear], whole.unpack()[clear])
 
 
 @pytest.mark.parametrize("variant", METHODS)
@@ -218,10 +212,10 @@ def test_it_can_be_saved_without_a_pickle_and_restored(variant: str) -> None:
         assert array.dtype.kind in "fiub", name
     restored = make(variant, seed=0).restore(safetensors.load(safetensors.save(state)))
     for side, features in (("gallery", train), ("query", queries)):
-        before, after = (encode(one, features, side, embedding=True) for one in (method, restored))
+        before, after = (encode(one, features, side, projections=True) for one in (method, restored))
         np.testing.assert_array_equal(numbers(after), numbers(before))
-        if before.embedding is not None:
-            np.testing.assert_array_equal(after.embedding, before.embedding)
+        if isinstance(before, Codes):
+            np.testing.assert_array_equal(after.projections, before.projections)
     assert restored.parameters == method.parameters == sum(array.size for array in state.values())
 
 
@@ -232,7 +226,7 @@ def test_it_leaves_its_inputs_alone(variant: str) -> None:
     method = make(variant).fit(copies, silent)
     writable = queries.x.copy()
     for side in ("gallery", "query"):
-        method.encode(writable, side, vectors=writable, embedding=True)
+        method.encode(writable, side, projections=True)
     np.testing.assert_array_equal(copies.x, train.x)
     np.testing.assert_array_equal(copies.y, train.y)
     np.testing.assert_array_equal(copies.ids, train.ids)
@@ -256,11 +250,11 @@ def test_what_it_finds_is_far_more_often_right_than_by_chance(variant: str) -> N
     method, (train, queries) = fitted(variant), data()
     gallery, asked = encode(method, train), encode(method, queries, "query")
     right = queries.y[:, None] == train.y
-    if method.kind == "clusters":
-        found = asked.clusters[:, :1] == gallery.clusters[:, 0]
+    if method.gives == "clusters":
+        found = asked.numbers[:, :1] == gallery.numbers[:, 0]
         precision = right[found].mean()
     else:
-        distances = (asked.codes.unpack()[:, None] != gallery.codes.unpack()).sum(axis=2)
+        distances = (asked.unpack()[:, None] != gallery.unpack()).sum(axis=2)
         nearest = np.argsort(distances, axis=1, kind="stable")[:, :10]
         precision = np.take_along_axis(right, nearest, axis=1).mean()
     assert precision > 0.4, "chance is 0.2"
@@ -272,4 +266,45 @@ def test_what_is_in_effect_makes_the_same_method_again(variant: str) -> None:
     keys = node(variant) | json.loads(json.dumps(made.in_effect()))
     again = build({"method": keys}, "method", Method)
     assert again.in_effect() == made.in_effect()
-    assert not [key for key in keys.get("training", {}) if keys["training"][key] is None and key not in OPEN]
+
+
+@pytest.mark.parametrize("option", options.METHODS)
+def test_its_values_in_effect_are_those_of_its_yaml(option: str) -> None:
+    keys = options.node(option)
+    shown = flat(
+        {key: value for key, value in keys.items() if key not in ("name", "_target_", "bits", "seed", "device")}
+    )
+    used = flat(json.loads(json.dumps(build({"method": keys}, "method", Method).in_effect())))
+    assert used.keys() == shown.keys()
+    for key, value in shown.items():
+        if value == "auto":
+            assert used[key] not in ("auto", None), key
+        else:
+            assert used[key] == value, key
+
+
+@pytest.mark.parametrize("option", options.METHODS)
+def test_no_value_of_a_training_or_a_weight_is_null(option: str) -> None:
+    for key, value in flat(options.node(option)).items():
+        if key.startswith(("head.", "training.")) or key.endswith("_weight"):
+            assert value is not None, key
+
+
+def flat(keys: dict[str, Any]) -> dict[str, Any]:
+    """Return nested keys as dotted ones."""
+    found = {}
+    for key, value in keys.items():
+        inner = flat(value) if isinstance(value, dict) else {}
+        found |= {f"{key}.{name}": one for name, one in inner.items()} or {key: value}
+    return found
+
+
+@pytest.mark.parametrize("option", PEERS)
+def test_a_peers_yaml_shows_only_what_is_its_own(option: str) -> None:
+    assert len((FOLDER / f"{option}.yaml").read_text(encoding="utf-8").splitlines()) <= 10
+
+
+def test_all_peers_have_the_same_head_and_budget() -> None:
+    for option in PEERS:
+        assert options.node(option)["head"] == options.node("csq")["head"], option
+        assert options.node(option)["training"] == options.node("csq")["training"], option

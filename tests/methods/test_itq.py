@@ -39,7 +39,7 @@ def test_the_corners_of_a_turned_square_are_brought_back_to_its_corners() -> Non
     turned = corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) * 5 + 40
     method = Itq(bits=2).fit(features(turned), silent)
     assert method.history[-1].loss == pytest.approx(0, abs=1e-5)
-    codes = method.encode(turned.astype(np.float32), "gallery", vectors=turned).codes.unpack()
+    codes = method.encode(turned.astype(np.float32), "gallery").unpack()
     assert len({tuple(code) for code in codes[:4]}) == 4
 
 

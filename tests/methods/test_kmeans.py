@@ -58,8 +58,8 @@ def test_more_restarts_are_never_worse_and_converged_restarts_end() -> None:
 def test_gallery_items_get_the_nearest_cluster_and_queries_all_of_them_nearest_first() -> None:
     train, queries = items(), items(50, seed=1)
     method = KMeans(clusters=9).fit(train, silent)
-    gallery = method.encode(train.x, "gallery", vectors=train.x).clusters
-    asked = method.encode(queries.x, "query", vectors=queries.x).clusters
+    gallery = method.encode(train.x, "gallery").numbers
+    asked = method.encode(queries.x, "query").numbers
     np.testing.assert_array_equal(gallery[:, 0], squared_distances(train.x, method.centroids).argmin(axis=1))
     expected = np.argsort(squared_distances(queries.x, method.centroids), axis=1)
     np.testing.assert_array_equal(asked, expected)
@@ -70,8 +70,8 @@ def test_spherical_clusters_do_not_see_the_length_of_vectors() -> None:
     lengths = np.random.default_rng(3).uniform(0.1, 10, (len(train), 1)).astype(np.float32)
     method = KMeans(clusters=9, spherical=True).fit(train, silent)
     np.testing.assert_allclose(np.linalg.norm(method.centroids, axis=1), 1, rtol=1e-5)
-    first = method.encode(train.x, "gallery", vectors=train.x).clusters
-    second = method.encode(train.x * lengths, "gallery", vectors=train.x).clusters
+    first = method.encode(train.x, "gallery").numbers
+    second = method.encode(train.x * lengths, "gallery").numbers
     assert (first == second).mean() > 0.999
     cosines = (train.x / np.linalg.norm(train.x, axis=1, keepdims=True)) @ method.centroids.T
     assert method.history[-1].loss == pytest.approx(1 - cosines.max(axis=1).mean(), rel=1e-2)
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_clusters_with_one_thread_and_with_two(thre
 def test_as_many_clusters_as_items_makes_each_item_its_own() -> None:
     train = items(30)
     method = KMeans(clusters=30, restarts=2).fit(train, silent)
-    clusters = method.encode(train.x, "gallery", vectors=train.x).clusters
+    clusters = method.encode(train.x, "gallery").numbers
     assert sorted(clusters[:, 0]) == list(range(30))
     assert method.history[-1].loss == 0
 

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from lshbench.errors import UsageError
-from lshbench.methods.neural import Neural
+from lshbench.methods import neural
+from lshbench.methods.random_projection import RandomProjection
+from lshbench.training.losses import fence
 from lshbench.training.neighbors import NeighborGraph, mutual, nearest_neighbors
 from tests.methods.clusters import clusters, quality, several_labels, silent
+from tests.options import make
 
 FEW = {"epochs": 4, "min_batches": 10}
 
@@ -18,31 +21,31 @@ def random_quality(bits: int) -> float:
     gallery, queries = clusters(300), clusters(60, seed=9)
     mean = gallery.x.mean(0)
 
-    class Hyperplanes(Neural):
+    class Hyperplanes(RandomProjection):
         def project(self, x: np.ndarray, side: str) -> np.ndarray:
             return (x - mean) @ np.random.default_rng(0).normal(size=(x.shape[1], self.bits))
 
-    return quality(Hyperplanes(bits), gallery, queries)
+    return quality(Hyperplanes(bits=bits), gallery, queries)
 
 
-@pytest.mark.parametrize("supervision", ["labels", "none"])
-def test_the_default_recipe_beats_random_hyperplanes(supervision: str) -> None:
-    method = Neural(16, 0, "cpu", supervision=supervision, training=FEW).fit(clusters(300), silent)
+@pytest.mark.parametrize("option", ["neural", "neural_unsupervised"])
+def test_the_variant_beats_random_hyperplanes(option: str) -> None:
+    method = make(option, training=FEW).fit(clusters(300), silent)
     assert quality(method, clusters(300), clusters(60, seed=9)) > random_quality(16) + 0.02
     assert set(method.history[0].terms) == {"balance", "fence", "collision"}
 
 
-@pytest.mark.parametrize("recipe", ["paper", "design"])
+@pytest.mark.parametrize(("option", "rate"), [("neural_paper", 0.05), ("neural_design", 1e-3)])
 @pytest.mark.parametrize("supervision", ["labels", "none"])
-def test_the_other_recipes_lower_their_objective(recipe: str, supervision: str) -> None:
-    training = {"epochs": 5, "min_batches": 20, "learning_rate": 1e-3 if recipe == "design" else None}
-    method = Neural(16, 0, "cpu", recipe, supervision, training=training).fit(clusters(300), silent)
+def test_the_other_options_lower_their_objective(option: str, rate: float, supervision: str) -> None:
+    training = {"epochs": 5, "min_batches": 20, "learning_rate": rate}
+    method = make(option, supervision=supervision, training=training).fit(clusters(300), silent)
     assert method.history[-1].loss < method.history[0].loss
     assert np.isfinite(method.project(clusters(5).x, "query")).all()
 
 
-def test_the_paper_recipe_is_one_layer_drawn_from_a_standard_normal() -> None:
-    method = Neural(16, 0, "cpu", "paper", training={"epochs": 1, "learning_rate": 1e-9})
+def test_the_published_network_is_one_layer_drawn_from_a_standard_normal() -> None:
+    method = make("neural_paper", training={"epochs": 1, "learning_rate": 1e-9})
     state = method.fit(clusters(300, inputs=200), silent).state()
     weights = [array for array in state.values() if array.ndim == 2]
     assert [array.shape for array in weights] == [(16, 200)]
@@ -50,9 +53,9 @@ def test_the_paper_recipe_is_one_layer_drawn_from_a_standard_normal() -> None:
 
 
 def test_several_labels_an_item_and_a_restart_from_the_state() -> None:
-    method = Neural(8, 0, "cpu", training=FEW).fit(several_labels(clusters(200)), silent)
+    method = make("neural", 8, training=FEW).fit(several_labels(clusters(200)), silent)
     x = clusters(10, seed=4).x
-    again = Neural(8, 0, "cpu", training=FEW).restore(method.state())
+    again = make("neural", 8, training=FEW).restore(method.state())
     assert np.array_equal(method.project(x, "gallery"), again.project(x, "gallery"))
 
 
@@ -77,34 +80,69 @@ def test_mutual_neighbours_have_each_other_and_the_lonely_keep_their_nearest() -
 
 
 @pytest.mark.parametrize(
-    ("keys", "named"),
+    ("option", "keys", "named"),
     [
-        ({"recipe": "best"}, "method.recipe='best'"),
-        ({"supervision": "some"}, "method.supervision='some'"),
-        ({"neighbors": 0}, "method.neighbors=0"),
-        ({"temperature": 0.0}, "method.temperature=0.0"),
-        ({"recipe": "paper", "temperature": 1.0}, "method.temperature=1.0: expected null with method.recipe=paper"),
-        ({"recipe": "design", "temperature": 1.0}, "method.temperature=1.0: expected null with method.recipe=design"),
-        ({"balance_weight": 2.0}, "method.balance_weight=2.0"),
-        ({"balance_weight": 0.7, "fence_weight": 0.7}, "method.fence_weight=0.7"),
-        ({"device": "tpu9"}, "device='tpu9'"),
+        ("neural_paper", {"supervision": "some"}, "method.supervision='some'"),
+        ("neural_unsupervised", {"neighbors": 0}, "method.neighbors=0"),
+        ("neural", {"temperature": 0.0}, "method.temperature=0.0"),
+        ("neural", {"temperature": "auto"}, "method"),
+        ("neural_unsupervised", {"temperature": "warm"}, "method.temperature='warm': expected a number, or auto"),
+        ("neural", {"recipe": "paper"}, "method.recipe='paper': no such key"),
+        ("neural", {"supervision": "none"}, "method.supervision='none': no such key"),
+        ("neural_paper", {"temperature": 1.0}, "method.temperature=1.0: no such key"),
+        ("neural_design", {"temperature": 1.0}, "method.temperature=1.0: no such key"),
+        ("neural", {"balance_weight": 2.0}, "method.balance_weight=2.0"),
+        ("neural", {"balance_weight": 0.7, "fence_weight": 0.7}, "method.fence_weight=0.7"),
+        ("neural", {"device": "tpu9"}, "device='tpu9'"),
     ],
 )
-def test_a_wrong_key_is_named(keys: dict[str, object], named: str) -> None:
+def test_a_wrong_key_is_named(option: str, keys: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError) as error:
-        Neural(8, **keys)
+        make(option, 8, **keys)
     assert named in str(error.value)
 
 
-@pytest.mark.parametrize("recipe", ["default", "paper", "design"])
-def test_what_a_recipe_stood_for_makes_it_again(recipe: str) -> None:
-    made = Neural(8, 0, "cpu", recipe, "none")
-    again = Neural(8, 0, "cpu", recipe, "none", **made.in_effect())
-    assert again.in_effect() == made.in_effect()
-    assert ("temperature" in made.in_effect()) == (recipe == "default")
+@pytest.mark.parametrize(("bits", "temperature", "balance"), [(16, 2.0, 0.99 * 0.05 / 1.05), (64, 3.0, 0.99 * 4 / 5)])
+def test_auto_depends_on_the_length_of_the_code(bits: int, temperature: float, balance: float) -> None:
+    values = make("neural_unsupervised", bits).in_effect()
+    assert (values["temperature"], values["balance_weight"]) == pytest.approx((temperature, balance))
 
 
 def test_an_item_is_no_stranger_to_itself() -> None:
     graph = NeighborGraph(np.stack([(np.arange(6) + 1) % 6, (np.arange(6) - 1) % 6], axis=1))
     items = np.array([0, 3, 1])
     assert np.array_equal(graph.related(items, items), [[True, False, True], [False, True, False], [True, False, True]])
+
+
+CODES = torch.tensor(
+    [[0.9, -0.8, 0.1, -0.6], [0.5, 0.5, -0.9, -0.2], [-0.7, 0.3, 0.4, 0.95], [0.25, -0.15, 0.6, -1.0]]
+).double()
+
+
+def apart(*edges: tuple[int, int]) -> torch.Tensor:
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    for edge in edges:
+        mask[edge] = False
+    return mask
+
+
+def test_permgnn_sums_have_the_reference_values() -> None:
+    assert float(neural.item_balance(CODES)) == pytest.approx(1.75)
+    assert float(fence(CODES)) == pytest.approx(7.15)
+    assert float(neural.collision(CODES, apart((0, 1)))) == pytest.approx(8.83)
+    assert float(neural.collision(CODES, apart((0, 1), (1, 0)))) == pytest.approx(8.75)
+
+
+@pytest.mark.parametrize(
+    ("edges", "balance", "fence", "total"),
+    [
+        ([(0, 1)], 0.01, 0.01, 0.5630875),
+        ([(0, 1), (1, 0)], 0.01, 0.01, 0.5581875),
+        ([(0, 1), (1, 0)], 0.3, 0.3, 0.88625),
+    ],
+)
+def test_permgnn_totals_have_the_reference_values(
+    edges: list[tuple[int, int]], balance: float, fence: float, total: float
+) -> None:
+    terms = neural.permgnn(CODES, apart(*edges), balance, fence)
+    assert float(sum(terms.values())) == pytest.approx(total)

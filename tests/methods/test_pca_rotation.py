@@ -29,7 +29,7 @@ def features() -> Features:
 def test_rotating_keeps_the_distances_of_components_and_evens_out_their_variance() -> None:
     train = features()
     plain, rotated = (
-        method.fit(train, silent).encode(train.x, "gallery", vectors=train.x, embedding=True).embedding
+        method.fit(train, silent).encode(train.x, "gallery", projections=True).projections
         for method in (PcaSign(bits=16), PcaRotation(bits=16))
     )
     np.testing.assert_allclose(rotated @ rotated.T, plain @ plain.T, atol=0.05)

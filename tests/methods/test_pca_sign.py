@@ -32,15 +32,11 @@ def test_bits_are_the_signs_of_scikit_learns_components(standardize: bool) -> No
     if standardize:
         x = (x - x.mean(axis=0)) / x.std(axis=0)
     components = ReferencePCA(6, svd_solver="full").fit_transform(x)
-    encoded = (
-        PcaSign(bits=6, standardize=standardize)
-        .fit(train, silent)
-        .encode(train.x, "gallery", vectors=train.x, embedding=True)
-    )
-    components *= np.sign((components * encoded.embedding).sum(axis=0))
-    np.testing.assert_allclose(encoded.embedding, components, atol=1e-3)
+    encoded = PcaSign(bits=6, standardize=standardize).fit(train, silent).encode(train.x, "gallery", projections=True)
+    components *= np.sign((components * encoded.projections).sum(axis=0))
+    np.testing.assert_allclose(encoded.projections, components, atol=1e-3)
     clear = np.abs(components) > 1e-3
-    np.testing.assert_array_equal(encoded.codes.unpack()[clear], (components >= 0)[clear])
+    np.testing.assert_array_equal(encoded.unpack()[clear], (components >= 0)[clear])
 
 
 @pytest.mark.parametrize(("count", "limit"), [(200, 8), (5, 5)])

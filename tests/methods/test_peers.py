@@ -17,13 +17,13 @@ from lshbench.methods.greedyhash import GreedyHash
 from lshbench.methods.hashnet import HashNet, HashNetCriterion
 from lshbench.methods.orthohash import OrthoHash
 from lshbench.methods.random_projection import RandomProjection
-from lshbench.training import loop as training
+from lshbench.methods.trained import HeadHasher
+from lshbench.training import loop
 from lshbench.training.data import Batch, TrainingData
-from lshbench.training.heads import Head, HeadHasher
-from lshbench.training.settings import Training
 from lshbench.training.validation import hamming_quality, sharing_labels
 from lshbench.types import Features
 from tests.methods.clusters import clusters, several_labels, silent
+from tests.options import head, node, training
 
 SUPERVISED = [OrthoHash, Csq, Dpn, GreedyHash, HashNet]
 PEERS: list[type[HeadHasher]] = [*SUPERVISED, BiHalf, CibHash]
@@ -31,8 +31,14 @@ FEW = {"epochs": 4, "min_batches": 10}
 OWN_TERMS = {"quantization", "assignment", "bottleneck"}
 
 
+def made(peer: type[HeadHasher], bits: int = 16, **changes: object) -> HeadHasher:
+    """Return a peer with the values of its YAML, some of them changed."""
+    keys = node(peer.__name__.lower() if peer in PEERS else peer.__base__.__name__.lower(), bits=bits, **changes)
+    return peer(**{key: value for key, value in keys.items() if key not in ("name", "_target_")})
+
+
 def fitted(peer: type[HeadHasher], train: Features, bits: int = 16, **keys: object) -> HeadHasher:
-    return peer(bits, 0, "cpu", training=keys.pop("training", FEW), **keys).fit(train, silent)
+    return made(peer, bits, **{"training": FEW, **keys}).fit(train, silent)
 
 
 def average_precision(method: HeadHasher | RandomProjection) -> float:
@@ -57,9 +63,9 @@ def test_it_beats_random_hyperplanes(peer: type[HeadHasher]) -> None:
 
 @pytest.mark.parametrize("peer", PEERS)
 def test_all_have_the_same_head_and_budget(peer: type[HeadHasher]) -> None:
-    method = peer(16, 0, "cpu")
-    assert method.head == Head()
-    assert method.training == Training()
+    method = made(peer)
+    assert method.head == head()
+    assert method.training == training()
     state = fitted(peer, clusters(100), training={"epochs": 1}).state()
     assert [array.shape for array in state.values() if array.ndim == 2] == [(512, 12), (16, 512)]
 
@@ -70,20 +76,20 @@ def test_a_training_taken_up_again_ends_as_if_it_had_never_stopped(
 ) -> None:
     train = clusters(200)
     whole = fitted(peer, train)
-    save = training.Checkpoint.save
+    save = loop.Checkpoint.save
 
-    def interrupted(self: training.Checkpoint, *parts: object) -> None:
+    def interrupted(self: loop.Checkpoint, *parts: object) -> None:
         save(self, *parts)
         if len(parts[-1]) == 2:
             raise KeyboardInterrupt
 
-    method = peer(16, 0, "cpu", training=FEW)
+    method = made(peer, training=FEW)
     method.checkpoint = tmp_path / "training.safetensors"
     with monkeypatch.context() as patched:
-        patched.setattr(training.Checkpoint, "save", interrupted)
+        patched.setattr(loop.Checkpoint, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
             method.fit(train, silent)
-    resumed = peer(16, 0, "cpu", training=FEW)
+    resumed = made(peer, training=FEW)
     resumed.checkpoint = method.checkpoint
     resumed.fit(train, silent)
     assert same(whole, resumed)
@@ -123,7 +129,7 @@ def test_one_bit_is_refused_just_where_it_learns_nothing_from_the_data(peer: typ
     class OneBit(peer):
         smallest_bits = 1
 
-    method = OneBit(1, 0, "cpu")
+    method = made(OneBit, 1)
     data = TrainingData(clusters(100), method.training, 0, torch.device("cpu"), method.supervision)
     encoder, criterion = method.build(data.inputs), method.criterion(data, silent)
     batch = next(data.batches(method.training, 0, 1))
@@ -134,7 +140,7 @@ def test_one_bit_is_refused_just_where_it_learns_nothing_from_the_data(peer: typ
     assert learns == (peer.smallest_bits == 1)
     if not learns:
         with pytest.raises(UsageError, match="bits=1: expected at least 2 for this method"):
-            peer(1, 0, "cpu")
+            made(peer, 1)
 
 
 def test_hashnets_beta_grows_with_the_batches_of_training_only() -> None:
@@ -167,7 +173,7 @@ def test_hashnets_beta_has_reached_its_end_after_training(monkeypatch: pytest.Mo
 
 
 def test_cibhash_views_keep_the_deviation_of_features() -> None:
-    method = CibHash(8, 0, "cpu")
+    method = made(CibHash, 8)
     view = method.criterion(None, silent).view(torch.randn(2000, 50, generator=torch.Generator().manual_seed(0)))
     assert float(view.std()) == pytest.approx(1, abs=0.02)
     assert float((view == 0).float().mean()) == pytest.approx(0.2, abs=0.01)
@@ -198,12 +204,12 @@ def test_cibhash_views_keep_the_deviation_of_features() -> None:
 )
 def test_a_wrong_key_is_named(peer: type[HeadHasher], keys: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError) as error:
-        peer(8, 0, "cpu", **keys)
+        made(peer, 8, **keys)
     assert named in str(error.value)
 
 
 def test_divided_items_of_csq_are_not_drawn_to_a_class() -> None:
     items = several_labels(clusters(60))
-    data = TrainingData(items, Training(validation=0), 0, torch.device("cpu"))
-    criterion = Csq(48, targets="bernoulli").criterion(data, silent)
+    data = TrainingData(items, training(validation=0), 0, torch.device("cpu"))
+    criterion = made(Csq, 48, targets="bernoulli").criterion(data, silent)
     assert not (criterion.codes == criterion.ties).all(1).any()

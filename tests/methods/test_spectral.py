@@ -47,7 +47,7 @@ def test_bits_on_a_line_are_halves_and_outer_quarters() -> None:
     x = np.linspace(0, 8, 81)[:, None]
     method = Spectral(bits=2, quantile=0).fit(features(x), silent)
     asked = np.array([[0.5], [1.5], [3.0], [5.0], [6.5], [7.5]])
-    bits = method.encode(asked.astype(np.float32), "query", vectors=asked).codes.unpack()
+    bits = method.encode(asked.astype(np.float32), "query").unpack()
     np.testing.assert_array_equal(bits[:, 0], [1, 1, 1, 0, 0, 0])
     np.testing.assert_array_equal(bits[:, 1], [1, 1, 0, 0, 1, 1])
 
@@ -57,14 +57,14 @@ def test_quantiles_keep_an_outlier_from_stretching_the_box() -> None:
     bits = {}
     for quantile in (0, 0.01):
         method = Spectral(bits=1, quantile=quantile).fit(features(x), silent)
-        bits[quantile] = method.encode(x.astype(np.float32), "gallery", vectors=x).codes.unpack()[:-1].mean()
+        bits[quantile] = method.encode(x.astype(np.float32), "gallery").unpack()[:-1].mean()
     assert bits[0] == 1
     assert bits[0.01] == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_code_may_be_longer_than_features_are_wide() -> None:
     x = np.random.default_rng(0).uniform(size=(500, 3))
-    codes = Spectral(bits=50).fit(features(x), silent).encode(x.astype(np.float32), "gallery", vectors=x).codes
+    codes = Spectral(bits=50).fit(features(x), silent).encode(x.astype(np.float32), "gallery")
     assert codes.bits == 50
     assert len(np.unique(codes.packed, axis=0)) > 400
 

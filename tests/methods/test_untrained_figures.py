@@ -60,9 +60,7 @@ def test_mean_average_precision_is_as_known(
 ) -> None:
     train, queries = cifar10
     method.fit(train, silent)
-    gallery, asked = (
-        method.encode(part.x, side, vectors=part.x).codes for part, side in ((train, "gallery"), (queries, "query"))
-    )
+    gallery, asked = (method.encode(part.x, side) for part, side in ((train, "gallery"), (queries, "query")))
     blocks = hamming_blocks(asked, gallery, Relevance(queries.y, train.y), positions=False)
     found = evaluate(blocks, len(queries), silent, "ranking").summary["metrics"]["mAP"]
     assert low < found < high

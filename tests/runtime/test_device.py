@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -15,8 +17,21 @@ def test_a_device_that_is_not_here_is_named(name: str) -> None:
         device.resolve_device(name)
 
 
-def test_auto_takes_bfloat16_where_the_processor_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("sse2", "float32"), ("amx_tile", "bfloat16"), ("avx512_bf16", "bfloat16")]
+)
+def test_linux_tells_whether_the_processor_computes_in_bfloat16(
+    flags: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "CPU_INFORMATION", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"model name\t: it\nflags\t\t: fpu {flags}\n", encoding="utf-8")
+    assert device.resolve_precision("auto", "cpu") == expected
+    assert device.resolve_precision("float32", "cpu") == "float32"
+
+
+def test_elsewhere_torch_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
+    monkeypatch.setattr(device, "CPU_INFORMATION", tmp_path / "not there")
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
     assert device.resolve_precision("auto", cpu) == "float32"

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from lshbench.config import RootSchema, build, conf_folder
 from lshbench.errors import UsageError
 from lshbench.methods.base import Method
-from lshbench.run_folder import Run
+from lshbench.run_folder import Run, RunMetrics
 from lshbench.runtime.progress import silent
 from lshbench.types import Features
 
@@ -90,7 +90,7 @@ def test_a_killed_sweep_loses_only_what_was_under_way_and_its_tables_are_those_o
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["exact_cosine", "itq", "random_projection"]
     for method in ("itq", "random_projection"):
-        values = [runs[method, seed]["metrics"]["mAP"] for seed in (0, 1)]
+        values = [runs[method, seed].metrics["mAP"] for seed in (0, 1)]
         assert float(rows[method]["mAP"]) == pytest.approx(np.mean(values), abs=1e-6)
         assert float(rows[method]["mAP_std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-6)
         assert rows[method]["mAP_winner"] == str(method == "itq")
@@ -125,7 +125,7 @@ def cell(tables, root: Path, name: str, values: np.ndarray, *, seeds: int = 2, c
         metrics = copy.deepcopy(METRICS)
         metrics["seed"] = seed
         metrics["metrics"]["mAP"] = float(values[seed].mean())
-        runs.append(Run(folder, metrics))
+        runs.append(Run(folder, RunMetrics.from_json(metrics)))
     return tables.Cell(name, f"`{name}`", runs, complete)
 
 
@@ -202,9 +202,9 @@ def test_an_ablation_shows_how_far_each_variant_is_from_the_default(tables, tmp_
 def test_exact_cosine_is_the_mean_of_what_each_seed_has(tables, tmp_path: Path) -> None:
     one = cell(tables, tmp_path, "one", np.full((2, QUERIES), 0.5), complete=False)
     for run, value in zip(one.runs, (0.2, 0.4), strict=True):
-        run.metrics["reference"]["cosine"]["mAP"] = value
+        run.metrics.reference.cosine["mAP"] = value
     other = cell(tables, tmp_path, "other", np.full((2, QUERIES), 0.5), seeds=1, complete=False)
-    other.runs[0].metrics["reference"]["cosine"]["mAP"] = 0.2
+    other.runs[0].metrics.reference.cosine["mAP"] = 0.2
     column = tables.column_of(16, {"one": one, "other": other}, None)
     assert tables.figure(tables.reference_of([column]), "mAP") == ".3000 ± .1414 (2)"  # seeds are missing
 
@@ -217,7 +217,7 @@ def test_held_out_classes_make_a_table_of_methods_with_labels_and_without(start,
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     runs = [Run.open(tmp_path / f"out/digits/itq/16-{seed}").metrics for seed in (0, 1)]
-    exact = [run["reference"]["cosine"]["mAP"] for run in runs]
+    exact = [run.reference.cosine["mAP"] for run in runs]
     assert exact[0] != exact[1], "each seed holds out classes of its own"
     text = readme.read_text()
     assert f"| exact cosine, no code | {np.mean(exact):.4f}".replace(" 0.", " .") in text
@@ -236,7 +236,8 @@ def test_runs_made_with_other_settings_are_not_taken_for_finished(script, tmp_pa
     other = script.sweep_of(script.parse(["--out", str(tmp_path), "--datasets", "digits", "--run", "pca.dim=9"]))
     with pytest.raises(UsageError, match=r"fourier/16-0 was made with pca.dim=8, and pca.dim=9 is asked for"):
         other.find(point)
-    write(sweep.folder(point) / "metrics.json", metrics | {"environment": {"lshbench": "0.0.1"}})
+    metrics["environment"]["lshbench"] = "0.0.1"
+    write(sweep.folder(point) / "metrics.json", metrics)
     with pytest.raises(UsageError, match=r"made by lshbench 0\.0\.1"):
         sweep.find(point)
 

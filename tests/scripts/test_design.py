@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import copy
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from example_run import METRICS
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
-from lshbench.config import RootSchema, build, check_root, conf_folder, options
+from lshbench.config import build, check_root
+from lshbench.config import options as options_of
 from lshbench.errors import UsageError
 from lshbench.index.base import Index
 from lshbench.methods.base import Method
-from lshbench.run_folder import Run
+from lshbench.run_folder import Run, RunMetrics
 from lshbench.run_folder.reader import finished_runs
+from tests import options
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-ROWS = [name for name, _ in options("row")]
+ROWS = [name for name, _ in options_of("experiment/design")]
 DIGITS = ("experiment=design", "dataset=digits", "backbone=pixels", "backbone.image_size=8", "evaluation.plots=false")
 
 
@@ -33,22 +33,21 @@ def script() -> Any:
         return importlib.import_module("table_design")
 
 
-def composed(*overrides: str) -> dict:
-    ConfigStore.instance().store(name="schema", node=RootSchema)
-    OmegaConf.register_new_resolver("run_token", str, replace=True)
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", ["experiment=design", *overrides]), resolve=True)
+def composed(row: str) -> dict:
+    """Return the configuration of a row."""
+    return options.composed("experiment=design", f"experiment/design={row}")
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_is_a_method_and_an_index_that_fit_each_other(row: str) -> None:
-    config = composed(f"row={row}")
+    config = composed(row)
     check_root(config)
     assert config["backbone"]["image_size"] == 128
-    index, method = build(config, "index", Index), build(config, "method", Method)
+    method = build(config, "method", Method)
+    index = build(config, "index", Index, gives=method.gives, ranking=config["ranking"])
     assert len(index.points()) == 1, "a row has one figure in each column"
-    assert index.check(method.kind, config["ranking"]) == "cosine", "candidates are ranked by cosine"
-    assert method.bits == config["bits"] or method.kind == "clusters"
+    assert index.ranking == "cosine", "candidates are ranked by cosine"
+    assert method.bits == config["bits"] or method.gives != "binary"
 
 
 def test_the_experiment_runs_every_row_once(script: Any) -> None:
@@ -57,18 +56,18 @@ def test_the_experiment_runs_every_row_once(script: Any) -> None:
     assert first == "exact", "the order is the experiment's, not that of names"
 
 
-def test_what_the_rows_are_is_what_the_study_says() -> None:
-    hyperplanes = composed("row=hyperplanes_14x5")
+def test_the_rows_are_the_reproduced_designs() -> None:
+    hyperplanes = composed("hyperplanes_14x5")
     assert (hyperplanes["bits"], hyperplanes["index"]["tables"], hyperplanes["index"]["draw"]) == (70, 5, "disjoint")
-    design = composed("row=neural_design")
-    assert (design["bits"], design["method"]["recipe"], design["index"]["tables"]) == (16, "design", 8)
-    second = composed("row=fourier_design")
+    design = composed("neural_design")
+    assert (design["bits"], design["method"]["name"], design["index"]["tables"]) == (16, "neural_design", 8)
+    second = composed("fourier_design")
     assert (second["bits"], second["index"]["tables"], second["index"]["bits_per_table"]) == (16, 2, 14)
-    assert [composed(f"row=kmeans_100{end}")["pca"]["dim"] for end in ("", "_pca", "_pca95")] == [None, 100, 0.95]
+    assert [composed(f"kmeans_100{end}")["pca"]["dim"] for end in ("", "_pca", "_pca95")] == [None, 100, 0.95]
 
 
 def check_definitions(run: Run) -> None:
-    """Compute the study's own measures from the first hits and their labels, as its code does."""
+    """Compute the design's own measures from the first hits and their labels."""
     found, _ = run.neighbors()
     gallery, asked = run.array("codes/gallery_labels.npy"), run.array("codes/query_labels.npy")
     relevant = (gallery[found[:, :50]] == asked[:, None]) & (found[:, :50] >= 0)
@@ -83,17 +82,17 @@ def check_definitions(run: Run) -> None:
         "P@50/nonempty": relevant[counted].sum(axis=1).mean() / 50,
     }
     for name, value in expected.items():
-        assert run.metrics["definitions"][name] == pytest.approx(value, abs=1e-6), name
-    assert run.metrics["search"]["queries_without_candidates"] == (~counted).sum()
+        assert run.metrics.definitions[name] == pytest.approx(value, abs=1e-6), name
+    assert run.metrics.search.queries_without_candidates == (~counted).sum()
 
 
-def test_queries_without_candidates_are_left_out_as_the_study_leaves_them_out(lshbench, tmp_path: Path) -> None:
-    lshbench("run", *DIGITS, "row=hyperplanes_14x5,kmeans_500_pca", "dataset.max_gallery=700")
+def test_queries_without_candidates_are_left_out_of_the_designs_measures(lshbench, tmp_path: Path) -> None:
+    lshbench("run", *DIGITS, "experiment/design=hyperplanes_14x5,kmeans_500_pca", "dataset.max_gallery=700")
     runs = list(finished_runs(tmp_path / "outputs"))
     assert len(runs) == 2
     for run in runs:
         check_definitions(run)
-    empty = {run.metrics["method"]["name"]: run.metrics["search"]["queries_without_candidates"] for run in runs}
+    empty = {run.metrics.method.name: run.metrics.search.queries_without_candidates for run in runs}
     assert empty["random_projection"] > 0
     assert empty["kmeans"] == 0
 
@@ -107,7 +106,7 @@ def test_fourier_leads_the_table_of_the_digits_and_pca_does_not_hurt(lshbench, t
     for run in rows.values():
         check_definitions(run)
     for name in ("mAP", "P@10", "P@50"):
-        figures = {row: run.metrics["metrics"][name] for row, run in rows.items()}
+        figures = {row: run.metrics.metrics[name] for row, run in rows.items()}
         # So few digits have their ten nearest found by either of fourier's rankings.
         leaders = ("fourier", "fourier_cosine") if name == "P@10" else ("fourier",)
         assert max(figures, key=figures.get) in leaders, name
@@ -121,12 +120,12 @@ def test_fourier_leads_the_table_of_the_digits_and_pca_does_not_hurt(lshbench, t
 
 def finished_run(row: str, created: str = "2025-01-01T00:00:00Z", **figures: float) -> Run:
     metrics = copy.deepcopy(METRICS)
-    metrics["command"] = ["lshbench", "run", "experiment=design", f"row={row}"]
+    metrics["command"] = ["lshbench", "run", "experiment=design", f"experiment/design={row}"]
     metrics["created"] = created
     metrics["definitions"] = {"mAP@50/hits_nonempty": 0.5, "P@10/nonempty": 0.4, "P@50/nonempty": 0.3}
-    metrics["search"]["latency_ms"] = {"with_encoding_p50": 0.125}
+    metrics["search"]["latency_ms"] |= {"with_encoding_p50": 0.125}
     metrics["metrics"].update(figures)
-    return Run(Path(row), metrics)
+    return Run(Path(row), RunMetrics.from_json(metrics))
 
 
 def test_the_newest_run_of_a_row_counts_and_the_best_of_a_column_is_bold(script: Any) -> None:
@@ -135,7 +134,7 @@ def test_the_newest_run_of_a_row_counts_and_the_best_of_a_column_is_bold(script:
         finished_run("kmeans_10", "2025-01-02T00:00:00Z", mAP=0.2),
         finished_run("kmeans_10", mAP=0.99),
         finished_run("mine", mAP=0.1),
-        Run(Path("other"), METRICS),
+        Run(Path("other"), RunMetrics.from_json(METRICS)),
     ]
     text = script.markdown(script.grouped(runs))
     lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
@@ -149,10 +148,10 @@ def test_the_newest_run_of_a_row_counts_and_the_best_of_a_column_is_bold(script:
 
 
 def test_runs_that_are_no_rows_are_refused(script: Any) -> None:
-    with pytest.raises(UsageError, match="no run of these folders has row="):
-        script.grouped([Run(Path("other"), METRICS)])
-    without = finished_run("fourier")
-    without.metrics["definitions"] = {}
+    with pytest.raises(UsageError, match="no run of these folders has experiment/design="):
+        script.grouped([Run(Path("other"), RunMetrics.from_json(METRICS))])
+    run = finished_run("fourier")
+    without = replace(run, metrics=replace(run.metrics, definitions={}))
     with pytest.raises(UsageError, match=r"expected a run with evaluation\.definitions=true"):
         script.grouped([without])
 

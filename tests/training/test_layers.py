@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from lshbench.methods.fourier.map import MapLayer
-from lshbench.training.heads import Head, Standardise
+from lshbench.training.heads import Standardise
 from lshbench.training.layers import Dropout, HiddenLinear, products_in
+from tests.options import head
 
 
 def test_products_are_short_in_training_within_the_block_only() -> None:
@@ -39,7 +40,7 @@ def test_gradients_of_short_products_are_float32_and_close() -> None:
 
 
 def test_all_but_a_heads_last_layer_may_be_short() -> None:
-    linear = [layer for layer in Head(hidden=(4, 3)).build(5, 2) if isinstance(layer, nn.Linear)]
+    linear = [layer for layer in head(hidden=[4, 3]).build(5, 2) if isinstance(layer, nn.Linear)]
     assert [isinstance(layer, HiddenLinear) for layer in linear] == [True, True, False]
     assert issubclass(MapLayer, nn.Linear)
     with products_in("bfloat16", layer := MapLayer(8, 2, "query")):

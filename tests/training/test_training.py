@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import torch
 from torch import nn
 
 from lshbench.errors import UsageError
-from lshbench.methods import training, training_data
+from lshbench.methods.trained import HeadHasher
+from lshbench.training import data as training_data
+from lshbench.training import loop
 from lshbench.training.data import TrainingData, held_out
-from lshbench.training.heads import Head, HeadHasher, mean_and_deviation
-from lshbench.training.settings import Training
+from lshbench.training.heads import mean_and_deviation
 from lshbench.training.validation import cosine_quality, hamming_quality, sharing_labels
 from lshbench.types import Features, Progress
 from tests.methods.clusters import clusters, quality, several_labels, silent
+from tests.options import head, training
 
 CPU = torch.device("cpu")
 
@@ -26,21 +29,29 @@ class PullToClass(nn.Module):
         super().__init__()
         self.classes = nn.Linear(bits, classes)
 
-    def forward(self, encoder: nn.Module, batch: training_data.Batch) -> training.Terms:
+    def forward(self, encoder: nn.Module, batch: training_data.Batch) -> loop.Terms:
         return {"class": nn.functional.cross_entropy(self.classes(encoder(batch.x)), batch.y)}
 
 
 class Small(HeadHasher):
     supervision = "labels"
-    default_head = Head(hidden=(16,))
-    default_training = Training(epochs=4, batch_size=64, min_batches=20, learning_rate=0.02)
 
     def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
         return PullToClass(data.classes, self.bits)
 
 
+def small(layers: dict | None = None, **keys: object) -> Small:
+    """Return a small method with some keys of its head and training changed."""
+    budget = {"epochs": 4, "batch_size": 64, "min_batches": 20}
+    parts = {
+        "head": head().in_effect() | {"hidden": [16]} | (layers or {}),
+        "training": asdict(training(**budget)) | keys,
+    }
+    return Small(bits=8, seed=3, device="cpu", **parts)
+
+
 def fitted(checkpoint: Path | None = None, **keys: object) -> Small:
-    method = Small(8, 3, "cpu", training=keys)
+    method = small(**keys)
     method.checkpoint = checkpoint
     return method.fit(clusters(300), silent)
 
@@ -69,15 +80,15 @@ def test_a_training_taken_up_again_ends_as_if_it_had_never_stopped(
 ) -> None:
     whole = fitted()
     file = tmp_path / "deeper" / "training.safetensors"
-    save = training.Checkpoint.save
+    save = loop.Checkpoint.save
 
-    def interrupted(self: training.Checkpoint, *parts: object) -> None:
+    def interrupted(self: loop.Checkpoint, *parts: object) -> None:
         save(self, *parts)
         if len(parts[-1]) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.Checkpoint, "save", interrupted)
+        patched.setattr(loop.Checkpoint, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fitted(file)
     resumed = fitted(file)
@@ -130,12 +141,12 @@ def test_without_a_validation_part_the_last_epoch_is_kept() -> None:
 
 def test_a_restored_head_projects_as_before() -> None:
     method, x = fitted(), clusters(20, seed=5).x
-    again = Small(8, 3, "cpu").restore(method.state())
+    again = small().restore(method.state())
     assert np.array_equal(again.project(x, "query"), method.project(x, "query"))
 
 
 def test_several_labels_an_item_are_trained_with() -> None:
-    data = TrainingData(several_labels(clusters(100)), Training(), 0, CPU)
+    data = TrainingData(several_labels(clusters(100)), training(), 0, CPU)
     assert data.classes == 5
     assert data.take(np.arange(4))[1].shape == (4, 5)
 
@@ -151,7 +162,7 @@ def test_batches_pass_through_the_training_part_and_read_a_memory_map_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = clusters(400)
-    settings = Training(batch_size=45, min_batches=1)
+    settings = training(batch_size=45, min_batches=1)
     resident = list(TrainingData(items, settings, 0, CPU).batches(settings, 0, 1))
     rows = np.concatenate([batch.rows for batch in resident])
     assert len(np.unique(rows)) == len(rows) == 8 * 45
@@ -164,11 +175,11 @@ def test_batches_pass_through_the_training_part_and_read_a_memory_map_alike(
 
 
 def test_schedules_start_low_peak_and_end_near_zero() -> None:
-    rates = [Training(learning_rate=1.0).rate(step, 100) for step in range(100)]
+    rates = [training(learning_rate=1.0).rate(step, 100) for step in range(100)]
     assert rates[0] < 0.1
     assert max(rates) == pytest.approx(1, abs=0.01)
     assert rates[-1] < 0.001
-    assert Training(learning_rate=1.0, schedule="constant").rate(99, 100) == 1.0
+    assert training(learning_rate=1.0, schedule="constant").rate(99, 100) == 1.0
 
 
 def test_statistics_are_those_of_the_whole_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +208,7 @@ def test_validation_quality_equals_a_worked_example() -> None:
         ({"schedule": "steps"}, "method.training.schedule='steps'"),
         ({"learning_rate": -1}, "method.training.learning_rate=-1"),
         ({"validation": 0.9}, "method.training.validation=0.9"),
-        ({"patience": 0}, "method.training.patience=0"),
+        ({"patience": -1}, "method.training.patience=-1"),
         ({"precision": "float16"}, "method.training.precision='float16'"),
         ({"batch_size": 1}, "method.training.batch_size=1"),
         ({"speed": 1}, "method.training.speed=1"),
@@ -205,12 +216,11 @@ def test_validation_quality_equals_a_worked_example() -> None:
 )
 def test_a_wrong_training_key_is_named(keys: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named.replace(".", r"\.")):
-        Small(8, training=keys)
+        small(**keys)
 
 
 def test_one_item_a_batch_is_enough_without_batch_normalisation() -> None:
-    head, settings = {"batch_norm": False}, {"batch_size": 1, "epochs": 1}
-    method = Small(8, 3, "cpu", head=head, training=settings).fit(clusters(60), silent)
+    method = small({"batch_norm": False}, batch_size=1, epochs=1).fit(clusters(60), silent)
     assert np.isfinite(method.history[0].loss)
 
 
@@ -225,5 +235,5 @@ def test_one_item_a_batch_is_enough_without_batch_normalisation() -> None:
 )
 def test_a_wrong_head_key_is_named(keys: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError) as error:
-        Small(8, head=keys)
+        small(keys)
     assert named in str(error.value)

@@ -1,4 +1,4 @@
-"""A fitted FourierHashNet for encoding: what follows from weights alone is computed once, not for every query."""
+"""A fitted FourierHashNet prepared for encoding: what depends on weights alone is computed once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lshbench.types import Side
 
 
 class FoldedNetwork:
-    """What :class:`lshbench.methods.fourier.network.FourierNetwork` computes for one side, in evaluation mode.
+    """A :class:`lshbench.methods.fourier.network.FourierNetwork` for one side, in evaluation mode.
 
     All encoders that the side takes share two products: that of the features, which has the principal components in
     it, and that of the waves.  The map's weights are collapsed and the first batch normalisation is folded into the
@@ -59,12 +59,12 @@ class FoldedNetwork:
             waves = torch.cat(network.fourier.waves(product[:, self.width :]), dim=1)
             hidden = hidden + functional.linear(waves, self.waves)
         parts = hidden.chunk(len(self.layers), dim=1)
-        reduced = [layers(part) for layers, part in zip(self.layers, parts, strict=True)]
+        encoded = [layers(part) for layers, part in zip(self.layers, parts, strict=True)]
         if shape.unit_length:
-            reduced = [functional.normalize(part) for part in reduced]
-        if len(reduced) > 1:
-            reduced[0] = torch.lerp(reduced[0], reduced[1], shape.gallery_share)
-        return network.hash(reduced[0])
+            encoded = [functional.normalize(part) for part in encoded]
+        if len(encoded) > 1:
+            encoded[0] = torch.lerp(encoded[0], encoded[1], shape.gallery_share)
+        return network.hash(encoded[0])
 
 
 def _scale_and_offset(encoder: Encoder) -> tuple[Tensor, Tensor]:

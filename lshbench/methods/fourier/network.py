@@ -1,4 +1,4 @@
-"""The networks of FourierHashNet: the map's reduction on each side, and the hash layer both sides share."""
+"""The network of FourierHashNet: an encoder on each side, and a hash layer that the sides share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIDES: tuple[Side, Side] = ("gallery", "query")
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides a network's shape.
+    """Shape of a network.
 
     Attributes:
         inputs: the features' width.
@@ -30,13 +30,12 @@ class Shape:
         band: frequencies lie in [-band, band].
         scale: the components' common deviation when they enter the map.
         skip: whether the first layer sees the standardised features beside the map.
-        hidden: widths of the layers between map and hash layer, the last being the reduction that the sides
-            share.
+        hidden: widths of the encoders' layers; the last is that of the hidden representation that is hashed.
         batch_norm: of these layers.
         activation: of them, a key of :data:`lshbench.training.heads.ACTIVATIONS`.
         dropout: of them, on each side.
-        unit_length: whether the reduction is taken to length 1, as published.
-        gallery_share: of the gallery's encoder in a query's reduction; the query's own has the rest.
+        unit_length: whether hidden representations are scaled to length 1, as published.
+        gallery_share: of the gallery's encoder in a query's hidden representation; the query's own has the rest.
     """
 
     inputs: int
@@ -56,7 +55,7 @@ class Shape:
 
 
 class Encoder(nn.Module):
-    """One side's reduction: the map (and the features beside it) through layers of given widths.
+    """Encoder of one side: the map (and the features beside it) through layers of given widths.
 
     Args:
         shape: of the network.
@@ -91,7 +90,7 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What both sides' encoders take, computed once for both.
+    """Input of both sides' encoders, computed once for both.
 
     Attributes:
         features: standardised, ``(n, d)``.
@@ -105,7 +104,7 @@ class Prepared:
 
 
 class FourierNetwork(nn.Module):
-    """Features to projections, for each side: standardise, rotate, map, reduce, hash.
+    """Network from features to projections, for each side: standardise, rotate, map, encode, hash.
 
     Args:
         shape: what decides the layers.
@@ -138,22 +137,20 @@ class FourierNetwork(nn.Module):
         return Prepared(features, self.fourier, self.fourier.waves(self.components(features)))
 
     def mapped(self, x: Tensor) -> Tensor:
-        """Return what the map takes (or would, if there were one) for features ``(n, d)``: the scaled
-        components.
-        """
+        """Return the map's input for features ``(n, d)``: the scaled components, or the features if there is no map."""
         features = self.standardise(x)
         return features if self.components is None else self.components(features)
 
-    def reduce(self, prepared: Prepared, side: Side) -> Tensor:
-        """Return a side's reduction, ``(n, hidden[-1])``."""
-        reduced = self.encoders[side](prepared)
-        return functional.normalize(reduced) if self.shape.unit_length else reduced
+    def encode(self, prepared: Prepared, side: Side) -> Tensor:
+        """Return the hidden representation by one side's encoder, ``(n, hidden[-1])``."""
+        hidden = self.encoders[side](prepared)
+        return functional.normalize(hidden) if self.shape.unit_length else hidden
 
     def forward(self, x: Tensor, side: Side) -> Tensor:
         """Return projections, ``(n, bits)``."""
         prepared = self.prepare(x)
-        reduced = self.reduce(prepared, side)
+        hidden = self.encode(prepared, side)
         if side == "query" and self.shape.gallery_share:
-            # Two encoders trained apart err apart: their mean is the reduction of an ensemble.
-            reduced = torch.lerp(reduced, self.reduce(prepared, "gallery"), self.shape.gallery_share)
-        return self.hash(reduced)
+            # Two encoders trained apart err apart: their mean is the output of an ensemble.
+            hidden = torch.lerp(hidden, self.encode(prepared, "gallery"), self.shape.gallery_share)
+        return self.hash(hidden)

@@ -8,16 +8,16 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
+from lshbench.methods.fourier import discriminant
 from lshbench.methods.fourier.discriminant import Discriminant
-from lshbench.methods.fourier.joint import discriminant
 from lshbench.training.data import TrainingData
-from lshbench.training.settings import Training
 from lshbench.types import Features
 from tests.methods.clusters import clusters, several_labels
+from tests.options import training
 
 
 def learnt(items: Features) -> Discriminant:
-    data = TrainingData(items, Training(validation=0), 0, torch.device("cpu"))
+    data = TrainingData(items, training(validation=0), 0, torch.device("cpu"))
     result = Discriminant(data.inputs, data.classes)
     result.learn(data, nn.Identity())
     return result

@@ -1,4 +1,4 @@
-"""FourierHashNet: what its recipes learn, its two sides, and how pairs are drawn."""
+"""FourierHashNet: what its options learn, its two sides, and how pairs are drawn."""
 
 from __future__ import annotations
 
@@ -9,37 +9,34 @@ import pytest
 import torch
 
 from lshbench.errors import UsageError
-from lshbench.methods.fourier.joint import RECIPES, Fourier
-from lshbench.methods.fourier.joint import staged as fourier_stages
-from lshbench.methods.fourier.staged import PairSampler
+from lshbench.methods.fourier.pairs import PairSampler
 from lshbench.training.data import TrainingData
 from lshbench.training.neighbors import NeighborGraph
-from lshbench.training.settings import Training
 from tests.methods.clusters import clusters, quality, several_labels, silent
 from tests.methods.test_neural import random_quality
+from tests.options import METHODS, make, training
 
 FEW = {"epochs": 4, "min_batches": 10}
-ONE_GO = ["balance_weight", "class_weight", "geometry_weight", "temperature", "geometry_temperature"]
-PAPER = ["reduction_loss", "hash_objective", "decorrelation_weight"]
-AGNOSTIC = {"recipe": "paper", "hash_objective": "query_agnostic"}
+SHORT = {"hash_epochs": 3, "hash_queries": 40}
+AGNOSTIC = SHORT | {"hash_objective": "query_agnostic"}
+OPTIONS = [name for name in METHODS if name.startswith("fourier")]
 
 
-@pytest.fixture(autouse=True)
-def short_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fourier_stages, "HASH_EPOCHS", 3)
-    monkeypatch.setattr(fourier_stages, "TRAINING_QUERIES", 40)
+def few(option: str) -> dict[str, object]:
+    """Return keys that make a training of one epoch."""
+    return {"training": {"epochs": 1}, **(SHORT if option in ("fourier_paper", "fourier_design") else {})}
 
 
-@pytest.mark.parametrize("supervision", ["labels", "none"])
-def test_the_default_recipe_beats_random_hyperplanes(supervision: str) -> None:
-    method = Fourier(16, 0, "cpu", supervision=supervision, training=FEW).fit(clusters(300), silent)
+@pytest.mark.parametrize("option", ["fourier", "fourier_unsupervised"])
+def test_the_variant_beats_random_hyperplanes(option: str) -> None:
+    method = make(option, training=FEW).fit(clusters(300), silent)
     assert quality(method, clusters(300), clusters(60, seed=9)) > random_quality(16) + 0.02
 
 
-@pytest.mark.parametrize("recipe", ["paper", "design"])
+@pytest.mark.parametrize("option", ["fourier_paper", "fourier_design"])
 @pytest.mark.parametrize("supervision", ["labels", "none"])
-def test_both_stages_of_the_other_recipes_are_trained(recipe: str, supervision: str) -> None:
-    method = Fourier(16, 0, "cpu", recipe, supervision, training={"epochs": 3, "learning_rate": 2e-4})
+def test_both_stages_are_trained(option: str, supervision: str) -> None:
+    method = make(option, supervision=supervision, training={"epochs": 3, "learning_rate": 2e-4}, **SHORT)
     method.fit(clusters(300), silent)
     assert [row.epoch for row in method.history] == [1, 2, 3, 4, 5, 6]
     assert set(method.history[0].terms) == {"reduction"}
@@ -49,32 +46,31 @@ def test_both_stages_of_the_other_recipes_are_trained(recipe: str, supervision: 
 
 
 def test_the_two_sides_have_encoders_of_their_own_and_share_the_hash_layer() -> None:
-    method = Fourier(16, 0, "cpu", training=FEW).fit(clusters(300), silent)
+    method = make("fourier", training=FEW).fit(clusters(300), silent)
     x = clusters(20, seed=4).x
     assert not np.allclose(method.project(x, "query"), method.project(x, "gallery"))
     assert [name for name in method.state() if name.startswith("hash.")] == ["hash.weight", "hash.bias"]
 
 
-def test_the_paper_recipe_has_the_published_shape() -> None:
-    method = Fourier(16, 0, "cpu", "paper", training={"epochs": 1}).fit(clusters(300), silent)
+def test_the_published_network_has_the_published_shape() -> None:
+    method = make("fourier_paper", **few("fourier_paper")).fit(clusters(300), silent)
     state = method.state()
     assert state["encoders.query.map_layer.weight"].shape == (10, 4 * 10 * 12)
     assert state["hash.weight"].shape == (16, 10)
     assert np.abs(state["fourier.frequencies"]).max() > 3
 
 
-@pytest.mark.parametrize("recipe", ["default", "transfer", "paper", "design"])
-def test_a_restored_method_projects_as_before(recipe: str) -> None:
-    keys = {"recipe": recipe, "training": {"epochs": 1}}
-    method = Fourier(8, 0, "cpu", **keys).fit(several_labels(clusters(200)), silent)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_restored_method_projects_as_before(option: str) -> None:
+    method = make(option, 8, **few(option)).fit(several_labels(clusters(200)), silent)
     x = clusters(10, seed=4).x
-    again = Fourier(8, 5, "cpu", **keys).restore(method.state())
+    again = make(option, 8, seed=5).restore(method.state())
     for side in ("gallery", "query"):
         assert np.array_equal(method.project(x, side), again.project(x, side))
 
 
 def test_without_a_map_the_encoders_see_the_features_only() -> None:
-    method = Fourier(8, 0, "cpu", map_dim=0, training=FEW).fit(clusters(200), silent)
+    method = make("fourier", 8, map_dim=0, training=FEW).fit(clusters(200), silent)
     assert not [name for name in method.state() if "map" in name or name.startswith("fourier")]
 
 
@@ -82,7 +78,7 @@ def test_without_a_map_the_encoders_see_the_features_only() -> None:
 def test_pairs_are_drawn_one_relevant_for_one_irrelevant(kind: str) -> None:
     items = clusters(200)
     data = TrainingData(
-        several_labels(items) if kind == "several" else items, Training(validation=0), 0, torch.device("cpu")
+        several_labels(items) if kind == "several" else items, training(validation=0), 0, torch.device("cpu")
     )
     graph = None
     if kind == "neighbours":
@@ -98,98 +94,98 @@ def test_pairs_are_drawn_one_relevant_for_one_irrelevant(kind: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "named"),
     [
-        ({"recipe": "best"}, "method.recipe='best'"),
-        ({"supervision": "some"}, "method.supervision='some'"),
+        ({"recipe": "paper"}, "method.recipe='paper': no such key"),
+        ({"supervision": "none"}, "method.supervision='none': no such key"),
         ({"frequencies": 0}, "method.frequencies=0"),
         ({"band": -1.0}, "method.band=-1.0"),
         ({"ranking_weight": -1.0}, "method.ranking_weight=-1.0"),
         ({"head": {"hidden": []}}, "method.head.hidden=[]"),
         ({"map_dim": 0, "skip": False}, "method.skip=False"),
-        ({"recipe": "transfer", "supervision": "none"}, "method.supervision='none'"),
         ({"gallery_share": 1.5}, "method.gallery_share=1.5"),
         ({"head": {"activation": "tanh"}}, "method.head.activation='tanh'"),
         ({"training": {"batch_size": 1}}, "method.training.batch_size=1"),
         ({"temperature": float("inf")}, "method.temperature=inf"),
         ({"class_weight": float("nan")}, "method.class_weight=nan"),
-        ({"recipe": "paper", "reduction_loss": "hinge"}, "method.reduction_loss='hinge'"),
-        ({"recipe": "paper", "hash_objective": "aware"}, "method.hash_objective='aware'"),
-        ({"recipe": "paper", "ranking_weight": 0.95}, "method.ranking_weight=0.95: expected at most 1 - fence_weight"),
-        (AGNOSTIC | {"decorrelation_weight": 0.95}, "method.decorrelation_weight=0.95: expected at most 1 - fence"),
     ],
 )
 def test_a_wrong_key_is_named(keys: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError) as error:
-        Fourier(8, **keys)
+        make("fourier", 8, **keys)
     assert named in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("keys", "ignored", "where"),
+    ("keys", "named"),
     [
-        ({"supervision": "none"}, ["class_weight", "geometry_weight", "geometry_temperature"], "supervision=none"),
-        ({"recipe": "paper", "supervision": "none"}, ONE_GO, "recipe=paper"),
-        ({"recipe": "paper"}, ONE_GO, "recipe=paper"),
-        ({"recipe": "design"}, [*ONE_GO, *PAPER, "gallery_share"], "recipe=design"),
-        ({"recipe": "design"}, ["frequencies", "threshold", "band", "scale"], "map_dim=0"),
-        ({"map_dim": 0}, ["frequencies", "threshold", "band", "scale"], "map_dim=0"),
-        ({}, PAPER, "recipe=default"),
-        ({"recipe": "transfer"}, PAPER, "recipe=transfer"),
-        ({}, ["geometry_temperature"], "geometry_weight=0"),
-        ({"ranking_weight": 0.0}, ["temperature"], "ranking_weight=0"),
-        ({"recipe": "paper"}, ["decorrelation_weight"], "hash_objective=query_aware"),
-        (AGNOSTIC, ["ranking_weight"], "hash_objective=query_agnostic"),
+        ({"supervision": "some"}, "method.supervision='some'"),
+        ({"hash_epochs": 0}, "method.hash_epochs=0"),
+        ({"reduction_loss": "hinge"}, "method.reduction_loss='hinge'"),
+        ({"hash_objective": "aware"}, "method.hash_objective='aware'"),
+        ({"ranking_weight": 0.95}, "method.ranking_weight=0.95: expected at most 1 - fence_weight"),
+        (AGNOSTIC | {"decorrelation_weight": 0.95}, "method.decorrelation_weight=0.95: expected at most 1 - fence"),
     ],
 )
-def test_a_key_that_nothing_would_read_is_refused(keys: dict[str, object], ignored: list[str], where: str) -> None:
-    method = Fourier(8, 0, "cpu", **keys)
-    for key in ignored:
-        assert key not in method.in_effect()
-        value = getattr(method.settings, key)
-        with pytest.raises(UsageError, match=rf"method\.{key}={value!r}: expected null with method\.{where},"):
-            Fourier(8, 0, "cpu", **keys, **{key: value})
+def test_a_wrong_key_of_the_published_method_is_named(keys: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError) as error:
+        make("fourier_paper", 8, **keys)
+    assert named in str(error.value)
 
 
-@pytest.mark.parametrize("supervision", ["labels", "none"])
-@pytest.mark.parametrize("keys", [{"map_dim": 0}, *({"recipe": name} for name in RECIPES), AGNOSTIC], ids=str)
-def test_what_is_not_refused_changes_the_codes(
-    keys: dict[str, object], supervision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if keys.get("recipe") == "transfer" and supervision == "none":
-        return
-    monkeypatch.setattr(fourier_stages, "HASH_EPOCHS", 1)
-    monkeypatch.setattr(fourier_stages, "TRAINING_QUERIES", 4)
-    keys = {"supervision": supervision, "head": {"hidden": [16]}, **keys}
+@pytest.mark.parametrize(
+    ("option", "keys"),
+    [
+        *((option, {}) for option in OPTIONS),
+        ("fourier", {"map_dim": 0}),
+        ("fourier_paper", {"hash_objective": "query_agnostic"}),
+        ("fourier_paper", {"supervision": "none"}),
+        ("fourier_design", {"supervision": "none"}),
+    ],
+    ids=str,
+)
+def test_every_number_in_effect_changes_the_codes(option: str, keys: dict[str, object]) -> None:
+    short = {"hash_epochs": 1, "hash_queries": 4} if option in ("fourier_paper", "fourier_design") else {}
+    keys = {"head": {"hidden": [16]}, **keys, **short}
     keys["training"] = {"epochs": 1, "min_batches": 2, "batch_size": 64, "validation": 0.0}
 
     def projected(**changed: object) -> np.ndarray:
-        method = Fourier(8, 0, "cpu", **keys | changed).fit(clusters(100), silent)
+        method = make(option, 8, **keys | changed).fit(clusters(100), silent)
         return np.concatenate([method.project(clusters(20, seed=4).x, side) for side in ("query", "gallery")])
 
-    made = Fourier(8, 0, "cpu", **keys).in_effect()
-    assert Fourier(8, 0, "cpu", **keys | made).in_effect() == made
+    values = make(option, 8, **keys).in_effect()
+    idle: set[str] = set()
+    if values.get("map_dim") == 0:
+        idle |= {"threshold", "band", "scale"}
+    if "hash_objective" in values:
+        idle.add("decorrelation_weight" if values["hash_objective"] == "query_aware" else "ranking_weight")
     before = projected()
-    for key, value in made.items():
-        if isinstance(value, float):
+    for key, value in values.items():
+        if isinstance(value, float) and key not in idle:
             assert not np.array_equal(projected(**{key: value / 2 + 0.01}), before), key
 
 
+@pytest.mark.parametrize(("bits", "temperature", "balance"), [(16, 2.0, 0.05), (64, 3.0, 4.0)])
+def test_auto_depends_on_the_length_of_the_code(bits: int, temperature: float, balance: float) -> None:
+    values = make("fourier_unsupervised", bits).in_effect()
+    assert (values["temperature"], values["balance_weight"]) == (temperature, balance)
+
+
 @pytest.mark.parametrize("loss", ["squares", "ranking"])
-def test_the_paper_recipes_other_reduction_losses_are_trained(loss: str) -> None:
-    keys = {"training": {"epochs": 3, "learning_rate": 2e-4}}
-    method = Fourier(16, 0, "cpu", "paper", reduction_loss=loss, **keys).fit(clusters(300), silent)
-    usual = Fourier(16, 0, "cpu", "paper", **keys).fit(clusters(300), silent)
+def test_the_other_losses_of_pairs_are_trained(loss: str) -> None:
+    keys = SHORT | {"training": {"epochs": 3, "learning_rate": 2e-4}}
+    method = make("fourier_paper", reduction_loss=loss, **keys).fit(clusters(300), silent)
+    usual = make("fourier_paper", **keys).fit(clusters(300), silent)
     assert method.history[2].loss < method.history[0].loss != usual.history[0].loss
 
 
 def test_the_query_agnostic_objective_is_trained_without_positives() -> None:
-    method = Fourier(16, 0, "cpu", **AGNOSTIC, training={"epochs": 1}).fit(clusters(300), silent)
+    method = make("fourier_paper", **AGNOSTIC, training={"epochs": 1}).fit(clusters(300), silent)
     first, *_, last = method.history[1:]
     assert set(last.terms) == {"fence", "decorrelation", "balance"}
     assert last.loss < first.loss
 
 
-def test_labels_teach_the_transfer_recipe_without_a_term_that_names_classes() -> None:
-    method = Fourier(8, 0, "cpu", "transfer", training=FEW).fit(clusters(200), silent)
+def test_labels_teach_transfer_without_a_term_that_names_classes() -> None:
+    method = make("fourier_transfer", 8, training=FEW).fit(clusters(200), silent)
     assert set(method.history[-1].terms) == {"geometry", "fence", "balance"}
     assert method.history[-1].terms["geometry"] < method.history[0].terms["geometry"]
     assert quality(method, clusters(300), clusters(60, seed=9)) > random_quality(8) + 0.02
@@ -197,10 +193,10 @@ def test_labels_teach_the_transfer_recipe_without_a_term_that_names_classes() ->
 
 def test_a_query_is_reduced_by_both_encoders_in_the_shares_asked_for() -> None:
     x = clusters(20, seed=4).x
-    state = Fourier(8, 0, "cpu", training=FEW).fit(clusters(200), silent).state()
+    state = make("fourier", 8, training=FEW).fit(clusters(200), silent).state()
 
     def projected(share: float, side: str) -> np.ndarray:
-        return Fourier(8, 0, "cpu", gallery_share=share).restore(state).project(x, side)
+        return make("fourier", 8, gallery_share=share).restore(state).project(x, side)
 
     own, gallery = projected(0, "query"), projected(0, "gallery")
     assert np.abs(own - gallery).max() > 0.1
@@ -209,35 +205,38 @@ def test_a_query_is_reduced_by_both_encoders_in_the_shares_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "keys",
+    ("option", "keys"),
     [
-        {},
-        {"recipe": "paper"},
-        {"recipe": "design"},
-        {"recipe": "transfer", "gallery_share": 0.0},
-        {"map_dim": 0},
-        {"skip": False, "head": {"hidden": [24, 16]}},
-        {"map_dim": 6, "frequencies": 2, "unit_length": True, "head": {"batch_norm": False, "activation": "relu"}},
+        ("fourier", {}),
+        ("fourier_paper", {}),
+        ("fourier_design", {}),
+        ("fourier_transfer", {"gallery_share": 0.0}),
+        ("fourier", {"map_dim": 0}),
+        ("fourier", {"skip": False, "head": {"hidden": [24, 16]}}),
+        (
+            "fourier",
+            {"map_dim": 6, "frequencies": 2, "unit_length": True, "head": {"batch_norm": False, "activation": "relu"}},
+        ),
     ],
     ids=str,
 )
-def test_codes_are_those_of_the_trained_network(keys: dict) -> None:
+def test_codes_are_those_of_the_trained_network(option: str, keys: dict) -> None:
     # Features that are never negative are taken by their roots.
     data = clusters(200)
     data = replace(data, x=np.abs(data.x))
-    method = Fourier(16, 0, "cpu", training={"epochs": 1}, **keys).fit(data, silent)
+    method = make(option, **few(option), **keys).fit(data, silent)
     x = np.abs(clusters(30, seed=4).x)
     for side in ("gallery", "query"):
         assert method.network is not None
         with torch.inference_mode():
-            expected = method.network(torch.tensor(x), "gallery" if method.recipe == "design" else side).numpy()
+            expected = method.network(torch.tensor(x), "gallery" if option == "fourier_design" else side).numpy()
         np.testing.assert_allclose(method.project(x, side), expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_a_second_fit_replaces_what_the_first_encoded_by() -> None:
     x = clusters(20, seed=4).x
-    method = Fourier(16, 0, "cpu", training={"epochs": 1}).fit(clusters(200), silent)
+    method = make("fourier", training={"epochs": 1}).fit(clusters(200), silent)
     method.project(x, "query")
     method.fit(clusters(200, seed=3), silent)
-    alone = Fourier(16, 0, "cpu", training={"epochs": 1}).fit(clusters(200, seed=3), silent)
+    alone = make("fourier", training={"epochs": 1}).fit(clusters(200, seed=3), silent)
     np.testing.assert_array_equal(method.project(x, "query"), alone.project(x, "query"))

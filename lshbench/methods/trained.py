@@ -1,0 +1,168 @@
+"""Base classes of methods that train a network on frozen features.
+
+Imports torch: import this module where a trained method is used, not from the command line.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lshbench.errors import wrong_value
+from lshbench.methods.base import BinaryHasher
+from lshbench.runtime.device import resolve_device
+from lshbench.training.data import TrainingData
+from lshbench.training.heads import Head, Standardise
+from lshbench.training.loop import seeded, train_model
+from lshbench.training.settings import Training
+from lshbench.types import Features, Progress, Side
+
+
+@dataclass(kw_only=True, eq=False)
+class TrainedHasher(BinaryHasher):
+    """Base class of trained methods: a dataclass whose fields are the keys of the method's YAML.
+
+    The constructor takes ``device``, ``head`` and ``training`` as the configuration has them, and keeps the objects
+    that they describe.  A subclass is a dataclass with fields of its own, which ``__post_init__`` checks; it sets
+    ``smallest_batch`` and ``smallest_bits`` if its loss needs more than one item or bit.
+
+    Attributes:
+        bits: the code's length.
+        seed: decides weights, batches and the validation part.
+        device: where the network is; given as ``auto``, ``cpu``, ``cuda``, ...
+        head: given as the keys of :class:`lshbench.training.heads.Head`.
+        training: given as the keys of :class:`lshbench.training.settings.Training`.
+
+    Raises:
+        UsageError: a value that can't be used.
+    """
+
+    bits: int
+    seed: int
+    device: torch.device
+    head: Head
+    training: Training
+
+    smallest_batch: ClassVar[int] = 1
+    smallest_bits: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__init__(self.bits, self.seed)
+        if self.bits < self.smallest_bits:
+            raise wrong_value("bits", self.bits, f"at least {self.smallest_bits} for this method")
+        self.device = resolve_device(str(self.device))
+        self.head, self.training = Head.of(self.head), Training.of(self.training)
+        if self.head.batch_norm and self.head.hidden and self.training.batch_size < 2:
+            expected = "at least 2, or method.head.batch_norm=false: the spread of one item is unknown"
+            raise wrong_value("method.training.batch_size", self.training.batch_size, expected)
+        if self.training.batch_size < self.smallest_batch:
+            expected = f"at least {self.smallest_batch} for this method"
+            raise wrong_value("method.training.batch_size", self.training.batch_size, expected)
+
+    def in_effect(self) -> dict[str, Any]:
+        nodes = {"head": self.head.in_effect(), "training": self.training.in_effect(self.device)}
+        return super().in_effect() | nodes
+
+
+@dataclass(kw_only=True, eq=False)
+class HeadHasher(TrainedHasher):
+    """Base class of methods with one head: standardised features to ``bits`` projections, whose signs are the code.
+
+    A subclass gives the loss: :meth:`criterion` makes a module, which may have parameters of its own, that is called
+    as ``criterion(encoder, batch)`` and returns named, weighted terms to be summed.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.encoder: nn.Module | None = None
+
+    @abstractmethod
+    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
+        """Return the loss, which is called with the encoder (features to projections) and a batch."""
+
+    def build(self, inputs: int) -> nn.Sequential:
+        """Return the encoder for features of a width, its first layer a :class:`Standardise` yet to learn."""
+        return nn.Sequential(Standardise(inputs), *self.head.build(inputs, self.bits))
+
+    def fit(self, train: Features, progress: Progress) -> Self:
+        data = TrainingData(train, self.training, self.seed, self.device, self.supervision)
+        with seeded(self.seed, self.device):
+            encoder = self.build(data.inputs)
+            first = encoder[0]
+            assert isinstance(first, Standardise), "build() must begin with a Standardise"
+            first.learn(train.x)
+            criterion = self.criterion(data, progress)
+        result = train_model(
+            nn.ModuleList([encoder, criterion]).to(self.device),
+            lambda batch: criterion(encoder, batch),
+            lambda x, side: encoder(x),
+            data,
+            self.training,
+            self.seed,
+            progress,
+            self.checkpoint,
+        )
+        self.history, self.chosen_epoch, self.encoder = result.history, result.chosen_epoch, encoder
+        return self
+
+    def project(self, x: np.ndarray, side: Side) -> np.ndarray:
+        assert self.encoder is not None, "fit or restore first"
+        return project_block(self.encoder, x, self.device)
+
+    def state(self) -> dict[str, np.ndarray]:
+        assert self.encoder is not None, "fit or restore first"
+        return arrays(self.encoder)
+
+    def restore(self, state: dict[str, np.ndarray]) -> Self:
+        self.encoder = self.build(len(state["0.mean"]))
+        load_arrays(self.encoder, state, self.device)
+        return self
+
+
+def arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    """Return a module's weights and statistics as NumPy arrays."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+def load_arrays(module: nn.Module, state: Mapping[str, np.ndarray], device: torch.device) -> None:
+    """Load what :func:`arrays` returned into a module of the same shape, and move it to a device, ready to encode."""
+    module.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
+    module.to(device).eval()
+
+
+def project_block(encoder: Callable[[Tensor], Tensor], x: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return the outputs, float32, of an encoder in evaluation mode and on ``device`` for a block of features."""
+    with torch.inference_mode():
+        # A copy, because torch refuses to share read-only memory maps quietly.
+        return encoder(torch.tensor(np.asarray(x, np.float32), device=device)).float().cpu().numpy()
+
+
+def check_weight(key: str, value: float) -> None:
+    """Raise the error for a method's key that must be 0 or a positive number, and isn't."""
+    if not 0 <= value < math.inf:  # not a number is neither
+        raise wrong_value(f"method.{key}", value, "0 or a positive number")
+
+
+def check_positive(key: str, value: float) -> None:
+    """Raise the error for a method's key that must be a positive number, and isn't."""
+    if not 0 < value < math.inf:
+        raise wrong_value(f"method.{key}", value, "a positive number")
+
+
+def check_at_least(key: str, value: int, least: int) -> None:
+    """Raise the error for a method's key that must be a number from ``least`` on, and isn't."""
+    if value < least:
+        raise wrong_value(f"method.{key}", value, f"at least {least}")
+
+
+def check_supervision(supervision: str) -> None:
+    """Raise the error for a kind of supervision that there is not."""
+    if supervision not in ("labels", "none"):
+        raise wrong_value("method.supervision", supervision, "labels or none")
