@@ -83,11 +83,7 @@ def row_names() -> dict[str, str]:
 
 def row_of(run: Run) -> str | None:
     """Return which row a run is, or None if it is none."""
-<<<<<<< HEAD
-    rows = [word.partition("=")[2] for word in run.metrics["command"] if word.startswith(f"{GROUP}=")]
-=======
-    rows = [word.partition("=")[2] for word in run.metrics.command if word.startswith("row=")]
->>>>>>> main
+    rows = [word.partition("=")[2] for word in run.metrics.command if word.startswith(f"{GROUP}=")]
     return rows[-1] if rows else None
 
 
