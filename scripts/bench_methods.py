@@ -2,7 +2,7 @@
 
     python scripts/bench_methods.py                                  # CIFAR-10 and CIFAR-100 from the Hub
     python scripts/bench_methods.py --path cifar10_images=DIR --path cifar100_images=DIR --minutes 50
-    python scripts/bench_methods.py --bits 16 32 64 cifar100_images=128 --readme README.md
+    python scripts/bench_methods.py --bits 16 32 64 cifar100_images=128 --readme docs/results.md
     python scripts/bench_methods.py --only-table                     # of the runs that are there
     python scripts/bench_methods.py --tables ablation wide --bits 64 # what fourier's parts, and its size, are worth
     python scripts/bench_methods.py --tables transfer --out DIR --run protocol=unseen_classes backbone.image_size=128

@@ -88,5 +88,5 @@ METHODS = {
 def label(method: str, table: str) -> str:
     """Return what a table shows for a row; the one that mixes them says which are trained with labels."""
     row = METHODS[method]
-    name = row.title or f"`{method.removesuffix('-none')}`"
+    name = row.title or f"`{row.keys[0].removeprefix('method=')}`"
     return f"{name}, with labels" if table == "transfer" and "none" not in row.tables else name

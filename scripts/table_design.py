@@ -2,7 +2,7 @@
 
     lshbench run experiment=design
     python scripts/table_design.py outputs
-    python scripts/table_design.py outputs --readme README.md    # also between the markers of a document
+    python scripts/table_design.py outputs --readme docs/results.md    # also between its markers
 
 A table for each data set and encoder below the folders; of several runs of a row the newest counts.  A row is an option
 of conf/experiment/design, whose first line names it.

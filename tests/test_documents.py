@@ -84,7 +84,11 @@ def jobs(command: str) -> Iterator[dict[str, Any]]:
     """Yield the resolved configuration of every run that an ``lshbench run`` command makes."""
     words = shlex.split(command)[2:]
     overrides = OverridesParser.create().parse_overrides([word for word in words if "=" in word])
-    sweep = BasicSweeper.split_arguments(overrides, max_batch_size=None) if "-m" in words else None
+    sweep = (
+        BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        if "-m" in words or "experiment=design" in words
+        else None
+    )
     runs = sweep[0] if sweep else [[override.input_line for override in overrides]]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         for run in runs:

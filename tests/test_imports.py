@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ ALLOWED = {
     "errors": set(),
     "runtime": set(),
     "metrics": set(),
+    "config": set(),
+    "run_folder": set(),
     "kernels": {"runtime"},
     "ranking": {"kernels"},
     "training": {"metrics", "runtime"},
@@ -25,16 +28,15 @@ ALLOWED = {
     "data": {"runtime"},
     "features": {"data", "runtime"},
     "protocols": {"data"},
-    "config": set(),
-    "run_folder": set(),
     "evaluation": {"index", "metrics", "ranking", "run_folder"},
+    "inputs": {"config", "data", "features", "protocols"},
     "system": {"config", "index", "methods", "run_folder", "training"},
     "plots": {"run_folder"},
     "report": {"metrics", "run_folder"},
-    "search": {"config", "data", "experiment", "features", "plots", "run_folder", "runtime", "system"},
+    "search": {"data", "features", "inputs", "plots", "run_folder", "runtime", "system"},
     "experiment": {
-        "config", "data", "evaluation", "features", "index", "methods", "metrics", "plots", "protocols", "report",
-        "run_folder", "runtime", "system", "training",
+        "config", "data", "evaluation", "inputs", "metrics", "plots", "protocols", "report", "run_folder", "runtime",
+        "system",
     },
     "commands": {"config", "data", "experiment", "run_folder", "runtime", "search"},
     "cli": {"commands"},
@@ -81,6 +83,23 @@ def imported(path: Path) -> set[str]:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "lshbench")
     return names
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    names = {path: "lshbench." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in modules()}
+    known = {name.removesuffix(".__init__"): path for path, name in names.items()}
+    graph = {}
+    for name, path in known.items():
+        used = {found for found in imported(path) | members(path) if found in known and found != name}
+        # A package's own modules make it up: importing them there is no circle.
+        graph[name] = {found for found in used if not found.startswith(f"{name}.")}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def members(path: Path) -> set[str]:
+    """Return what ``from package import name`` names: modules among them count."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    return {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

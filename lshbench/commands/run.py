@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lshbench.config import RootSchema, check_root, conf_folder
+from lshbench.config import GROUPS, RootSchema, check_root, conf_folder, options
 from lshbench.errors import UsageError
 from lshbench.run_folder import RunFolder
 
@@ -33,8 +33,14 @@ def run_token() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}"
 
 
+def option_groups() -> str:
+    """Return the groups with their options for ``--help``, without those that options are made of."""
+    return "\n".join(f"{group}: {', '.join(name for name, _ in options(group))}" for group in GROUPS)
+
+
 # At import, so that a launcher's worker processes have them too.
 OmegaConf.register_new_resolver("run_token", run_token, replace=True)
+OmegaConf.register_new_resolver("option_groups", option_groups, replace=True)
 ConfigStore.instance().store(name="schema", node=RootSchema)
 
 
@@ -159,6 +165,8 @@ def _readable(error: Exception, arguments: list[str]) -> str:
         prefix = key.rpartition(".")[0]
         close = difflib.get_close_matches(key.rpartition(".")[2], known, n=1, cutoff=0.6)
         hint = f"; did you mean {f'{prefix}.{close[0]}' if prefix else close[0]}?" if close else ""
+        if option := _variant(given, arguments):
+            hint = f"; expected method={option}, an option of its own"
         where = f"{prefix} has" if prefix else "there are"
         return f"{given}: no such key{hint} ({where}: {', '.join(known)})"
     first = str(cause).split("\n")[0]
@@ -168,6 +176,15 @@ def _readable(error: Exception, arguments: list[str]) -> str:
     text = "\n".join(line for line in lines if line.strip())
     # Where Hydra looked helps nobody who misspelt an option.
     return text.split("\nConfig search path:")[0]
+
+
+def _variant(given: str, arguments: list[str]) -> str | None:
+    """Return the option of ``method=`` that has what a refused key asks for, such as ``method.recipe=paper``."""
+    key, _, value = given.partition("=")
+    suffix = {"method.recipe": value, "method.supervision": "unsupervised" if value == "none" else ""}.get(key)
+    methods = [argument.partition("=")[2] for argument in arguments if argument.startswith("method=")]
+    option = f"{methods[-1] if methods else 'fourier'}_{suffix}"
+    return option if option in dict(options("method")) else None
 
 
 def _stop(message: str) -> None:

@@ -68,8 +68,7 @@ class ArraySplit(RawSplit):
 
 
 class ArraySource(Source):
-    """``dataset=features``: one file (or folder of .npy files) for all, or one for the gallery and one for
-    queries.
+    """Features in one file (or folder of .npy files), or in one for each side (``dataset=features``).
 
     Arrays are found by shape, type and name: features are two-dimensional, labels have one value an item (or
     are a matrix of zeros and ones); names with train, gallery, base or database belong to the gallery, names

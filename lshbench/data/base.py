@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the program: two splits of labelled items, read by row."""
+"""Interfaces of data sets: a source is opened to a data set, whose two splits are read by row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kind = Literal["features", "images"]
 
 
 class Split(ABC):
-    """One split of a data set.  Opening it reads the labels; items are read when asked for.
+    """Interface of a data set's split, which holds its labels and reads items on request.
 
     Attributes:
         name: the split's name in its source, such as ``train``.
@@ -41,7 +41,7 @@ class Split(ABC):
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         """Return ``sha256:...`` of the content that the rows (all by default) come from, labels included.
 
-        It covers what is cheap to name: the files that hold the rows, which may hold others too.
+        Computed over whole files, which may hold other rows too.
         """
 
     def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
@@ -60,7 +60,7 @@ class Split(ABC):
         raise TypeError(f"{type(self).__name__} holds features, not images")
 
     def describe(self, row: int) -> str:
-        """Return what names the row to a person, such as a file name."""
+        """Return a name of the row for messages and pages, such as a file name."""
         return f"{self.name}[{row}]"
 
 
@@ -137,7 +137,7 @@ class Dataset:
 
 
 class Source(ABC):
-    """A ``dataset=`` option: constructed with its configuration, checked at once, opened later.
+    """Interface of a data set's source (``dataset=``): constructed with its configuration, opened later.
 
     The constructor takes the option's keys and raises :class:`lshbench.errors.UsageError` for values that can't be
     used (a missing path, a negative number).  It does not touch the network or read items.
@@ -161,5 +161,5 @@ class Source(ABC):
             progress: receives the progress of downloads and listings.
 
         Raises:
-            UsageError: what was asked for is not there, says what is; labels of -1; a split with one class only.
+            UsageError: a split or column that is not there (names those that are); labels of -1; a split of one class.
         """

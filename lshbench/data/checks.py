@@ -1,4 +1,4 @@
-"""What every source checks, in one place: limits, labels, and the values of features."""
+"""Checks shared by all sources: configuration values, labels, and the values of features."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def read_features(
         width: values a row.
         read: returns the values of ascending rows, ``(len(rows), width)`` in any numeric type.
         where: names the features in messages.
-        progress: told about the rows.
+        progress: receives the progress in rows.
 
     Returns:
         float32 ``(len(rows), width)``, in the order of ``rows``.

@@ -1,4 +1,4 @@
-"""Finds columns and splits by type and name, and reads columns of Arrow tables by row.
+"""Find columns and splits by type and name, and read columns of Arrow tables by row.
 
 Knows `datasets` only by the shapes of its feature types, so that Parquet files without its metadata work too.
 """

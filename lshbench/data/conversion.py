@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Splits:
-    """What a repository holds.
+    """The data files of a repository and how they are read.
 
     Attributes:
-        files: the data files of each split, relative to the repository's root (or absolute, for a local
-        folder). module: the `datasets` loader that reads them, such as ``parquet``.
+        files: the data files of each split, relative to the repository's root (or absolute, for a local folder).
+        module: the `datasets` loader that reads them, such as ``parquet``.
         options: the loader's options that differ from its defaults.
         features: the columns' declared types as ``Features.to_dict()``, or None to take those of the files.
         commit: the Hub's commit, or None for a local folder.

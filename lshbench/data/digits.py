@@ -45,7 +45,7 @@ class DigitsSplit(Split):
 
 
 class DigitsSource(Source):
-    """``dataset=digits``: 1,437 gallery images and 360 queries, 36 of each digit.
+    """The digits: 1,437 gallery images and 360 queries, 36 of each digit (``dataset=digits``).
 
     Args:
         split_seed: decides which images are held out as queries.

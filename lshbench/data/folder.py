@@ -67,7 +67,7 @@ class FolderSplit(Split):
 
 
 class FolderSource(Source):
-    """``dataset=folder``: ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``, or ``PATH/CLASS/*``.
+    """Images below ``PATH/train/CLASS`` and ``PATH/test/CLASS``, or ``PATH/CLASS`` (``dataset=folder``).
 
     Files count as images by their extension (every one that Pillow knows), at any depth below a class;
     hidden files and folders are passed over.

@@ -106,7 +106,7 @@ class HubSplit(RawSplit):
 
 
 class HubSource(Source):
-    """``dataset=hub`` and its kin.
+    """A data set of the Hub or a local copy of one (``dataset=hub``, ``cifar10``, ``imagenet1k`` ...).
 
     Args:
         repository: ``owner/name`` on the Hub; not needed with ``path``.

@@ -1,4 +1,4 @@
-"""Contact with the Hub: retries, progress, and silence of its libraries' own bars."""
+"""Requests to the Hub: retries, progress, and no progress bars of its libraries."""
 
 from __future__ import annotations
 

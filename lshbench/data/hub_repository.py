@@ -1,8 +1,7 @@
-"""Repositories in the Hub's layout: finds their splits, downloads and opens those that are needed.
+"""Data set repositories of the Hub: list, download and open their splits.
 
-Three places give the same thing, the data files of each split: a local folder, the Hub, and (offline) what
-an earlier download left in the Hub's cache.  Files are downloaded by `huggingface_hub` into its own cache;
-`datasets` converts each split once into Arrow files in its own cache, which are memory-mapped.
+The data files of a split come from a local folder, the Hub, or (offline) the Hub's cache.  `huggingface_hub` downloads
+them into its own cache; `datasets` converts each split once into Arrow files in its own cache, which are memory-mapped.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROBES = 3
-"""Tries of the first contact: a Hub that isn't there should be told soon."""
+"""Tries of the first request: that the Hub can't be reached should be known soon."""
 PROBE_SECONDS = 10.0
 SHARD = re.compile(r"-(\d+)-of-(\d+)\.")
 RECORD_VERSION = 1
@@ -251,7 +250,7 @@ class HubRepository:
             ) from error
 
     def _name_revision(self, path: str) -> None:
-        """Have the Hub's cache remember the revision's commit: files asked for by commit don't tell it."""
+        """Record the revision's commit in the Hub's cache, which a download by commit leaves out."""
         from huggingface_hub import snapshot_download
 
         try:
@@ -264,7 +263,7 @@ class HubRepository:
                     tqdm_class=ByteCounter(lambda count: None).bar_class(),
                 )
         except Exception as error:  # only other users of that cache need it
-            log.debug("the cache was not told of %s: %s", self.revision, error)
+            log.debug("the Hub's cache holds no reference %s: %s", self.revision, error)
 
     def _cached_folder(self) -> Path | None:
         """Return the revision's folder in the Hub's cache, whatever it holds, or None."""

@@ -1,4 +1,4 @@
-"""From an image file's bytes, or a decoded array, to RGB pixels: every mode that image folders hold."""
+"""Decode images to RGB, whatever their format and mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from lshbench.errors import UsageError
 
 BACKGROUND = (255, 255, 255)
-"""What transparent images are laid on: white, as a page would show them."""
+"""Background of transparent images: white, as a page would show them."""
 
 ORIENTATION = 0x0112
 SIXTEEN_BITS = 65535

@@ -1,4 +1,4 @@
-"""Clusters of any size, made when asked for: any rows can be had without the others."""
+"""Gaussian clusters of any size, generated on request: rows can be had without the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lshbench.errors import wrong_value
 from lshbench.types import Progress
 
 GENERATOR_VERSION = 1
-"""Part of the fingerprint: a change to what is made must not find older features."""
+"""Part of the fingerprint, so that a change of the generator doesn't find older features."""
 BLOCK = 1024
 """Rows that share a random generator: small, so that a scattered subset wastes little."""
 
@@ -56,7 +56,7 @@ class SyntheticSplit(Split):
 
 
 class SyntheticSource(Source):
-    """``dataset=synthetic``: isotropic Gaussian clusters around Gaussian centres of unit variance.
+    """Isotropic Gaussian clusters around Gaussian centres of unit variance (``dataset=synthetic``).
 
     Args:
         items: gallery items.

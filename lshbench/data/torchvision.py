@@ -32,7 +32,7 @@ GALLERY_NAMES = ("train", "trainval", "train-standard", "byclass")
 QUERY_NAMES = ("test", "val", "valid")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 SECONDS = 30.0
-"""A download that stays silent for so long has failed."""
+"""Timeout of a download that sends no data."""
 
 
 class TorchvisionSplit(RawSplit):
@@ -89,7 +89,7 @@ class TorchvisionSplit(RawSplit):
 
 
 class TorchvisionSource(Source):
-    """``dataset=torchvision``.
+    """An image classification data set of torchvision (``dataset=torchvision``).
 
     Args:
         class_name: the class in ``torchvision.datasets``, such as ``CIFAR10``.
@@ -221,7 +221,7 @@ def _find_class(name: str) -> type:
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Give up on a server that stays silent: urllib waits for ever by default."""
+    """Set a timeout for servers that send no data: urllib waits for ever by default."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SECONDS)
     try:

@@ -1,4 +1,4 @@
-"""Image encoders as chosen by configuration: what they are called, what tells their features apart, how to load them.
+"""Image encoders as configured: their names, the keys of their features in the cache, and how they are loaded.
 
 Constructing a backbone checks its keys and imports nothing heavy; its network is built on first use, so that a run
 whose features are in the cache never waits for it.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lshbench.types import Progress
 
 VERSION = 1
-"""Part of every key: a change to decoding, preprocessing or pooling must not find older features."""
+"""Part of every key, so that a change of decoding, preprocessing or pooling doesn't find older features."""
 
 Auto = Literal["auto"]
 
@@ -57,7 +57,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def key(self, device: str, progress: Progress) -> dict[str, Any]:
-        """Return what the features depend on besides the images, as values that JSON can hold.
+        """Return the feature cache's key: all that features depend on besides the images, as values that JSON can hold.
 
         Downloads the weights if only they can name themselves; see :mod:`lshbench.features.weights`.
         """

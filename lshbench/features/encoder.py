@@ -1,4 +1,4 @@
-"""Encoders: from decoded images to features, in two steps that can run in different threads."""
+"""Encoders of decoded images: preparing pixels and encoding them are two steps, for different threads."""
 
 from __future__ import annotations
 

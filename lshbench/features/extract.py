@@ -1,4 +1,4 @@
-"""From images to features: reads, decodes, resizes and encodes in parallel, and writes rows as they come."""
+"""Extract features: read, decode, resize and encode images in parallel, and write rows as they are done."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Write = Callable[[int, np.ndarray], None]
 
 @dataclass
 class Extracted:
-    """What an extraction gives besides features.
+    """Results of an extraction besides the features.
 
     Attributes:
         digests: uint64 ``(n,)``, a hash of each image's decoded RGB pixels at full size: equal for equal pictures,
             whatever file they come from; 0 for an unreadable one.
-        unreadable: of each image that could not be read, its position and what was wrong.
+        unreadable: the position and fault of each image that could not be read.
     """
 
     digests: np.ndarray
@@ -63,7 +63,7 @@ def extract(
             threads, for disjoint blocks in no order.  Unreadable images are rows of NaN.
         threads: that may be busy at once.
         skip: whether to go on after an image that can't be read.
-        progress: told about images done.
+        progress: receives the number of images done.
 
     Raises:
         ImageError: an image that can't be read, named (unless ``skip``).

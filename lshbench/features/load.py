@@ -1,4 +1,4 @@
-"""The features of a split's rows: from the cache, or extracted, or read as they are."""
+"""Load the features of a split's rows: from the cache, by extraction, or as they are in the data set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SplitFeatures:
         seconds_extracting: time that the network and its data took; 0 if the features were there.
         from_cache: whether they came from the cache.
         unreadable: int64, positions (into the rows asked for) of images that could not be read, under
-            ``backbone.unreadable=skip``: their rows of ``x`` are NaN, and whoever uses the rest must drop them.
+            ``backbone.unreadable=skip``: their rows of ``x`` are NaN, and have to be left out.
     """
 
     x: np.ndarray
@@ -65,7 +65,7 @@ def load_split_features(
         store: keeps them.
         device: as configured, such as ``auto`` or ``cuda:1``.
         threads: that extraction may use.
-        progress: told about extraction and downloads.
+        progress: receives the progress of extraction and downloads.
 
     Raises:
         UsageError: an image that can't be read (named), features with NaN or infinite values, no disk space,
@@ -181,7 +181,7 @@ def _from_entry(
     seconds: float | None,
     picked: np.ndarray | None,
 ) -> SplitFeatures:
-    """Return an entry's features, all or the picked rows, after telling about unreadable images among them.
+    """Return an entry's features, all or the picked rows; log unreadable images among them, or raise.
 
     ``seconds`` is what extracting them took, or None if they were there.
     """

@@ -1,4 +1,4 @@
-"""Features on disk, found by what they are features of.
+"""The cache of features on disk, by key.
 
 An entry is a folder ``features/<sha256 of its key>`` below the cache folder: ``features.npy`` (float32),
 ``digests.npy`` (uint64) and ``meta.json`` (the key, and a checksum of each file).  It is built in a folder beside it
@@ -66,11 +66,11 @@ class ArrayFile:
 
 @dataclass
 class EntryWriter:
-    """What a builder fills.
+    """A new entry, which a builder fills.
 
     Attributes:
         folder: the entry's folder while it is built.
-        unreadable: of each image that could not be read, its position and what was wrong.
+        unreadable: the position and fault of each image that could not be read.
         details: kept in ``meta.json`` for people.
     """
 

@@ -1,4 +1,4 @@
-"""Where a model's weights come from: a package, the Hub, a file, or a seed.  No pickle is ever loaded whole."""
+"""Find a model's weights: those of a package, the Hub, a file, or drawn by a seed.  No pickle is loaded whole."""
 
 from __future__ import annotations
 

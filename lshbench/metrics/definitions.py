@@ -1,4 +1,4 @@
-"""What published figures mean: every definition of mAP, P@k and precision within a radius, by name.
+"""Definitions of published figures: every definition of mAP, P@k and precision within a radius, by name.
 
 Published figures of hash codes can't be compared as they stand, because the code behind them divides by
 different numbers and leaves out different queries.  :data:`DEFINITIONS` names each variant, says what it does
@@ -53,7 +53,7 @@ class Definition:
 
     @property
     def formula(self) -> str:
-        """What is computed, in words, with how ties are ordered where that decides the value."""
+        """The formula in words, with how ties are ordered where that decides the value."""
         return self.description + ("; ties in gallery order" if self.order == "stable" else "")
 
 

@@ -1,4 +1,4 @@
-"""What codes look like: balance, correlation, entropy, buckets, quantisation loss, distances."""
+"""Diagnostics of codes: balance, correlation, entropy, buckets, quantisation loss, distances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CORRELATION_WORK = 2 * 10**11
 
 
 class Buckets(TypedDict):
-    """How codes share buckets: a bucket is a distinct code, its size the number of items that have it.
+    """Sizes of buckets: a bucket is a distinct code, its size the number of items that have it.
 
     Attributes:
         occupied: distinct codes.

@@ -1,4 +1,4 @@
-"""What the metrics share: sums per query, the group that holds a rank, and differences of harmonic numbers.
+"""Operations that the metrics share: sums per query, the group that holds a rank, and differences of harmonic numbers.
 
 Notation of this package, for one query: the groups of equal distance are t = 1, 2, ...; group t has ``n``
 items, ``r`` of them relevant; ``N0`` items and ``R0`` relevant ones are ranked before it.  R is the number of

@@ -1,4 +1,4 @@
-"""From rankings to the numbers of a run: every per-query measure, and the means that ``metrics.json`` holds.
+"""Measures of rankings: every measure of each query, and their means, which ``metrics.json`` holds.
 
 measures = concatenate([measure(block) for block in index.rank(queries, relevance)])
 summary = summarise(measures)      # "metrics", "ties", "definitions", "counts"
@@ -39,7 +39,7 @@ _MEANS = {"AP": "mAP", "RR": "MRR"}
 
 
 class Summary(TypedDict):
-    """What ``metrics.json`` takes over; a mean over no query, or one that can't be computed, is None."""
+    """Means over queries for ``metrics.json``; one over no query, or one that can't be computed, is None."""
 
     metrics: dict[str, float | None]
     ties: dict[str, dict[str, float | None]]

@@ -1,4 +1,4 @@
-"""What a look-up of all items within a Hamming radius finds.  A radius takes whole groups of ties."""
+"""Precision and recall of all items within a Hamming radius, which takes whole groups of ties."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lshbench.types import RankedBlock
 
 
 class WithinRadius(NamedTuple):
-    """What stands within some radii.
+    """Items, precision and recall within some radii.
 
     Attributes:
         items: int64 ``(q, m)``, items within each radius.

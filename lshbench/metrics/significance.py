@@ -1,4 +1,4 @@
-"""How sure a figure is, and whether two runs differ: bootstrap, paired permutation test, Holm's correction.
+"""Significance of figures and of differences between runs: bootstrap, paired permutation test, Holm's correction.
 
 Per-query values go in.  Queries are what is drawn anew: an interval says how far the mean would move with
 other queries like these.  Intervals over seeds draw the seeds anew as well, and say how far a repeated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lshbench.run_folder import Run, RunMetrics
@@ -53,7 +54,10 @@ def print_summary(run: Run, console: Console | None = None) -> None:
         lines.add_row(name, Text(text))
     console.print(Padding(lines, (0, 0, 0, 2), expand=False))
     # Never wrapped, so that it can be copied.
-    where = Text.assemble("  ", (f"{'folder':<8}", "bold"), str(run.path))
+    inside = run.path.is_relative_to(Path.cwd())
+    where = Text.assemble(
+        "  ", (f"{'folder':<8}", "bold"), str(run.path.relative_to(Path.cwd()) if inside else run.path)
+    )
     console.print(where, soft_wrap=True, highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""Where log lines go on a screen."""
+"""Log lines on a terminal, above the progress bars."""
 
 from __future__ import annotations
 
