@@ -253,7 +253,7 @@ class Sitting:
             self.runs[point] = run
             self._pace.add(point, run)
             figures = run.metrics
-            result = f"mAP {short(figures['metrics']['mAP'])} in {duration(figures['time_s']['total'])}"
+            result = f"mAP {short(figures.metrics['mAP'])} in {duration(figures.time_s['total'])}"
         left = [*self._pending, *(other for other, _ in self._running.values())]
         remaining = sum(map(self._pace.seconds, left)) / self._workers
         print(f"[{len(self.runs)}/{self._total}] {point}: {result}; about {duration(remaining)} left", flush=True)
