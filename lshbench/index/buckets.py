@@ -304,7 +304,7 @@ class BucketsIndex(Index):
                 count = min(candidates[0], visits.shortlist) if visits.shortlist else candidates[0]
                 found, distances = found[:count], distances[:count]
                 rescoring.cosine_distances_together(units, found, visits.gallery, 4 * get_num_threads(), distances)
-                kernels.take_nearest(found, distances, room, ids[0], nearest[0])
+                kernels.nearest_of_known(found, distances, room, ids[0], nearest[0])
 
     def rank(
         self,

@@ -15,10 +15,11 @@ Tables and seen are those of :mod:`lshbench.kernels.probes`, distances those of
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Frame, held_row, held_rows
-from lshbench.kernels.keys import LOW, THIRTY_TWO, ascending_key, key_value
+from lshbench.kernels.keys import ascending, ascending_value, order_of, row_of, sort_key
 from lshbench.kernels.probes import ONE, gather
 from lshbench.kernels.rescoring import (
     AHEAD,
@@ -26,11 +27,12 @@ from lshbench.kernels.rescoring import (
     EMBEDDING,
     HAMMING,
     ask_for,
-    distance,
+    candidate_distance,
     distances_of,
     prepare,
 )
-from lshbench.kernels.words import PARALLEL, lowest_bit, popcount
+from lshbench.kernels.topk import NO_LIMIT, collect, room_for, select, smallest
+from lshbench.kernels.words import lowest_bit, popcount
 
 CHUNK = 16
 """Queries that a thread takes at a time, which share its scratch memory."""
@@ -44,82 +46,25 @@ BLOCK = 64
 ALL_NEAR = np.uint64(0xFFFFFFFFFFFFFFFF)
 """The mask of a block of codes which are all near."""
 
-FEW = 16
-"""Results up to which it is quicker to keep them in order than to collect more and to choose among these."""
 
-NO_LIMIT = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""Above the key of any candidate."""
-
-
-@njit(cache=True)
-def _select(keys: np.ndarray, k: int) -> None:
-    """Bring the ``k`` smallest of distinct keys to the front, the largest of them last (Hoare's quickselect)."""
-    low = 0
-    high = len(keys) - 1
-    target = k - 1
-    while low < high:
-        middle = (low + high) >> 1
-        a, b, c = keys[low], keys[middle], keys[high]
-        pivot = max(min(a, b), min(max(a, b), c))
-        i, j = low, high
-        while i <= j:
-            while keys[i] < pivot:
-                i += 1
-            while keys[j] > pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if target <= j:
-            high = j
-        elif target >= i:
-            low = i
-        else:
-            return
-
-
-@njit(cache=True)
+@kernel
 def _write_nearest(room: np.ndarray, count: int, ids: np.ndarray, nearest: np.ndarray) -> None:
-    """Write the nearest of the collected keys in order, and -1 and infinity behind the last."""
-    k = len(ids)
-    if count > k:
-        _select(room[:count], k)
-        count = k
-    best = room[:count]
-    best.sort()
+    """Write a collection's nearest candidates in order, and -1 and infinity behind the last."""
+    found = smallest(room, count, len(ids))
+    count = len(found)
     for column in range(count):
-        ids[column] = np.int64(best[column] & LOW)
-        nearest[column] = key_value(~(best[column] >> THIRTY_TWO) & LOW)
+        ids[column] = row_of(found[column])
+        nearest[column] = ascending_value(order_of(found[column]))
     ids[count:] = -1
     nearest[count:] = np.inf
 
 
-@njit(cache=True)
-def _collect(key: np.uint64, room: np.ndarray, count: int, limit: np.uint64, k: int) -> tuple[int, np.uint64]:
-    """Put the key of a candidate nearer than the limit into the room; return how many are there, and the new limit."""
-    if k <= FEW:  # kept in order
-        place = min(count, k - 1)
-        while place > 0 and room[place - 1] > key:
-            room[place] = room[place - 1]
-            place -= 1
-        room[place] = key
-        count = min(count + 1, k)
-        return count, room[k - 1] if count == k else limit
-    room[count] = key
-    count += 1
-    if count < len(room):
-        return count, limit
-    _select(room, k)
-    return k, room[k - 1]
-
-
-@njit(cache=True)
+@kernel
 def _collect_nearest(query: np.ndarray, items: np.ndarray | tuple, rows: np.ndarray, k: int, room: np.ndarray) -> int:
     """Collect the keys of the ``k`` nearest candidates, and of some that are not; return how many.
 
     Args:
-        query, items: of one kind of rescoring (:func:`lshbench.kernels.rescoring.distance`).
+        query, items: of one kind of rescoring (:func:`lshbench.kernels.rescoring.candidate_distance`).
         room: uint64, at least ``2 k``; candidates nearer than the k-th so far are collected there.
     """
     count, limit = 0, NO_LIMIT
@@ -127,13 +72,13 @@ def _collect_nearest(query: np.ndarray, items: np.ndarray | tuple, rows: np.ndar
         if j + AHEAD < len(rows):
             ask_for(items, np.uint64(rows[j + AHEAD]))
         row = np.uint64(rows[j])
-        key = ascending_key(distance(query, items, row)) << THIRTY_TWO | row
+        key = sort_key(ascending(candidate_distance(query, items, row)), row)
         if key < limit:
-            count, limit = _collect(key, room, count, limit, k)
+            count, limit = collect(key, room, count, limit, k)
     return count
 
 
-@njit(cache=True)
+@kernel
 def _nearest(
     query: np.ndarray,
     items: np.ndarray | tuple,
@@ -152,21 +97,21 @@ def _nearest(
     _write_nearest(room, _collect_nearest(query, items, rows, len(ids), room), ids, nearest)
 
 
-@njit(cache=True)
-def take_nearest(
+@kernel
+def nearest_of_known(
     rows: np.ndarray, distances: np.ndarray, room: np.ndarray, ids: np.ndarray, nearest: np.ndarray
 ) -> None:
     """Do what :func:`_nearest` does where distances are known, float32, one for each row."""
     k = len(ids)
     count, limit = 0, NO_LIMIT
     for j in range(len(rows)):
-        key = ascending_key(distances[j]) << THIRTY_TWO | np.uint64(rows[j])
+        key = sort_key(ascending(distances[j]), rows[j])
         if key < limit:
-            count, limit = _collect(key, room, count, limit, k)
+            count, limit = collect(key, room, count, limit, k)
     _write_nearest(room, count, ids, nearest)
 
 
-@njit(cache=True)
+@kernel
 def _shorten(
     query: np.ndarray, codes: np.ndarray, count: int, shortlist: int, found: np.ndarray, room: np.ndarray
 ) -> int:
@@ -181,13 +126,13 @@ def _shorten(
     if count <= shortlist:
         return count
     kept = _collect_nearest(query, codes, found[:count], shortlist, room)
-    _select(room[:kept], shortlist)
+    select(room[:kept], shortlist)
     for j in range(shortlist):
-        found[j] = np.int32(room[j] & LOW)
+        found[j] = np.int32(row_of(room[j]))
     return shortlist
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _near(
     query: np.ndarray, ordered: np.ndarray, start: np.uint64, size: int, farthest: np.uint64, distances: np.ndarray
 ) -> np.uint64:
@@ -208,7 +153,7 @@ def _near(
     return near
 
 
-@njit(cache=True)
+@kernel
 def _nearest_in_ranges(
     query: np.ndarray,
     ranges: np.ndarray,
@@ -243,18 +188,18 @@ def _nearest_in_ranges(
             while near:
                 j = np.uint64(lowest_bit(near))
                 near &= near - ONE
-                key = ascending_key(np.float32(distances[j])) << THIRTY_TWO | np.uint64(table[start + j])
+                key = sort_key(ascending(np.float32(distances[j])), table[start + j])
                 if key < limit:
-                    count, nearer = _collect(key, room, count, limit, k)
+                    count, nearer = collect(key, room, count, limit, k)
                     if nearer < limit:
                         limit = nearer
-                        farthest = np.uint64(key_value(~(limit >> THIRTY_TWO) & LOW))
+                        farthest = np.uint64(ascending_value(order_of(limit)))
             start += step
     _write_nearest(room, count, ids, nearest)
     return int(np.int64(compared))
 
 
-@njit(cache=True)
+@kernel
 def search_one(
     kind: int,
     queries: tuple,
@@ -275,7 +220,7 @@ def search_one(
         scratch: as :func:`make_scratch` returns it.
         most: multiplications that rescoring may take here; where there are more, only units and found are filled, and
             the rest, of what is on the shortlist, is left to more threads.
-        nearest_ids: int64 ``(q, k)``, filled as by :func:`take_nearest`.
+        nearest_ids: int64 ``(q, k)``, filled as by :func:`nearest_of_known`.
         nearest: float32 ``(q, k)``, likewise.
         candidates: int64 ``(q,)``, filled with the sizes of the unions.
 
@@ -324,7 +269,7 @@ def frame_of_search(tables: tuple, gallery: tuple, scratch: tuple) -> Frame:
     return Frame.of([columns, *others, *gallery, *scratch], LAYOUT)
 
 
-@njit(cache=True)
+@kernel
 def search_held(
     frame: np.ndarray,
     kind: int,
@@ -375,7 +320,7 @@ def search_held(
     )
 
 
-@njit(cache=True)
+@kernel
 def make_scratch(kind: int, items: int, k: int, dimensions: int, width: int) -> tuple:
     """Return the memory that a thread works in; pages of it that are never written cost nothing.
 
@@ -387,14 +332,14 @@ def make_scratch(kind: int, items: int, k: int, dimensions: int, width: int) -> 
         np.zeros((items + 63) // 64, np.uint64),
         np.empty(2 * items + 2, np.int32),
         np.empty(items, np.float32),
-        np.empty(max(4 * k, 32), np.uint64),
+        np.empty(room_for(k), np.uint64),
         np.empty(dimensions if kind == COSINE else 0, np.float32),
         np.zeros((width + 7) // 8, np.uint64),
         np.empty((width if kind == EMBEDDING else 0, 256), np.float32),
     )
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def search(
     kind: int,
     queries: tuple,
@@ -422,7 +367,7 @@ def search(
     return wrong.max() if chunks else -1
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def count_candidates(
     queries: tuple, order: np.ndarray, probes: int, shortlist: int, tables: tuple, counts: np.ndarray
 ) -> None:
@@ -437,7 +382,7 @@ def count_candidates(
             counts[i] = min(count, shortlist) if shortlist else count
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def fill_candidates(
     kind: int,
     queries: tuple,

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
+
+from lshbench.kernels.compilation import kernel
 
 SLOT = 3
 """Numbers of a frame that tell of one array: where it lies, and how long it is in each of two dimensions."""
@@ -60,13 +62,13 @@ def _pointer(typing_context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def held_row(frame: np.ndarray, place: int, kind: type) -> np.ndarray:
     """Return an array of one dimension, and of the elements that it was made of."""
     return carray(_pointer(frame[SLOT * place]), (frame[SLOT * place + 1],), kind)
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def held_rows(frame: np.ndarray, place: int, kind: type) -> np.ndarray:
     """Return an array of two dimensions, likewise."""
     start = SLOT * place

@@ -15,9 +15,10 @@ A set of perturbations is a mask over a table's bits in the order of their costs
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from lshbench.kernels.words import PARALLEL, lowest_bit, prefetch
+from lshbench.kernels.compilation import kernel
+from lshbench.kernels.words import lowest_bit, prefetch
 
 FINEST = np.float64(1 << 40)
 """Largest cost of a perturbed bit.  Whole numbers, so that sums do not depend on the order of adding."""
@@ -27,7 +28,7 @@ LAST = 8
 """Bits of a mark that hold the last bit of its set."""
 
 
-@njit(cache=True)
+@kernel
 def table_key(code: np.ndarray, columns: np.ndarray) -> np.uint64:
     """Return the key of one code in one table."""
     key = np.uint64(0)
@@ -36,14 +37,14 @@ def table_key(code: np.ndarray, columns: np.ndarray) -> np.uint64:
     return key
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def fill_keys(codes: np.ndarray, columns: np.ndarray, keys: np.ndarray) -> None:
     """Fill ``keys`` uint64 ``(n,)`` with those of one table, whose columns are int32 ``(s,)``."""
     for i in prange(len(keys)):
         keys[i] = table_key(codes[i], columns)
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def merge_dense(
     codes: np.ndarray,
     columns: np.ndarray,
@@ -83,7 +84,7 @@ def merge_dense(
             slots[key] += 1
 
 
-@njit(cache=True)
+@kernel
 def find_bucket(
     table: int,
     key: np.uint64,
@@ -123,7 +124,7 @@ def find_bucket(
     return offsets[low + table], offsets[low + table + 1]
 
 
-@njit(cache=True)
+@kernel
 def _first(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int, other: int) -> bool:
     """Whether an entry of the heap comes before another: by score, then by mask, then by table."""
     if scores[place] != scores[other]:
@@ -133,7 +134,7 @@ def _first(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int,
     return marks[place] < marks[other]
 
 
-@njit(cache=True)
+@kernel
 def _rise(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int) -> None:
     while place > 0:
         above = (place - 1) >> 1
@@ -145,7 +146,7 @@ def _rise(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int) 
         place = above
 
 
-@njit(cache=True)
+@kernel
 def _sink(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, size: int) -> None:
     place = 0
     while True:
@@ -162,7 +163,7 @@ def _sink(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, size: int) -
         place = below
 
 
-@njit(cache=True)
+@kernel
 def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
     """Fill ``costs`` int64 ``(bits,)`` of turning each bit: its squared projection, the largest :data:`FINEST`."""
     largest = 0.0
@@ -174,7 +175,7 @@ def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
         costs[j] = np.int64(value * value * scale)
 
 
-@njit(cache=True)
+@kernel
 def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owners: np.ndarray) -> np.int64:
     """Fill up a query's own buckets with those of the least score over all tables; return how many there are then.
 
@@ -247,7 +248,7 @@ def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owne
     return filled
 
 
-@njit(cache=True)
+@kernel
 def undirected(probes: int, columns: np.ndarray) -> tuple:
     """Return what makes the keys of the buckets that a query without projections visits, the same for every query.
 
@@ -269,7 +270,7 @@ def undirected(probes: int, columns: np.ndarray) -> tuple:
     return keys[:count], owners[:count]
 
 
-@njit(cache=True)
+@kernel
 def _probed(
     code: np.ndarray, projections: np.ndarray, probes: int, columns: np.ndarray, flips: np.ndarray, owners: np.ndarray
 ) -> tuple:
@@ -289,7 +290,7 @@ def _probed(
     return keys, owners
 
 
-@njit(cache=True)
+@kernel
 def _ranges(
     keys: np.ndarray,
     shift: int,
@@ -317,7 +318,7 @@ def _ranges(
     return count
 
 
-@njit(cache=True)
+@kernel
 def gather(
     code: np.ndarray,
     projections: np.ndarray,
@@ -362,7 +363,7 @@ def gather(
     return np.int64(count)
 
 
-@njit(cache=True)
+@kernel
 def _expand(ids: np.ndarray, found: np.ndarray, count: np.int64) -> np.int64:
     """Replace ranges of one table's ids by the rows there; return how many."""
     # From the end of the memory, where what is written never gets ahead of what is read.

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange, types
+from numba import prange, types
 from numba.extending import overload
 
-from lshbench.kernels.words import PARALLEL, popcount, prefetch
+from lshbench.kernels.compilation import kernel
+from lshbench.kernels.words import popcount, prefetch
 
 COSINE, HAMMING, EMBEDDING = 0, 1, 2
 """How candidates are rescored."""
@@ -24,7 +25,7 @@ SUMS = {"reassoc", "nsz", "contract"}
 """What the compiler may do to sums of products, so that it can vectorise them."""
 
 
-@njit(cache=True)
+@kernel
 def unit(vector: np.ndarray, out: np.ndarray) -> bool:
     """Fill ``out`` float32 with a vector at length 1, or zeros for a zero vector; return whether it is finite."""
     total = 0.0
@@ -36,7 +37,7 @@ def unit(vector: np.ndarray, out: np.ndarray) -> bool:
     return np.isfinite(total)
 
 
-def distance(query: np.ndarray, items: np.ndarray | tuple, row: np.uint64) -> np.float32:
+def candidate_distance(query: np.ndarray, items: np.ndarray | tuple, row: np.uint64) -> np.float32:
     """Return a candidate's distance, by the kind of rescoring that a query of this type is for.
 
     Types decide while compiling, so that loops are written once and cost as much as one for each kind.  Functions as
@@ -45,7 +46,7 @@ def distance(query: np.ndarray, items: np.ndarray | tuple, row: np.uint64) -> np
     raise NotImplementedError
 
 
-@overload(distance, jit_options={"fastmath": SUMS})
+@overload(candidate_distance, jit_options={"fastmath": SUMS})
 def _cosine_distance(query: Any, items: Any, row: Any) -> Any:
     def cosine(query: Any, items: Any, row: Any) -> Any:
         vectors, inverse_norms = items
@@ -57,7 +58,7 @@ def _cosine_distance(query: Any, items: Any, row: Any) -> Any:
     return cosine if query.ndim == 1 and isinstance(query.dtype, types.Float) else None
 
 
-@overload(distance)
+@overload(candidate_distance)
 def _hamming_distance(query: Any, items: Any, row: Any) -> Any:
     def hamming(query: Any, items: Any, row: Any) -> Any:
         total = np.uint64(0)
@@ -68,7 +69,7 @@ def _hamming_distance(query: Any, items: Any, row: Any) -> Any:
     return hamming if query.ndim == 1 and isinstance(query.dtype, types.Integer) else None
 
 
-@overload(distance)
+@overload(candidate_distance)
 def _embedding_distance(query: Any, items: Any, row: Any) -> Any:
     def embedding(query: Any, items: Any, row: Any) -> Any:
         total = np.float32(0)
@@ -101,7 +102,7 @@ def _ask_for_code(items: Any, row: Any) -> Any:
     return code if isinstance(items, types.Array) else None
 
 
-@njit(cache=True)
+@kernel
 def _fill_sums(projections: np.ndarray, sums: np.ndarray) -> None:
     """Fill ``sums`` float32 ``(bytes, 256)``: what each value of a code's byte adds to the product with its signs.
 
@@ -124,7 +125,7 @@ def _fill_sums(projections: np.ndarray, sums: np.ndarray) -> None:
                 sums[byte, half + value] = sums[byte, value] + added
 
 
-@njit(cache=True)
+@kernel
 def prepare(
     kind: int, shortlist: int, queries: tuple, i: int, units: np.ndarray, words: np.ndarray, sums: np.ndarray
 ) -> bool:
@@ -143,16 +144,16 @@ def prepare(
     return unit(vectors[i], units) if kind == COSINE else True
 
 
-@njit(cache=True)
+@kernel
 def fill(query: np.ndarray, items: np.ndarray | tuple, rows: np.ndarray, out: np.ndarray) -> None:
     """Fill ``out`` float32 with the distances of candidates."""
     for j in range(len(rows)):
         if j + AHEAD < len(rows):
             ask_for(items, np.uint64(rows[j + AHEAD]))
-        out[j] = distance(query, items, np.uint64(rows[j]))
+        out[j] = candidate_distance(query, items, np.uint64(rows[j]))
 
 
-@njit(cache=True)
+@kernel
 def distances_of(
     kind: int,
     units: np.ndarray,
@@ -175,7 +176,7 @@ def distances_of(
         fill(sums, gallery[3], rows, out)
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def cosine_distances_together(units: np.ndarray, rows: np.ndarray, gallery: tuple, parts: int, out: np.ndarray) -> None:
     """Fill ``out`` with the distances of one query's many candidates, all threads at it."""
     for part in prange(parts):

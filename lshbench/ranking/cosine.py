@@ -8,7 +8,7 @@ Every product goes through the same shapes (the last tile of the gallery is fill
 of eight), because BLAS may round a product differently at a matrix's edge: a gallery in another order of rows gives the
 same similarities, to the last bit.
 
-Kernels are in :mod:`lshbench.kernels.cosine` and :mod:`lshbench.kernels.cosine_nearest`.
+Kernels are in :mod:`lshbench.kernels.cosine`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lshbench.kernels import cosine as kernels
-from lshbench.kernels import cosine_nearest as nearest_kernels
 from lshbench.kernels.labels import LabelTable
+from lshbench.kernels.topk import NO_LIMIT, room_for
 from lshbench.types import Neighbors, RankedBlock, Relevance
 
 TILE = 1 << 14
@@ -150,10 +150,7 @@ def _blocks(
                 similarities,
                 start - first,
                 gallery.inverse_norms,
-                labels.query_labels[start:stop],
-                labels.gallery_labels,
-                labels.query_masks[start:stop],
-                labels.gallery_masks,
+                labels.of_queries(start, stop),
                 order,
                 starts[start:stop],
                 slots,
@@ -201,18 +198,18 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
     nearest = min(k, len(gallery))
     tile = gallery.tile
     # What is kept of a query is little, so that blocks can be large and the gallery is read few times.
-    step = max(1, min(4 * MOST_QUERIES, BLOCK_BYTES // (8 * (2 * nearest + tile) + 4 * tile)))
+    step = max(1, min(4 * MOST_QUERIES, BLOCK_BYTES // (8 * room_for(nearest) + 4 * tile)))
     for start in range(0, len(queries) if nearest else 0, step):
         stop = min(start + step, len(queries))
         units = _units(queries[start:stop])
-        kept = np.empty((stop - start, 2 * nearest + tile), np.uint64)
-        filled = np.zeros(stop - start, np.int64)
-        limits = np.full(stop - start, -np.inf, np.float32)
+        rooms = np.empty((stop - start, room_for(nearest)), np.uint64)
+        counts = np.zeros(stop - start, np.int64)
+        limits = np.full(stop - start, NO_LIMIT)
         similarities = np.empty((len(units), tile), np.float32)
         for first in range(0, len(gallery), tile):
             np.matmul(units, gallery.rows(first, first + tile).T, out=similarities)
-            nearest_kernels.collect(similarities, gallery.inverse_norms, first, nearest, kept, filled, limits)
-        nearest_kernels.finish(kept, filled, nearest, ids[start:stop], distances[start:stop])
+            kernels.collect_tile(similarities, gallery.inverse_norms, first, nearest, rooms, counts, limits)
+        kernels.write_nearest(rooms, counts, nearest, ids[start:stop], distances[start:stop])
     return Neighbors(ids, distances, np.full(len(queries), len(gallery), np.int64))
 
 

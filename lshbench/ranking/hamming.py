@@ -7,7 +7,7 @@ labels a bit mask tells them.  The positions of relevant items in the stable ord
 second pass with a running counter for each distance; nearest neighbours take one pass that keeps the items below a
 threshold which only falls.
 
-Kernels are in :mod:`lshbench.kernels.hamming` and :mod:`lshbench.kernels.hamming_nearest`.
+Kernels are in :mod:`lshbench.kernels.hamming`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lshbench.kernels import hamming as kernels
-from lshbench.kernels import hamming_nearest as nearest_kernels
-from lshbench.kernels.labels import LabelTable
+from lshbench.kernels.labels import LabelTable, Labels
 from lshbench.kernels.words import code_words
 from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
 
@@ -100,15 +99,15 @@ def _blocks(
         counts = np.zeros((stop - start, bits + 1), np.uint32)
         relevant = np.zeros_like(counts)
         if labels.multiple:
-            kernels.masked_histograms(
-                words[rows], by_label, labels.query_masks[rows], labels.gallery_masks, bits, counts, relevant
-            )
+            kernels.masked_histograms(words[rows], by_label, labels.of_queries(start, stop), bits, counts, relevant)
         else:
             first, last = labels.slices
             kernels.slice_histograms(words[rows], by_label, first[rows], last[rows], bits, counts, relevant)
         block = _ranked(counts, relevant, totals[rows])
         if positions:
-            found = _positions(words[rows], gallery.words, labels, rows, counts, relevant, position_limit)
+            found = _positions(
+                words[rows], gallery.words, labels.of_queries(start, stop), counts, relevant, position_limit
+            )
             block = RankedBlock(**{**vars(block), **found})
         yield block
 
@@ -135,8 +134,7 @@ def _ranked(counts: np.ndarray, relevant: np.ndarray, totals: np.ndarray) -> Ran
 def _positions(
     words: np.ndarray,
     gallery: np.ndarray,
-    labels: LabelTable,
-    rows: slice,
+    labels: Labels,
     counts: np.ndarray,
     relevant: np.ndarray,
     limit: int | None,
@@ -151,10 +149,7 @@ def _positions(
     kernels.fill_positions(
         words,
         gallery,
-        labels.query_labels[rows],
-        labels.gallery_labels,
-        labels.query_masks[rows],
-        labels.gallery_masks,
+        labels,
         counts,
         relevant,
         limits,
@@ -188,7 +183,7 @@ def hamming_neighbors(queries: Codes, gallery: Codes | CodeGallery, k: int) -> N
     if found and len(queries):
         words = np.ascontiguousarray(code_words(queries).T)
         few = len(queries) * gallery.words.size < FEW_WORDS
-        search = nearest_kernels.nearest_in_turn if few else nearest_kernels.nearest
+        search = kernels.nearest_serial if few else kernels.nearest_parallel
         search(words, gallery.words, queries.bits, found, ids, distances)
     return Neighbors(ids, distances, np.full(len(queries), len(gallery), np.int64))
 
