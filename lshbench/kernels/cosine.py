@@ -1,4 +1,4 @@
-"""Kernels of :mod:`lshbench.ranking.cosine`: rankings of whole galleries, and the nearest k.
+"""Kernels that rank whole galleries by cosine (:func:`lshbench.ranking.cosine.cosine_blocks`).
 
 Similarities are float32 ``(tiles, q, tile)``: products of unit queries with gallery rows, still to be divided by the
 rows' norms.  A gallery row is ``tile number * tile + column``.
@@ -13,8 +13,7 @@ from numba import prange
 
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.keys import descending, descending_value, order_of, radix_sort, row_of, sort_key
-from lshbench.kernels.labels import Labels, is_relevant, share_label
-from lshbench.kernels.topk import NO_LIMIT, collect, smallest
+from lshbench.kernels.labels import Labels, share_label
 
 CHUNK = 4
 """Queries that share working space."""
@@ -86,6 +85,7 @@ def squared_norms(vectors: np.ndarray, squares: np.ndarray) -> None:
 
 @kernel(inline="always")
 def similarity_of(product: np.float32, inverse_norm: np.float32) -> np.float32:
+    """Return the similarity of a unit query to a gallery row, from their product."""
     # Adding 0 turns -0 into 0, which it has to tie with.
     return product * inverse_norm + np.float32(0)
 
@@ -257,6 +257,10 @@ def _place_close(
     Returns:
         How many it has then.
     """
+    gallery_masks = labels.gallery_masks
+    single = gallery_masks.shape[0] == 0
+    label = labels.queries[query] if single else np.int32(0)
+    mask = labels.query_masks[query]
     for item in close:
         j = np.uint32(item)
         value = similarity[j]
@@ -274,7 +278,8 @@ def _place_close(
             row = start + np.int64(item)
             # Written whether it counts or not: most ties are the relevant items themselves.
             strangers[strange] = sort_key(np.uint64(first), row)
-            strange += int(tie & (not is_relevant(labels, query, row)))
+            odd = labels.gallery[row] != label if single else not share_label(mask, gallery_masks, row)
+            strange += int(tie & odd)
     return strange
 
 
@@ -436,45 +441,3 @@ def close_gaps(groups: np.ndarray, slots: np.ndarray, offsets: np.ndarray) -> No
         for i in range(len(offsets) - 1):
             for j in range(offsets[i + 1] - offsets[i]):
                 groups[field, offsets[i] + j] = groups[field, slots[i] + j]
-
-
-@kernel(parallel=True)
-def collect_tile(
-    similarities: np.ndarray,
-    inverse_norms: np.ndarray,
-    first: int,
-    k: int,
-    rooms: np.ndarray,
-    counts: np.ndarray,
-    limits: np.ndarray,
-) -> None:
-    """Collect each query's ``k`` most similar of a tile's items, whose first row is given, and those of tiles before.
-
-    Args:
-        rooms, counts, limits: a collection (:mod:`lshbench.kernels.topk`) a query.
-    """
-    size = min(similarities.shape[1], len(inverse_norms) - first)
-    norms = inverse_norms[first : first + size]
-    for i in prange(len(counts)):
-        room, count, limit = rooms[i], counts[i], limits[i]
-        # Rows ascend: a later one has to be more similar than the k-th.
-        least = np.float32(-np.inf) if limit == NO_LIMIT else descending_value(order_of(limit))
-        products = similarities[i, :size]
-        for j in range(size):
-            value = similarity_of(products[j], norms[j])
-            if value > least:
-                count, nearer = collect(sort_key(descending(value), first + j), room, count, limit, k)
-                if nearer < limit:
-                    limit = nearer
-                    least = descending_value(order_of(limit))
-        counts[i], limits[i] = count, limit
-
-
-@kernel(parallel=True)
-def write_nearest(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
-    """Write each query's ``k`` most similar items in order; there are at least k."""
-    for i in prange(len(counts)):
-        found = smallest(rooms[i], counts[i], k)
-        for column in range(k):
-            ids[i, column] = row_of(found[column])
-            distances[i, column] = np.float32(1) - descending_value(order_of(found[column]))

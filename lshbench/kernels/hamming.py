@@ -13,7 +13,7 @@ from numba import prange
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.keys import LOW, THIRTY_TWO, order_of, row_of, sort_key
 from lshbench.kernels.labels import Labels, is_relevant, mark_relevant
-from lshbench.kernels.topk import NO_LIMIT, collect, room_for, smallest
+from lshbench.kernels.topk import keep_by_counting, sort_by_counting
 from lshbench.kernels.words import LANE, hamming_distance, lane_of, lowest_bit, near_items, packed_distances
 
 CHUNK = 32
@@ -24,6 +24,9 @@ TILE_WORDS = 1 << 15
 
 PACKS = 64
 """Packs of 64 items that are worked on at a time."""
+
+NEAREST_PACKS = 16
+"""The same where the nearest are searched: the distance limit is set after the first lot."""
 
 PAIR_BITS = 127
 """Longest codes whose distances are counted two at a time."""
@@ -356,53 +359,58 @@ def fill_positions(
                 source += found + 1
 
 
-@kernel(inline="always")
-def _farthest(limit: np.uint64, bits: int) -> np.int64:
-    """Return the largest distance at which a row larger than those collected can be below the limit."""
-    return np.int64(bits) if limit == NO_LIMIT else np.int64(order_of(limit)) - 1
-
-
 @kernel
 def nearest_serial(
     queries: np.ndarray, words: np.ndarray, bits: int, k: int, ids: np.ndarray, distances: np.ndarray
 ) -> None:
     """Fill the first ``k`` columns with the nearest items, ties by the smaller row; k is at most n.
 
-    One thread: starting others takes longer than a query or two.
+    Items up to a distance limit are collected; when they are some more than k, the farthest go and the limit falls
+    below the k-th distance.  One thread: starting others takes longer than a query or two.
     """
     items = words.shape[1]
     tile = tile_size(words.shape[0])
-    rooms = np.empty((len(queries), room_for(k)), np.uint64)
+    collected = np.empty((len(queries), 2 * k + 64 * NEAREST_PACKS), np.uint64)
     counts = np.zeros(len(queries), np.int64)
-    limits = np.full(len(queries), NO_LIMIT)
-    buffer = np.empty(16 * PACKS, np.uint64)
+    limits = np.full(len(queries), bits, np.int64)
+    histogram = np.empty(bits + 1, np.uint32)
+    buffer = np.empty(16 * NEAREST_PACKS, np.uint64)
     for begin in range(0, items, tile):
         end = min(items, begin + tile)
         for i in range(len(queries)):
-            room, count, limit = rooms[i], counts[i], limits[i]
+            keys, count, limit = collected[i], counts[i], limits[i]
             start = begin
-            while end - start >= 64:
-                packs = min(PACKS, (end - start) // 64)
-                packed_distances(queries[i], words, start, packs, buffer)
+            while start < end:
+                packs = min(NEAREST_PACKS, (end - start) // 64)
+                if packs:
+                    packed_distances(queries[i], words, start, packs, buffer)
                 for pack in range(packs):
-                    near = near_items(buffer, pack, _farthest(limit, bits))
+                    near = near_items(buffer, pack, limit)
                     while near:
                         item = lowest_bit(near)
                         near &= near - np.uint64(1)
-                        key = sort_key(lane_of(buffer, pack, item), start + 64 * pack + item)
-                        if key < limit:
-                            count, limit = collect(key, room, count, limit, k)
+                        keys[count] = sort_key(lane_of(buffer, pack, item), start + 64 * pack + item)
+                        count += 1
                 start += 64 * packs
-            for row in range(start, end):
-                key = sort_key(np.uint64(hamming_distance(queries[i], words, row)), row)
-                if key < limit:
-                    count, limit = collect(key, room, count, limit, k)
+                if packs == 0:
+                    for row in range(start, end):
+                        far = hamming_distance(queries[i], words, row)
+                        if far <= limit:
+                            keys[count] = sort_key(np.uint64(far), row)
+                            count += 1
+                    start = end
+                # The first cut comes as soon as there are k, later ones when they are worth it.
+                if count >= 2 * k or (limit == bits and count >= k):
+                    limit = keep_by_counting(keys[:count], k, histogram) - 1
+                    count = k
             counts[i], limits[i] = count, limit
+    nearest = np.empty(k, np.uint64)
     for i in range(len(queries)):
-        found = smallest(rooms[i], counts[i], k)
+        keep_by_counting(collected[i, : counts[i]], k, histogram)
+        sort_by_counting(collected[i, :k], nearest, histogram)
         for column in range(k):
-            ids[i, column] = row_of(found[column])
-            distances[i, column] = np.float32(order_of(found[column]))
+            ids[i, column] = row_of(nearest[column])
+            distances[i, column] = np.float32(order_of(nearest[column]))
 
 
 @kernel(parallel=True)

@@ -1,4 +1,4 @@
-"""Relevance by labels in the form that the kernels read."""
+"""Labels and relevance in the form that kernels read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The k smallest of many distinct sort keys (:mod:`lshbench.kernels.keys`), collected in bounded room.
 
 A collection is an array of keys (:func:`room_for` says how long), how many it holds, and a limit: only keys below it
-can still be among the k smallest.  It starts with 0 and :data:`NO_LIMIT`.
+can still be among the k smallest.  It starts with 0 and :data:`NO_LIMIT`.  Hamming distances are few and rows come in
+order: there, counting selects and sorts (:func:`keep_by_counting`, :func:`sort_by_counting`).
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import numpy as np
 
 from lshbench.kernels.compilation import kernel
+from lshbench.kernels.keys import order_of
 
 IN_ORDER = 16
 """Values of k up to which keeping the collection in order is quicker than selecting from a larger one."""
 
 NO_LIMIT = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Above any key: the limit of a collection of fewer than k keys."""
+
+ONE = np.uint32(1)
 
 
 @kernel
@@ -80,3 +84,52 @@ def smallest(room: np.ndarray, count: int, k: int) -> np.ndarray:
     if k > IN_ORDER:
         found.sort()
     return found
+
+
+@kernel
+def keep_by_counting(keys: np.ndarray, k: int, histogram: np.ndarray) -> int:
+    """Bring the ``k`` smallest of keys whose rows ascend to the front, in the order given.
+
+    Args:
+        histogram: uint32, as long as there are values to order by.
+
+    Returns:
+        The largest value kept, which a later row has to undercut.
+    """
+    histogram[:] = 0
+    for key in keys:
+        histogram[order_of(key)] += ONE
+    limit = 0
+    below = np.int64(0)
+    while below + np.int64(histogram[limit]) < k:
+        below += np.int64(histogram[limit])
+        limit += 1
+    ties = k - below
+    kept = 0
+    for key in keys:
+        order = np.int64(order_of(key))
+        if order < limit:
+            keys[kept] = key
+            kept += 1
+        elif order == limit and ties > 0:
+            keys[kept] = key
+            kept += 1
+            ties -= 1
+    return limit
+
+
+@kernel
+def sort_by_counting(keys: np.ndarray, out: np.ndarray, histogram: np.ndarray) -> None:
+    """Fill ``out`` with keys whose rows ascend, in order; the histogram is that of :func:`keep_by_counting`."""
+    histogram[:] = 0
+    for key in keys:
+        histogram[order_of(key)] += ONE
+    place = np.uint32(0)
+    for order in range(len(histogram)):
+        count = histogram[order]
+        histogram[order] = place
+        place += count
+    for key in keys:
+        order = order_of(key)
+        out[histogram[order]] = key
+        histogram[order] += ONE

@@ -66,7 +66,7 @@ def lowest_bit(typing_context: Any, word: Any) -> Any:
 
 @intrinsic
 def prefetch(typing_context: Any, array: Any, row: Any) -> Any:
-    """Ask for the first cache line of a row (uint64) of an array, before it is read: LLVM's ``prefetch``."""
+    """Prefetch the first cache line of a row (uint64) of an array: LLVM's ``prefetch``."""
     if not isinstance(array, types.Array) or row != types.uint64:
         return None
 

@@ -8,7 +8,7 @@ Every product goes through the same shapes (the last tile of the gallery is fill
 of eight), because BLAS may round a product differently at a matrix's edge: a gallery in another order of rows gives the
 same similarities, to the last bit.
 
-Kernels are in :mod:`lshbench.kernels.cosine`.
+Kernels are in :mod:`lshbench.kernels.cosine` and :mod:`lshbench.kernels.cosine_nearest`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lshbench.kernels import cosine as kernels
+from lshbench.kernels import cosine_nearest as nearest_kernels
 from lshbench.kernels.labels import LabelTable
 from lshbench.kernels.topk import NO_LIMIT, room_for
 from lshbench.types import Neighbors, RankedBlock, Relevance
@@ -42,7 +43,7 @@ LEAST_NORM, GREATEST_NORM = 1e-15, 1e30
 
 @dataclass(frozen=True)
 class VectorGallery:
-    """Gallery vectors and their norms: what to keep where the same gallery is searched again and again.
+    """Gallery vectors and their norms, prepared once for repeated searches.
 
     Attributes:
         vectors: float32 ``(n, d)`` as given; may be a memory map, and is never copied whole.
@@ -56,7 +57,7 @@ class VectorGallery:
 
     @classmethod
     def from_vectors(cls, vectors: np.ndarray) -> VectorGallery:
-        """Return the gallery; reads all of it once.
+        """Prepare a gallery; reads all of it once.
 
         Raises:
             ValueError: not float32 ``(n, d)``, or a row with a NaN or an infinity.
@@ -177,7 +178,7 @@ def _blocks(
 
 
 def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k: int) -> Neighbors:
-    """Return the exact nearest ``k`` gallery items of each query by cosine, ties by the smaller gallery row.
+    """Return the exact k nearest gallery items of each query by cosine, ties by the smaller gallery row.
 
     Args:
         queries: float32 ``(q, d)``.
@@ -208,8 +209,8 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
         similarities = np.empty((len(units), tile), np.float32)
         for first in range(0, len(gallery), tile):
             np.matmul(units, gallery.rows(first, first + tile).T, out=similarities)
-            kernels.collect_tile(similarities, gallery.inverse_norms, first, nearest, rooms, counts, limits)
-        kernels.write_nearest(rooms, counts, nearest, ids[start:stop], distances[start:stop])
+            nearest_kernels.collect_tile(similarities, gallery.inverse_norms, first, nearest, rooms, counts, limits)
+        nearest_kernels.write_nearest(rooms, counts, nearest, ids[start:stop], distances[start:stop])
     return Neighbors(ids, distances, np.full(len(queries), len(gallery), np.int64))
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lshbench.kernels import hamming as kernels
-from lshbench.kernels.labels import LabelTable, Labels
+from lshbench.kernels.labels import Labels, LabelTable
 from lshbench.kernels.words import code_words
 from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
 
@@ -26,12 +26,12 @@ BLOCK_BYTES = 1 << 26
 """About how much the rankings of one block of queries take."""
 
 FEW_WORDS = 1 << 19
-"""Words to compare that one thread is through with before another has started, some 0.1 ms."""
+"""Words to compare in the time that starting other threads takes, some 0.1 ms."""
 
 
 @dataclass(frozen=True)
 class CodeGallery:
-    """Gallery codes as the kernels read them: what to keep where the same gallery is searched again and again.
+    """Gallery codes as words, prepared once for repeated searches.
 
     Attributes:
         words: uint64 ``(ceil(bits / 64), n)``.
@@ -43,7 +43,7 @@ class CodeGallery:
 
     @classmethod
     def from_codes(cls, codes: Codes) -> CodeGallery:
-        """Return the codes as words: a view for codes of 57 to 64 bits without spare ones, a copy otherwise."""
+        """Prepare codes: a view for codes of 57 to 64 bits without spare ones, a copy otherwise."""
         return cls(code_words(codes), codes.bits)
 
     def __len__(self) -> int:
@@ -139,7 +139,7 @@ def _positions(
     relevant: np.ndarray,
     limit: int | None,
 ) -> dict[str, np.ndarray | int | None]:
-    """Return the fields of a block that tell positions."""
+    """Return a block's fields for positions."""
     limits = np.empty(len(words), np.int64)
     offsets = np.zeros(len(words) + 1, np.int64)
     # Past this distance all ranks are beyond the limit.
@@ -164,7 +164,7 @@ def _positions(
 
 
 def hamming_neighbors(queries: Codes, gallery: Codes | CodeGallery, k: int) -> Neighbors:
-    """Return the exact nearest ``k`` gallery items of each query, ties by the smaller gallery row.
+    """Return the exact k nearest gallery items of each query by Hamming distance, ties by the smaller gallery row.
 
     Args:
         queries: codes of the queries.

@@ -1,4 +1,4 @@
-"""Rankings of candidate lists, for indexes that compare a query with some of the gallery only.
+"""Ranking of candidate lists, for indexes that compare a query with part of the gallery only.
 
 Lists come in compressed rows: query ``i`` was compared with gallery rows ``rows[offsets[i]:offsets[i + 1]]``, in any
 order.  Items outside a query's list count as never retrieved.
@@ -77,7 +77,7 @@ def _blocks(
 
 
 def list_neighbors(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, k: int) -> Neighbors:
-    """Return the nearest ``k`` candidates of each query, ties by the smaller gallery row.
+    """Return the k nearest candidates of each query, ties by the smaller gallery row.
 
     Args:
         offsets, rows, distances: as for :func:`list_blocks`.
