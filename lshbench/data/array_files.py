@@ -48,14 +48,7 @@ class NamedArray:
     def __str__(self) -> str:
         if self.column is not None:
             return str(self.column)
-        words = {
-            "f": "floats",
-            "i": "integers",
-            "u": "integers",
-            "b": "truth values",
-            "U": "strings",
-            "S": "strings",
-        }
+        words = {"f": "floats", "i": "integers", "u": "integers", "b": "truth values", "U": "strings", "S": "strings"}
         return f"{self.name} ({' x '.join(map(str, self.shape))} {words.get(self.kind, 'objects')})"
 
 
@@ -185,12 +178,7 @@ def _hdf5_array(name: str, stored: h5py.Dataset, path: Path) -> NamedArray:
         return out
 
     return NamedArray(
-        name,
-        stored.shape,
-        stored.dtype.kind,
-        read,
-        lambda: raw_labels(stored[:], f"{path.name}: {name!r}"),
-        (path,),
+        name, stored.shape, stored.dtype.kind, read, lambda: raw_labels(stored[:], f"{path.name}: {name!r}"), (path,)
     )
 
 

@@ -12,14 +12,7 @@ import numpy as np
 
 from lshbench.data.array_files import NamedArray, open_arrays
 from lshbench.data.base import Dataset, Source
-from lshbench.data.checks import (
-    check_fraction,
-    check_limit,
-    check_name,
-    check_number,
-    check_path,
-    read_features,
-)
+from lshbench.data.checks import check_fraction, check_limit, check_name, check_number, check_path, read_features
 from lshbench.data.columns import FEATURE_NAMES, GALLERY_SPLITS, LABEL_NAMES, QUERY_SPLITS, find_column
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, hold_out, matched
@@ -108,9 +101,7 @@ class ArraySource(Source):
     ) -> None:
         if (path is None) == (gallery is None):
             raise wrong_value(
-                "dataset.path",
-                path,
-                "a file or folder of features; or files as dataset.gallery and dataset.query",
+                "dataset.path", path, "a file or folder of features; or files as dataset.gallery and dataset.query"
             )
         for name, value, needs in (
             ("query", query, gallery),
@@ -199,12 +190,7 @@ class ArraySource(Source):
         return [*features, NamedArray("labels", *_rest(picked))]
 
     def _split(
-        self,
-        name: str,
-        arrays: Sequence[NamedArray],
-        key: str,
-        cache: Path,
-        there: Sequence[NamedArray] | None = None,
+        self, name: str, arrays: Sequence[NamedArray], key: str, cache: Path, there: Sequence[NamedArray] | None = None
     ) -> ArraySplit:
         """Return the split that some of the arrays make up; ``there`` are all, for messages."""
         features = self._find_features(arrays, key)
@@ -225,11 +211,7 @@ class ArraySource(Source):
             raise UsageError(f"{key}: no two-dimensional array of numbers to take as features; there are: {there}")
         # Floats before integers, usual names before others, then the widest.
         found.sort(
-            key=lambda array: (
-                array.kind != "f",
-                not set(FEATURE_NAMES) & set(_words(array.name)),
-                -array.shape[1],
-            )
+            key=lambda array: (array.kind != "f", not set(FEATURE_NAMES) & set(_words(array.name)), -array.shape[1])
         )
         return found[0]
 

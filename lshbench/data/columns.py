@@ -20,16 +20,7 @@ if TYPE_CHECKING:
 
 ColumnKind = Literal["vector", "image", "class", "integer", "text", "real", "list", "other"]
 
-FEATURE_NAMES = (
-    "features",
-    "feature",
-    "embeddings",
-    "embedding",
-    "image_features",
-    "image_embeds",
-    "vector",
-    "x",
-)
+FEATURE_NAMES = ("features", "feature", "embeddings", "embedding", "image_features", "image_embeds", "vector", "x")
 IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
 LABEL_NAMES = (
     "fine_label", "fine_labels", "label", "labels", "target", "targets", "class", "classes", "class_id",

@@ -58,11 +58,7 @@ class DigitsSource(Source):
     name = "digits"
 
     def __init__(
-        self,
-        split_seed: int = 0,
-        image_size: int = 128,
-        max_gallery: int | None = None,
-        max_queries: int | None = None,
+        self, split_seed: int = 0, image_size: int = 128, max_gallery: int | None = None, max_queries: int | None = None
     ) -> None:
         self.split_seed = check_number("dataset.split_seed", split_seed, 0)
         check_number("dataset.image_size", image_size, 8)

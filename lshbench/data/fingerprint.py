@@ -87,8 +87,7 @@ def _look_up(keys: Sequence[_Key], database: Path) -> dict[_Key, str]:
         for batch in _batches(wanted, LOOK_UP):
             marks = ",".join("?" * len(batch))
             found = connection.execute(
-                f"SELECT path, size, mtime_ns, sha256 FROM files WHERE path IN ({marks})",
-                [key[0] for key in batch],
+                f"SELECT path, size, mtime_ns, sha256 FROM files WHERE path IN ({marks})", [key[0] for key in batch]
             )
             # A damaged page can hold anything; only what looks like a digest is believed.
             known.update({(path, size, mtime): digest for path, size, mtime, digest in found if len(str(digest)) == 64})

@@ -10,14 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lshbench.data.base import Dataset, Source, Split
-from lshbench.data.checks import (
-    check_dataset,
-    check_fraction,
-    check_limit,
-    check_name,
-    check_number,
-    check_path,
-)
+from lshbench.data.checks import check_dataset, check_fraction, check_limit, check_name, check_number, check_path
 from lshbench.data.columns import GALLERY_SPLITS, QUERY_SPLITS, find_splits
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import hold_out

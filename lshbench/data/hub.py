@@ -19,15 +19,7 @@ from lshbench.data.checks import (
     has_unlabelled,
     read_features,
 )
-from lshbench.data.columns import (
-    Column,
-    ColumnKind,
-    VectorColumn,
-    find_column,
-    find_splits,
-    list_columns,
-    read_labels,
-)
+from lshbench.data.columns import Column, ColumnKind, VectorColumn, find_column, find_splits, list_columns, read_labels
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, hold_out, matched
 from lshbench.errors import UsageError, wrong_value
@@ -200,11 +192,7 @@ class HubSource(Source):
         columns = list_columns(table.features)
         items = self._find_items(columns)
         label = find_column(
-            columns,
-            self.label_column,
-            "dataset.label_column",
-            ("class", "integer", "text", "list", "real"),
-            "labels",
+            columns, self.label_column, "dataset.label_column", ("class", "integer", "text", "list", "real"), "labels"
         )
         if label is None:
             raise UsageError(

@@ -30,12 +30,7 @@ def retried(work: Callable[[], Result], attempts: int, doing: str) -> Result:
                 raise
             pause = 2.0 ** (attempt - 1)
             log.warning(
-                "%s failed (%s); try %d of %d in %.0f s",
-                doing,
-                first_line(error),
-                attempt + 1,
-                attempts,
-                pause,
+                "%s failed (%s); try %d of %d in %.0f s", doing, first_line(error), attempt + 1, attempts, pause
             )
             time.sleep(pause)
     raise AssertionError("attempts is at least 1")

@@ -16,16 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lshbench.data.conversion import Splits, convert
-from lshbench.data.hub_client import (
-    ATTEMPTS,
-    FULL_DISK,
-    ByteCounter,
-    endpoint,
-    first_line,
-    literal,
-    quiet,
-    retried,
-)
+from lshbench.data.hub_client import ATTEMPTS, FULL_DISK, ByteCounter, endpoint, first_line, literal, quiet, retried
 from lshbench.errors import UsageError
 from lshbench.types import Progress
 

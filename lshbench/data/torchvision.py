@@ -13,14 +13,7 @@ from typing import Any
 import numpy as np
 
 from lshbench.data.base import Dataset, Source
-from lshbench.data.checks import (
-    RawLabels,
-    check_fraction,
-    check_limit,
-    check_name,
-    check_number,
-    raw_labels,
-)
+from lshbench.data.checks import RawLabels, check_fraction, check_limit, check_name, check_number, raw_labels
 from lshbench.data.fingerprint import bytes_digest, combine, file_digests
 from lshbench.data.held_out import RawSplit, hold_out, matched
 from lshbench.errors import UsageError, wrong_value

@@ -165,9 +165,7 @@ class UnseenClassesProtocol(EvaluationProtocol):
         held_out = np.random.default_rng([seed, 0x75EE]).permutation(classes)[:count]
         unseen = np.isin(labels, held_out)
         return Selection(
-            from_query[unseen[from_query]],
-            from_gallery[unseen[from_gallery]],
-            from_gallery[~unseen[from_gallery]],
+            from_query[unseen[from_query]], from_gallery[unseen[from_gallery]], from_gallery[~unseen[from_gallery]]
         )
 
 
