@@ -1,4 +1,4 @@
-"""Checks shared by all sources: configuration values, labels, and the values of features."""
+"""Checks shared by all sources: labels, splits, and the values of features."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from lshbench.data.base import Dataset, Split
-from lshbench.errors import UsageError, wrong_value
+from lshbench.errors import UsageError
 from lshbench.types import Progress
 
 log = logging.getLogger(__name__)
@@ -20,54 +19,6 @@ BLOCK_BYTES = 64 << 20
 """Features are read, checked and converted in blocks of about this size."""
 KEPT_BELOW = 1_000_000
 """Integer labels from here on are renumbered: metrics count in arrays as long as the largest label."""
-
-
-def check_limit(key: str, value: object) -> int | None:
-    """Return a limit on numbers of items: null, or a positive integer."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise wrong_value(key, value, "a positive number of items, or null for all")
-    return value
-
-
-def check_number(key: str, value: object, smallest: int) -> int:
-    """Return an integer that is not below the smallest."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-        raise wrong_value(key, value, f"a whole number from {smallest}")
-    return value
-
-
-def check_fraction(key: str, value: object) -> float:
-    """Return a fraction strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise wrong_value(key, value, "a fraction between 0 and 1")
-    return float(value)
-
-
-def check_path(key: str, value: object, kind: str = "file or folder") -> Path:
-    """Return an existing path.
-
-    Args:
-        key: the configuration key.
-        value: what was given.
-        kind: ``file``, ``folder`` or ``file or folder``.
-    """
-    if not isinstance(value, str | Path) or not str(value):
-        raise wrong_value(key, value, f"the path of a {kind}")
-    path = Path(value).expanduser()
-    fits = {"file": path.is_file(), "folder": path.is_dir()}.get(kind, path.exists())
-    if not fits:
-        there = "it is not there" if not path.exists() else f"it is not a {kind}"
-        raise wrong_value(key, str(value), f"the path of a {kind}; {there} (seen from {Path.cwd()})")
-    return path.resolve()
-
-
-def check_name(key: str, value: object) -> str:
-    """Return a name (of a column or a split) or ``auto``."""
-    if not isinstance(value, str) or not value:
-        raise wrong_value(key, value, "auto or a name")
-    return value
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lshbench.data.base import Dataset, Source
-from lshbench.data.checks import (
-    check_fraction,
-    check_limit,
-    check_name,
-    check_number,
-    check_path,
-    has_unlabelled,
-    read_features,
-)
+from lshbench.data.base import Dataset
+from lshbench.data.checks import has_unlabelled, read_features
 from lshbench.data.columns import Column, ColumnKind, VectorColumn, find_column, find_splits, list_columns, read_labels
 from lshbench.data.fingerprint import combine, file_digests
-from lshbench.data.held_out import RawSplit, hold_out, matched
+from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.values import check_name, existing_path
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
 
@@ -97,8 +91,11 @@ class HubSplit(RawSplit):
         return Path(path).read_bytes() if path else None
 
 
-class HubSource(Source):
+@dataclass
+class HubSource(SplitSource):
     """A data set of the Hub or a local copy of one (``dataset=hub``, ``cifar10``, ``imagenet1k`` ...).
+
+    Of the splits that ``query_split=auto`` finds, the first whose items all have labels is taken.
 
     Args:
         repository: ``owner/name`` on the Hub; not needed with ``path``.
@@ -108,66 +105,46 @@ class HubSource(Source):
         features_column: a column of number lists, ``auto``, or None to use images.
         image_column: a column of images, ``auto`` (used where no features are found), or None.
         label_column: a column of labels, or ``auto``.
-        gallery_split: a split, or ``auto`` (train).
-        query_split: a split, or ``auto`` (test or validation, whichever has labels).
-        query_fraction: the share of every class held out as queries where there is one split only.
-        split_seed: decides which items are held out.
-        max_gallery: at most this many gallery items, or None.
-        max_queries: at most this many queries, or None.
         name: as shown in results.
     """
 
-    def __init__(
-        self,
-        repository: str | None = None,
-        path: str | None = None,
-        revision: str | None = None,
-        configuration: str | None = None,
-        features_column: str | None = "auto",
-        image_column: str | None = "auto",
-        label_column: str = "auto",
-        gallery_split: str = "auto",
-        query_split: str = "auto",
-        query_fraction: float = 0.2,
-        split_seed: int = 0,
-        max_gallery: int | None = None,
-        max_queries: int | None = None,
-        name: str = "hub",
-    ) -> None:
-        if repository is None and path is None:
-            raise wrong_value("dataset.repository", repository, "owner/name on the Hub, or a folder as dataset.path")
-        if repository is not None and (not isinstance(repository, str) or repository.count("/") != 1):
-            raise wrong_value("dataset.repository", repository, "owner/name, such as uoft-cs/cifar10")
-        if features_column is None and image_column is None:
-            raise wrong_value("dataset.image_column", image_column, "auto or a name, as features_column is null too")
-        self.path = None if path is None else check_path("dataset.path", path, "folder")
-        self.repository = repository
-        self.revision = None if revision is None else check_name("dataset.revision", revision)
-        self.configuration = None if configuration is None else check_name("dataset.configuration", configuration)
-        self.features_column = features_column and check_name("dataset.features_column", features_column)
-        self.image_column = image_column and check_name("dataset.image_column", image_column)
-        self.label_column = check_name("dataset.label_column", label_column)
-        self.gallery_split = check_name("dataset.gallery_split", gallery_split)
-        self.query_split = check_name("dataset.query_split", query_split)
-        self.query_fraction = check_fraction("dataset.query_fraction", query_fraction)
-        self.split_seed = check_number("dataset.split_seed", split_seed, 0)
-        self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
-        self.max_queries = check_limit("dataset.max_queries", max_queries)
-        self.name = name if name != "hub" else repository or self.path.name  # type: ignore[union-attr]
+    repository: str | None = None
+    path: str | None = None
+    revision: str | None = None
+    configuration: str | None = None
+    features_column: str | None = "auto"
+    image_column: str | None = "auto"
+    label_column: str = "auto"
+    name: str = field(default="hub", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.repository is None and self.path is None:
+            raise wrong_value("dataset.repository", None, "owner/name on the Hub, or a folder as dataset.path")
+        if self.repository is not None and (not isinstance(self.repository, str) or self.repository.count("/") != 1):
+            raise wrong_value("dataset.repository", self.repository, "owner/name, such as uoft-cs/cifar10")
+        if self.features_column is None and self.image_column is None:
+            raise wrong_value("dataset.image_column", None, "auto or a name, as features_column is null too")
+        self._folder = None if self.path is None else existing_path("dataset.path", self.path, "folder")
+        for key in ("revision", "configuration", "features_column", "image_column"):
+            if getattr(self, key) is not None:
+                check_name(f"dataset.{key}", getattr(self, key))
+        check_name("dataset.label_column", self.label_column)
+        if self.name == "hub":
+            self.name = self.repository or self._folder.name  # type: ignore[union-attr]
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
         from lshbench.data.hub_repository import HubRepository, LocalRepository
 
         repository: HubRepository | LocalRepository
-        if self.path is not None:
-            repository = LocalRepository(self.path, self.configuration)
+        if self._folder is not None:
+            repository = LocalRepository(self._folder, self.configuration)
         else:
             repository = HubRepository(str(self.repository), self.revision, self.configuration, cache)
         gallery_name, query_names = find_splits(repository.splits.files, self.gallery_split, self.query_split)
         gallery = self._open_split(repository, gallery_name, cache, progress)
         if not query_names:
-            matched(self.name, gallery, gallery)
-            return hold_out(self.name, gallery, self.query_fraction, self.split_seed)
+            return self.dataset(gallery)
         query = gallery
         if query_names != [gallery_name]:
             for query_name in query_names:
@@ -176,7 +153,7 @@ class HubSource(Source):
                     break
                 if query_name != query_names[-1]:
                     log.info("the split %r has items without a label (-1) and is passed over", query_name)
-        dataset = matched(self.name, gallery, query)
+        dataset = self.dataset(gallery, query)
         log.info(
             "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), labels in column %r (%s)",
             repository.name, gallery.name, len(gallery), query.name, len(query),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lshbench.data.base import Dataset, Source, Split
-from lshbench.data.checks import check_dataset, check_limit, check_number, read_features
+from lshbench.data.checks import check_dataset, read_features
 from lshbench.data.fingerprint import combine
+from lshbench.data.values import check_number
 from lshbench.errors import wrong_value
 from lshbench.types import Progress
 
@@ -55,6 +57,7 @@ class SyntheticSplit(Split):
         return out
 
 
+@dataclass
 class SyntheticSource(Source):
     """Isotropic Gaussian clusters around Gaussian centres of unit variance (``dataset=synthetic``).
 
@@ -65,33 +68,23 @@ class SyntheticSource(Source):
         classes: clusters, each a class, of equal size to within one.
         spread: standard deviation of the noise a value, where the centres' is 1.
         data_seed: decides centres and noise.
-        max_gallery: at most this many gallery items, or None.
-        max_queries: at most this many queries, or None.
     """
 
     name = "synthetic"
+    items: int = 10000
+    queries: int = 1000
+    dim: int = 128
+    classes: int = 10
+    spread: float = 3.0
+    data_seed: int = 0
 
-    def __init__(
-        self,
-        items: int = 10000,
-        queries: int = 1000,
-        dim: int = 128,
-        classes: int = 10,
-        spread: float = 3.0,
-        data_seed: int = 0,
-        max_gallery: int | None = None,
-        max_queries: int | None = None,
-    ) -> None:
-        self.classes = check_number("dataset.classes", classes, 2)
-        self.items = check_number("dataset.items", items, self.classes)
-        self.queries = check_number("dataset.queries", queries, 2)
-        self.dim = check_number("dataset.dim", dim, 1)
-        self.data_seed = check_number("dataset.data_seed", data_seed, 0)
-        if isinstance(spread, bool) or not isinstance(spread, int | float) or not 0 <= spread < 1e6:
-            raise wrong_value("dataset.spread", spread, "a number from 0: the noise where centres vary by 1")
-        self.spread = float(spread)
-        self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
-        self.max_queries = check_limit("dataset.max_queries", max_queries)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        smallest = {"classes": 2, "items": self.classes, "queries": 2, "dim": 1, "data_seed": 0}
+        for key, least in smallest.items():
+            check_number(f"dataset.{key}", getattr(self, key), least)
+        if isinstance(self.spread, bool) or not isinstance(self.spread, int | float) or not 0 <= self.spread < 1e6:
+            raise wrong_value("dataset.spread", self.spread, "a number from 0: the noise where centres vary by 1")
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
         generator = np.random.default_rng([self.data_seed, 2])

@@ -7,15 +7,17 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lshbench.data.base import Dataset, Source
-from lshbench.data.checks import RawLabels, check_fraction, check_limit, check_name, check_number, raw_labels
+from lshbench.data.base import Dataset
+from lshbench.data.checks import RawLabels, raw_labels
 from lshbench.data.fingerprint import bytes_digest, combine, file_digests
-from lshbench.data.held_out import RawSplit, hold_out, matched
+from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.values import check_name
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
 
@@ -81,72 +83,50 @@ class TorchvisionSplit(RawSplit):
         return str(self.files[row]) if self.files is not None else f"{self.title}, row {row}"
 
 
-class TorchvisionSource(Source):
+@dataclass
+class TorchvisionSource(SplitSource):
     """An image classification data set of torchvision (``dataset=torchvision``).
 
     Args:
         class_name: the class in ``torchvision.datasets``, such as ``CIFAR10``.
         root: the folder that holds the data set or will; ``auto`` for one in the cache folder.
         download: whether it may be downloaded if it is not there.
-        gallery_split: a split as the class calls it, or ``auto``.
-        query_split: a split as the class calls it, or ``auto``.
-        query_fraction: the share of every class held out as queries where the class has no splits.
-        split_seed: decides which items are held out.
-        max_gallery: at most this many gallery items, or None.
-        max_queries: at most this many queries, or None.
     """
 
-    def __init__(
-        self,
-        class_name: str,
-        root: str = "auto",
-        download: bool = True,
-        gallery_split: str = "auto",
-        query_split: str = "auto",
-        query_fraction: float = 0.2,
-        split_seed: int = 0,
-        max_gallery: int | None = None,
-        max_queries: int | None = None,
-    ) -> None:
-        if not isinstance(class_name, str) or not class_name.isidentifier():
-            raise wrong_value("dataset.class_name", class_name, "a class of torchvision.datasets, such as CIFAR10")
-        if not isinstance(download, bool):
-            raise wrong_value("dataset.download", download, "true or false")
-        self.class_name = class_name
-        self.root = None if root == "auto" else Path(root).expanduser().resolve()
-        self.download = download
-        self.gallery_split = check_name("dataset.gallery_split", gallery_split)
-        self.query_split = check_name("dataset.query_split", query_split)
-        self.query_fraction = check_fraction("dataset.query_fraction", query_fraction)
-        self.split_seed = check_number("dataset.split_seed", split_seed, 0)
-        self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
-        self.max_queries = check_limit("dataset.max_queries", max_queries)
-        self.name = class_name
+    class_name: str
+    root: str = "auto"
+    download: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.class_name, str) or not self.class_name.isidentifier():
+            raise wrong_value("dataset.class_name", self.class_name, "a class of torchvision.datasets, such as CIFAR10")
+        if not isinstance(self.download, bool):
+            raise wrong_value("dataset.download", self.download, "true or false")
+        check_name("dataset.root", self.root)
+        self.name = self.class_name
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
         found = _find_class(self.class_name)
-        root = self.root or cache / "torchvision" / self.class_name
+        automatic = cache / "torchvision" / self.class_name
+        root = automatic if self.root == "auto" else Path(self.root).expanduser().resolve()
         options = inspect.signature(found).parameters
 
         def opened(name: str, **keywords: object) -> TorchvisionSplit:
             return TorchvisionSplit(name, self._construct(found, root, keywords, progress), root, cache)
 
-        if not {"train", "split", "image_set"} & set(options):
-            whole = opened("all")
-            matched(self.name, whole, whole)
-            return hold_out(self.name, whole, self.query_fraction, self.split_seed)
-        if "train" in options:
+        key = next((key for key in ("train", "split", "image_set") if key in options), None)
+        if key is None:
+            return self.dataset(opened("all"))
+        if key == "train":
             gallery = opened(**_train_or_test("dataset.gallery_split", self.gallery_split, "train"))
             query = opened(**_train_or_test("dataset.query_split", self.query_split, "test"))
         else:
-            key = "split" if "split" in options else "image_set"
             gallery = self._first("dataset.gallery_split", self.gallery_split, GALLERY_NAMES, key, opened)
             query = self._first("dataset.query_split", self.query_split, QUERY_NAMES, key, opened)
-        dataset = matched(self.name, gallery, query)
-        log.info(
-            "%s: gallery split %r (%d), query split %r (%d)",
-            self.class_name, gallery.name, len(gallery), query.name, len(query),
-        )  # fmt: skip
+        dataset = self.dataset(gallery, query)
+        counts = (gallery.name, len(gallery), query.name, len(query))
+        log.info("%s: gallery split %r (%d), query split %r (%d)", self.name, *counts)
         return dataset
 
     def _first(
