@@ -14,15 +14,15 @@ import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from lshbench import __version__
 from lshbench.errors import UsageError
@@ -128,11 +128,8 @@ class FeatureStore:
     def __init__(self, cache: Path) -> None:
         self.folder = cache / "features"
 
-    def find(self, key: dict[str, Any]) -> Entry | None:
-        """Return the entry of a key, or None if it is not there, or damaged (a warning says so)."""
-        return self._find(key, logging.WARNING)
-
-    def _find(self, key: dict[str, Any], level: int) -> Entry | None:
+    def find(self, key: dict[str, Any], level: int = logging.WARNING) -> Entry | None:
+        """Return the entry of a key, or None if it is not there, or damaged (logged at ``level``)."""
         folder = self.folder / _name(key)
         if not folder.is_dir():
             return None
@@ -161,7 +158,7 @@ class FeatureStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock(key):
-                if (found := self._find(key, logging.DEBUG)) is not None:
+                if (found := self.find(key, logging.DEBUG)) is not None:
                     return found, False
                 self._build(key, build)
         except OSError as error:
@@ -174,31 +171,22 @@ class FeatureStore:
             raise
         return _open(self.folder / _name(key), key), True
 
-    @contextmanager
-    def _lock(self, key: dict[str, Any]) -> Iterator[None]:
+    def _lock(self, key: dict[str, Any]) -> AcquireReturnProxy:
+        """Acquire an entry's lock, which is released at the end of a ``with`` block."""
         lock = FileLock(self.folder / f"{_name(key)}{LOCK}")
         try:
-            lock.acquire(timeout=0)
+            return lock.acquire(timeout=0)
         except Timeout:
             log.info("another process is making the same features; waiting for it")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+            return lock.acquire()
 
     def _sweep(self, own: str) -> None:
         """Remove what killed builders left behind: those whose lock can be had are dead."""
         for leftover in self.folder.glob(f"*{BUILDING}*"):
             name = leftover.name.partition(BUILDING)[0]
-            if name == own:
-                shutil.rmtree(leftover, ignore_errors=True)
-                continue
             lock = FileLock(self.folder / f"{name}{LOCK}")
-            with suppress(Timeout):
-                lock.acquire(timeout=0)
+            with suppress(Timeout), nullcontext() if name == own else lock.acquire(timeout=0):
                 shutil.rmtree(leftover, ignore_errors=True)
-                lock.release()
 
     def _build(self, key: dict[str, Any], build: Callable[[EntryWriter], None]) -> None:
         name = _name(key)
