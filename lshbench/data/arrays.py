@@ -30,28 +30,22 @@ NOT_FEATURES = {"neighbors", "neighbours", "distances", "indices", "ids", "logit
 """Two-dimensional arrays of ann-benchmarks' files, and others, that describe items but are no features."""
 
 
+@dataclass(eq=False)
 class ArraySplit(RawSplit):
-    """Features and labels in two arrays.
-
-    Args:
-        name: the split's name.
-        features: the features, ``(n, d)``.
-        labels: the labels.
-        cache: the cache folder.
-    """
+    """Features ``(n, d)`` in one array and their labels in another."""
 
     kind = "features"
+    name: str
+    features: NamedArray
+    label_array: NamedArray
+    cache: Path
 
-    def __init__(self, name: str, features: NamedArray, labels: NamedArray, cache: Path) -> None:
-        self.name = name
-        self.cache = cache
-        self.features = features
-        self.label_array = labels
-        self.width = features.shape[1]
-        self.raw = labels.labels()
-        count = len(self.raw.values) if self.raw.offsets is None else len(self.raw.offsets) - 1
-        if count != features.shape[0]:
-            raise UsageError(f"{name}: {features} and {labels} differ in length: expected one label for each item")
+    def __post_init__(self) -> None:
+        self.width = self.features.shape[1]
+        self.raw = self.label_array.labels()
+        if len(self.raw) != self.features.shape[0]:
+            arrays = f"{self.features} and {self.label_array}"
+            raise UsageError(f"{self.name}: {arrays} differ in length: expected one label for each item")
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         files = sorted({*self.features.files, *self.label_array.files})
@@ -151,22 +145,20 @@ class ArraySource(SplitSource):
         return ArraySplit(name, features, self._find_labels(others, features.shape[0], key, there or arrays), cache)
 
     def _find_features(self, arrays: Sequence[NamedArray], key: str) -> NamedArray:
-        there = _list(arrays)
         if self.features_column != "auto":
             return _by_name(arrays, self.features_column, "dataset.features_column", two_dimensional=True)
-        found = [
-            array
-            for array in arrays
-            if len(array.shape) == 2 and array.kind in "fiu" and array.shape[1] > 1
-            and not NOT_FEATURES & set(_words(array.name)) and not LABEL_WORDS & set(_words(array.name))
-        ]  # fmt: skip
-        if not found:
-            raise UsageError(f"{key}: no two-dimensional array of numbers to take as features; there are: {there}")
+
+        def fits(array: NamedArray) -> bool:
+            numbers = len(array.shape) == 2 and array.kind in "fiu" and array.shape[1] > 1
+            return numbers and not (NOT_FEATURES | LABEL_WORDS) & set(_words(array.name))
+
+        def order(array: NamedArray) -> tuple[bool, bool, int]:
+            return array.kind != "f", not set(FEATURE_NAMES) & set(_words(array.name)), -array.shape[1]
+
         # Floats before integers, usual names before others, then the widest.
-        found.sort(
-            key=lambda array: (array.kind != "f", not set(FEATURE_NAMES) & set(_words(array.name)), -array.shape[1])
-        )
-        return found[0]
+        if found := min(filter(fits, arrays), key=order, default=None):
+            return found
+        raise UsageError(f"{key}: no two-dimensional array of numbers to take as features; there are: {_list(arrays)}")
 
     def _find_labels(
         self, arrays: Sequence[NamedArray], count: int, key: str, there: Sequence[NamedArray]
@@ -179,9 +171,8 @@ class ArraySource(SplitSource):
             found = [array for array in arrays if chosen is not None and array.column is chosen]
         else:
             fitting = [array for array in arrays if _can_be_labels(array, count)]
-            found = [array for array in fitting if LABEL_WORDS & set(_words(array.name))] or (
-                fitting if len(fitting) == 1 else []
-            )
+            telling = [array for array in fitting if LABEL_WORDS & set(_words(array.name))]
+            found = telling or (fitting if len(fitting) == 1 else [])
         if not found:
             hint = ""
             if any(NOT_FEATURES & set(_words(array.name)) for array in there):
@@ -198,7 +189,7 @@ class ArraySource(SplitSource):
 
 
 def _can_be_labels(array: NamedArray, count: int) -> bool:
-    if array.shape[0] != count:
+    if array.shape[:1] != (count,):
         return False
     words = set(_words(array.name))
     if len(array.shape) == 1 or (len(array.shape) == 2 and array.shape[1] == 1):

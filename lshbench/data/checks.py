@@ -38,6 +38,9 @@ class RawLabels:
     names: tuple[str, ...] | None = None
     offsets: np.ndarray | None = None
 
+    def __len__(self) -> int:
+        return len(self.values) if self.offsets is None else len(self.offsets) - 1
+
     @property
     def kind(self) -> str:
         inner = "text" if self.values.dtype.kind in "UOT" else "numbers"
@@ -56,30 +59,23 @@ def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = N
     kind = values.dtype.kind
     if values.ndim == 2 and (kind == "b" or (kind in "iuf" and bool(((values == 0) | (values == 1)).all()))):
         return RawLabels(values.astype(bool), where, names)
-    if values.ndim == 1 and kind in "biu":
+    if values.ndim == 1:
         if kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
             raise UsageError(f"{where} has labels beyond 64-bit integers")
-        return RawLabels(values.astype(np.int64), where, names)
-    if values.ndim == 1 and kind == "f":
-        odd = ~np.isfinite(values) | (values != np.round(values))
-        if odd.any():
+        if kind == "f" and (odd := ~np.isfinite(values) | (values != np.round(values))).any():
             first = int(np.argmax(odd))
             raise UsageError(
                 f"{where} has {int(odd.sum())} values that are no whole numbers (the first: row {first}, "
                 f"{values[first]!s}); labels are whole numbers, strings, or a matrix of zeros and ones"
             )
-        return RawLabels(values.astype(np.int64), where, names)
-    if values.ndim == 1 and kind == "S":
-        return RawLabels(np.char.decode(values, "utf-8"), where, names)
-    if values.ndim == 1 and kind in "UT":
-        return RawLabels(values, where, names)
-    if values.ndim == 1 and kind == "O":
-        if all(isinstance(value, str | bytes) for value in values):
-            text = [value.decode() if isinstance(value, bytes) else value for value in values]
-            return RawLabels(np.array(text), where, names)
-        missing = sum(value is None for value in values)
-        if missing:
+        if kind in "biuf":
+            return RawLabels(values.astype(np.int64), where, names)
+        if kind == "O" and (missing := sum(value is None for value in values)):
             raise UsageError(f"{where} has no label for {missing} of {len(values)} items")
+        if kind == "S" or (kind == "O" and all(isinstance(value, str | bytes) for value in values)):
+            values = np.array([value.decode() if isinstance(value, bytes) else value for value in values], str)
+        if values.dtype.kind in "UT":
+            return RawLabels(values, where, names)
     raise UsageError(
         f"{where} is {values.dtype} of shape {values.shape}: labels are whole numbers or strings, one an "
         "item, or a matrix of zeros and ones, one column a class"

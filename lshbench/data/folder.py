@@ -22,27 +22,21 @@ from lshbench.types import Progress
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class FolderSplit(RawSplit):
-    """Image files below the class sub-folders of one folder, in the order of their paths.
-
-    Args:
-        name: the split's name.
-        folder: the folder whose sub-folders are classes.
-        files: the images' paths relative to ``folder``, sorted.
-        classes: all class names, sorted.
-        cache: the cache folder.
-    """
+    """Images below the class sub-folders of a folder: ``files`` are relative to it, and sorted."""
 
     kind = "images"
+    name: str
+    folder: Path
+    files: list[str]
+    classes: list[str]
+    cache: Path
 
-    def __init__(self, name: str, folder: Path, files: list[str], classes: list[str], cache: Path) -> None:
-        self.name = name
-        self.cache = cache
-        self.folder = folder
-        self.files = files
-        number = {name: i for i, name in enumerate(classes)}
-        labels = np.array([number[_class_of(file)] for file in files], np.int64)
-        self.raw = RawLabels(labels, str(folder), tuple(classes))
+    def __post_init__(self) -> None:
+        number = {name: i for i, name in enumerate(self.classes)}
+        labels = np.array([number[_class_of(file)] for file in self.files], np.int64)
+        self.raw = RawLabels(labels, str(self.folder), tuple(self.classes))
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         picked = range(len(self.files)) if rows is None else rows

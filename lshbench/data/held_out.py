@@ -28,6 +28,7 @@ class RawSplit(Split):
     raw: RawLabels
 
 
+@dataclass(eq=False)
 class PartOfSplit(Split):
     """Some rows of another split.
 
@@ -37,14 +38,15 @@ class PartOfSplit(Split):
         name: the part's name.
     """
 
-    def __init__(self, whole: Split, rows: np.ndarray, name: str) -> None:
-        self.whole = whole
-        self.rows = rows
-        self.name = name
-        self.kind = whole.kind
-        self.labels = whole.labels[rows]
-        self.class_names = whole.class_names
-        self.width = getattr(whole, "width", None)
+    whole: Split
+    rows: np.ndarray
+    name: str
+
+    def __post_init__(self) -> None:
+        self.kind = self.whole.kind
+        self.labels = self.whole.labels[self.rows]
+        self.class_names = self.whole.class_names
+        self.width = getattr(self.whole, "width", None)
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         picked = self.rows if rows is None else self.rows[rows]

@@ -12,7 +12,7 @@ import numpy as np
 
 from lshbench.data.base import Dataset
 from lshbench.data.checks import has_unlabelled, read_features
-from lshbench.data.columns import Column, ColumnKind, VectorColumn, find_column, find_splits, list_columns, read_labels
+from lshbench.data.columns import Column, VectorColumn, find_column, find_splits, list_columns, offsets_of, read_labels
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
 from lshbench.data.values import check_name, existing_path
@@ -27,41 +27,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class HubSplit(RawSplit):
     """A split as a memory-mapped Arrow table: only the rows asked for are read, and no image is decoded.
 
     Args:
         name: the split's name.
-        table: the split.
-        files: the data files that it was converted from.
+        table: the split, converted from the data files ``files``.
         items: the column of features or images.
         label: the column of labels.
         where: names the split in messages.
         cache: the cache folder.
     """
 
-    def __init__(
-        self,
-        name: str,
-        table: datasets.Dataset,
-        files: Sequence[Path],
-        items: Column,
-        label: Column,
-        where: str,
-        cache: Path,
-    ) -> None:
-        self.name = name
-        self.files = files
-        self.items = items
-        self.label = label
-        self.where = where
-        self.cache = cache
-        self.column = table.data.column(items.name)
-        self.kind = "features" if items.kind in ("vector", "list") else "images"
-        self.raw = read_labels(table.data.column(label.name), f"{where}: column {label.name!r}", label.names)
+    name: str
+    table: datasets.Dataset
+    files: Sequence[Path]
+    items: Column
+    label: Column
+    where: str
+    cache: Path
+
+    def __post_init__(self) -> None:
+        self.column = self.table.data.column(self.items.name)
+        self.kind = "features" if self.items.kind in ("vector", "list") else "images"
+        label, where = self.label, self.where
+        self.raw = read_labels(self.table.data.column(label.name), f"{where}: column {label.name!r}", label.names)
         self.width: int | None = None
         if self.kind == "features" and len(self.column):
-            self.vectors = VectorColumn(self.column, f"{where}: column {items.name!r}")
+            self.vectors = VectorColumn(self.column, f"{where}: column {self.items.name!r}")
             self.width = self.vectors.width
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
@@ -76,19 +70,17 @@ class HubSplit(RawSplit):
     def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
         if self.kind != "images":
             yield from super().image_bytes(rows)
-        starts = np.concatenate([[0], np.cumsum([len(chunk) for chunk in self.column.chunks], dtype=np.int64)])
+        starts = offsets_of([len(chunk) for chunk in self.column.chunks])
         for row in rows:
             chunk = int(np.searchsorted(starts, row, side="right")) - 1
             value = self.column.chunk(chunk)[int(row - starts[chunk])].as_py()
             if isinstance(value, dict):
-                value = value["bytes"] if value["bytes"] is not None else self._read_file(value["path"])
+                content, path = value["bytes"], value["path"]
+                value = Path(path).read_bytes() if content is None and path else content
             yield value if value is not None else b""  # an empty image is named by whoever decodes it
 
     def describe(self, row: int) -> str:
         return f"{self.where}, row {row}"
-
-    def _read_file(self, path: str | None) -> bytes | None:
-        return Path(path).read_bytes() if path else None
 
 
 @dataclass
@@ -168,29 +160,25 @@ class HubSource(SplitSource):
         table = repository.open(name, progress)
         columns = list_columns(table.features)
         items = self._find_items(columns)
-        label = find_column(
-            columns, self.label_column, "dataset.label_column", ("class", "integer", "text", "list", "real"), "labels"
-        )
+        kinds = ("class", "integer", "text", "list", "real")
+        label = find_column(columns, self.label_column, "dataset.label_column", kinds, "labels")
         if label is None:
-            raise UsageError(
-                "dataset.label_column=auto: no column looks like labels; name one; there are: "
-                + ", ".join(map(str, columns))
-            )
+            there = ", ".join(map(str, columns))
+            raise UsageError(f"dataset.label_column=auto: no column looks like labels; name one; there are: {there}")
         return HubSplit(name, table, files, items, label, f"{repository.name}, split {name!r}", cache)
 
     def _find_items(self, columns: list[Column]) -> Column:
         """Return the column of features, else the one of images; a name goes before ``auto``."""
-        features_key, image_key = "dataset.features_column", "dataset.image_column"
-        found = None
-        if self.features_column is not None and self.image_column in (None, "auto"):
-            kinds: tuple[ColumnKind, ...] = ("vector",) if self.features_column == "auto" else ("vector", "list")
-            found = find_column(columns, self.features_column, features_key, kinds, "features")
-        if found is None and self.image_column is not None:
-            found = find_column(columns, self.image_column, image_key, ("image",), "images")
+        features, images, found = self.features_column, self.image_column, None
+        if features is not None and images in (None, "auto"):
+            kinds = ("vector",) if features == "auto" else ("vector", "list")
+            found = find_column(columns, features, "dataset.features_column", kinds, "features")
+        if found is None and images is not None:
+            found = find_column(columns, images, "dataset.image_column", ("image",), "images")
         if found is None:
-            wanted = "features or images" if self.features_column and self.image_column else (
-                "features (lists of numbers)" if self.features_column else "images"
-            )  # fmt: skip
-            key = features_key if self.features_column else image_key
-            raise UsageError(f"{key}=auto: no column holds {wanted}; there are: " + ", ".join(map(str, columns)))
+            key = "features_column" if features else "image_column"
+            alone = "features (lists of numbers)" if features else "images"
+            wanted = "features or images" if features and images else alone
+            there = ", ".join(map(str, columns))
+            raise UsageError(f"dataset.{key}=auto: no column holds {wanted}; there are: {there}")
         return found

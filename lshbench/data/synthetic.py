@@ -20,24 +20,27 @@ BLOCK = 1024
 """Rows that share a random generator: small, so that a scattered subset wastes little."""
 
 
+@dataclass(eq=False)
 class SyntheticSplit(Split):
     """One side of the clusters: item = its cluster's centre + Gaussian noise."""
 
     kind = "features"
+    name: str
+    side: int
+    items: int
+    centres: np.ndarray
+    spread: float
+    seed: int
 
-    def __init__(self, name: str, side: int, items: int, centres: np.ndarray, spread: float, seed: int) -> None:
-        self.name = name
-        self.side = side
-        self.centres = centres
-        self.spread = np.float32(spread)
-        self.seed = seed
-        self.width = centres.shape[1]
-        self.labels = np.random.default_rng([seed, side]).permutation(np.arange(items) % len(centres))
+    def __post_init__(self) -> None:
+        self.width = self.centres.shape[1]
+        classes = np.arange(self.items) % len(self.centres)
+        self.labels = np.random.default_rng([self.seed, self.side]).permutation(classes)
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
-        classes, dim = self.centres.shape
+        shape = self.centres.shape
         return combine(
-            "synthetic", GENERATOR_VERSION, self.side, len(self), classes, dim, float(self.spread), self.seed
+            "synthetic", GENERATOR_VERSION, self.side, len(self), *shape, float(np.float32(self.spread)), self.seed
         )
 
     def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
@@ -52,7 +55,7 @@ class SyntheticSplit(Split):
             within = rows[start:stop] - block * BLOCK
             # The last row wanted decides how much is drawn: a block's rows don't depend on those after them.
             noise = generator.standard_normal((int(within[-1]) + 1, self.width), np.float32)
-            np.multiply(noise[within], self.spread, out=out[start:stop])
+            np.multiply(noise[within], np.float32(self.spread), out=out[start:stop])
         out += self.centres[self.labels[rows]]
         return out
 

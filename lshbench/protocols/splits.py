@@ -157,11 +157,8 @@ class UnseenClassesProtocol(EvaluationProtocol):
         classes = np.unique(labels)
         count = round(self.held_out * len(classes))
         if not 2 <= count <= len(classes) - 2:
-            raise wrong_value(
-                "protocol.held_out",
-                self.held_out,
-                f"a share that leaves at least 2 of the {len(classes)} classes on either side",
-            )
+            expected = f"a share that leaves at least 2 of the {len(classes)} classes on either side"
+            raise wrong_value("protocol.held_out", self.held_out, expected)
         held_out = np.random.default_rng([seed, 0x75EE]).permutation(classes)[:count]
         unseen = np.isin(labels, held_out)
         return Selection(
