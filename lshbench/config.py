@@ -154,7 +154,8 @@ class Identity:
 
     Attributes:
         run: of everything; runs that share it are the same run.
-        configuration: of everything but the seed and the items that it draws; runs that share it are repeats.
+        configuration: of everything but the seed, the items that it draws, and which figures are kept besides the
+            headline; runs that share it are repeats.
         source: of the source code that computes figures, ``sha256:...``.
     """
 
@@ -177,9 +178,10 @@ def identity(config: dict[str, Any], params: dict[str, Any], fingerprint: str) -
         if isinstance(kept.get(group), dict):
             kept[group] = {key: value for key, value in kept[group].items() if key not in keys}
     source = source_digest(kept["method"].get("_target_", ""))
+    compared = {key: value for key, value in kept.items() if key not in ("evaluation", "reference")}
     return Identity(
         run=_digest({"config": kept, "data": fingerprint, "source": source}),
-        configuration=_digest({"config": _without_seeds(kept), "source": source}),
+        configuration=_digest({"config": _without_seeds(compared), "source": source}),
         source=source,
     )
 

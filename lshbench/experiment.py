@@ -47,7 +47,7 @@ from lshbench.runtime.checkpoints import checkpoint_file
 from lshbench.runtime.environment import environment, peak_memory_bytes
 from lshbench.runtime.logs import console
 from lshbench.runtime.progress import progress_for
-from lshbench.runtime.threads import set_threads
+from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
 from lshbench.types import Clusters, Codes, Progress, Relevance
 
@@ -82,8 +82,11 @@ class Experiment:
             UsageError: a key or value that can't be used, or choices that don't go together.
         """
         check_root(config)
-        inputs = Inputs.from_config(config, set_threads(config["threads"]), cache_dir(config["cache"]))
-        return cls(config, command, inputs, System.from_config(config))
+        threads = config["threads"] or available_cores()
+        inputs = Inputs.from_config(config, threads, cache_dir(config["cache"]))
+        system = System.from_config(config)
+        set_threads(threads)
+        return cls(config, command, inputs, system)
 
 
 def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> float | None:

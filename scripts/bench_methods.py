@@ -49,7 +49,6 @@ NOT_COMPARED = frozenset({"cache", "dataset.path", "device", "threads"})
 PRELOADED = [
     "datasets",
     "faiss",
-    "lshbench.assemble",
     "lshbench.commands.run",
     "lshbench.experiment",
     "lshbench.report.summary",
@@ -252,8 +251,7 @@ class Sitting:
             log.unlink(missing_ok=True)
             self.runs[point] = run
             self._pace.add(point, run)
-            figures = run.metrics
-            result = f"mAP {short(figures['metrics']['mAP'])} in {duration(figures['time_s']['total'])}"
+            result = f"mAP {short(run.metrics.metrics['mAP'])} in {duration(run.metrics.time_s['total'])}"
         left = [*self._pending, *(other for other, _ in self._running.values())]
         remaining = sum(map(self._pace.seconds, left)) / self._workers
         print(f"[{len(self.runs)}/{self._total}] {point}: {result}; about {duration(remaining)} left", flush=True)

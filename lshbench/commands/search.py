@@ -88,10 +88,10 @@ def _search(given: argparse.Namespace) -> None:
 
     logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler()], format="%(message)s")
     logging.getLogger("lshbench").setLevel(logging.INFO)
-    set_threads(run.config()["threads"])
     searcher = Searcher.open(run, device=given.device, progress=progress_for(console()))
     if given.picture:
         _ = searcher.dataset  # refused now if it isn't there, not after the search
+    set_threads(run.config()["threads"])
     searcher.prepare(images=given.serve or any(path.suffix != VECTORS for path in files))
     loaded = time.perf_counter()
     if given.serve:

@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+import faiss
 import numpy as np
 
 from lshbench.errors import wrong_value
@@ -56,14 +57,10 @@ class BinaryEngine(CandidateEngine):
 
     @staticmethod
     def _write(engine: Any, place: Any) -> None:
-        import faiss
-
         faiss.write_index_binary(engine, place)
 
     @staticmethod
     def _read(path: str) -> Any:
-        import faiss
-
         return faiss.read_index_binary(path)
 
 
@@ -113,8 +110,6 @@ class _HashEngine(BinaryEngine):
         self._engine.nflip = value
 
     def _stats(self) -> Any:
-        import faiss
-
         counters: Any = faiss.cvar
         return counters.indexBinaryHash_stats
 
@@ -142,8 +137,6 @@ class BinaryHashEngine(_HashEngine):
         super().__init__({}, 1, b, nflip, bits, gives, ranking)
 
     def _empty(self, bits: int, packed: np.ndarray) -> Any:
-        import faiss
-
         return faiss.IndexBinaryHash(8 * packed.shape[1], self._key_bits(bits, len(packed)))
 
 
@@ -172,8 +165,6 @@ class BinaryMultiHashEngine(_HashEngine):
         super().__init__({"nhash": nhash}, nhash, b, nflip, bits, gives, ranking)
 
     def _empty(self, bits: int, packed: np.ndarray) -> Any:
-        import faiss
-
         return faiss.IndexBinaryMultiHash(8 * packed.shape[1], self.nhash, self._key_bits(bits, len(packed)))
 
 
@@ -206,8 +197,6 @@ class BinaryIvfEngine(BinaryEngine):
             raise wrong_value("index.nprobe", self.values[-1], f"at most {nlist}, the number of lists (index.nlist)")
 
     def _empty(self, bits: int, packed: np.ndarray) -> Any:
-        import faiss
-
         if self.nlist > len(packed):
             raise wrong_value("index.nlist", self.nlist, f"at most {len(packed)}, the items of the gallery")
         dimensions = 8 * packed.shape[1]
@@ -221,7 +210,5 @@ class BinaryIvfEngine(BinaryEngine):
         self._engine.nprobe = value
 
     def _stats(self) -> Any:
-        import faiss
-
         counters: Any = faiss.cvar
         return counters.indexIVF_stats

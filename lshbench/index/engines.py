@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import faiss
 import numpy as np
 
 from lshbench.errors import wrong_value
@@ -142,14 +143,10 @@ class Engine(Index):
 
     @staticmethod
     def _write(engine: Any, place: Any) -> None:
-        import faiss
-
         faiss.write_index(engine, place)
 
     @staticmethod
     def _read(path: str) -> Any:
-        import faiss
-
         return faiss.read_index(path)
 
 
@@ -211,8 +208,6 @@ class LshEngine(Engine):
         self._codes: CodeGallery | None = None
 
     def _make(self, gallery: Encoded) -> Any:
-        import faiss
-
         vectors = np.ascontiguousarray(gallery.features, np.float32)
         engine = faiss.IndexLSH(vectors.shape[1], self.nbits, True, self.train_thresholds)
         engine.rrot.init(5 + self.seed)  # 5 is what faiss starts it with
@@ -236,8 +231,6 @@ class LshEngine(Engine):
         positions: bool = True,
         position_limit: int | None = None,
     ) -> Iterator[RankedBlock]:
-        import faiss
-
         if self._codes is None:
             stored = faiss.vector_to_array(self._engine.codes).reshape(len(self), -1)
             self._codes = CodeGallery.from_codes(Codes(REVERSED[stored], self.nbits))
@@ -283,8 +276,6 @@ class HnswEngine(CandidateEngine):
         return True
 
     def _make(self, gallery: Encoded) -> Any:
-        import faiss
-
         engine = faiss.IndexHNSWFlat(gallery.features.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
         engine.hnsw.efConstruction = self.ef_construction
         threads = faiss.omp_get_max_threads()
@@ -302,8 +293,6 @@ class HnswEngine(CandidateEngine):
         return directions(queries.features)
 
     def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        import faiss
-
         counters: Any = faiss.cvar
         stats = counters.hnsw_stats
         stats.reset()
@@ -332,8 +321,6 @@ def spread(counts: np.ndarray, total: int, rows: np.ndarray) -> np.ndarray:
 
 def _file_bytes(engine: Any, write: Any) -> int:
     """Return how many bytes faiss writes, without keeping them."""
-    import faiss
-
     library: Any = faiss
     sizes: list[int] = []
 

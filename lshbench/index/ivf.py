@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import faiss
 import numpy as np
 
 from lshbench.errors import wrong_value
@@ -106,8 +107,6 @@ class IvfIndex(Index):
 
     def _find_centroids(self, vectors: np.ndarray) -> np.ndarray:
         """Return the directions of clusters of the gallery's own, float32 ``(clusters, d)``."""
-        import faiss
-
         assert self.clusters is not None, "checked by the constructor"
         if self.clusters > len(vectors):
             raise wrong_value("index.clusters", self.clusters, f"at most {len(vectors)}, the items of the gallery")
@@ -121,8 +120,6 @@ class IvfIndex(Index):
         return faiss.vector_to_array(clustering.centroids).reshape(self.clusters, -1)
 
     def _set_centroids(self, centroids: np.ndarray) -> None:
-        import faiss
-
         self.centroids = centroids
         self._quantizer = faiss.IndexFlatIP(centroids.shape[1])
         self._quantizer.add(centroids)

@@ -11,6 +11,7 @@ import logging
 import math
 from typing import Any, Self
 
+import faiss
 import numpy as np
 
 from lshbench.errors import wrong_value
@@ -111,8 +112,6 @@ class KMeans(Method):
 
     def _run(self, points: np.ndarray, first: np.ndarray, advance: Any) -> tuple[np.ndarray, list[Epoch]]:
         """Return the centroids that Lloyd's iterations lead to from given ones, and the curve."""
-        import faiss
-
         size = points.shape[1]
         centroids, history = first, []
         for iteration in range(1, self.iterations + 1):
@@ -139,8 +138,6 @@ class KMeans(Method):
         return centroids, history
 
     def _index(self, size: int) -> Any:
-        import faiss
-
         return faiss.IndexFlatIP(size) if self.spherical else faiss.IndexFlatL2(size)
 
     def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Clusters:

@@ -1,24 +1,23 @@
-"""Figures on real features: CIFAR-10 through EfficientNet-Lite0 at 128 px, 64 bits, the first 1,000 queries.
+"""Figures on real features: CIFAR-10 through EfficientNet-Lite0 at 128 px, 64 bits, 1,000 queries, 5,000 in the gallery.
 
-``LSHBENCH_TEST_DATA`` names a folder with ``cifar10_{train,test}_{x,y}.npy``.
+``LSHBENCH_TEST_DATA`` names a folder with a copy of the Hub repository ``aaaakash001/cifar10_Vit_large``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lshbench.data.hub import HubSource
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.methods.base import Method
 from lshbench.methods.itq import Itq
 from lshbench.methods.pca_rotation import PcaRotation
 from lshbench.methods.random_projection import RandomProjection
 from lshbench.ranking.hamming import hamming_blocks
+from lshbench.runtime.progress import silent
 from lshbench.types import Features, Relevance
 
 FOLDER = os.environ.get("LSHBENCH_TEST_DATA")
@@ -28,30 +27,28 @@ pytestmark = [
 ]
 
 
-@contextlib.contextmanager
-def silent(description: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-    yield lambda amount: None
-
-
 @pytest.fixture(scope="module")
-def cifar10() -> tuple[Features, Features]:
-    parts = []
-    for split, count in (("train", None), ("test", 1000)):
-        x, y = (np.load(Path(str(FOLDER)) / f"cifar10_{split}_{part}.npy")[:count] for part in "xy")
-        parts.append(Features(x, y, np.arange(len(x))))
-    return parts[0], parts[1]
+def cifar10(tmp_path_factory: pytest.TempPathFactory) -> tuple[Features, Features]:
+    source = HubSource(path=f"{FOLDER}/aaaakash001/cifar10_Vit_large")
+    data = source.open(tmp_path_factory.mktemp("cache"), silent)
+    gallery, queries = (
+        Features(split.read_features(np.arange(len(split)), silent), split.labels, np.arange(len(split)))
+        for split in (data.gallery, data.query)
+    )
+    return gallery, queries
 
 
 @pytest.mark.parametrize(
     ("method", "low", "high"),
     [
-        # Independent computations: .185 centred and .162 raw, which vary by about .01 with the draw.
+        # Independent computations on 50,000 items: .185 centred and .162 raw, which vary by about .01 with the draw; a
+        # tenth of the items moves figures by about as much.
         (RandomProjection(bits=64), 0.165, 0.205),
         (RandomProjection(bits=64, center=False), 0.14, 0.18),
         (PcaRotation(bits=64), 0.25, 0.30),
         # .273 with the rotation that faiss learns, which is hardly better than a random one.
         (Itq(bits=64), 0.29, 0.33),
-        (Itq(bits=64, standardize=True), 0.29, 0.33),
+        (Itq(bits=64, standardize=True), 0.28, 0.33),
     ],
     ids=["hyperplanes", "raw hyperplanes", "rotation", "itq", "standardised itq"],
 )

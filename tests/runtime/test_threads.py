@@ -1,4 +1,4 @@
-"""One number of threads, for libraries that are there and for those that are imported later."""
+"""One number of threads, for the libraries that are there."""
 
 from __future__ import annotations
 
@@ -9,16 +9,36 @@ import pytest
 
 CODE = """
 import sys
-{before}
-from lshbench.runtime.threads import set_threads
-set_threads(2)
-assert set_threads(1) == 1
-assert {before!r} or not {{"torch", "faiss", "numba", "scipy"}} & set(sys.modules)
+from lshbench.runtime.threads import available_cores, set_threads
+assert set_threads(None) == available_cores()
+assert not {"torch", "faiss", "numba", "scipy"} & set(sys.modules)
 import faiss, numba, torch
+assert set_threads(1) == 1
 assert (faiss.omp_get_max_threads(), numba.get_num_threads(), torch.get_num_threads()) == (1, 1, 1)
 """
 
+RUN = """
+import hydra, sys
+from lshbench.commands.run import task
+from lshbench.config import conf_folder
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from lshbench.experiment import Experiment
+with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    config = OmegaConf.to_container(compose("config", ["method={method}", "threads=1"]), resolve=True)
+Experiment.from_config(config, [])
+import faiss, numba
+assert numba.get_num_threads() == 1
+assert "torch" not in sys.modules or sys.modules["torch"].get_num_threads() == 1
+assert "{method}" != "kmeans" or faiss.omp_get_max_threads() == 1
+assert "{method}" != "fourier" or "torch" in sys.modules
+"""
 
-@pytest.mark.parametrize("before", ["", "import faiss, numba, torch"])
-def test_every_library_takes_the_number_whenever_it_is_imported(before: str) -> None:
-    subprocess.run([sys.executable, "-c", CODE.format(before=before)], check=True)
+
+def test_libraries_that_are_loaded_take_the_number_and_no_other_is_imported() -> None:
+    subprocess.run([sys.executable, "-c", CODE], check=True)
+
+
+@pytest.mark.parametrize("method", ["random_projection", "kmeans", "fourier"])
+def test_a_runs_libraries_are_loaded_when_its_threads_are_set(method: str) -> None:
+    subprocess.run([sys.executable, "-c", RUN.format(method=method)], check=True)

@@ -275,10 +275,10 @@ def test_tables_have_their_rows_in_the_order_of_running(script) -> None:
 
 
 def test_rows_show_what_tells_them_apart(script) -> None:
-    assert script.label("fourier-none", "none") == "`fourier`"
+    assert script.label("fourier-none", "none") == "`fourier_unsupervised`"
     assert script.label("fourier-relu", "ablation") == "rectifiers for Gaussian error units"
     assert script.label("fourier", "transfer") == "`fourier`, with labels"
-    assert script.label("fourier-none", "transfer") == "`fourier`"
+    assert script.label("fourier-none", "transfer") == "`fourier_unsupervised`"
 
 
 def parameters(row) -> int:
