@@ -1,4 +1,4 @@
-"""Open the arrays in .npz, .npy, HDF5 and Parquet files, whose values are read when they are asked for."""
+"""Open arrays in .npz, .npy, HDF5 and Parquet files; their values are read on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ready features in files: .npz, .npy, Parquet, HDF5 (the layout of ann-benchmarks too)."""
+"""Precomputed features in .npz, .npy, Parquet or HDF5 files (also in the layout of ann-benchmarks)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ArraySplit(RawSplit):
 
 @dataclass
 class ArraySource(SplitSource):
-    """Features in one file (or folder of .npy files), or in one for each side (``dataset=features``).
+    """Precomputed features in one file (or folder of .npy files), or one for each side (``dataset=features``).
 
     Arrays are found by shape, type and name: features are two-dimensional, labels have one value an item (or
     are a matrix of zeros and ones); names with train, gallery, base or database belong to the gallery, names

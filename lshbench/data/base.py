@@ -1,4 +1,4 @@
-"""Interfaces of data sets: a source is opened to a data set, whose two splits are read by row."""
+"""Interfaces of data sets: a source opens a data set, which has two splits that are read by row."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Source(ABC):
 
     @abstractmethod
     def open(self, cache: Path, progress: Progress) -> Dataset:
-        """Find the splits, read their labels (and nothing else where the source allows) and return them.
+        """Open the data set: find its splits and read their labels (and nothing else where the source allows).
 
         Args:
             cache: the cache folder, for hashes of files, listings and downloads.

@@ -23,7 +23,7 @@ KEPT_BELOW = 1_000_000
 
 @dataclass(frozen=True)
 class RawLabels:
-    """Labels of one split before both splits agree on numbers.
+    """Labels of one split as read, before those of both splits are numbered alike.
 
     Attributes:
         values: int64 ``(n,)``; strings ``(n,)``; bool ``(n, classes)``; or, with ``offsets``, the
@@ -48,7 +48,7 @@ class RawLabels:
 
 
 def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = None) -> RawLabels:
-    """Return an array's labels: whole numbers in any type, strings, or a matrix of zeros and ones.
+    """Return the labels in an array: whole numbers in any type, strings, or a matrix of zeros and ones.
 
     Raises:
         UsageError: anything else.
@@ -83,7 +83,7 @@ def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = N
 
 
 def match_labels(gallery: RawLabels, query: RawLabels) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:
-    """Return both splits' labels in the same numbers, and the classes' names.
+    """Number the labels of both splits alike, and return them with the classes' names.
 
     Strings, and numbers from a million on, are numbered by the sorted vocabulary of both splits.
 
@@ -130,7 +130,7 @@ def has_unlabelled(labels: RawLabels) -> bool:
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
-    """Return the data set if its two splits can be used together.
+    """Check that the two splits can be used together, and return the data set.
 
     Raises:
         UsageError: an empty split, labels of -1, one class only, or splits that don't go together.
@@ -179,7 +179,7 @@ def _check_split(name: str, role: str, split: Split) -> None:
 def read_features(
     rows: np.ndarray, width: int, read: Callable[[np.ndarray], np.ndarray], where: str, progress: Progress
 ) -> np.ndarray:
-    """Return features block by block, converted and checked.
+    """Read features in blocks, convert them to float32 and check their values.
 
     Args:
         rows: row numbers, in any order.

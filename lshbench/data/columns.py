@@ -35,7 +35,7 @@ QUERY_SPLITS = ("test", "testing", "query", "queries", "validation", "val", "val
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table, with what its values can be used as.
+    """A column of a table: its name, the kind of its values, and its classes.
 
     Attributes:
         name: its name.

@@ -23,7 +23,7 @@ QUERIES = 360
 
 
 class DigitsSplit(Split):
-    """All digits, grey values 0 to 16 spread to 0 to 255."""
+    """All 1,797 digits, their grey values scaled from 0-16 to 0-255."""
 
     name = "digits"
     kind = "images"

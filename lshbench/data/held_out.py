@@ -1,4 +1,4 @@
-"""Data sets out of one split or two: labels matched, queries held out where there is one split only."""
+"""Make a data set of two splits with matching labels, or of one split, of which queries are held out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class RawSplit(Split):
-    """A split whose labels are not yet matched with those of the other.
+    """A split whose labels are not numbered like those of the other split yet.
 
     Attributes:
         raw: the labels as read.

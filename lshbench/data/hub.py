@@ -1,4 +1,4 @@
-"""Data sets in the Hub's layout: ready features or images, from the Hub, its cache, or a local copy."""
+"""Data sets in the Hub's layout: features or images, from the Hub, its cache, or a local copy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class HubSplit(RawSplit):
-    """A split as a memory-mapped Arrow table: only the rows asked for are read, and no image is decoded.
+    """A split in a memory-mapped Arrow table, of which only requested rows are read; images are not decoded.
 
     Args:
         name: the split's name.

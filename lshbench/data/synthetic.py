@@ -1,4 +1,4 @@
-"""Gaussian clusters of any size, generated on request: rows can be had without the others."""
+"""Gaussian clusters of any size, of which single rows can be generated on request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLOCK = 1024
 
 @dataclass(eq=False)
 class SyntheticSplit(Split):
-    """One side of the clusters: item = its cluster's centre + Gaussian noise."""
+    """The gallery or the queries: each item is its cluster's centre plus Gaussian noise."""
 
     kind = "features"
     name: str

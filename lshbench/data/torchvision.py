@@ -1,4 +1,4 @@
-"""Any image classification data set of torchvision, by name."""
+"""Image classification data sets of torchvision."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SECONDS = 30.0
 
 @dataclass(eq=False)
 class TorchvisionSplit(RawSplit):
-    """A split of a torchvision data set, which is given without transforms, and lies in the folder ``root``."""
+    """A split of a torchvision data set without transforms, whose files lie below ``root``."""
 
     kind = "images"
     name: str
@@ -114,7 +114,7 @@ class TorchvisionSource(SplitSource):
             return TorchvisionSplit(name, self._construct(found, root, keywords, progress), root, cache)
 
         def split(option: str, wanted: str, usual: tuple[str, ...]) -> TorchvisionSplit:
-            """Return the split that is wanted, or with ``auto`` the first of the usual ones that the class has."""
+            """Return the split with the given name, or with ``auto`` the first usual one that the class has."""
             names = usual if wanted == "auto" else (wanted,)
             if key == "train":
                 if names[0] not in ("train", "test"):

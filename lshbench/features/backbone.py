@@ -1,4 +1,4 @@
-"""Image encoders as configured: their names, the keys of their features in the cache, and how they are loaded.
+"""Configured image encoders (backbones): their options, their keys in the feature cache, and how they are loaded.
 
 Constructing a backbone checks its keys and imports nothing heavy; its network is built on first use, so that a run
 whose features are in the cache never waits for it.
@@ -58,7 +58,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def key(self, device: str, progress: Progress) -> dict[str, Any]:
-        """Return the feature cache's key: all that features depend on besides the images, as values that JSON can hold.
+        """Return the key of the feature cache: all that features depend on besides the images, as JSON values.
 
         Downloads the weights if only they can name themselves; see :mod:`lshbench.features.weights`.
         """

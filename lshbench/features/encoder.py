@@ -1,4 +1,4 @@
-"""Encoders of decoded images: preparing pixels and encoding them are two steps, for different threads."""
+"""Image encoders, loaded: they prepare pixels and encode them in two steps, for different threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GPU_BATCH = 128
 
 
 class Encoder(ABC):
-    """A loaded backbone.
+    """Interface of a loaded image encoder.
 
     Attributes:
         dim: numbers of a feature.
@@ -63,7 +63,7 @@ class PixelEncoder(Encoder):
 
 
 class TimmEncoder(Encoder):
-    """A network in its precision on its device.
+    """A timm network on a device, in a floating-point precision.
 
     Args:
         network: from normalised images to features, float32 on the CPU.

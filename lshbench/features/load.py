@@ -56,7 +56,7 @@ def load_split_features(
     threads: int,
     progress: Progress,
 ) -> SplitFeatures:
-    """Return the features of rows.
+    """Return the features of a split's rows, from the cache, or read or extracted.
 
     Args:
         split: of features or images.

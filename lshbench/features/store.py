@@ -66,7 +66,7 @@ class ArrayFile:
 
 @dataclass
 class EntryWriter:
-    """A new entry, which a builder fills.
+    """A new cache entry, which the caller fills with features and digests.
 
     Attributes:
         folder: the entry's folder while it is built.
@@ -80,7 +80,7 @@ class EntryWriter:
     _files: list[ArrayFile] = field(default_factory=list)
 
     def create(self, rows: int, dim: int) -> ArrayFile:
-        """Return the file of features.
+        """Create and return the file of features.
 
         Raises:
             UsageError: there is no room for it.
@@ -103,7 +103,7 @@ class EntryWriter:
 
 @dataclass(frozen=True)
 class Entry:
-    """Stored features.
+    """A cache entry: stored features and the digests of their items.
 
     Attributes:
         x: float32 ``(n, d)``, a read-only memory map.
@@ -119,7 +119,7 @@ class Entry:
 
 
 class FeatureStore:
-    """The features below a cache folder.
+    """The cache of features on disk.
 
     Args:
         cache: the cache folder.
@@ -142,7 +142,7 @@ class FeatureStore:
             return None
 
     def get_or_build(self, key: dict[str, Any], build: Callable[[EntryWriter], None]) -> tuple[Entry, bool]:
-        """Return the entry of a key and whether it had to be built.
+        """Return the entry of a key, built if it is not there, and whether it was built.
 
         Of several processes that ask for the same entry at once, one builds and the others wait.
 

@@ -64,7 +64,7 @@ class EvaluationProtocol(ABC):
         """
 
     def select(self, dataset: Dataset, seed: int, max_gallery: int | None, max_queries: int | None) -> Selection:
-        """Return the items of a run: those of :meth:`draw`, then class-balanced subsets of gallery and queries.
+        """Draw the items of a run, and limit gallery and queries to class-balanced subsets.
 
         A training set that is the gallery, or part of it, shrinks with it; one that lies outside is left as it is.
         """
