@@ -50,7 +50,8 @@ def _relative_paths(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], st
     for node, keys in ((config, ("cache",)), *((config[group], keys) for group, keys in PATHS.items())):
         for key in keys:
             value = node.get(key)
-            word = key == "weights" and not str(value).endswith(".safetensors")  # such as hub
+            # Words, such as hub, are no paths.
+            word = value == "auto" if key == "root" else key == "weights" and not str(value).endswith(".safetensors")
             if isinstance(value, str) and not word and not Path(value).expanduser().is_absolute():
                 yield node, key
 
