@@ -74,18 +74,22 @@ def _delete_unused(parent: Path) -> None:
 
 
 FOLDER = _writable_folder()
-_lock = FileLock(FOLDER / "lock") if FOLDER else None
+
+
+def _lock() -> FileLock:
+    """Return the folder's lock: a new one each time, as a process must not use one that it has inherited by a fork."""
+    return FileLock(f"{FOLDER}/lock")
 
 
 class _LockedCache(FunctionCache):
     """numba's cache, one process at a time: two that save at once may give different code the same file name."""
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        with _lock:  # type: ignore[union-attr]
+        with _lock():
             return super().load_overload(signature, context)
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        with suppress(OSError), _lock:  # type: ignore[union-attr]
+        with suppress(OSError), _lock():
             super().save_overload(signature, compiled)  # a full disk is no reason to fail
 
 

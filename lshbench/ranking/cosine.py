@@ -6,8 +6,8 @@ fall between, and exact comparisons decide.  Ties are exactly equal float32 simi
 
 Every product goes through the same shapes (the last tile of the gallery is filled up with zeros, queries to a multiple
 of eight), because BLAS may round a product differently at a matrix's edge.  A gallery in another order of rows gives
-the same similarities: to the last bit, where BLAS rounds alike all over a matrix (MKL, OpenBLAS for AVX-512), else within
-float32's rounding (OpenBLAS for AVX2).
+the same similarities: to the last bit, where BLAS rounds alike all over a matrix (MKL, OpenBLAS for AVX-512), else
+within float32's rounding (OpenBLAS for AVX2).
 
 Kernels are in :mod:`lshbench.kernels.cosine` and :mod:`lshbench.kernels.cosine_nearest`.
 """
