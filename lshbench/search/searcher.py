@@ -16,17 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from lshbench.config import build
 from lshbench.errors import UsageError, wrong_value
-from lshbench.inputs import Inputs
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import GALLERY_LABELS
 from lshbench.run_folder.items import GalleryItems
 from lshbench.runtime.progress import silent
-from lshbench.search.reopen import gallery_features, inputs_of, reopen_dataset
+from lshbench.runtime.threads import available_cores
+from lshbench.search.reopen import gallery_features, located, reopen_dataset
 from lshbench.system import System
 from lshbench.types import Progress
 
@@ -93,10 +94,10 @@ class Searcher:
         ranking: ``hamming`` or ``cosine``, the kind of distance.
     """
 
-    def __init__(self, run: Run, inputs: Inputs, system: System, progress: Progress) -> None:
+    def __init__(self, run: Run, config: dict[str, Any], system: System, progress: Progress) -> None:
         self.run = run
         self.ranking = run.metrics.ranking
-        self._inputs, self._system, self._progress = inputs, system, progress
+        self._config, self._system, self._progress = config, system, progress
         self._items = GalleryItems.open(run)
         self._labels = run.array(GALLERY_LABELS)
 
@@ -118,9 +119,9 @@ class Searcher:
             from lshbench.runtime.device import resolve_device
 
             resolve_device(device)  # refused even where nothing of the run would have used it
-        inputs = inputs_of(run, device)
-        system = System.open(run, lambda: gallery_features(run, inputs, progress), device=device)
-        return cls(run, inputs, system, progress)
+        config = located(run, device)
+        system = System.open(run, lambda: gallery_features(run, config, progress), device=device)
+        return cls(run, config, system, progress)
 
     def __len__(self) -> int:
         """Return how many items the gallery has."""
@@ -133,8 +134,10 @@ class Searcher:
         Raises:
             UsageError: the run has none, or its weights can't be had.
         """
+        from lshbench.features.backbone import Backbone
+
         check_encoder(self.run)
-        encoder = self._inputs.backbone.load(self._inputs.device, self._progress)
+        encoder = build(self._config, "backbone", Backbone).load(self._config["device"], self._progress)
         if encoder.on_cpu:
             # Batches are filled up, so one picture would take as long as a batch of them.
             encoder.batch_size = 1
@@ -164,7 +167,7 @@ class Searcher:
 
         self.check_k(k)
         named = [_content(image, f"image {i}") for i, image in enumerate(images)]
-        x = encode_images(named, self.encoder, self._inputs.threads)
+        x = encode_images(named, self.encoder, self._config["threads"] or available_cores())
         return self._answers(x, k, [name for _, name in named])
 
     def search_vectors(self, x: np.ndarray, k: int = 10, names: Sequence[str] | None = None) -> list[Answer]:
@@ -200,7 +203,7 @@ class Searcher:
             UsageError: it can't be found, has changed, or holds no images.
         """
         check_encoder(self.run)
-        return reopen_dataset(self.run, self._inputs, self._progress)
+        return reopen_dataset(self.run, self._config, self._progress)
 
     def image(self, hit: Hit) -> Image:
         """Return the picture of a hit, as RGB, from the run's data set.
