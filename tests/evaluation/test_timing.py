@@ -23,6 +23,7 @@ class Slow(FlatIndex):
     """Counts calls; the first of each kind takes longer, as compiling does."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: list[int] = []
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
@@ -111,7 +112,7 @@ def test_every_setting_has_a_row_and_the_last_is_the_run_s() -> None:
     index.set_point = lambda point, own=index.set_point: (made.append(point), own(point))  # type: ignore[method-assign]
     found = measure_points(
         index,
-        Queries(queries, relevance, queries.rows),
+        Queries(queries, relevance, lambda start, stop: queries[start:stop]),
         reference,
         k=20,
         definitions=True,
@@ -139,7 +140,7 @@ def test_without_a_reference_recall_is_not_known() -> None:
     index = FlatIndex().build(gallery)
     found = measure_points(
         index,
-        Queries(queries, relevance, queries.rows),
+        Queries(queries, relevance, lambda start, stop: queries[start:stop]),
         None,
         k=20,
         definitions=False,
