@@ -20,14 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from lshbench.metrics.groups import (
-    count_below,
-    leading_groups,
-    leading_indices,
-    ratio,
-    retrieved,
-    segment_sums,
-)
+from lshbench.metrics.groups import count_below, leading_groups, leading_indices, ratio, retrieved, segment_sums
 from lshbench.types import RankedBlock
 
 
@@ -114,9 +107,7 @@ DEFINITIONS: dict[str, Definition] = {
         "P@{k}/short_relevant", "relevant items in the top k, divided by min(k, relevant items)", ("OML",)
     ),
     "P@{k}/short_ranked": Definition(
-        "P@{k}/short_ranked",
-        "relevant items in the top k, divided by min(k, candidates)",
-        ("short result lists",),
+        "P@{k}/short_ranked", "relevant items in the top k, divided by min(k, candidates)", ("short result lists",)
     ),
     "P@{k}/short_last": Definition(
         "P@{k}/short_last",

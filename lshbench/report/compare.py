@@ -403,11 +403,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 def _digests(run: Run) -> dict[str, str]:
     """Return the digests that tell configurations of equal settings apart, the most telling first."""
     metrics = run.metrics
-    return {
-        "source": metrics.source,
-        "data": metrics.dataset.fingerprint,
-        "configuration": metrics.configuration_id,
-    }
+    return {"source": metrics.source, "data": metrics.dataset.fingerprint, "configuration": metrics.configuration_id}
 
 
 def _same_queries(repeats: Sequence[Repeat]) -> bool:

@@ -259,8 +259,7 @@ class RunMetrics(Record):
     time_s: Annotated[Figures, ("load", "extract", "fit", "encode", "index", "search", "evaluate", "total")]
     memory: MemoryMetrics
     environment: Annotated[
-        Mapping[str, str | int | None],
-        ("lshbench", "python", "torch", "faiss", "cpu", "threads", "git", "directory"),
+        Mapping[str, str | int | None], ("lshbench", "python", "torch", "faiss", "cpu", "threads", "git", "directory")
     ]
 
     @property
