@@ -112,8 +112,7 @@ def interpolated_precision(block: RankedBlock, levels: int = LEVELS) -> np.ndarr
     position = block.before[group] + (wanted - block.relevant_before[group]) * spacing[group]
     precision = np.maximum(wanted / position, at_last[group])
 
-    # The best of all later groups: maxima between the groups of neighbouring levels, then a running maximum
-    # backwards.
+    # The best of all later groups: maxima between the groups of neighbouring levels, then a running maximum backwards.
     later = np.where(reached, group + 1, np.maximum(stop, start))
     following = np.concatenate([later[:, 1:], stop], axis=1)
     between = np.maximum.reduceat(np.append(best, 0.0), later.ravel()).reshape(later.shape)

@@ -202,9 +202,8 @@ def buckets(sizes: np.ndarray) -> Buckets:
 def quantisation_loss(embedding: np.ndarray) -> float:
     """Return the mean squared difference between the embedding at unit root mean square and its signs.
 
-    With s the root mean square, ``mean (z/s - sign z)^2 = 2 - 2 mean|z| / s``: 0 if all projections are
-    equally large, 0.40 if they are Gaussian.  (The sign of 0 is 1, as in the codes.)  An embedding of zeros
-    loses 1.
+    With s the root mean square, ``mean (z/s - sign z)^2 = 2 - 2 mean|z| / s``: 0 if all projections are equally large,
+    0.40 if they are Gaussian.  (The sign of 0 is 1, as in the codes.)  An embedding of zeros loses 1.
     """
     squares = magnitudes = 0.0
     step = max(1, CELLS // max(embedding.shape[1], 1))

@@ -1,8 +1,7 @@
 """Significance of figures and of differences between runs: bootstrap, paired permutation test, Holm's correction.
 
-Per-query values go in.  Queries are what is drawn anew: an interval says how far the mean would move with
-other queries like these.  Intervals over seeds draw the seeds anew as well, and say how far a repeated
-experiment would move.
+Per-query values go in.  Queries are what is drawn anew: an interval says how far the mean would move with other queries
+like these.  Intervals over seeds draw the seeds anew as well, and say how far a repeated experiment would move.
 """
 
 from __future__ import annotations
@@ -63,12 +62,11 @@ def seed_bootstrap_interval(
 ) -> Interval:
     """Return the mean over seeds and queries with a bootstrap interval over both.
 
-    Each resample draws seeds with replacement, then queries.  Where all seeds answer the same queries (an
-    array), seeds
-    and queries are crossed, and one draw of queries serves all seeds of the resample: drawing queries afresh
-    for every seed would average the luck of the queries away, and give too short an interval.  Where every
-    seed has queries of its own (a sequence of arrays), queries are nested in seeds and drawn for each.  With
-    few seeds the interval is optimistic, as every percentile bootstrap is.
+    Each resample draws seeds with replacement, then queries.  Where all seeds answer the same queries (an array), seeds
+    and queries are crossed, and one draw of queries serves all seeds of the resample: drawing queries afresh for every
+    seed would average the luck of the queries away, and give too short an interval.  Where every seed has queries of
+    its own (a sequence of arrays), queries are nested in seeds and drawn for each.  With few seeds the interval is
+    optimistic, as every percentile bootstrap is.
 
     Args:
         values: float ``(seeds, q)``, or one float array ``(q_i,)`` for each seed.
@@ -167,9 +165,8 @@ def paired_permutation_test(
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Return p-values adjusted for many comparisons by Holm's step-down method (Holm 1979).
 
-    The i-th smallest of m (from 0) is multiplied by m - i; none may be smaller than one before it, or exceed
-    1. The chance of any false claim among all with an adjusted p-value below a level is then below that
-    level.
+    The i-th smallest of m (from 0) is multiplied by m - i; none may be smaller than one before it, or exceed 1. The
+    chance of any false claim among all with an adjusted p-value below a level is then below that level.
 
     Args:
         p_values: float ``(m,)``.

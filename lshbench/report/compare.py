@@ -243,9 +243,8 @@ def compare(
 ) -> Comparison:
     """Group runs by configuration and test every pair.
 
-    Where all runs of two configurations answered the same queries, each query's mean over the seeds is
-    paired.  Where queries are drawn by the seed, seeds that both have are paired, and their differences
-    pooled.
+    Where all runs of two configurations answered the same queries, each query's mean over the seeds is paired.  Where
+    queries are drawn by the seed, seeds that both have are paired, and their differences pooled.
 
     Args:
         runs: finished runs (:func:`find_runs`).

@@ -64,8 +64,7 @@ class RunFolder:
         path = Path(path).resolve()
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
-            # A run writes nothing before it has made the lock file: without one, files of these names are a
-            # person's.
+            # A run writes nothing before it has made the lock file: without one, files of these names are a person's.
             if not (path / LOCK).exists() and (foreign := known_files(path)):
                 raise UsageError(
                     f"hydra.run.dir={path} holds {foreign[0].relative_to(path)}, which no run of lshbench "
