@@ -22,6 +22,7 @@ class Slow(FlatIndex):
     """Counts calls; the first of each kind takes longer, as compiling does."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: list[int] = []
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
@@ -35,7 +36,7 @@ def sides(seed: int = 0) -> tuple[Encoded, Encoded, Relevance]:
     made = []
     for count in (200, 40):
         x = generator.standard_normal((count, 24)).astype(np.float32)
-        made.append(Encoded(x, codes=Codes.from_signs(x), embedding=x))
+        made.append(Encoded(x, Codes(np.packbits(x >= 0, axis=1), 24, x)))
     return made[0], made[1], Relevance(generator.integers(0, 3, 40), generator.integers(0, 3, 200))
 
 
@@ -46,8 +47,8 @@ def silent(description: str, *, total: int | None, unit: str) -> Iterator[Callab
 
 def test_warm_up_is_left_out_and_medians_count() -> None:
     gallery, queries, _ = sides()
-    index = Slow().build(gallery, "hamming")
-    found = time_search(index, queries, queries.rows, 0.04, 5)
+    index = Slow().build(gallery)
+    found = time_search(index, queries, lambda start, stop: queries[start:stop], 0.04, 5)
     assert index.asked == [10, 1, 1, 1, *[40] * timing.REPEATS, *[1] * 40]
     assert 0.002 <= found.seconds < 0.05
     assert found.qps == 40 / found.seconds
@@ -64,13 +65,13 @@ def test_a_single_query_s_encoding_is_timed_apart_and_together() -> None:
     def encode(start: int, stop: int) -> Encoded:
         time.sleep(0.004)
         encoded.append((start, stop))
-        return queries.rows(start, stop)
+        return queries[start:stop]
 
     seconds = time_encoding(encode, len(queries))
     assert encoded == [(0, 10), *[(0, 40)] * timing.REPEATS]
     assert seconds >= 0.004
     encoded.clear()
-    latency = time_search(FlatIndex().build(gallery, "hamming"), queries, encode, seconds, 5).latency_ms
+    latency = time_search(FlatIndex().build(gallery), queries, encode, seconds, 5).latency_ms
     assert encoded[3:] == [(row, row + 1) for row in range(40)]
     for p in ("p50", "p95", "p99"):
         assert latency[f"encode_{p}"] >= 4
@@ -88,7 +89,7 @@ def test_a_long_batch_is_timed_once() -> None:
 
 def test_the_exact_scan_is_timed_alone_and_in_a_batch() -> None:
     gallery, queries, _ = sides()
-    found = time_exact_scan(gallery.vectors, queries.vectors, 5)
+    found = time_exact_scan(gallery.features, queries.features, 5)
     assert set(found) == {"exact_p50", "exact_batch"}
     assert all(value > 0 for value in found.values())
 
@@ -101,16 +102,16 @@ def test_recall_counts_what_is_there() -> None:
 
 def test_every_setting_has_a_row_and_the_last_is_the_run_s() -> None:
     gallery, queries, relevance = sides()
-    index = BucketsIndex(tables=[1, 3], bits_per_table=4, probes=[1, 2, 16]).build(gallery, "cosine")
+    index = BucketsIndex(tables=[1, 3], bits_per_table=4, probes=[1, 2, 16]).build(gallery)
     from lshbench.ranking.cosine import cosine_neighbors
 
-    reference = Reference({}, {}, cosine_neighbors(queries.vectors, gallery.vectors, 100).ids)
+    reference = Reference({}, np.empty(0), np.empty(0), cosine_neighbors(queries.features, gallery.features, 100).ids)
     clock = Clock()
     made: list[Mapping[str, int]] = []
     index.set_point = lambda point, own=index.set_point: (made.append(point), own(point))  # type: ignore[method-assign]
     found = measure_points(
         index,
-        Queries(queries, relevance, queries.rows),
+        Queries(queries, relevance, lambda start, stop: queries[start:stop]),
         reference,
         k=20,
         definitions=True,
@@ -135,10 +136,10 @@ def test_every_setting_has_a_row_and_the_last_is_the_run_s() -> None:
 
 def test_without_a_reference_recall_is_not_known() -> None:
     gallery, queries, relevance = sides()
-    index = FlatIndex().build(gallery, "hamming")
+    index = FlatIndex().build(gallery)
     found = measure_points(
         index,
-        Queries(queries, relevance, queries.rows),
+        Queries(queries, relevance, lambda start, stop: queries[start:stop]),
         None,
         k=20,
         definitions=False,
