@@ -103,8 +103,9 @@ def dress(axes: Axes, *, x: str, y: str, grid: str | None = "both", apart: float
     axes.set_ylabel(y, fontsize=10, color=TEXT)
     # At a fixed distance: to lie beside the ticks' labels they would have to be measured again.
     edge, outwards = (0, -apart) if axes.yaxis.get_label_position() == "left" else (1, apart)
-    axes.xaxis.set_label_coords(0.5, 0, offset_copy(axes.transAxes, axes.get_figure(), y=-0.27))
-    axes.yaxis.set_label_coords(edge, 0.5, offset_copy(axes.transAxes, axes.get_figure(), x=outwards))
+    figure = axes.get_figure(root=True)
+    axes.xaxis.set_label_coords(0.5, 0, offset_copy(axes.transAxes, figure, y=-0.27))
+    axes.yaxis.set_label_coords(edge, 0.5, offset_copy(axes.transAxes, figure, x=outwards))
     axes.tick_params(labelsize=9, colors=TEXT, length=3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -15,6 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lshbench.errors import UsageError
+from lshbench.metrics.curves import Curves
 from lshbench.run_folder.contents import (
     CURVES,
     FOLDERS,
@@ -26,7 +27,6 @@ from lshbench.run_folder.contents import (
     PER_QUERY,
     TRADEOFF,
     TRAINING,
-    Curves,
     known_files,
 )
 from lshbench.run_folder.disk import atomic_file, explained, flush
