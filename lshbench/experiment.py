@@ -285,7 +285,7 @@ def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, 
 def _code_metrics(codes: Codes | Clusters | None, seed: int) -> CodeMetrics:
     if not isinstance(codes, Codes):
         return CodeMetrics()
-    return CodeMetrics.from_json(dict(diagnose(codes, codes.projections, seed=seed)))
+    return CodeMetrics.from_json(diagnose(codes, codes.projections, seed=seed))
 
 
 def _drawn(draw: Callable[[], object]) -> None:

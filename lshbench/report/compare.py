@@ -21,9 +21,9 @@ from lshbench.metrics.definitions import DEFINITIONS, definition_of, template
 from lshbench.metrics.significance import (
     Interval,
     PermutationTest,
+    bootstrap_interval,
     holm,
     paired_permutation_test,
-    seed_bootstrap_interval,
 )
 from lshbench.run_folder import Run, finished_runs
 from lshbench.run_folder.contents import METRICS, PER_QUERY
@@ -266,7 +266,7 @@ def compare(
     for members, name in zip(groups.values(), names, strict=True):
         repeats = sorted((read_repeat(run, metric) for run in members), key=lambda repeat: repeat.seed)
         values = [repeat.values for repeat in repeats]
-        interval = seed_bootstrap_interval(
+        interval = bootstrap_interval(
             np.stack(values) if _same_queries(repeats) else values,
             level=level,
             resamples=max(100, resamples // 5),

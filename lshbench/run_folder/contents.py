@@ -38,17 +38,9 @@ TRADEOFF_PLOT = f"{PLOTS}/tradeoff.png"
 RETRIEVAL_PLOT = f"{PLOTS}/retrieval.png"
 LOCK = ".run.lock"
 
-_FILES = (
-    CONFIG,
-    PER_QUERY,
-    TRADEOFF,
-    NEIGHBORS,
-    GALLERY_CODES,
-    QUERY_CODES,
-    GALLERY_LABELS,
-    QUERY_LABELS,
-    CURVES,
-    TRAINING,
+_DATA = (CONFIG, PER_QUERY, TRADEOFF, NEIGHBORS, CURVES, TRAINING)
+_CODES = (GALLERY_CODES, QUERY_CODES, GALLERY_LABELS, QUERY_LABELS)
+_PLOTS = (
     PRECISION_RECALL_PLOT,
     PRECISION_AT_K_PLOT,
     DISTANCES_PLOT,
@@ -65,7 +57,7 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 def known_files(path: Path) -> list[Path]:
     """Return the files of a run that are there, half-written ones too; not its log, nor ``metrics.json``."""
-    found = [path / name for name in _FILES if (path / name).is_file()]
+    found = [path / name for name in (*_DATA, *_CODES, *_PLOTS) if (path / name).is_file()]
     for name in (MODEL, INDEX):
         if (path / name).is_dir():
             found += [file for file in (path / name).iterdir() if file.suffix in _SUFFIXES and file.is_file()]
