@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,13 @@ from lshbench.evaluation.reference import Reference, cosine_reference
 from lshbench.evaluation.timing import Clock, time_exact_scan
 from lshbench.evaluation.tradeoff import Measured, Queries, measure_points
 from lshbench.inputs import Inputs, OpenedData
+from lshbench.metrics.curves import Curves
 from lshbench.metrics.diagnostics import bit_counts, diagnose
 from lshbench.protocols.audit import audit, check_overlap
 from lshbench.protocols.splits import Selection
 from lshbench.report.summary import print_summary
 from lshbench.run_folder import Run, RunFolder, find_finished
-from lshbench.run_folder.contents import GALLERY_CODES, GALLERY_LABELS, QUERY_CODES, QUERY_LABELS, Curves
+from lshbench.run_folder.contents import GALLERY_CODES, GALLERY_LABELS, QUERY_CODES, QUERY_LABELS
 from lshbench.run_folder.items import write_gallery_items
 from lshbench.run_folder.metrics import (
     SCHEMA_VERSION,
@@ -259,10 +260,11 @@ def _write_items(folder: RunFolder, dataset: Dataset, items: np.ndarray) -> None
 
 
 def _curves(evaluation: Evaluation, reference: Reference | None, codes: Codes | Clusters | None) -> Curves:
-    return Curves.from_summary(
+    return replace(
         evaluation.curves,
         bit_means=bit_counts(codes) / len(codes) if isinstance(codes, Codes) else None,
-        reference=reference.curves if reference else None,
+        reference_precision=reference.precision if reference else None,
+        reference_precision_at_k=reference.precision_at_k if reference else None,
     )
 
 
@@ -283,7 +285,7 @@ def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, 
 def _code_metrics(codes: Codes | Clusters | None, seed: int) -> CodeMetrics:
     if not isinstance(codes, Codes):
         return CodeMetrics()
-    return CodeMetrics.from_json(dict(diagnose(codes, codes.projections, seed=seed)))
+    return CodeMetrics.from_json(diagnose(codes, codes.projections, seed=seed))
 
 
 def _drawn(draw: Callable[[], object]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lshbench.run_folder import Curves, Run, RunFolder, RunMetrics
+from lshbench.metrics.curves import Curves
+from lshbench.run_folder import Run, RunFolder, RunMetrics
 
 METRICS: dict[str, Any] = {
     "schema_version": 1,

@@ -19,7 +19,7 @@ ALLOWED = {
     "runtime": set(),
     "metrics": set(),
     "config": set(),
-    "run_folder": set(),
+    "run_folder": {"metrics"},
     "kernels": {"runtime"},
     "ranking": {"kernels"},
     "training": {"metrics", "runtime"},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lshbench.metrics.curves import CurveAccumulator, CurvesSummary
+from lshbench.metrics.curves import CurveAccumulator, Curves
 from lshbench.metrics.measures import Summary, concatenate, measure, summarise
 from lshbench.types import Progress, RankedBlock
 
@@ -19,12 +19,12 @@ class Evaluation:
     Attributes:
         measures: of each query, float64 ``(q,)`` each (:func:`lshbench.metrics.measures.measure`).
         summary: their means, under the names in ``metrics.json``.
-        curves: means over queries of precision over recall, P@k over k, distances.
+        curves: precision over recall, P@k over k, and distances, over all queries.
     """
 
     measures: dict[str, np.ndarray]
     summary: Summary
-    curves: CurvesSummary
+    curves: Curves
 
 
 def evaluate(blocks: Iterable[RankedBlock], queries: int, progress: Progress, description: str) -> Evaluation:
@@ -43,4 +43,4 @@ def evaluate(blocks: Iterable[RankedBlock], queries: int, progress: Progress, de
             curves.add(block)
             advance(len(block))
     measures = concatenate(parts)
-    return Evaluation(measures, summarise(measures), curves.summary())
+    return Evaluation(measures, summarise(measures), curves.means())

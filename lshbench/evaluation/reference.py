@@ -8,7 +8,6 @@ import logging
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 
 NEIGHBORS = 100
 
-VERSION = 1
+VERSION = 2
 """Part of the key: after a change to what is computed, older results are not found."""
 
 
@@ -33,12 +32,13 @@ class Reference:
 
     Attributes:
         metrics: the headline metrics, as in ``metrics.json``.
-        curves: precision over recall and P@k over k (:class:`lshbench.metrics.curves.CurvesSummary`).
+        precision, precision_at_k: over recall and over k, as in :class:`lshbench.metrics.curves.Curves`.
         neighbors: int64 ``(q, 100)``, gallery rows of the first hundred, nearest first.
     """
 
     metrics: dict[str, float | None]
-    curves: dict[str, Any]
+    precision: np.ndarray
+    precision_at_k: np.ndarray
     neighbors: np.ndarray
 
 
@@ -49,7 +49,7 @@ def cosine_reference(gallery: Features, queries: Features, cache: Path, progress
         gallery: the gallery's features and labels, which with the queries' are the key.
         queries: the queries' features and labels.
         cache: the cache folder.
-        progress: told about the ranking.
+        progress: reports the queries ranked.
     """
     key = hashlib.sha256(f"{VERSION} {_hash(gallery)} {_hash(queries)}".encode()).hexdigest()
     path = cache / "references" / f"{key}.npz"
@@ -62,16 +62,12 @@ def cosine_reference(gallery: Features, queries: Features, cache: Path, progress
         result = evaluate(blocks, len(queries), progress, "ranking by exact cosine, the reference")
         reference = Reference(
             result.summary["metrics"],
-            {name: dict(result.curves[name]) for name in ("precision_recall", "precision_at")},
+            result.curves.precision,
+            result.curves.precision_at_k,
             cosine_neighbors(queries.x, gallery.x, NEIGHBORS).ids,
         )
         with atomic_file(path) as file:
-            np.savez(
-                file,
-                metrics=json.dumps(reference.metrics),
-                curves=json.dumps(reference.curves),
-                neighbors=reference.neighbors,
-            )
+            np.savez(file, allow_pickle=False, **(vars(reference) | {"metrics": json.dumps(reference.metrics)}))
     return reference
 
 
@@ -89,10 +85,8 @@ def _read(path: Path, queries: int) -> Reference | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             if len(stored["neighbors"]) == queries:
-                return Reference(
-                    json.loads(str(stored["metrics"])), json.loads(str(stored["curves"])), stored["neighbors"]
-                )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                return Reference(**(dict(stored) | {"metrics": json.loads(str(stored["metrics"]))}))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         pass
     log.warning("%s is damaged and is computed again", path)
     return None

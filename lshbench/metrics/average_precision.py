@@ -21,15 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lshbench.metrics.groups import (
-    CHUNK,
-    Bounds,
-    count_below,
-    harmonic_difference,
-    query_sums,
-    ratio,
-    segment_sums,
-)
+from lshbench.metrics.groups import CHUNK, Bounds, count_below, harmonic_difference, query_sums, ratio, segment_sums
 from lshbench.types import RankedBlock
 
 
@@ -92,9 +84,7 @@ class _GroupSums(NamedTuple):
         expected = segment_sums(self.expected, starts, stops)
         first, last = np.searchsorted(self.tied, starts), np.searchsorted(self.tied, stops)
         return Bounds(
-            expected,
-            expected + segment_sums(self.above, first, last),
-            expected - segment_sums(self.below, first, last),
+            expected, expected + segment_sums(self.above, first, last), expected - segment_sums(self.below, first, last)
         )
 
 

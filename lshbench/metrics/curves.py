@@ -1,13 +1,12 @@
-"""Curves averaged over queries: precision over recall, P@k over k, and figures within each Hamming radius."""
+"""Curves averaged over queries: precision over recall, P@k over k, and histograms of Hamming distances."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from dataclasses import dataclass
 
 import numpy as np
 
 from lshbench.metrics.groups import Bounds, hits_within
-from lshbench.metrics.radius import within_radius
 from lshbench.types import RankedBlock
 
 LEVELS = 101
@@ -17,52 +16,36 @@ CELLS = 1 << 22
 """Bound on the elements of a temporary ``(queries, columns)``."""
 
 
-class RecallCurve(TypedDict):
-    """Interpolated precision at recall levels, averaged over queries."""
+@dataclass(frozen=True)
+class Curves:
+    """Curves over all queries, which the plots draw.
 
-    recall: list[float]
-    precision: list[float]
-
-
-class RankCurve(TypedDict):
-    """P@k over k, averaged over queries: expected over ties, and its bounds."""
-
-    k: list[int]
-    expected: list[float]
-    optimistic: list[float]
-    pessimistic: list[float]
-
-
-class RadiusCurve(TypedDict):
-    """Precision, recall and number of items within each Hamming radius, averaged over queries.
-
-    ``precision`` counts a query with nothing within the radius as 0, ``precision_nonempty`` leaves it out
-    (None where all are left out); ``empty`` is the share of such queries; ``items`` is the mean count.
+    Attributes:
+        recall: float64 ``(r,)``, ascending recall levels from 0 to 1.
+        precision: float64 ``(r,)``, mean precision over queries at those levels.
+        k: int64 ``(m,)``, ascending lengths of the result list.
+        precision_at_k: float64 ``(m,)``, mean precision of the first ``k`` results, expected over ties.
+        precision_at_k_bounds: float64 ``(2, m)``, the pessimistic and the optimistic one, or None.
+        distance_edges: float64 ``(b + 1,)``, edges of distance bins; -0.5, 0.5, ... for Hamming distances;
+            None where distances were not counted.
+        same_class: int64 ``(b,)``, pairs of a query and a gallery item of its class in each bin, or None.
+        other_class: int64 ``(b,)``, the same for pairs of different classes, or None.
+        bit_means: float64 ``(bits,)``, the share of gallery items whose bit is set; None without codes.
+        reference_precision: as ``precision``, for exact cosine ranking of the features, or None.
+        reference_precision_at_k: as ``precision_at_k``, for exact cosine ranking, or None.
     """
 
-    radius: list[int]
-    precision: list[float]
-    precision_nonempty: list[float | None]
-    recall: list[float]
-    empty: list[float]
-    items: list[float]
-
-
-class DistanceHistogram(TypedDict):
-    """Pairs of a query and a ranked gallery item by Hamming distance: sharing a label, and not."""
-
-    distance: list[int]
-    same_label: list[int]
-    other_label: list[int]
-
-
-class CurvesSummary(TypedDict):
-    """All curves as plain lists; the last two are None for rankings by a real-valued distance."""
-
-    precision_recall: RecallCurve
-    precision_at: RankCurve
-    radius: RadiusCurve | None
-    distances: DistanceHistogram | None
+    recall: np.ndarray
+    precision: np.ndarray
+    k: np.ndarray
+    precision_at_k: np.ndarray
+    precision_at_k_bounds: np.ndarray | None = None
+    distance_edges: np.ndarray | None = None
+    same_class: np.ndarray | None = None
+    other_class: np.ndarray | None = None
+    bit_means: np.ndarray | None = None
+    reference_precision: np.ndarray | None = None
+    reference_precision_at_k: np.ndarray | None = None
 
 
 def log_spaced_ranks(last: int = 1000, count: int = 60) -> np.ndarray:
@@ -112,8 +95,7 @@ def interpolated_precision(block: RankedBlock, levels: int = LEVELS) -> np.ndarr
     position = block.before[group] + (wanted - block.relevant_before[group]) * spacing[group]
     precision = np.maximum(wanted / position, at_last[group])
 
-    # The best of all later groups: maxima between the groups of neighbouring levels, then a running maximum
-    # backwards.
+    # The best of all later groups: maxima between the groups of neighbouring levels, then a running maximum backwards.
     later = np.where(reached, group + 1, np.maximum(stop, start))
     following = np.concatenate([later[:, 1:], stop], axis=1)
     between = np.maximum.reduceat(np.append(best, 0.0), later.ravel()).reshape(later.shape)
@@ -129,7 +111,7 @@ class CurveAccumulator:
         >>> curves = CurveAccumulator()
         >>> for block in blocks:  # doctest: +SKIP
         ...     curves.add(block)
-        >>> curves.summary()["precision_recall"]["precision"]  # doctest: +SKIP
+        >>> curves.means().precision  # doctest: +SKIP
     """
 
     def __init__(self, ranks: np.ndarray | None = None, levels: int = LEVELS) -> None:
@@ -137,7 +119,7 @@ class CurveAccumulator:
         self.queries = 0
         self._recall = np.zeros(levels)
         self._precision_at = np.zeros((3, len(self.ranks)))
-        self._radius: np.ndarray | None = None  # rows: precision, recall, empty, items, hits
+        self._within: np.ndarray | None = None  # items, and relevant ones, within each Hamming radius
 
     def add(self, block: RankedBlock) -> None:
         """Add a block of queries; either all blocks have Hamming counts or none has."""
@@ -148,53 +130,27 @@ class CurveAccumulator:
         if block.within is None:
             return
         columns = block.within.shape[1]
-        if self._radius is None:
-            self._radius = np.zeros((5, columns))
+        if self._within is None:
+            self._within = np.zeros((2, columns))
         width = max(1, CELLS // max(queries, 1))
         for start in range(0, columns, width):
-            radii = np.arange(start, min(start + width, columns))
-            found = within_radius(block, radii)
-            empty = found.items == 0
-            parts = (found.precision, found.recall, empty, found.items, found.hits)
-            self._radius[:, radii] += [part.sum(axis=0) for part in parts]
+            part = slice(start, start + width)
+            items = block.within[:, part].astype(np.int64, copy=False)
+            self._within[:, part] += [items.sum(axis=0), hits_within(block, items).expected.sum(axis=0)]
 
-    def summary(self) -> CurvesSummary:
-        """Return the means over all queries added; at least one must have been."""
-        expected, optimistic, pessimistic = (self._precision_at / self.queries).tolist()
-        return {
-            "precision_recall": {
-                "recall": np.linspace(0, 1, len(self._recall)).tolist(),
-                "precision": (self._recall / self.queries).tolist(),
-            },
-            "precision_at": {
-                "k": self.ranks.tolist(),
-                "expected": expected,
-                "optimistic": optimistic,
-                "pessimistic": pessimistic,
-            },
-            "radius": None if self._radius is None else self._radius_curve(self._radius),
-            "distances": None if self._radius is None else self._distances(self._radius),
-        }
-
-    def _radius_curve(self, sums: np.ndarray) -> RadiusCurve:
-        precision, recall, empty, items, _ = sums
-        counted = self.queries - empty
-        return {
-            "radius": list(range(len(precision))),
-            "precision": (precision / self.queries).tolist(),
-            "precision_nonempty": [
-                float(total / count) if count else None for total, count in zip(precision, counted, strict=True)
-            ],
-            "recall": (recall / self.queries).tolist(),
-            "empty": (empty / self.queries).tolist(),
-            "items": (items / self.queries).tolist(),
-        }
-
-    @staticmethod
-    def _distances(sums: np.ndarray) -> DistanceHistogram:
-        items, hits = np.diff(sums[3:], axis=1, prepend=0).astype(np.int64)
-        return {
-            "distance": list(range(len(items))),
-            "same_label": hits.tolist(),
-            "other_label": (items - hits).tolist(),
-        }
+    def means(self) -> Curves:
+        """Return the curves over all queries added; at least one must have been."""
+        expected, optimistic, pessimistic = self._precision_at / self.queries
+        counted: dict[str, np.ndarray] = {}
+        if self._within is not None:
+            items, same = np.diff(self._within, axis=1, prepend=0).astype(np.int64)
+            edges = np.arange(len(items) + 1) - 0.5
+            counted = {"distance_edges": edges, "same_class": same, "other_class": items - same}
+        return Curves(
+            recall=np.linspace(0, 1, len(self._recall)),
+            precision=self._recall / self.queries,
+            k=self.ranks,
+            precision_at_k=expected,
+            precision_at_k_bounds=np.stack([pessimistic, optimistic]),
+            **counted,
+        )

@@ -4,11 +4,9 @@ Published figures of hash codes can't be compared as they stand, because the cod
 different numbers and leaves out different queries.  :data:`DEFINITIONS` names each variant, says what it does
 and which code reports it, so that one run can be held against a paper by the paper's own measure.
 
-Variants whose denominator is certain (R, k, all that was ranked) are expectations over ties, as the headline
-is.  The "hits" variants divide by the relevant items *found* within the top k, a ratio of two random numbers
-without a closed
-expectation: they are computed on the stable order (distance, then gallery row), and marked
-``order="stable"``.
+Variants whose denominator is certain (R, k, all that was ranked) are expectations over ties, as the headline is.  The
+"hits" variants divide by the relevant items *found* within the top k, a ratio of two random numbers without a closed
+expectation: they are computed on the stable order (distance, then gallery row), and marked ``order="stable"``.
 """
 
 from __future__ import annotations
@@ -20,14 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from lshbench.metrics.groups import (
-    count_below,
-    leading_groups,
-    leading_indices,
-    ratio,
-    retrieved,
-    segment_sums,
-)
+from lshbench.metrics.groups import count_below, leading_groups, leading_indices, ratio, retrieved, segment_sums
 from lshbench.types import RankedBlock
 
 
@@ -114,9 +105,7 @@ DEFINITIONS: dict[str, Definition] = {
         "P@{k}/short_relevant", "relevant items in the top k, divided by min(k, relevant items)", ("OML",)
     ),
     "P@{k}/short_ranked": Definition(
-        "P@{k}/short_ranked",
-        "relevant items in the top k, divided by min(k, candidates)",
-        ("short result lists",),
+        "P@{k}/short_ranked", "relevant items in the top k, divided by min(k, candidates)", ("short result lists",)
     ),
     "P@{k}/short_last": Definition(
         "P@{k}/short_last",

@@ -1,12 +1,12 @@
-"""Diagnostics of codes: balance, correlation, entropy, buckets, quantisation loss, distances."""
+"""Diagnostics of codes: balance, correlation, entropy, buckets, quantisation loss."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypedDict
+from typing import Any
 
 import numpy as np
 
-from lshbench.types import Codes, Relevance
+from lshbench.types import Codes
 
 CELLS = 1 << 22
 """Bits unpacked, or pairs compared, at a time: bounds the temporaries to some 50 MB."""
@@ -15,69 +15,8 @@ CORRELATION_WORK = 2 * 10**11
 """Multiplications that bit correlations may take; above, codes are sampled (64 bits: 48 million codes)."""
 
 
-class Buckets(TypedDict):
-    """Sizes of buckets: a bucket is a distinct code, its size the number of items that have it.
-
-    Attributes:
-        occupied: distinct codes.
-        largest: the largest size.
-        mean: items / occupied.
-        seen: the size of the bucket that an item drawn at random is in, on average (sum of squares / items).
-        singletons: buckets of one item.
-        gini: inequality of sizes over the occupied buckets; 0 if all are equal.
-    """
-
-    occupied: int
-    largest: int
-    mean: float
-    seen: float
-    singletons: int
-    gini: float
-
-
-class Diagnostics(TypedDict):
-    """Figures on the codes of one side; None where one is not defined.
-
-    Attributes:
-        bit_balance: mean over bits of ``|2 p_j - 1|``, with ``p_j`` the share of ones: 0 if every bit is set
-            for half of the items, 1 if every bit is constant.
-        bit_correlation: mean absolute Pearson correlation over pairs of bits that both vary; None without
-        such a pair.
-        constant_bits: bits that are equal in all codes.
-        entropy_bits: sum over bits of ``-p log2 p - (1 - p) log2(1 - p)``: the code's length if every bit is
-        balanced.
-        code_entropy_bits: entropy of the distribution over distinct codes, in bits: at most log2(items), and
-            at most ``entropy_bits``, which it equals if bits are independent.
-        distinct_codes: how many different codes there are.
-        buckets: see :class:`Buckets`.
-        quantisation_loss: mean squared difference between the embedding, scaled to a root mean square of 1,
-            and its signs; None without an embedding.
-    """
-
-    bit_balance: float | None
-    bit_correlation: float | None
-    constant_bits: int
-    entropy_bits: float | None
-    code_entropy_bits: float | None
-    distinct_codes: int
-    buckets: Buckets | None
-    quantisation_loss: float | None
-
-
-class DistanceSample(NamedTuple):
-    """Hamming distances of sampled pairs of a query and a gallery item.
-
-    Attributes:
-        same_label: int64 ``(bits + 1,)``, pairs that share a label, by distance.
-        other_label: int64 ``(bits + 1,)``, the other pairs.
-    """
-
-    same_label: np.ndarray
-    other_label: np.ndarray
-
-
-def diagnose(codes: Codes, embedding: np.ndarray | None = None, *, seed: int = 0) -> Diagnostics:
-    """Return all diagnostics of a set of codes.
+def diagnose(codes: Codes, embedding: np.ndarray | None = None, *, seed: int = 0) -> dict[str, Any]:
+    """Return all diagnostics of a set of codes, with the keys of :class:`lshbench.run_folder.metrics.CodeMetrics`.
 
     Args:
         codes: n binary codes.
@@ -85,16 +24,15 @@ def diagnose(codes: Codes, embedding: np.ndarray | None = None, *, seed: int = 0
         seed: of the sample that bit correlations take where there are very many long codes.
     """
     if not len(codes):
-        return {
-            "bit_balance": None,
-            "bit_correlation": None,
-            "constant_bits": 0,
-            "entropy_bits": None,
-            "code_entropy_bits": None,
-            "distinct_codes": 0,
-            "buckets": None,
-            "quantisation_loss": None,
-        }
+        names = (
+            "bit_balance",
+            "bit_correlation",
+            "entropy_bits",
+            "code_entropy_bits",
+            "buckets",
+            "quantisation_loss",
+        )
+        return {"constant_bits": 0, "distinct_codes": 0, **dict.fromkeys(names)}
     ones, sizes = bit_counts(codes), bucket_sizes(codes)
     return {
         "bit_balance": bit_balance(ones, len(codes)),
@@ -185,7 +123,7 @@ def code_entropy(sizes: np.ndarray) -> float:
     return float(max(0.0, -np.sum(share * np.log2(share))))
 
 
-def buckets(sizes: np.ndarray) -> Buckets:
+def buckets(sizes: np.ndarray) -> dict[str, float]:
     """Return how unequal buckets are; ``sizes`` int64, ascending, all positive."""
     items, occupied = int(sizes.sum()), len(sizes)
     ranks = np.arange(1, occupied + 1)
@@ -202,9 +140,8 @@ def buckets(sizes: np.ndarray) -> Buckets:
 def quantisation_loss(embedding: np.ndarray) -> float:
     """Return the mean squared difference between the embedding at unit root mean square and its signs.
 
-    With s the root mean square, ``mean (z/s - sign z)^2 = 2 - 2 mean|z| / s``: 0 if all projections are
-    equally large, 0.40 if they are Gaussian.  (The sign of 0 is 1, as in the codes.)  An embedding of zeros
-    loses 1.
+    With s the root mean square, ``mean (z/s - sign z)^2 = 2 - 2 mean|z| / s``: 0 if all projections are equally large,
+    0.40 if they are Gaussian.  (The sign of 0 is 1, as in the codes.)  An embedding of zeros loses 1.
     """
     squares = magnitudes = 0.0
     step = max(1, CELLS // max(embedding.shape[1], 1))
@@ -215,51 +152,3 @@ def quantisation_loss(embedding: np.ndarray) -> float:
     if squares == 0:
         return 1.0
     return max(0.0, 2.0 - 2.0 * magnitudes / float(np.sqrt(squares * embedding.size)))
-
-
-def sample_distances(
-    queries: Codes,
-    gallery: Codes,
-    relevance: Relevance,
-    *,
-    max_queries: int = 2000,
-    max_pairs: int = 10**8,
-    seed: int = 0,
-) -> DistanceSample:
-    """Return histograms of Hamming distances within and between classes, over sampled pairs.
-
-    Args:
-        queries, gallery: codes of the two sides, of one length.
-        relevance: their labels.
-        max_queries: queries taken, at random without replacement, if there are more.
-        max_pairs: pairs looked at; where all gallery items would exceed it, they are sampled too.
-        seed: of the samples.
-    """
-    generator = np.random.default_rng(seed)
-    rows = _sample(len(queries), max_queries, generator)
-    columns = _sample(len(gallery), max(1, max_pairs // max(len(rows), 1)), generator)
-    left, right = as_words(queries.packed[rows]), as_words(gallery.packed[columns])
-    left_labels, right_labels = relevance.queries[rows], relevance.gallery[columns]
-    several = left_labels.ndim == 2
-    if several:
-        left_labels, right_labels = left_labels.astype(np.float32), right_labels.astype(np.float32)
-    histogram = np.zeros((2, queries.bits + 1), np.int64)
-    step = max(1, CELLS // max(len(columns), 1))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        distance = np.zeros((len(left[part]), len(columns)), np.int64)
-        for word in range(left.shape[1]):
-            distance += np.bitwise_count(left[part, word, None] ^ right[None, :, word])
-        if several:
-            same = left_labels[part] @ right_labels.T > 0
-        else:
-            same = left_labels[part, None] == right_labels
-        distance += same * (queries.bits + 1)
-        histogram += np.bincount(distance.ravel(), minlength=histogram.size).reshape(2, -1)
-    return DistanceSample(same_label=histogram[1], other_label=histogram[0])
-
-
-def _sample(items: int, limit: int, generator: np.random.Generator) -> np.ndarray:
-    if items <= limit:
-        return np.arange(items)
-    return np.sort(generator.choice(items, limit, replace=False))

@@ -77,8 +77,7 @@ def query_sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def count_below(values: np.ndarray, offsets: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """Count, for each query, those of its values that are below a limit.
 
-    Bisects all queries at once: O(q m log g) whatever the number of groups, where a comparison would read
-    them all.
+    Bisects all queries at once: O(q m log g) whatever the number of groups, where a comparison would read them all.
 
     Args:
         values: ascending within each query.
@@ -129,9 +128,8 @@ def leading_groups(block: RankedBlock, cutoff: int) -> RankedBlock:
 def hits_within(block: RankedBlock, cutoff: int | np.ndarray) -> Bounds:
     """Return how many relevant items stand within the first ranks.
 
-    Whole groups count ``r``; of the group that the cut-off k splits, ``m = min(n, k - N0)`` items are inside,
-    of which ``m r / n`` are expected to be relevant, at most ``min(r, m)`` and at least ``max(0, m - (n -
-    r))``.
+    Whole groups count ``r``; of the group that the cut-off k splits, ``m = min(n, k - N0)`` items are inside, of which
+    ``m r / n`` are expected to be relevant, at most ``min(r, m)`` and at least ``max(0, m - (n - r))``.
 
     Args:
         block: rankings of q queries.

@@ -63,8 +63,7 @@ def measure(
     - ``AP@K/trec``, ``AP@K/min``, ``AP@candidates/hits``, ``AP@all/trapezoid``, ``P@k/short_relevant``,
       ``P@k/short_ranked``: expected; ``AP@K/hits``, ``P@k/short_last``: on the stable order, NaN if it isn't
       known (see :mod:`lshbench.metrics.definitions`);
-    - ``precision@radiusr``, ``recall@radiusr``, ``empty@radiusr`` (1 or 0): NaN for rankings without Hamming
-      distances;
+    - ``precision@radiusr``, ``recall@radiusr``, ``empty@radiusr`` (1 or 0): NaN for rankings without Hamming distances;
     - ``candidates``: items ranked; ``relevant``: R.
     """
     measures: dict[str, np.ndarray] = {}
@@ -127,8 +126,7 @@ def summarise(measures: Mapping[str, np.ndarray]) -> Summary:
         - ``ties``: the same keys, each with ``expected``, ``optimistic`` and ``pessimistic``;
         - ``definitions``: the keys of :data:`lshbench.metrics.definitions.DEFINITIONS` for every rank and
           radius measured;
-        - ``counts``: queries, those without a relevant item in the gallery (which score 0), those without a
-          candidate.
+        - ``counts``: queries, those without a relevant item in the gallery (which score 0), those without a candidate.
     """
     ties: dict[str, dict[str, float | None]] = {}
     for key in measures:

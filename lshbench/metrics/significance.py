@@ -1,8 +1,7 @@
 """Significance of figures and of differences between runs: bootstrap, paired permutation test, Holm's correction.
 
-Per-query values go in.  Queries are what is drawn anew: an interval says how far the mean would move with
-other queries like these.  Intervals over seeds draw the seeds anew as well, and say how far a repeated
-experiment would move.
+Per-query values go in.  Queries are what is drawn anew: an interval says how far the mean would move with other queries
+like these.  Intervals over seeds draw the seeds anew as well, and say how far a repeated experiment would move.
 """
 
 from __future__ import annotations
@@ -46,33 +45,22 @@ class PermutationTest:
     pairs: int
 
 
-def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Return the mean over queries and its percentile bootstrap interval (Efron & Tibshirani 1993).
-
-    Args:
-        values: float ``(q,)``, one value a query, at least one.
-        level: coverage, between 0 and 1.
-        resamples: how often queries are drawn, with replacement.
-        seed: of the draws.
-    """
-    return seed_bootstrap_interval([values], level=level, resamples=resamples, seed=seed)
-
-
-def seed_bootstrap_interval(
+def bootstrap_interval(
     values: np.ndarray | Sequence[np.ndarray], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Return the mean over seeds and queries with a bootstrap interval over both.
+    """Return the mean over seeds and queries and its percentile bootstrap interval (Efron & Tibshirani 1993).
 
-    Each resample draws seeds with replacement, then queries.  Where all seeds answer the same queries (an
-    array), seeds
-    and queries are crossed, and one draw of queries serves all seeds of the resample: drawing queries afresh
-    for every seed would average the luck of the queries away, and give too short an interval.  Where every
-    seed has queries of its own (a sequence of arrays), queries are nested in seeds and drawn for each.  With
-    few seeds the interval is optimistic, as every percentile bootstrap is.
+    Each resample draws seeds with replacement, then queries.  Where all seeds answer the same queries (an array), seeds
+    and queries are crossed, and one draw of queries serves all seeds of the resample: drawing queries afresh for every
+    seed would average the luck of the queries away, and give too short an interval.  Where every seed has queries of
+    its own (a sequence of arrays), queries are nested in seeds and drawn for each.  With few seeds the interval is
+    optimistic, as every percentile bootstrap is.
 
     Args:
         values: float ``(seeds, q)``, or one float array ``(q_i,)`` for each seed.
-        level, resamples, seed: as for :func:`bootstrap_interval`.
+        level: coverage, between 0 and 1.
+        resamples: how often seeds and queries are drawn, with replacement.
+        seed: of the draws.
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level}: expected a number between 0 and 1")
@@ -167,9 +155,8 @@ def paired_permutation_test(
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Return p-values adjusted for many comparisons by Holm's step-down method (Holm 1979).
 
-    The i-th smallest of m (from 0) is multiplied by m - i; none may be smaller than one before it, or exceed
-    1. The chance of any false claim among all with an adjusted p-value below a level is then below that
-    level.
+    The i-th smallest of m (from 0) is multiplied by m - i; none may be smaller than one before it, or exceed 1.  The
+    chance of any false claim among all with an adjusted p-value below a level is then below that level.
 
     Args:
         p_values: float ``(m,)``.

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for, method_name
+from lshbench.plots.style import ABOVE, CAPTION, REFERENCE, RUN, TEXT, caption, dress, figure_for, method_name
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import GALLERY_CODES
 
@@ -23,8 +23,9 @@ def bit_balance(run: Run) -> Figure | None:
         return None
     packed = run.array(GALLERY_CODES)
     bits = len(means)
-    figure = figure_for(run, "Balance and correlation of the bits", width=9.6, height=4.4, name=method_name(run))
-    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    title, name = "Balance and correlation of the bits", method_name(run)
+    figure = figure_for(run, title, width=9.6, name=name, right=0.45, above=ABOVE + CAPTION)
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1], gridspec_kw={"wspace": 0.19})
 
     ordered = np.sort(means)
     positions = np.arange(1, bits + 1)
@@ -53,7 +54,7 @@ def bit_balance(run: Run) -> Figure | None:
         extent=(0.5, len(shown) + 0.5, len(shown) + 0.5, 0.5),
     )
     whole = len(shown) == bits
-    dress(right, x="bit" if whole else f"{len(shown)} of {bits:,} bits, evenly spaced", y="bit", grid=None)
+    dress(right, x="bit" if whole else f"{len(shown)} of {bits:,} bits, evenly spaced", y="bit", grid=None, apart=0.4)
     for axis, count in ((left.xaxis, bits), (right.xaxis, len(shown)), (right.yaxis, len(shown))):
         axis.set_major_locator(FixedLocator(range(1, count + 1)) if count <= 8 else MaxNLocator(8, integer=True))
     bar = figure.colorbar(image, ax=right, shrink=0.9)

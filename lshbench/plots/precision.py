@@ -28,12 +28,7 @@ def precision_recall(run: Run) -> Figure:
         label = _with_figure("exact cosine", "mAP", cosine["mAP"])
         if curves.reference_precision is not None:
             axes.plot(
-                curves.recall,
-                curves.reference_precision,
-                color=REFERENCE,
-                linewidth=1.6,
-                linestyle="--",
-                label=label,
+                curves.recall, curves.reference_precision, color=REFERENCE, linewidth=1.6, linestyle="--", label=label
             )
         elif cosine["mAP"] is not None:
             axes.axhline(cosine["mAP"], color=REFERENCE, linewidth=1.6, linestyle="--", label=label)

@@ -90,13 +90,7 @@ def choose_queries(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def chosen_rows(
-    dataset: Pictures,
-    gallery: Features,
-    queries: Features,
-    neighbors: Neighbors,
-    *,
-    count: int = 10,
-    hits: int = 10,
+    dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors, *, count: int = 10, hits: int = 10
 ) -> list[Row]:
     """Return a few queries with their first hits, read from the data set."""
     names = dataset.gallery.class_names
@@ -153,14 +147,7 @@ def retrieval(rows: Sequence[Row], *, title: str, ranking: str) -> Image.Image:
         _key(draw, width - MARGIN, 44)
     distance = "Hamming distance in bits" if ranking == "hamming" else "distance: 1 - cosine"
     _text(draw, (MARGIN + FRAME, HEADER - 22), "query", 13, TEXT, cell, bold=True)
-    _text(
-        draw,
-        (first + FRAME, HEADER - 22),
-        f"nearest first, with label and {distance}",
-        13,
-        TEXT,
-        width - first,
-    )
+    _text(draw, (first + FRAME, HEADER - 22), f"nearest first, with label and {distance}", 13, TEXT, width - first)
     line = first - QUERY_GAP // 2
     draw.line([(line, HEADER - 24), (line, canvas.height - MARGIN)], fill="#9ca3af", width=1)
 
@@ -210,12 +197,7 @@ def _hit(canvas: Image.Image, draw: ImageDraw.ImageDraw, hit: Result, left: int,
         _cross(draw, left + cell - 20, top)
     distance = f"{hit.distance:.0f}" if ranking == "hamming" else f"{hit.distance:.3f}"
     _text(
-        draw,
-        (left + FRAME, top + cell + 3),
-        hit.label,
-        13,
-        OTHER_CLASS if hit.relevant is False else TEXT,
-        LABEL_WIDTH,
+        draw, (left + FRAME, top + cell + 3), hit.label, 13, OTHER_CLASS if hit.relevant is False else TEXT, LABEL_WIDTH
     )
     _text(draw, (left + FRAME, top + cell + 21), distance, 12, MUTED, LABEL_WIDTH)
 
@@ -236,14 +218,7 @@ def _key(draw: ImageDraw.ImageDraw, right: int, top: int) -> None:
 
 
 def _text(
-    draw: ImageDraw.ImageDraw,
-    at: tuple[int, int],
-    text: str,
-    size: int,
-    colour: str,
-    width: int,
-    *,
-    bold: bool = False,
+    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: str, width: int, *, bold: bool = False
 ) -> None:
     """Draw one line of text, cut to a width."""
     font = _font(size, bold)

@@ -9,6 +9,7 @@ from typing import IO, Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
 from lshbench.run_folder import Run
 
@@ -25,13 +26,28 @@ MUTED = "#6b7280"
 DPI = 150
 WIDTH = 6.4
 HEIGHT = 4.4
+LEFT, RIGHT, ABOVE, BELOW = 0.81, 0.28, 0.66, 0.62
+"""Margins in inches, with room for labels and headings.  A layout engine that measures every text takes as long as the
+drawing itself."""
+CAPTION = 0.2
+"""What a caption adds to the margin above."""
+LEGEND_ROW = 0.22
+"""What a row of a legend below the axes adds to the margin below."""
 
 # Says at INFO that it looked for fonts.
 logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
 def figure_for(
-    run: Run, title: str, *, width: float = WIDTH, height: float = HEIGHT, name: str | None = None
+    run: Run,
+    title: str,
+    *,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+    name: str | None = None,
+    right: float = RIGHT,
+    above: float = ABOVE,
+    below: float = BELOW,
 ) -> Figure:
     """Return an empty figure headed by what it shows and by the run: data set, what was searched, ranking.
 
@@ -40,21 +56,18 @@ def figure_for(
         title: what it shows.
         width, height: in inches.
         name: of what it shows, if not of what was searched.
+        right, above, below: margins of the axes, in inches.
     """
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
-    # The second, empty line keeps a place for the subtitle.
-    figure.suptitle(
-        f"{title}\n", x=0.13 / width, ha="left", fontsize=12, fontweight="bold", color=TEXT, linespacing=1.15
-    )
+    figure.subplots_adjust(LEFT / width, below / height, 1 - right / width, 1 - above / height)
+    x = 0.13 / width
+    figure.suptitle(title, x=x, y=1 - 0.1 / height, ha="left", fontsize=12, fontweight="bold", color=TEXT)
     name = name or searched_name(run)
-    below = figure.text(0.13 / width, 1 - 0.37 / height, "", ha="left", va="top", fontsize=9, color=MUTED)
-    below.set_parse_math(False)
-    below.set_in_layout(False)
+    subtitle = figure.text(x, 1 - 0.37 / height, "", ha="left", va="top", fontsize=9, color=MUTED, parse_math=False)
     for length in range(60, 8, -2):
-        below.set_text(f"{shortened(data_name(run), length)} · {name} · {run.metrics.ranking} ranking")
-        if below.get_window_extent().x1 <= (width - 0.1) * DPI:
+        subtitle.set_text(f"{shortened(data_name(run), length)} · {name} · {run.metrics.ranking} ranking")
+        if subtitle.get_window_extent().x1 <= (width - 0.1) * DPI:
             break
     return figure
 
@@ -84,10 +97,15 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def dress(axes: Axes, *, x: str, y: str, grid: str | None = "both") -> None:
-    """Label the axes, and draw a light frame and grid."""
+def dress(axes: Axes, *, x: str, y: str, grid: str | None = "both", apart: float = 0.57) -> None:
+    """Label the axes, the vertical one ``apart`` inches from its line, and draw a light frame and grid."""
     axes.set_xlabel(x, fontsize=10, color=TEXT)
     axes.set_ylabel(y, fontsize=10, color=TEXT)
+    # At a fixed distance: to lie beside the ticks' labels they would have to be measured again.
+    edge, outwards = (0, -apart) if axes.yaxis.get_label_position() == "left" else (1, apart)
+    figure = axes.get_figure(root=True)
+    axes.xaxis.set_label_coords(0.5, 0, offset_copy(axes.transAxes, figure, y=-0.27))
+    axes.yaxis.set_label_coords(edge, 0.5, offset_copy(axes.transAxes, figure, x=outwards))
     axes.tick_params(labelsize=9, colors=TEXT, length=3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -100,7 +118,8 @@ def dress(axes: Axes, *, x: str, y: str, grid: str | None = "both") -> None:
 
 def caption(axes: Axes, text: str) -> None:
     """Write a line above the axes."""
-    axes.set_title(text, fontsize=9, color=TEXT, loc="left")
+    # With y given, its place is not looked for.
+    axes.set_title(text, y=1, fontsize=9, color=TEXT, loc="left")
 
 
 def show_shares(axes: Axes, highest: float) -> None:
@@ -119,6 +138,4 @@ def write_png(figure: Figure, file: IO[bytes]) -> None:
         # A name in a script that the font lacks is drawn as boxes; that is no reason to bother the user.
         warnings.filterwarnings("ignore", message="Glyph")
         # savefig draws the whole figure twice, the first time for its layout alone.
-        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
-        figure.set_layout_engine("none")
-        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None}, pil_kwargs={"compress_level": 3})

@@ -9,7 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for, show_shares
+from lshbench.plots.style import (
+    ABOVE,
+    BELOW,
+    CAPTION,
+    LEGEND_ROW,
+    REFERENCE,
+    RUN,
+    TEXT,
+    caption,
+    dress,
+    figure_for,
+    show_shares,
+)
 from lshbench.run_folder import Run
 
 ROWS = ("mAP", "P@10", "recall@10/cosine")
@@ -28,8 +40,12 @@ def tradeoff(run: Run) -> Figure:
     columns = run.tradeoff()
     exact = _exact(run)
     rows = [name for name in ROWS if any(value is not None for value in columns[name])] or ["mAP"]
-    figure = figure_for(run, "Quality against cost", width=8.4, height=1.9 + 1.75 * len(rows))
-    grid = figure.subplots(len(rows), 2, sharex="col", sharey="row", squeeze=False)
+    key = _key(run, columns, bool(exact))
+    above, below = ABOVE + CAPTION, BELOW + LEGEND_ROW * -(-len(key) // 2)
+    height = above + below + 1.7 * len(rows)
+    figure = figure_for(run, "Quality against cost", width=8.4, height=height, above=above, below=below)
+    spaces = {"wspace": 0.1, "hspace": 0.28}
+    grid = figure.subplots(len(rows), 2, sharex="col", sharey="row", squeeze=False, gridspec_kw=spaces)
     costs: list[tuple[str, Sequence[float], bool, float | None, Callable[[float], str]]] = [
         ("share of the gallery compared with a query", columns["candidates_fraction"], True, 1.0, _share),
         ("queries a second in a batch, with encoding", columns["qps_with_encoding"], False,
@@ -46,14 +62,7 @@ def tradeoff(run: Run) -> Figure:
         known = exact.get(name) is not None and name not in NAMES
         beside = f", exact cosine {exact[name]:.3f}" if known else ""
         caption(grid[row, 0], f"{NAMES.get(name, name)}: {values[-1]:.3f}{beside}")
-    figure.legend(
-        handles=_key(run, columns, bool(exact)),
-        loc="outside lower center",
-        ncols=2,
-        fontsize=9,
-        frameon=False,
-        labelcolor=TEXT,
-    )
+    figure.legend(handles=key, loc="lower center", ncols=2, fontsize=9, frameon=False, labelcolor=TEXT)
     return figure
 
 

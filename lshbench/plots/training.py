@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lshbench.plots.style import REFERENCE, RUN, VALIDATION, dress, figure_for, method_name
+from lshbench.plots.style import BELOW, LEFT, LEGEND_ROW, REFERENCE, RUN, VALIDATION, dress, figure_for, method_name
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import TRAINING
 
@@ -18,7 +18,7 @@ def training(run: Run) -> Figure | None:
     epochs, chosen = history["epochs"], history["chosen_epoch"]
     if len(epochs) < 2:
         return None
-    figure = figure_for(run, "Training", name=method_name(run))
+    figure = figure_for(run, "Training", name=method_name(run), right=LEFT, below=BELOW + LEGEND_ROW)
     axes = figure.add_subplot()
     numbers = [epoch["epoch"] for epoch in epochs]
     marker = "o" if len(epochs) <= 30 else None
@@ -46,5 +46,5 @@ def training(run: Run) -> Figure | None:
     if chosen is not None:
         label = f"epoch {chosen} is used"
         lines.append(axes.axvline(chosen, color=REFERENCE, linewidth=1.4, linestyle=":", label=label))
-    figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    figure.legend(handles=lines, loc="lower center", ncols=3, fontsize=9, frameon=False)
     return figure

@@ -21,9 +21,9 @@ from lshbench.metrics.definitions import DEFINITIONS, definition_of, template
 from lshbench.metrics.significance import (
     Interval,
     PermutationTest,
+    bootstrap_interval,
     holm,
     paired_permutation_test,
-    seed_bootstrap_interval,
 )
 from lshbench.run_folder import Run, finished_runs
 from lshbench.run_folder.contents import METRICS, PER_QUERY
@@ -243,9 +243,8 @@ def compare(
 ) -> Comparison:
     """Group runs by configuration and test every pair.
 
-    Where all runs of two configurations answered the same queries, each query's mean over the seeds is
-    paired.  Where queries are drawn by the seed, seeds that both have are paired, and their differences
-    pooled.
+    Where all runs of two configurations answered the same queries, each query's mean over the seeds is paired.  Where
+    queries are drawn by the seed, seeds that both have are paired, and their differences pooled.
 
     Args:
         runs: finished runs (:func:`find_runs`).
@@ -267,7 +266,7 @@ def compare(
     for members, name in zip(groups.values(), names, strict=True):
         repeats = sorted((read_repeat(run, metric) for run in members), key=lambda repeat: repeat.seed)
         values = [repeat.values for repeat in repeats]
-        interval = seed_bootstrap_interval(
+        interval = bootstrap_interval(
             np.stack(values) if _same_queries(repeats) else values,
             level=level,
             resamples=max(100, resamples // 5),
@@ -403,11 +402,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 def _digests(run: Run) -> dict[str, str]:
     """Return the digests that tell configurations of equal settings apart, the most telling first."""
     metrics = run.metrics
-    return {
-        "source": metrics.source,
-        "data": metrics.dataset.fingerprint,
-        "configuration": metrics.configuration_id,
-    }
+    return {"source": metrics.source, "data": metrics.dataset.fingerprint, "configuration": metrics.configuration_id}
 
 
 def _same_queries(repeats: Sequence[Repeat]) -> bool:

@@ -7,7 +7,6 @@ here reads or writes a pickle.
 
 from __future__ import annotations
 
-from lshbench.run_folder.contents import Curves
 from lshbench.run_folder.disk import atomic_file
 from lshbench.run_folder.metrics import SCHEMA_VERSION, RunMetrics
 from lshbench.run_folder.reader import Run, find_finished, finished_runs, metrics_schema
@@ -15,7 +14,6 @@ from lshbench.run_folder.writer import RunFolder
 
 __all__ = [
     "SCHEMA_VERSION",
-    "Curves",
     "Run",
     "RunFolder",
     "RunMetrics",

@@ -185,7 +185,16 @@ class SearchMetrics(Record):
 
 @dataclass(frozen=True)
 class BucketMetrics(Record):
-    """How codes share buckets (:class:`lshbench.metrics.diagnostics.Buckets`)."""
+    """Sizes of buckets: a bucket is a distinct code, its size the number of items that have it.
+
+    Attributes:
+        occupied: distinct codes.
+        largest: the largest size.
+        mean: items / occupied.
+        seen: the size of the bucket that an item drawn at random is in, on average (sum of squares / items).
+        singletons: buckets of one item.
+        gini: inequality of sizes over the occupied buckets; 0 if all are equal.
+    """
 
     occupied: int
     largest: int
@@ -197,7 +206,20 @@ class BucketMetrics(Record):
 
 @dataclass(frozen=True)
 class CodeMetrics(Record):
-    """Figures on the gallery's codes (:class:`lshbench.metrics.diagnostics.Diagnostics`); None without binary codes."""
+    """Figures on the gallery's codes; None where one is not defined, and all of them without binary codes.
+
+    Attributes:
+        bit_balance: mean over bits of ``|2 p_j - 1|``, with ``p_j`` the share of ones: 0 if every bit is set for half
+            of the items, 1 if every bit is constant.
+        bit_correlation: mean absolute Pearson correlation over pairs of bits that both vary.
+        constant_bits: bits that are equal in all codes.
+        entropy_bits: sum over bits of ``-p log2 p - (1 - p) log2(1 - p)``: the code's length if every bit is balanced.
+        code_entropy_bits: entropy of the distribution over distinct codes, in bits: at most log2(items), and at most
+            ``entropy_bits``, which it equals if bits are independent.
+        distinct_codes: how many different codes there are.
+        quantisation_loss: mean squared difference between the projections, scaled to a root mean square of 1, and
+            their signs; None where they were not kept.
+    """
 
     bit_balance: float | None = None
     bit_correlation: float | None = None
@@ -259,8 +281,7 @@ class RunMetrics(Record):
     time_s: Annotated[Figures, ("load", "extract", "fit", "encode", "index", "search", "evaluate", "total")]
     memory: MemoryMetrics
     environment: Annotated[
-        Mapping[str, str | int | None],
-        ("lshbench", "python", "torch", "faiss", "cpu", "threads", "git", "directory"),
+        Mapping[str, str | int | None], ("lshbench", "python", "torch", "faiss", "cpu", "threads", "git", "directory")
     ]
 
     @property

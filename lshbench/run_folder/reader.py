@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from lshbench.errors import UsageError
+from lshbench.metrics.curves import Curves
 from lshbench.run_folder.contents import (
     CONFIG,
     CURVES,
@@ -23,7 +24,6 @@ from lshbench.run_folder.contents import (
     PER_QUERY,
     TRADEOFF,
     TRAINING,
-    Curves,
 )
 from lshbench.run_folder.metrics import SCHEMA_VERSION, RunMetrics
 

@@ -15,6 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lshbench.errors import UsageError
+from lshbench.metrics.curves import Curves
 from lshbench.run_folder.contents import (
     CURVES,
     FOLDERS,
@@ -26,7 +27,6 @@ from lshbench.run_folder.contents import (
     PER_QUERY,
     TRADEOFF,
     TRAINING,
-    Curves,
     known_files,
 )
 from lshbench.run_folder.disk import atomic_file, explained, flush
@@ -64,8 +64,7 @@ class RunFolder:
         path = Path(path).resolve()
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
-            # A run writes nothing before it has made the lock file: without one, files of these names are a
-            # person's.
+            # A run writes nothing before it has made the lock file: without one, files of these names are a person's.
             if not (path / LOCK).exists() and (foreign := known_files(path)):
                 raise UsageError(
                     f"hydra.run.dir={path} holds {foreign[0].relative_to(path)}, which no run of lshbench "
@@ -126,8 +125,7 @@ class RunFolder:
         Raises:
             ValueError: a number is NaN or infinite (which one is said).
         """
-        text = json.dumps(_plain(value, name), indent=2, ensure_ascii=False, allow_nan=False)
-        self.write_text(name, text + "\n")
+        self.write_text(name, json.dumps(_plain(value, name), indent=2, ensure_ascii=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write text as UTF-8."""
@@ -202,9 +200,10 @@ class RunFolder:
             first: how many of them to list.
         """
         ids, distances = neighbors.ids[:, :first], neighbors.distances[:, :first]
+        classes = np.broadcast_to(np.arange(labels.shape[-1]), labels.shape)
         columns = {
             "query": queries.astype(np.int64),
-            "label": labels.astype(np.int64) if labels.ndim == 1 else _lists(labels, _class_numbers(labels)),
+            "label": labels.astype(np.int64) if labels.ndim == 1 else _lists(labels, classes),
             **measures,
             "candidates": neighbors.candidates.astype(np.int64),
             "first_hits": _lists(ids >= 0, ids.astype(np.int64)),
@@ -275,10 +274,6 @@ def _plain(value: object, where: str) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"{where} is a {type(value).__name__}, which JSON can't hold")
-
-
-def _class_numbers(labels: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(np.arange(labels.shape[1], dtype=np.int64), labels.shape)
 
 
 def _lists(kept: np.ndarray, values: np.ndarray) -> pyarrow.Array:

@@ -56,11 +56,7 @@ def serve(searcher: Searcher, port: int, k: int) -> None:
         raise wrong_value("--port", port, "a number from 1 to 65535")
     with tempfile.TemporaryDirectory(prefix="lshbench-serve-") as folder:
         # Read when gradio is imported.  Dropped images lie in the folder, and go with it.
-        os.environ |= {
-            "GRADIO_ANALYTICS_ENABLED": "False",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "GRADIO_TEMP_DIR": folder,
-        }
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_TEMP_DIR": folder}
         import gradio
 
         page = build_page(searcher, k)

@@ -1,8 +1,6 @@
-"""Curves over recall, rank and radius."""
+"""Curves over recall and rank, counts of distances, and figures within each radius."""
 
 from __future__ import annotations
-
-import json
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 
 from lshbench.metrics.curves import CurveAccumulator, interpolated_precision, log_spaced_ranks, precision_at_ranks
 from lshbench.metrics.precision import precision_at
+from lshbench.metrics.radius import within_radius
 
 distinct = st.lists(st.booleans(), max_size=12)
 
@@ -77,35 +76,40 @@ def test_log_spaced_ranks_begin_at_1_end_at_the_last_and_do_not_repeat() -> None
     assert log_spaced_ranks(1).tolist() == [1]
 
 
-def test_blocks_add_up_and_the_summary_is_plain_json() -> None:
+def test_blocks_add_up() -> None:
     rankings = [[(0, True), (1, False), (1, True)], [(2, False), (2, True)], []]
     missing = [0, 1, 2]
     whole, parts = CurveAccumulator(), CurveAccumulator()
     whole.add(brute.block_of(rankings, missing, bits=3))
     for ranking, more in zip(rankings, missing, strict=True):
         parts.add(brute.block_of([ranking], [more], bits=3))
-    summary = whole.summary()
-    json.dumps(summary, allow_nan=False)
-    assert summary["radius"] == parts.summary()["radius"]
-    np.testing.assert_allclose(
-        summary["precision_recall"]["precision"], parts.summary()["precision_recall"]["precision"], atol=1e-15
-    )
-    radius = summary["radius"]
-    assert radius["radius"] == [0, 1, 2, 3]
-    assert radius["precision"] == pytest.approx([1 / 3, (2 / 3) / 3, (2 / 3 + 1 / 2) / 3, (2 / 3 + 1 / 2) / 3])
-    assert radius["precision_nonempty"] == pytest.approx([1, 2 / 3, (2 / 3 + 1 / 2) / 2, (2 / 3 + 1 / 2) / 2])
-    assert radius["recall"] == pytest.approx([(1 / 2) / 3, 1 / 3, (1 + 1 / 2) / 3, (1 + 1 / 2) / 3])
-    assert radius["empty"] == pytest.approx([2 / 3, 2 / 3, 1 / 3, 1 / 3])
-    assert radius["items"] == pytest.approx([1 / 3, 1, 5 / 3, 5 / 3])
-    assert summary["distances"] == {
-        "distance": [0, 1, 2, 3],
-        "same_label": [1, 1, 1, 0],
-        "other_label": [0, 1, 1, 0],
-    }
+    curves, added = whole.means(), parts.means()
+    for name, curve in vars(curves).items():
+        if curve is not None:
+            assert np.isfinite(curve).all()
+            np.testing.assert_allclose(curve, vars(added)[name], atol=1e-15)
+    assert curves.distance_edges.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5]
+    assert curves.same_class.tolist() == [1, 1, 1, 0]
+    assert curves.other_class.tolist() == [0, 1, 1, 0]
+    pessimistic, optimistic = curves.precision_at_k_bounds
+    assert (pessimistic <= curves.precision_at_k + 1e-15).all()
+    assert (curves.precision_at_k <= optimistic + 1e-15).all()
+    assert (pessimistic < optimistic).any()
 
 
-def test_a_real_valued_ranking_has_no_curve_over_radii() -> None:
+def test_figures_within_each_radius() -> None:
+    rankings = [[(0, True), (1, False), (1, True)], [(2, False), (2, True)], []]
+    found = within_radius(brute.block_of(rankings, [0, 1, 2], bits=3), np.arange(4))
+    filled = (found.items > 0).sum(0)
+    assert found.precision.mean(0) == pytest.approx([1 / 3, (2 / 3) / 3, (2 / 3 + 1 / 2) / 3, (2 / 3 + 1 / 2) / 3])
+    assert found.precision.sum(0) / filled == pytest.approx([1, 2 / 3, (2 / 3 + 1 / 2) / 2, (2 / 3 + 1 / 2) / 2])
+    assert found.recall.mean(0) == pytest.approx([(1 / 2) / 3, 1 / 3, (1 + 1 / 2) / 3, (1 + 1 / 2) / 3])
+    assert (found.items == 0).mean(0) == pytest.approx([2 / 3, 2 / 3, 1 / 3, 1 / 3])
+    assert found.items.mean(0) == pytest.approx([1 / 3, 1, 5 / 3, 5 / 3])
+
+
+def test_a_real_valued_ranking_has_no_counts_of_distances() -> None:
     curves = CurveAccumulator()
     curves.add(brute.block_of([untied([True, False])]))
-    assert curves.summary()["radius"] is None
-    assert curves.summary()["distances"] is None
+    assert curves.means().distance_edges is None
+    assert curves.means().same_class is None

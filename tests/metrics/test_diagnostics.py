@@ -14,9 +14,8 @@ from lshbench.metrics.diagnostics import (
     bucket_sizes,
     diagnose,
     quantisation_loss,
-    sample_distances,
 )
-from lshbench.types import Codes, Relevance
+from lshbench.types import Codes
 
 
 def codes_of(bits) -> Codes:
@@ -103,33 +102,3 @@ def test_quantisation_loss_is_0_for_equal_magnitudes_and_known_for_gaussians() -
     assert quantisation_loss(np.zeros((3, 2))) == 1.0
     gaussian = np.random.default_rng(0).normal(0, 7, (4000, 50)).astype(np.float32)
     assert quantisation_loss(gaussian) == pytest.approx(2 - 2 * math.sqrt(2 / math.pi), abs=0.01)
-
-
-@pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("bits", [3, 70])
-def test_distance_histograms_count_all_pairs_where_they_fit(bits: int, several: bool, monkeypatch) -> None:
-    monkeypatch.setattr(diagnostics, "CELLS", 100)
-    generator = np.random.default_rng(bits)
-    left, right = generator.integers(0, 2, (9, bits)), generator.integers(0, 2, (40, bits))
-    if several:
-        labels = generator.random((9, 4)) < 0.4, generator.random((40, 4)) < 0.4
-        same = (labels[0][:, None] & labels[1]).any(axis=2)
-    else:
-        labels = generator.integers(0, 3, 9), generator.integers(0, 3, 40)
-        same = labels[0][:, None] == labels[1]
-    distance = (left[:, None] != right).sum(axis=2)
-    found = sample_distances(codes_of(left), codes_of(right), Relevance(*labels))
-    np.testing.assert_array_equal(found.same_label, np.bincount(distance[same], minlength=bits + 1))
-    np.testing.assert_array_equal(found.other_label, np.bincount(distance[~same], minlength=bits + 1))
-
-
-def test_distance_histograms_sample_both_sides_within_the_bound_and_by_seed() -> None:
-    generator = np.random.default_rng(0)
-    codes = Codes(generator.integers(0, 256, (500, 2), dtype=np.uint8), 16)
-    relevance = Relevance(generator.integers(0, 5, 500), generator.integers(0, 5, 500))
-    first, again, other = (
-        sample_distances(codes, codes, relevance, max_queries=20, max_pairs=2000, seed=seed) for seed in (1, 1, 2)
-    )
-    assert first.same_label.sum() + first.other_label.sum() == 2000
-    np.testing.assert_array_equal(first.other_label, again.other_label)
-    assert (first.other_label != other.other_label).any()

@@ -12,13 +12,12 @@ from lshbench.metrics.significance import (
     bootstrap_interval,
     holm,
     paired_permutation_test,
-    seed_bootstrap_interval,
 )
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_for_many_queries() -> None:
     values = np.random.default_rng(0).beta(2, 5, 4000)
-    interval = bootstrap_interval(values, resamples=4000)
+    interval = bootstrap_interval([values], resamples=4000)
     error = values.std() / np.sqrt(len(values))
     assert interval.mean == pytest.approx(values.mean())
     assert interval.low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
@@ -29,22 +28,22 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(1)
     covered = 0
     for sample in generator.random((200, 40)):
-        interval = bootstrap_interval(sample, level=0.9, resamples=400)
+        interval = bootstrap_interval([sample], level=0.9, resamples=400)
         covered += interval.low <= 0.5 <= interval.high
     assert 165 <= covered <= 195
 
 
 def test_intervals_are_the_same_for_the_same_seed_whatever_the_memory(monkeypatch) -> None:
     values = np.random.default_rng(0).random(50)
-    assert bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3)
-    assert bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
+    assert bootstrap_interval([values], seed=3) == bootstrap_interval([values], seed=3)
+    assert bootstrap_interval([values], seed=3) != bootstrap_interval([values], seed=4)
     monkeypatch.setattr(significance, "CELLS", 70)
-    narrow = bootstrap_interval(values, seed=3)
+    narrow = bootstrap_interval([values], seed=3)
     assert narrow.low < values.mean() < narrow.high
 
 
 def test_equal_values_have_an_interval_of_no_width() -> None:
-    interval = bootstrap_interval(np.full(20, 0.25))
+    interval = bootstrap_interval([np.full(20, 0.25)])
     assert (interval.low, interval.mean, interval.high) == (0.25, 0.25, 0.25)
 
 
@@ -53,22 +52,22 @@ def test_differences_between_seeds_widen_the_interval(nested: bool) -> None:
     queries = np.random.default_rng(0).random(500)
     seeds = queries + np.array([[-0.2], [0.0], [0.2]])
     values = list(seeds) if nested else seeds
-    wide, narrow = seed_bootstrap_interval(values), bootstrap_interval(queries)
+    wide, narrow = bootstrap_interval(values), bootstrap_interval([queries])
     assert wide.mean == pytest.approx(queries.mean())
     assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
 
 
 def test_shared_queries_do_not_average_out_over_seeds_but_separate_ones_do() -> None:
     queries = np.random.default_rng(0).random(400)
-    single = bootstrap_interval(queries)
-    shared = seed_bootstrap_interval(np.stack([queries] * 9))
-    separate = seed_bootstrap_interval([queries] * 9)
+    single = bootstrap_interval([queries])
+    shared = bootstrap_interval(np.stack([queries] * 9))
+    separate = bootstrap_interval([queries] * 9)
     assert shared.high - shared.low == pytest.approx(single.high - single.low, rel=0.1)
     assert separate.high - separate.low < 0.6 * (single.high - single.low)
 
 
 def test_seeds_with_different_numbers_of_queries_count_alike() -> None:
-    interval = seed_bootstrap_interval([np.zeros(3), np.ones(300)])
+    interval = bootstrap_interval([np.zeros(3), np.ones(300)])
     assert interval.mean == 0.5
     assert (interval.low, interval.high) == (0.0, 1.0)
 
@@ -79,7 +78,7 @@ def test_seeds_with_different_numbers_of_queries_count_alike() -> None:
 )
 def test_impossible_intervals_are_refused(values, options) -> None:
     with pytest.raises(ValueError, match="expected"):
-        bootstrap_interval(values, **options)
+        bootstrap_interval([values], **options)
 
 
 def test_the_sign_flip_test_on_a_worked_example() -> None:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from lshbench.metrics.curves import Curves
 from lshbench.plots import draw_all
 from lshbench.plots.bits import bit_balance, bit_correlations
 from lshbench.plots.distances import _separation, distances
@@ -23,7 +24,7 @@ from lshbench.plots.precision import precision_at_k, precision_recall
 from lshbench.plots.style import DPI
 from lshbench.plots.tradeoff import pareto_front, tradeoff
 from lshbench.plots.training import training
-from lshbench.run_folder import Curves, RunFolder
+from lshbench.run_folder import RunFolder
 
 ALL = ["bit_balance", "distances", "precision_at_k", "precision_recall", "tradeoff", "training"]
 EXTREMES: dict[str, dict[str, Any]] = {

@@ -19,8 +19,8 @@ import pytest
 from example_run import METRICS, changed
 
 from lshbench.errors import UsageError
+from lshbench.metrics.curves import Curves
 from lshbench.run_folder import (
-    Curves,
     Run,
     RunFolder,
     RunMetrics,
@@ -347,28 +347,6 @@ def test_rows_of_query_settings_come_back_and_unknown_figures_are_none(tmp_path:
         folder.write_tradeoff({"probes": np.array([1, 4]), "mAP": np.array([0.5, np.nan])})
         folder.finish(result())
     assert Run.open(tmp_path).tradeoff() == {"probes": [1, 4], "mAP": [0.5, None]}
-
-
-def test_curves_come_from_the_metrics_summary() -> None:
-    summary = {
-        "precision_recall": {"recall": [0.0, 1.0], "precision": [1.0, 0.2]},
-        "precision_at": {
-            "k": [1, 5],
-            "expected": [0.9, 0.5],
-            "optimistic": [1.0, 0.6],
-            "pessimistic": [0.8, 0.4],
-        },
-        "radius": None,
-        "distances": {"distance": [0, 1, 2], "same_label": [5, 3, 1], "other_label": [0, 2, 9]},
-    }
-    curves = Curves.from_summary(summary, reference={**summary, "distances": None})
-    assert curves.distance_edges is not None
-    assert curves.precision_at_k_bounds is not None
-    assert curves.reference_precision is not None
-    assert curves.distance_edges.tolist() == [-0.5, 0.5, 1.5, 2.5]
-    assert curves.precision_at_k_bounds.tolist() == [[0.8, 0.4], [1.0, 0.6]]
-    assert curves.reference_precision.tolist() == [1.0, 0.2]
-    assert Curves.from_summary({**summary, "distances": None}).same_class is None
 
 
 def test_no_pickle_is_written_or_read(tmp_path: Path) -> None:
