@@ -214,7 +214,7 @@ def run_experiment(
             name=config["method"]["name"],
             bits=system.method.bits,
             supervision=system.method.supervision,
-            params=_parameters(config["method"] | system.method.in_effect()),
+            params=system.method.in_effect(),
             pca=config["pca"],
             parameters=system.method.parameters,
             chosen_epoch=system.method.chosen_epoch,
@@ -239,10 +239,6 @@ def run_experiment(
             _drawn(partial(draw_retrieval, run, data.dataset, gallery, queries, search.neighbors))
     folder.finish(metrics)
     return run
-
-
-def _parameters(node: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in node.items() if key not in ("name", "_target_", "bits", "seed", "device")}
 
 
 def _write_codes(folder: RunFolder, *sides: Codes | Clusters | None) -> None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.methods.trained import HeadHasher, check_weight
+from lshbench.methods.trained import Criterion, HeadHasher
+from lshbench.training.constraints import Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
 from lshbench.training.losses import straight_through
@@ -35,24 +36,13 @@ class BiHalf(HeadHasher):
     smallest_batch = 2  # a batch is halved
     smallest_bits = 2  # cosines of one bit have no gradient, so that nothing is learnt from features
 
-    gamma: float
+    gamma: Weight
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_weight("gamma", self.gamma)
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
+        return self.loss
 
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        return BiHalfCriterion(self.gamma)
-
-
-class BiHalfCriterion(nn.Module):
-    """Cosines of balanced codes against those of the encoder's standardised inputs."""
-
-    def __init__(self, gamma: float) -> None:
-        super().__init__()
-        self.gamma = gamma
-
-    def forward(self, encoder: nn.Sequential, batch: Batch) -> Terms:
+    def loss(self, encoder: nn.Sequential, batch: Batch) -> Terms:
+        """Return the difference of cosines of balanced codes from those of the encoder's standardised inputs."""
         standard = encoder[0](batch.x)
         projections = encoder[1:](standard)
         codes = half(projections)

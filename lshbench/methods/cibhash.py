@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.errors import wrong_value
-from lshbench.methods.trained import HeadHasher, check_positive, check_weight
+from lshbench.methods.trained import Criterion, HeadHasher
+from lshbench.training.constraints import Dropped, Positive, Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
 from lshbench.training.losses import straight_through
@@ -39,37 +39,21 @@ class CibHash(HeadHasher):
     supervision = "none"
     smallest_bits = 2  # cosines of one bit have no gradient, so that views can't be told from others
 
-    temperature: float
-    beta: float
-    dropped: float
-    noise: float
+    temperature: Positive
+    beta: Weight
+    dropped: Dropped
+    noise: Weight
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive("temperature", self.temperature)
-        check_weight("beta", self.beta)
-        if not 0 <= self.dropped < 1:
-            raise wrong_value("method.dropped", self.dropped, "at least 0 and below 1")
-        check_weight("noise", self.noise)
-
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        return CibHashCriterion(self)
-
-
-class CibHashCriterion(nn.Module):
-    """NT-Xent of two views' codes, and the divergence of their probabilities."""
-
-    def __init__(self, method: CibHash) -> None:
-        super().__init__()
-        self.temperature, self.beta = method.temperature, method.beta
-        self.dropped, self.noise = method.dropped, method.noise
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
+        return self.loss
 
     def view(self, standard: Tensor) -> Tensor:
         """Return standardised features ``(n, d)``, some dropped and all noisy, drawn from torch's generator."""
         kept = torch.rand_like(standard) >= self.dropped
         return (standard + self.noise * torch.randn_like(standard)) * kept
 
-    def forward(self, encoder: nn.Sequential, batch: Batch) -> Terms:
+    def loss(self, encoder: nn.Sequential, batch: Batch) -> Terms:
+        """Return NT-Xent of two views' codes, and the divergence of their probabilities."""
         standard = encoder[0](batch.x)
         # Both views in one pass, so that batch normalisation sees one population.
         projections = encoder[1:](torch.cat([self.view(standard), self.view(standard)]))

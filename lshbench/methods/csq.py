@@ -9,14 +9,16 @@ and 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.methods.trained import HeadHasher, check_weight
-from lshbench.training.class_codes import Targets, check_targets, class_codes, item_codes, memberships
+from lshbench.methods.trained import Criterion, HeadHasher
+from lshbench.training.class_codes import Targets, class_codes, item_codes, memberships
+from lshbench.training.constraints import Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
 from lshbench.types import Progress
@@ -35,47 +37,26 @@ class Csq(HeadHasher):
     supervision = "labels"
 
     targets: Targets
-    quantization_weight: float
+    quantization_weight: Weight
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_targets(self.targets)
-        check_weight("quantization_weight", self.quantization_weight)
-
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        codes = class_codes(self.targets, data.classes, self.bits, self.seed)
+    def centers(self, classes: int) -> tuple[Tensor, Tensor]:
+        """Return the classes' centers ``(classes, bits)``, and bits for divided items ``(bits,)``, all -1 and 1."""
+        codes = class_codes(self.targets, classes, self.bits, self.seed)
         # A draw of its own: it must not be the code of a class.
         coins = np.random.default_rng([self.seed, 10]).integers(0, 2, self.bits)
-        ties = torch.from_numpy(2.0 * coins - 1).float()
-        return CsqCriterion(codes, ties, self.quantization_weight)
+        return codes.to(self.device), torch.from_numpy(2.0 * coins - 1).float().to(self.device)
 
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
+        return partial(self.loss, *self.centers(data.classes))
 
-class CsqCriterion(nn.Module):
-    """Cross-entropy against centers, and quantisation.
-
-    Args:
-        codes: the classes' centers, -1 and 1, ``(classes, bits)``.
-        ties: bits for items whose classes are divided, ``(bits,)``.
-        quantization_weight: as for :class:`Csq`.
-    """
-
-    codes: Tensor
-    ties: Tensor
-
-    def __init__(self, codes: Tensor, ties: Tensor, quantization_weight: float) -> None:
-        super().__init__()
-        self.quantization_weight = quantization_weight
-        self.register_buffer("codes", codes)
-        self.register_buffer("ties", ties)
-
-    def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
+    def loss(self, codes: Tensor, ties: Tensor, encoder: nn.Module, batch: Batch) -> Terms:
+        """Return the cross-entropy against what :meth:`centers` returned, and quantisation."""
         projections = encoder(batch.x)
-        members = memberships(batch.y, len(self.codes))
+        members = memberships(batch.y, len(codes))
         # An item without any label has no center to go to.
         labelled = members.any(1).to(members.dtype)
-        centers = item_codes(members, self.codes, self.ties)
         return {
-            "center": central_similarity(projections, centers, labelled),
+            "center": central_similarity(projections, item_codes(members, codes, ties), labelled),
             "quantization": self.quantization_weight * log_cosh_fence(projections),
         }
 

@@ -9,12 +9,14 @@ the losses of all.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.methods.trained import HeadHasher, check_positive
-from lshbench.training.class_codes import Targets, check_targets, class_codes, memberships
+from lshbench.methods.trained import Criterion, HeadHasher
+from lshbench.training.class_codes import Targets, class_codes, memberships
+from lshbench.training.constraints import Positive
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
 from lshbench.types import Progress
@@ -32,35 +34,14 @@ class Dpn(HeadHasher):
     supervision = "labels"
 
     targets: Targets
-    margin: float
+    margin: Positive
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_targets(self.targets)
-        check_positive("margin", self.margin)
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
+        return partial(self.loss, class_codes(self.targets, data.classes, self.bits, self.seed).to(self.device))
 
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        return DpnCriterion(class_codes(self.targets, data.classes, self.bits, self.seed), self.margin)
-
-
-class DpnCriterion(nn.Module):
-    """The polarization loss.
-
-    Args:
-        codes: the classes' targets, -1 and 1, ``(classes, bits)``.
-        margin: as for :class:`Dpn`.
-    """
-
-    codes: Tensor
-
-    def __init__(self, codes: Tensor, margin: float) -> None:
-        super().__init__()
-        self.margin = margin
-        self.register_buffer("codes", codes)
-
-    def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
-        members = memberships(batch.y, len(self.codes))
-        return {"polarization": polarization(encoder(batch.x), self.codes, members, self.margin)}
+    def loss(self, codes: Tensor, encoder: nn.Module, batch: Batch) -> Terms:
+        """Return the polarization loss against the classes' targets, -1 and 1, ``(classes, bits)``."""
+        return {"polarization": polarization(encoder(batch.x), codes, memberships(batch.y, len(codes)), self.margin)}
 
 
 def polarization(projections: Tensor, class_codes: Tensor, members: Tensor, margin: float) -> Tensor:

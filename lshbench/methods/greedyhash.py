@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.methods.trained import HeadHasher, check_weight
+from lshbench.methods.trained import Criterion, HeadHasher
+from lshbench.training.constraints import Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
 from lshbench.training.losses import straight_through
@@ -31,13 +32,9 @@ class GreedyHash(HeadHasher):
 
     supervision = "labels"
 
-    alpha: float
+    alpha: Weight
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_weight("alpha", self.alpha)
-
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
         return GreedyHashCriterion(self.bits, data.classes, self.alpha)
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.errors import wrong_value
-from lshbench.methods.trained import HeadHasher, check_positive
+from lshbench.methods.trained import Criterion, HeadHasher
+from lshbench.training.constraints import Positive, at_least
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
 from lshbench.training.validation import same_labels
@@ -34,16 +35,10 @@ class HashNet(HeadHasher):
 
     supervision = "labels"
 
-    alpha: float
-    last_beta: float
+    alpha: Positive
+    last_beta: Annotated[float, at_least(1, "at least 1, where beta begins")]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive("alpha", self.alpha)
-        if not 1 <= self.last_beta < math.inf:
-            raise wrong_value("method.last_beta", self.last_beta, "at least 1, where beta begins")
-
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
         steps = self.training.epochs * data.batches_per_epoch(self.training)
         return HashNetCriterion(self.alpha / self.bits, self.last_beta, steps)
 

@@ -15,7 +15,9 @@ that aren't neighbours don't share codes, that bits are balanced, and that outpu
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +25,16 @@ from torch.nn import functional
 
 from lshbench.errors import wrong_value
 from lshbench.methods.base import check_bits
-from lshbench.methods.trained import HeadHasher, check_at_least, check_positive, check_supervision
+from lshbench.methods.trained import Criterion, HeadHasher
 from lshbench.training import auto
+from lshbench.training.constraints import Count, LabelsOrNone, Positive, Share
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import Standardise
 from lshbench.training.loop import Terms
 from lshbench.training.losses import bit_balance, contrastive, fence, mean_fence
 from lshbench.training.neighbors import NeighborGraph, neighbor_graph
 from lshbench.training.validation import same_labels
-from lshbench.types import Progress, Supervision
+from lshbench.types import Progress
 
 HARD_PAIRS = 16
 """Pairs of a batch that the collision of :class:`NeuralDesign` is the mean of."""
@@ -46,54 +49,78 @@ class NeuralHasher(HeadHasher):
         fence_weight: of the distance of outputs from -1 and 1; collision takes what the two leave of 1.
     """
 
-    balance_weight: float
-    fence_weight: float
+    balance_weight: Share
+    fence_weight: Share
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("balance_weight", "fence_weight"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise wrong_value(f"method.{key}", getattr(self, key), "from 0 to 1")
         if self.balance_weight + self.fence_weight > 1:
             expected = f"at most 1 - balance_weight = {1 - self.balance_weight:g}"
             raise wrong_value("method.fence_weight", self.fence_weight, expected)
 
+    def graph(self, data: TrainingData, progress: Progress) -> NeighborGraph | None:
+        """Return the neighbours that stand for labels, or None with labels."""
+        return None
+
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
+        return partial(self.loss, data, self.graph(data, progress))
+
+    @abstractmethod
+    def loss(self, data: TrainingData, graph: NeighborGraph | None, encoder: nn.Module, batch: Batch) -> Terms:
+        """Return the loss, given what :meth:`graph` returned."""
+
 
 @dataclass(kw_only=True, eq=False)
-class Neural(NeuralHasher):
-    """Neural hashing with attraction, trained with labels: the keys of ``conf/method/neural.yaml``.
+class AttractingHasher(NeuralHasher):
+    """Base class of the variants with attraction.
 
     Attributes:
         temperature: of the softmax over products divided by the square root of bits; smaller looks at harder pairs.
     """
 
-    supervision = "labels"
+    temperature: Positive
 
-    temperature: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive("temperature", self.temperature)
-
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        return AttractingCriterion(self, data, None)
+    def loss(self, data: TrainingData, graph: NeighborGraph | None, encoder: nn.Module, batch: Batch) -> Terms:
+        """Return the softmax of neighbours against the rest of the batch, balance of bits over items, and fence."""
+        # Products of unrelated codes spread as the square root of their length.
+        temperature = self.temperature / self.bits**0.5
+        if graph is None:
+            codes = torch.tanh(encoder(batch.x))
+            collision = contrastive(codes, codes, are_neighbors(graph, batch, batch), temperature)
+        else:
+            rows = graph.draw(batch.rows, batch.generator)
+            partners = Batch(*data.take(rows), rows, batch.generator)
+            codes, partner_codes = torch.tanh(encoder(torch.cat([batch.x, partners.x]))).chunk(2)
+            relevant = are_neighbors(graph, batch, partners)
+            relevant.fill_diagonal_(True)
+            collision = contrastive(codes, partner_codes, relevant, temperature, paired=True)
+        return {
+            "balance": self.balance_weight * bit_balance(codes),
+            "fence": self.fence_weight * mean_fence(codes),
+            "collision": (1 - self.balance_weight - self.fence_weight) * collision,
+        }
 
 
 @dataclass(kw_only=True, eq=False)
-class NeuralUnsupervised(NeuralHasher):
+class Neural(AttractingHasher):
+    """Neural hashing with attraction, trained with labels: the keys of ``conf/method/neural.yaml``."""
+
+    supervision = "labels"
+
+
+@dataclass(kw_only=True, eq=False)
+class NeuralUnsupervised(AttractingHasher):
     """:class:`Neural` without labels: the keys of ``conf/method/neural_unsupervised.yaml``.
 
     ``balance_weight`` and ``temperature`` may be ``auto``: see :mod:`lshbench.training.auto`.
 
     Attributes:
-        temperature: as for :class:`Neural`.
         neighbors: nearest neighbours that are looked at; mutual ones stand for items of the same class.
     """
 
     supervision = "none"
 
-    temperature: float
-    neighbors: int
+    neighbors: Count
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
@@ -101,11 +128,9 @@ class NeuralUnsupervised(NeuralHasher):
         self.balance_weight = auto.resolve("balance_weight", self.balance_weight, share)
         self.temperature = auto.resolve("temperature", self.temperature, auto.temperature(self.bits))
         super().__post_init__()
-        check_positive("temperature", self.temperature)
-        check_at_least("neighbors", self.neighbors, 1)
 
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        return AttractingCriterion(self, data, neighbor_graph(data, self.neighbors, self.seed, progress))
+    def graph(self, data: TrainingData, progress: Progress) -> NeighborGraph:
+        return neighbor_graph(data, self.neighbors, self.seed, progress)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -117,19 +142,11 @@ class NeuralPaper(NeuralHasher):
         neighbors: nearest neighbours that are looked at without labels.
     """
 
-    supervision: Supervision = field()
-    neighbors: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_supervision(self.supervision)
-        check_at_least("neighbors", self.neighbors, 1)
+    supervision: LabelsOrNone = field()
+    neighbors: Count
 
     def graph(self, data: TrainingData, progress: Progress) -> NeighborGraph | None:
-        """Return the neighbours that stand for labels, or None with labels."""
-        if self.supervision == "labels":
-            return None
-        return neighbor_graph(data, self.neighbors, self.seed, progress)
+        return None if self.supervision == "labels" else neighbor_graph(data, self.neighbors, self.seed, progress)
 
     def build(self, inputs: int) -> nn.Sequential:
         layers = [Standardise(inputs), UnitLength(), *self.head.build(inputs, self.bits)]
@@ -138,8 +155,10 @@ class NeuralPaper(NeuralHasher):
                 nn.init.normal_(layer.weight)
         return nn.Sequential(*layers)
 
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        return CollisionCriterion(self, data, self.graph(data, progress))
+    def loss(self, data: TrainingData, graph: NeighborGraph | None, encoder: nn.Module, batch: Batch) -> Terms:
+        """Return the published objective, as published: sums over the batch divided by n, n and n^2, not by bits."""
+        codes = torch.tanh(encoder(batch.x))
+        return permgnn(codes, ~are_neighbors(graph, batch, batch), self.balance_weight, self.fence_weight)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -149,8 +168,21 @@ class NeuralDesign(NeuralPaper):
     def build(self, inputs: int) -> nn.Sequential:
         return HeadHasher.build(self, inputs)
 
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        return HardCollisionCriterion(self, data, self.graph(data, progress))
+    def loss(self, data: TrainingData, graph: NeighborGraph | None, encoder: nn.Module, batch: Batch) -> Terms:
+        """Return the loss, its collision that of the most dissimilar non-neighbours of a batch and a random second."""
+        rows = batch.generator.integers(len(data), size=len(batch.rows))
+        other = Batch(*data.take(rows), rows, batch.generator)
+        codes, other_codes = torch.tanh(encoder(batch.x)), torch.tanh(encoder(other.x))
+        cosines = functional.normalize(batch.x) @ functional.normalize(other.x).T
+        cosines = cosines.masked_fill(are_neighbors(graph, batch, other), torch.inf)
+        chosen = cosines.flatten().topk(min(HARD_PAIRS, cosines.numel()), largest=False).indices
+        chosen = chosen[torch.isfinite(cosines.flatten()[chosen])]
+        products = (codes @ other_codes.T).flatten()[chosen].abs()
+        return {
+            "balance": self.balance_weight * item_balance(codes) / len(codes),
+            "fence": self.fence_weight * fence(codes) / len(codes),
+            "collision": (1 - self.balance_weight - self.fence_weight) * products.sum() / max(len(chosen), 1),
+        }
 
 
 class UnitLength(nn.Module):
@@ -160,73 +192,11 @@ class UnitLength(nn.Module):
         return functional.normalize(x)
 
 
-class NeuralCriterion(nn.Module):
-    """Base class of the objectives: which pairs are neighbours, and the weights."""
-
-    def __init__(self, method: NeuralHasher, data: TrainingData, graph: NeighborGraph | None) -> None:
-        super().__init__()
-        self.balance_weight, self.fence_weight = method.balance_weight, method.fence_weight
-        self.collision_weight = 1 - self.balance_weight - self.fence_weight
-        self.data, self.graph = data, graph
-
-    def neighbors(self, first: Batch, second: Batch) -> Tensor:
-        """Return which pairs of two batches' items are neighbours, bool."""
-        if self.graph is None:
-            return same_labels(first.y, second.y)
-        return torch.from_numpy(self.graph.related(first.rows, second.rows)).to(first.x.device)
-
-
-class CollisionCriterion(NeuralCriterion):
-    """The published objective, as published: sums over the batch divided by n, n and n^2, nothing by bits."""
-
-    def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
-        codes = torch.tanh(encoder(batch.x))
-        return permgnn(codes, ~self.neighbors(batch, batch), self.balance_weight, self.fence_weight)
-
-
-class HardCollisionCriterion(NeuralCriterion):
-    """Collision of the most dissimilar non-neighbours between a batch and a random second one."""
-
-    def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
-        rows = batch.generator.integers(len(self.data), size=len(batch.rows))
-        other = Batch(*self.data.take(rows), rows, batch.generator)
-        codes, other_codes = torch.tanh(encoder(batch.x)), torch.tanh(encoder(other.x))
-        cosines = functional.normalize(batch.x) @ functional.normalize(other.x).T
-        cosines = cosines.masked_fill(self.neighbors(batch, other), torch.inf)
-        chosen = cosines.flatten().topk(min(HARD_PAIRS, cosines.numel()), largest=False).indices
-        chosen = chosen[torch.isfinite(cosines.flatten()[chosen])]
-        products = (codes @ other_codes.T).flatten()[chosen].abs()
-        return {
-            "balance": self.balance_weight * item_balance(codes) / len(codes),
-            "fence": self.fence_weight * fence(codes) / len(codes),
-            "collision": self.collision_weight * products.sum() / max(len(chosen), 1),
-        }
-
-
-class AttractingCriterion(NeuralCriterion):
-    """The variant's objective: neighbours against the rest of the batch in a softmax, bits balanced over items."""
-
-    def __init__(self, method: Neural | NeuralUnsupervised, data: TrainingData, graph: NeighborGraph | None) -> None:
-        super().__init__(method, data, graph)
-        # Products of unrelated codes spread as the square root of their length.
-        self.temperature = method.temperature / method.bits**0.5
-
-    def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
-        if self.graph is None:
-            codes = torch.tanh(encoder(batch.x))
-            collision = contrastive(codes, codes, self.neighbors(batch, batch), self.temperature)
-        else:
-            rows = self.graph.draw(batch.rows, batch.generator)
-            partners = Batch(*self.data.take(rows), rows, batch.generator)
-            codes, partner_codes = torch.tanh(encoder(torch.cat([batch.x, partners.x]))).chunk(2)
-            relevant = self.neighbors(batch, partners)
-            relevant.fill_diagonal_(True)
-            collision = contrastive(codes, partner_codes, relevant, self.temperature, paired=True)
-        return {
-            "balance": self.balance_weight * bit_balance(codes),
-            "fence": self.fence_weight * mean_fence(codes),
-            "collision": self.collision_weight * collision,
-        }
+def are_neighbors(graph: NeighborGraph | None, first: Batch, second: Batch) -> Tensor:
+    """Return which pairs of two batches' items are neighbours, by the graph or else by labels, bool ``(n, m)``."""
+    if graph is None:
+        return same_labels(first.y, second.y)
+    return torch.from_numpy(graph.related(first.rows, second.rows)).to(first.x.device)
 
 
 def item_balance(codes: Tensor) -> Tensor:

@@ -9,14 +9,16 @@ released code).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.errors import wrong_value
-from lshbench.methods.trained import HeadHasher, check_positive
+from lshbench.methods.trained import Criterion, HeadHasher
 from lshbench.training import losses
-from lshbench.training.class_codes import Targets, check_targets, class_codes, memberships
+from lshbench.training.class_codes import Targets, class_codes, memberships
+from lshbench.training.constraints import Positive, between
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
 from lshbench.types import Progress
@@ -37,39 +39,16 @@ class OrthoHash(HeadHasher):
     smallest_bits = 2  # the cosine of one bit is -1 or 1, whatever its size: no gradient
 
     targets: Targets
-    margin: float
-    scale: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_targets(self.targets)
-        if not 0 <= self.margin <= 2:
-            raise wrong_value("method.margin", self.margin, "from 0 to 2, the range of cosines")
-        check_positive("scale", self.scale)
+    margin: Annotated[float, between(0, 2, "from 0 to 2, the range of cosines")]
+    scale: Positive
 
     def build(self, inputs: int) -> nn.Sequential:
         return nn.Sequential(*super().build(inputs), nn.BatchNorm1d(self.bits))
 
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        codes = class_codes(self.targets, data.classes, self.bits, self.seed)
-        return OrthoHashCriterion(codes, self.margin, self.scale)
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
+        return partial(self.loss, class_codes(self.targets, data.classes, self.bits, self.seed).to(self.device))
 
-
-class OrthoHashCriterion(nn.Module):
-    """The softmax over classes.
-
-    Args:
-        codes: -1 and 1, ``(classes, bits)``.
-        margin, scale: as for :class:`OrthoHash`.
-    """
-
-    codes: Tensor
-
-    def __init__(self, codes: Tensor, margin: float, scale: float) -> None:
-        super().__init__()
-        self.margin, self.scale = margin, scale
-        self.register_buffer("codes", codes)
-
-    def forward(self, encoder: nn.Module, batch: Batch) -> Terms:
-        parts = functional.normalize(memberships(batch.y, len(self.codes)), p=1)
-        return {"class": losses.class_softmax(encoder(batch.x), self.codes, parts, self.margin, self.scale)}
+    def loss(self, codes: Tensor, encoder: nn.Module, batch: Batch) -> Terms:
+        """Return the softmax over classes, whose codes, -1 and 1, are ``(classes, bits)``."""
+        parts = functional.normalize(memberships(batch.y, len(codes)), p=1)
+        return {"class": losses.class_softmax(encoder(batch.x), codes, parts, self.margin, self.scale)}

@@ -5,7 +5,6 @@ Imports torch: import this module where a trained method is used, not from the c
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,11 +17,15 @@ from torch import Tensor, nn
 from lshbench.errors import wrong_value
 from lshbench.methods.base import BinaryHasher
 from lshbench.runtime.device import resolve_device
-from lshbench.training.data import TrainingData
+from lshbench.training.constraints import check_fields
+from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import Head, Standardise
-from lshbench.training.loop import seeded, train_model
+from lshbench.training.loop import Terms, seeded, train_model
 from lshbench.training.settings import Training
 from lshbench.types import Features, Progress, Side
+
+Criterion = Callable[[nn.Sequential, Batch], Terms]
+"""A loss: the encoder and a batch to named, weighted terms."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -30,8 +33,9 @@ class TrainedHasher(BinaryHasher):
     """Base class of trained methods: a dataclass whose fields are the keys of the method's YAML.
 
     The constructor takes ``device``, ``head`` and ``training`` as the configuration has them, and keeps the objects
-    that they describe.  A subclass is a dataclass with fields of its own, which ``__post_init__`` checks; it sets
-    ``smallest_batch`` and ``smallest_bits`` if its loss needs more than one item or bit.
+    that they describe.  A subclass is a dataclass with fields of its own, whose annotations may hold constraints
+    (:mod:`lshbench.training.constraints`); it sets ``smallest_batch`` and ``smallest_bits`` if its loss needs more than
+    one item or bit.
 
     Attributes:
         bits: the code's length.
@@ -65,6 +69,7 @@ class TrainedHasher(BinaryHasher):
         if self.training.batch_size < self.smallest_batch:
             expected = f"at least {self.smallest_batch} for this method"
             raise wrong_value("method.training.batch_size", self.training.batch_size, expected)
+        check_fields("method", self)
 
     def in_effect(self) -> dict[str, Any]:
         nodes = {"head": self.head.in_effect(), "training": self.training.in_effect(self.device)}
@@ -75,8 +80,7 @@ class TrainedHasher(BinaryHasher):
 class HeadHasher(TrainedHasher):
     """Base class of methods with one head: standardised features to ``bits`` projections, whose signs are the code.
 
-    A subclass gives the loss: :meth:`criterion` makes a module, which may have parameters of its own, that is called
-    as ``criterion(encoder, batch)`` and returns named, weighted terms to be summed.
+    A subclass gives the loss by :meth:`criterion`.
     """
 
     def __post_init__(self) -> None:
@@ -84,8 +88,8 @@ class HeadHasher(TrainedHasher):
         self.encoder: nn.Module | None = None
 
     @abstractmethod
-    def criterion(self, data: TrainingData, progress: Progress) -> nn.Module:
-        """Return the loss, which is called with the encoder (features to projections) and a batch."""
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
+        """Return the loss for a training set: a module if it has parameters or a state of its own, else a function."""
 
     def build(self, inputs: int) -> nn.Sequential:
         """Return the encoder for features of a width, its first layer a :class:`Standardise` yet to learn."""
@@ -99,8 +103,9 @@ class HeadHasher(TrainedHasher):
             assert isinstance(first, Standardise), "build() must begin with a Standardise"
             first.learn(train.x)
             criterion = self.criterion(data, progress)
+        trained = nn.ModuleList([encoder, criterion] if isinstance(criterion, nn.Module) else [encoder])
         result = train_model(
-            nn.ModuleList([encoder, criterion]).to(self.device),
+            trained.to(self.device),
             lambda batch: criterion(encoder, batch),
             lambda x, side: encoder(x),
             data,
@@ -142,27 +147,3 @@ def project_block(encoder: Callable[[Tensor], Tensor], x: np.ndarray, device: to
     with torch.inference_mode():
         # A copy, because torch refuses to share read-only memory maps quietly.
         return encoder(torch.tensor(np.asarray(x, np.float32), device=device)).float().cpu().numpy()
-
-
-def check_weight(key: str, value: float) -> None:
-    """Raise the error for a method's key that must be 0 or a positive number, and isn't."""
-    if not 0 <= value < math.inf:  # not a number is neither
-        raise wrong_value(f"method.{key}", value, "0 or a positive number")
-
-
-def check_positive(key: str, value: float) -> None:
-    """Raise the error for a method's key that must be a positive number, and isn't."""
-    if not 0 < value < math.inf:
-        raise wrong_value(f"method.{key}", value, "a positive number")
-
-
-def check_at_least(key: str, value: int, least: int) -> None:
-    """Raise the error for a method's key that must be a number from ``least`` on, and isn't."""
-    if value < least:
-        raise wrong_value(f"method.{key}", value, f"at least {least}")
-
-
-def check_supervision(supervision: str) -> None:
-    """Raise the error for a kind of supervision that there is not."""
-    if supervision not in ("labels", "none"):
-        raise wrong_value("method.supervision", supervision, "labels or none")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -11,17 +11,11 @@ from scipy.linalg import hadamard
 from torch import Tensor
 from torch.nn import functional
 
-from lshbench.errors import wrong_value
+from lshbench.training.constraints import one_of
 
 log = logging.getLogger(__name__)
 
-Targets = Literal["hadamard", "bernoulli"]
-
-
-def check_targets(targets: str) -> None:
-    """Raise the error for a kind of class codes that there is not."""
-    if targets not in ("hadamard", "bernoulli"):
-        raise wrong_value("method.targets", targets, "hadamard or bernoulli")
+Targets = Annotated[Literal["hadamard", "bernoulli"], one_of("hadamard", "bernoulli")]
 
 
 def class_codes(targets: Targets, classes: int, bits: int, seed: int) -> Tensor:

@@ -5,17 +5,18 @@ Imports torch: import this module where a trained method is used, not from the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lshbench.errors import wrong_value
+from lshbench.training.constraints import Dropped, one_of
 from lshbench.training.layers import Dropout, HiddenLinear
-from lshbench.training.settings import check_keys
+from lshbench.training.settings import Group
 
 STATISTICS_ROWS = 16_384
 """Rows read at a time for means and deviations."""
@@ -30,7 +31,7 @@ COMPONENT_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class Head:
+class Head(Group):
     """Layers between standardised features and projections: the keys of a method's ``head``.
 
     Attributes:
@@ -40,33 +41,19 @@ class Head:
         dropout: the part of each hidden layer's outputs that is dropped in training.
     """
 
-    hidden: tuple[int, ...]
+    prefix = "method.head"
+
+    hidden: Sequence[int]
     batch_norm: bool
-    activation: str
-    dropout: float
+    activation: Annotated[str, one_of(*ACTIVATIONS)]
+    dropout: Dropped
 
     def __post_init__(self) -> None:
+        if isinstance(self.hidden, str) or not isinstance(self.hidden, Sequence):
+            raise wrong_value("method.head.hidden", self.hidden, "a list of widths, such as [512] or []")
         if any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in self.hidden):
             raise wrong_value("method.head.hidden", list(self.hidden), "a list of positive widths, such as [512]")
-        if self.activation not in ACTIVATIONS:
-            raise wrong_value("method.head.activation", self.activation, " or ".join(ACTIVATIONS))
-        if not 0 <= self.dropout < 1:
-            raise wrong_value("method.head.dropout", self.dropout, "at least 0 and below 1")
-
-    @classmethod
-    def of(cls, keys: Mapping[str, Any] | Head) -> Head:
-        """Return the head that a configuration's keys describe.
-
-        Raises:
-            UsageError: an unknown or missing key, or a value that can't be used.
-        """
-        if isinstance(keys, Head):
-            return keys
-        check_keys("method.head", keys, cls)
-        hidden = keys["hidden"]
-        if isinstance(hidden, str) or not isinstance(hidden, Sequence):
-            raise wrong_value("method.head.hidden", hidden, "a list of widths, such as [512] or []")
-        return cls(**{**keys, "hidden": tuple(hidden)})
+        super().__post_init__()
 
     def in_effect(self) -> dict[str, Any]:
         """Return all keys with their values, as :meth:`of` takes them."""

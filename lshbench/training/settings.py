@@ -5,16 +5,51 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 
 from lshbench.errors import UsageError, wrong_value
 from lshbench.runtime.device import resolve_precision
+from lshbench.training.constraints import Count, Positive, Weight, at_least, between, check_fields, one_of
 
 
 @dataclass(frozen=True)
-class Training:
+class Group:
+    """Base class of a group of a method's keys: a dataclass whose fields are the keys, annotated with constraints.
+
+    Attributes:
+        prefix: the dotted key of the group.
+    """
+
+    prefix: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_fields(self.prefix, self)
+
+    @classmethod
+    def of(cls, keys: Mapping[str, Any] | Self) -> Self:
+        """Return the group that a configuration's keys describe.
+
+        Raises:
+            UsageError: an unknown or missing key, or a value that can't be used.
+        """
+        if not isinstance(keys, Mapping):
+            return keys
+        known = [field.name for field in fields(cls)]
+        for key in keys:
+            if key not in known:
+                raise UsageError(
+                    f"{cls.prefix}.{key}={keys[key]!r}: no such key; {cls.prefix} takes: {', '.join(known)}"
+                )
+        for key in known:
+            if keys.get(key) is None:
+                raise UsageError(f"{cls.prefix}.{key} is not set; expected a value for it")
+        return cls(**keys)
+
+
+@dataclass(frozen=True)
+class Training(Group):
     """Budget and schedule of a training: the keys of a method's ``training``.
 
     Attributes:
@@ -33,51 +68,25 @@ class Training:
             and all else stay float32), or ``auto``: bfloat16 where the processor computes in it.
     """
 
-    epochs: int
-    batch_size: int
-    min_batches: int
+    prefix = "method.training"
+
+    epochs: Count
+    batch_size: Count
+    min_batches: Count
     max_batches: int
-    optimizer: str
-    learning_rate: float
-    schedule: str
-    weight_decay: float
-    validation: float
-    patience: int
-    precision: str
+    optimizer: Annotated[str, one_of("adamw", "adam", "sgd")]
+    learning_rate: Positive
+    schedule: Annotated[str, one_of("one_cycle", "cosine", "constant")]
+    weight_decay: Weight
+    validation: Annotated[float, between(0, 0.5, "from 0 to 0.5")]
+    patience: Annotated[int, at_least(0, "at least 1, or 0 to never stop early")]
+    precision: Annotated[str, one_of("auto", "float32", "bfloat16")]
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "min_batches"):
-            if getattr(self, key) < 1:
-                raise wrong_value(f"method.training.{key}", getattr(self, key), "at least 1")
+        super().__post_init__()
         if self.max_batches != 0 and self.max_batches < self.min_batches:
             expected = f"0 for no limit, or at least min_batches={self.min_batches}"
             raise wrong_value("method.training.max_batches", self.max_batches, expected)
-        if self.optimizer not in ("adamw", "adam", "sgd"):
-            raise wrong_value("method.training.optimizer", self.optimizer, "adamw, adam or sgd")
-        if self.schedule not in ("one_cycle", "cosine", "constant"):
-            raise wrong_value("method.training.schedule", self.schedule, "one_cycle, cosine or constant")
-        if self.learning_rate <= 0:
-            raise wrong_value("method.training.learning_rate", self.learning_rate, "a positive number")
-        if self.weight_decay < 0:
-            raise wrong_value("method.training.weight_decay", self.weight_decay, "0 or a positive number")
-        if not 0 <= self.validation <= 0.5:
-            raise wrong_value("method.training.validation", self.validation, "from 0 to 0.5")
-        if self.patience < 0:
-            raise wrong_value("method.training.patience", self.patience, "at least 1, or 0 to never stop early")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise wrong_value("method.training.precision", self.precision, "auto, float32 or bfloat16")
-
-    @classmethod
-    def of(cls, keys: Mapping[str, Any] | Training) -> Training:
-        """Return the settings that a configuration's keys describe.
-
-        Raises:
-            UsageError: an unknown or missing key, or a value that can't be used.
-        """
-        if isinstance(keys, Training):
-            return keys
-        check_keys("method.training", keys, cls)
-        return cls(**keys)
 
     def in_effect(self, device: torch.device) -> dict[str, Any]:
         """Return all keys with their values; the precision is the one that ``auto`` stands for on a device."""
@@ -93,14 +102,3 @@ class Training:
                 return self.learning_rate * (0.04 + 0.96 * (1 - math.cos(math.pi * done / 0.2)) / 2)
             done = (done - 0.2) / 0.8
         return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
-
-
-def check_keys(group: str, keys: Mapping[str, Any], kind: type) -> None:
-    """Raise the error for a configuration group that lacks a field of a dataclass, or has another key."""
-    known = [field.name for field in fields(kind)]
-    for key in keys:
-        if key not in known:
-            raise UsageError(f"{group}.{key}={keys[key]!r}: no such key; {group} takes: {', '.join(known)}")
-    for key in known:
-        if keys.get(key) is None:
-            raise UsageError(f"{group}.{key} is not set; expected a value for it")

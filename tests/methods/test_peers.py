@@ -175,7 +175,7 @@ def test_hashnets_beta_has_reached_its_end_after_training(monkeypatch: pytest.Mo
 
 def test_cibhash_views_keep_the_deviation_of_features() -> None:
     method = made(CibHash, 8)
-    view = method.criterion(None, silent).view(torch.randn(2000, 50, generator=torch.Generator().manual_seed(0)))
+    view = method.view(torch.randn(2000, 50, generator=torch.Generator().manual_seed(0)))
     assert float(view.std()) == pytest.approx(1, abs=0.02)
     assert float((view == 0).float().mean()) == pytest.approx(0.2, abs=0.01)
 
@@ -212,5 +212,5 @@ def test_a_wrong_key_is_named(peer: type[HeadHasher], keys: dict[str, object], n
 def test_divided_items_of_csq_are_not_drawn_to_a_class() -> None:
     items = several_labels(clusters(60))
     data = TrainingData(items, training(validation=0), 0, torch.device("cpu"))
-    criterion = made(Csq, 48, targets="bernoulli").criterion(data, silent)
-    assert not (criterion.codes == criterion.ties).all(1).any()
+    codes, ties = made(Csq, 48, targets="bernoulli").centers(data.classes)
+    assert not (codes == ties).all(1).any()

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from lshbench.errors import UsageError
-from lshbench.training.class_codes import bernoulli_codes, check_targets, class_codes, item_codes, memberships
+from lshbench.methods.dpn import Dpn
+from lshbench.training.class_codes import bernoulli_codes, class_codes, item_codes, memberships
+from tests.options import head, training
 
 
 def distances(codes: torch.Tensor) -> set[int]:
@@ -57,7 +59,7 @@ def test_a_seed_decides_the_codes() -> None:
 
 def test_another_kind_of_codes_is_refused() -> None:
     with pytest.raises(UsageError, match=r"method\.targets='random': expected hadamard or bernoulli"):
-        check_targets("random")
+        Dpn(bits=8, seed=0, device="cpu", head=head(), training=training(), targets="random", margin=1.0)
 
 
 def test_items_take_their_classs_code_or_the_majority_of_several() -> None:

@@ -29,7 +29,7 @@ class FoldedNetwork:
         network.eval()
         self.network = network
         sides: list[Side] = [side]
-        if side == "query" and network.shape.gallery_share:
+        if side == "query" and network.gallery_share:
             sides.append("gallery")
         encoders = [cast(Encoder, network.encoders[name]) for name in sides]
         folded = [_scale_and_offset(encoder) for encoder in encoders]
@@ -52,7 +52,7 @@ class FoldedNetwork:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return projections ``(n, bits)`` of features ``(n, d)``."""
-        network, shape = self.network, self.network.shape
+        network = self.network
         product = functional.linear(network.standardise(x), self.first)
         hidden = self.offset + product[:, : self.width] if self.width else self.offset
         if self.waves is not None and network.fourier is not None:
@@ -60,10 +60,10 @@ class FoldedNetwork:
             hidden = hidden + functional.linear(waves, self.waves)
         parts = hidden.chunk(len(self.layers), dim=1)
         encoded = [layers(part) for layers, part in zip(self.layers, parts, strict=True)]
-        if shape.unit_length:
+        if network.unit_length:
             encoded = [functional.normalize(part) for part in encoded]
         if len(encoded) > 1:
-            encoded[0] = torch.lerp(encoded[0], encoded[1], shape.gallery_share)
+            encoded[0] = torch.lerp(encoded[0], encoded[1], network.gallery_share)
         return network.hash(encoded[0])
 
 

@@ -17,11 +17,12 @@ A query is encoded by both sides' encoders, and a mean of the two, mostly of its
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from lshbench.methods.base import check_bits
@@ -29,13 +30,13 @@ from lshbench.methods.fourier.base import FourierHasher
 from lshbench.methods.fourier.discriminant import Discriminant
 from lshbench.methods.fourier.losses import geometry
 from lshbench.methods.fourier.network import FourierNetwork
-from lshbench.methods.trained import check_at_least, check_positive, check_weight
 from lshbench.training import auto
 from lshbench.training.class_codes import class_codes, memberships
+from lshbench.training.constraints import Count, Positive, Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms, seeded, train_model
 from lshbench.training.losses import bit_balance, class_softmax, contrastive, mean_fence
-from lshbench.training.neighbors import NeighborGraph, neighbor_graph
+from lshbench.training.neighbors import neighbor_graph
 from lshbench.training.validation import same_labels
 from lshbench.types import Features, Progress
 
@@ -52,31 +53,44 @@ class JointFourier(FourierHasher):
         temperature: of the softmax over products divided by the square root of bits.
     """
 
-    balance_weight: float
-    temperature: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_weight("balance_weight", self.balance_weight)
-        check_positive("temperature", self.temperature)
+    balance_weight: Weight
+    temperature: Positive
 
     @abstractmethod
-    def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> nn.Module:
-        """Return the loss, which is called with the network and a batch."""
+    def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:
+        """Return the loss of a batch."""
+
+    def common_terms(self, queries: Tensor, gallery: Tensor, relevant: Tensor, paired: bool) -> Terms:
+        """Return the terms of all variants: fence, balance and ranking.
+
+        Args:
+            queries, gallery: projections of a batch as queries and as gallery items, ``(n, bits)``.
+            relevant: which pairs are, bool ``(n, n)``.
+            paired: whether row i of the gallery is another item than query i.
+        """
+        query_codes, gallery_codes = torch.tanh(queries), torch.tanh(gallery)
+        codes = torch.cat([query_codes, gallery_codes])
+        terms = {
+            "fence": self.fence_weight * mean_fence(codes),
+            "balance": self.balance_weight * bit_balance(codes),
+        }
+        if self.ranking_weight:
+            ranking = contrastive(query_codes, gallery_codes, relevant, self.product_temperature, paired)
+            terms["ranking"] = self.ranking_weight * ranking
+        return terms
+
+    @property
+    def product_temperature(self) -> float:
+        """The temperature of products divided by bits."""
+        # Products of unrelated codes spread as the square root of their length.
+        return self.temperature / self.bits**0.5
 
     def fit(self, train: Features, progress: Progress) -> Self:
         with seeded(self.seed, self.device):
             data, network = self.prepare(train)
-            objective = self.objective(data, network, progress).to(self.device)
+            objective = self.objective(data, network, progress)
         result = train_model(
-            nn.ModuleList([network, objective]),
-            lambda batch: objective(network, batch),
-            network,
-            data,
-            self.training,
-            self.seed,
-            progress,
-            self.checkpoint,
+            network, objective, network, data, self.training, self.seed, progress, checkpoint=self.checkpoint
         )
         self.history, self.chosen_epoch = result.history, result.chosen_epoch
         return self.keep(network)
@@ -92,14 +106,31 @@ class Fourier(JointFourier):
 
     supervision = "labels"
 
-    class_weight: float
+    class_weight: Weight
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_weight("class_weight", self.class_weight)
+    def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:
+        codes = class_codes("bernoulli", data.classes, self.bits, self.seed).to(self.device)
+        further = self.geometry_term(data, network)
 
-    def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> nn.Module:
-        return LabelObjective(self, data)
+        def near_codes(projections: Tensor, labels: Tensor) -> Tensor:
+            targets = functional.normalize(memberships(labels, len(codes)), p=1)
+            return class_softmax(projections, codes, targets, CLASS_MARGIN, self.bits**0.5)
+
+        def loss(batch: Batch) -> Terms:
+            prepared = network.prepare(batch.x)
+            queries = network.hash(network.encode(prepared, "query"))
+            gallery = network.hash(network.encode(prepared, "gallery"))
+            terms = self.common_terms(queries, gallery, same_labels(batch.y, batch.y), paired=False)
+            if self.class_weight:
+                both = near_codes(queries, batch.y) + near_codes(gallery, batch.y)
+                terms["class"] = self.class_weight / 2 * both
+            return terms | further(queries, gallery, prepared.features)
+
+        return loss
+
+    def geometry_term(self, data: TrainingData, network: FourierNetwork) -> Callable[[Tensor, Tensor, Tensor], Terms]:
+        """Return a further term, if any, of both sides' projections and the standardised features."""
+        return lambda queries, gallery, features: {}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -111,18 +142,22 @@ class FourierTransfer(Fourier):
         geometry_temperature: of these cosines.
     """
 
-    geometry_weight: float
-    geometry_temperature: float
+    geometry_weight: Weight
+    geometry_temperature: Positive
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_weight("geometry_weight", self.geometry_weight)
-        check_positive("geometry_temperature", self.geometry_temperature)
-
-    def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> nn.Module:
+    def geometry_term(self, data: TrainingData, network: FourierNetwork) -> Callable[[Tensor, Tensor, Tensor], Terms]:
         discriminant = Discriminant(data.inputs, data.classes)
         discriminant.learn(data, network.standardise)
-        return GeometryObjective(self, data, discriminant)
+        wanted = discriminant.to(self.device)
+
+        def term(queries: Tensor, gallery: Tensor, features: Tensor) -> Terms:
+            if not self.geometry_weight:
+                return {}
+            codes = torch.tanh(queries), torch.tanh(gallery)
+            loss = geometry(*codes, wanted(features), self.product_temperature, self.geometry_temperature)
+            return {"geometry": self.geometry_weight * loss}
+
+        return term
 
 
 @dataclass(kw_only=True, eq=False)
@@ -137,106 +172,24 @@ class FourierUnsupervised(JointFourier):
 
     supervision = "none"
 
-    neighbors: int
+    neighbors: Count
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
         self.balance_weight = auto.resolve("balance_weight", self.balance_weight, auto.balance_ratio(self.bits))
         self.temperature = auto.resolve("temperature", self.temperature, auto.temperature(self.bits))
         super().__post_init__()
-        check_at_least("neighbors", self.neighbors, 1)
 
-    def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> nn.Module:
-        return NeighborObjective(self, data, neighbor_graph(data, self.neighbors, self.seed, progress))
+    def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:
+        graph = neighbor_graph(data, self.neighbors, self.seed, progress)
 
+        def loss(batch: Batch) -> Terms:
+            rows = graph.draw(batch.rows, batch.generator)
+            partners, _ = data.take(rows)
+            relevant = torch.from_numpy(graph.related(batch.rows, rows)).to(batch.x.device)
+            relevant.fill_diagonal_(True)
+            queries = network.hash(network.encode(network.prepare(batch.x), "query"))
+            gallery = network.hash(network.encode(network.prepare(partners), "gallery"))
+            return self.common_terms(queries, gallery, relevant, paired=True)
 
-class JointObjective(nn.Module):
-    """Terms of all variants: fence, balance and ranking."""
-
-    def __init__(self, method: JointFourier) -> None:
-        super().__init__()
-        self.fence_weight, self.balance_weight = method.fence_weight, method.balance_weight
-        self.ranking_weight = method.ranking_weight
-        # Products of unrelated codes spread as the square root of their length.
-        self.temperature = method.temperature / method.bits**0.5
-
-    def common(self, queries: Tensor, gallery: Tensor, relevant: Tensor, paired: bool) -> Terms:
-        """Return the terms for both sides' projections ``(n, bits)``, and which pairs are relevant, bool ``(n, n)``.
-
-        Args:
-            queries, gallery: projections of a batch as queries and as gallery items.
-            relevant: which pairs are.
-            paired: whether row i of the gallery is another item than query i.
-        """
-        query_codes, gallery_codes = torch.tanh(queries), torch.tanh(gallery)
-        codes = torch.cat([query_codes, gallery_codes])
-        terms = {
-            "fence": self.fence_weight * mean_fence(codes),
-            "balance": self.balance_weight * bit_balance(codes),
-        }
-        if self.ranking_weight:
-            ranking = contrastive(query_codes, gallery_codes, relevant, self.temperature, paired)
-            terms["ranking"] = self.ranking_weight * ranking
-        return terms
-
-
-class LabelObjective(JointObjective):
-    """Terms of the variants with labels: the common ones, and codes near their class's code."""
-
-    class_codes: Tensor
-
-    def __init__(self, method: Fourier, data: TrainingData) -> None:
-        super().__init__(method)
-        self.class_weight = method.class_weight
-        self.register_buffer("class_codes", class_codes("bernoulli", data.classes, method.bits, method.seed))
-
-    def forward(self, network: FourierNetwork, batch: Batch) -> Terms:
-        prepared = network.prepare(batch.x)
-        queries = network.hash(network.encode(prepared, "query"))
-        gallery = network.hash(network.encode(prepared, "gallery"))
-        terms = self.common(queries, gallery, same_labels(batch.y, batch.y), paired=False)
-        if self.class_weight:
-            terms["class"] = self.class_weight / 2 * (self._class(queries, batch.y) + self._class(gallery, batch.y))
-        return terms | self.geometry(queries, gallery, prepared.features)
-
-    def geometry(self, queries: Tensor, gallery: Tensor, features: Tensor) -> Terms:
-        """Return the geometry term where a method has one, given both sides' projections and standardised features."""
-        return {}
-
-    def _class(self, projections: Tensor, labels: Tensor) -> Tensor:
-        targets = functional.normalize(memberships(labels, len(self.class_codes)), p=1)
-        scale = self.class_codes.shape[1] ** 0.5
-        return class_softmax(projections, self.class_codes, targets, CLASS_MARGIN, scale)
-
-
-class GeometryObjective(LabelObjective):
-    """Terms of :class:`FourierTransfer`: those with labels, and the geometry of directions that tell classes apart."""
-
-    def __init__(self, method: FourierTransfer, data: TrainingData, discriminant: Discriminant) -> None:
-        super().__init__(method, data)
-        self.geometry_weight, self.geometry_temperature = method.geometry_weight, method.geometry_temperature
-        self.discriminant = discriminant
-
-    def geometry(self, queries: Tensor, gallery: Tensor, features: Tensor) -> Terms:
-        if not self.geometry_weight:
-            return {}
-        wanted = self.discriminant(features)
-        term = geometry(torch.tanh(queries), torch.tanh(gallery), wanted, self.temperature, self.geometry_temperature)
-        return {"geometry": self.geometry_weight * term}
-
-
-class NeighborObjective(JointObjective):
-    """Terms of :class:`FourierUnsupervised`: each item against neighbours of the batch's items."""
-
-    def __init__(self, method: FourierUnsupervised, data: TrainingData, graph: NeighborGraph) -> None:
-        super().__init__(method)
-        self.data, self.graph = data, graph
-
-    def forward(self, network: FourierNetwork, batch: Batch) -> Terms:
-        rows = self.graph.draw(batch.rows, batch.generator)
-        partners, _ = self.data.take(rows)
-        relevant = torch.from_numpy(self.graph.related(batch.rows, rows)).to(batch.x.device)
-        relevant.fill_diagonal_(True)
-        queries = network.hash(network.encode(network.prepare(batch.x), "query"))
-        gallery = network.hash(network.encode(network.prepare(partners), "gallery"))
-        return self.common(queries, gallery, relevant, paired=True)
+        return loss

@@ -3,78 +3,72 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.methods.fourier.map import FourierMap, MapLayer
-from lshbench.training.heads import ACTIVATIONS, Components, Standardise
+from lshbench.methods.fourier.map import FourierMap, MapLayer, sample_frequencies
+from lshbench.training.constraints import Count, Dropped, Positive, Share, at_least
+from lshbench.training.heads import ACTIVATIONS, Components, Head, Standardise
 from lshbench.training.layers import Dropout, HiddenLinear
 from lshbench.types import Side
 
 SIDES: tuple[Side, Side] = ("gallery", "query")
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, eq=False)
 class Shape:
-    """Shape of a network.
+    """Shape of a network, beside that of the head: keys of the FourierHashNet methods.
 
     Attributes:
-        inputs: the features' width.
-        bits: the code's length.
-        map_dim: leading principal components that the map takes; 0 for no map.
+        map_dim: leading principal components that are mapped; 0: no map, and nothing reads the next four.
         frequencies: of each component, m.
         threshold: T of the dominance similarity, in units of the scaled components.
-        band: frequencies lie in [-band, band].
-        scale: the components' common deviation when they enter the map.
-        skip: whether the first layer sees the standardised features beside the map.
-        hidden: widths of the encoders' layers; the last is that of the hidden representation that is hashed.
-        batch_norm: of these layers.
-        activation: of them, a key of :data:`lshbench.training.heads.ACTIVATIONS`.
-        dropout: of them, on each side.
-        unit_length: whether hidden representations are scaled to length 1, as published.
+        band: frequencies are drawn from [-band, band].
+        scale: common deviation of the components as they enter the map.
+        skip: whether the encoders see the standardised features beside the map.
+        unit_length: whether the encoders' outputs are scaled to length 1 before the hash layer, as published.
+        gallery_dropout: dropout of the gallery's encoder; the head's is that of the query's.
         gallery_share: of the gallery's encoder in a query's hidden representation; the query's own has the rest.
     """
 
-    inputs: int
-    bits: int
-    map_dim: int
-    frequencies: int
-    threshold: float
-    band: float
-    scale: float
+    map_dim: Annotated[int, at_least(0, "at least 0")]
+    frequencies: Count
+    threshold: Positive
+    band: Positive
+    scale: Positive
     skip: bool
-    hidden: tuple[int, ...]
-    batch_norm: bool
-    activation: str
-    dropout: dict[Side, float]
     unit_length: bool
-    gallery_share: float
+    gallery_dropout: Dropped
+    gallery_share: Share
 
 
 class Encoder(nn.Module):
     """Encoder of one side: the map (and the features beside it) through layers of given widths.
 
     Args:
+        inputs: the features' width.
+        mapped: the four-part map's width, or 0.
         shape: of the network.
+        head: widths of the layers, batch normalisation, activation, and the query's dropout.
         side: whose map it takes.
     """
 
-    def __init__(self, shape: Shape, side: Side) -> None:
+    def __init__(self, inputs: int, mapped: int, shape: Shape, head: Head, side: Side) -> None:
         super().__init__()
-        first, *others = shape.hidden
-        width = 4 * shape.map_dim * shape.frequencies
-        self.map_layer = MapLayer(width, first, side) if shape.map_dim else None
-        self.skip = HiddenLinear(shape.inputs, first) if shape.skip else None
+        first, *others = head.hidden
+        self.map_layer = MapLayer(mapped, first, side) if mapped else None
+        self.skip = HiddenLinear(inputs, first) if shape.skip else None
         layers: list[nn.Module] = []
-        for width, following in zip(shape.hidden, [*others, None], strict=True):
-            if shape.batch_norm:
+        for width, following in zip(head.hidden, [*others, None], strict=True):
+            if head.batch_norm:
                 layers.append(nn.BatchNorm1d(width))
-            if shape.batch_norm or following is not None:
-                layers.append(ACTIVATIONS[shape.activation]())
-            layers.append(Dropout(shape.dropout[side]))
+            if head.batch_norm or following is not None:
+                layers.append(ACTIVATIONS[head.activation]())
+            layers.append(Dropout(head.dropout if side == "query" else shape.gallery_dropout))
             if following is not None:
                 layers.append(HiddenLinear(width, following))
         self.layers = nn.Sequential(*layers)
@@ -107,21 +101,27 @@ class FourierNetwork(nn.Module):
     """Network from features to projections, for each side: standardise, rotate, map, encode, hash.
 
     Args:
-        shape: what decides the layers.
-        frequencies: float ``(map_dim, m)``, those of the map.
+        inputs: the features' width.
+        bits: the code's length.
+        shape: what decides map and sides.
+        head: the encoders' layers; the width of the last is that of the hidden representation that is hashed.
+        seed: decides the frequencies; weights are drawn from torch's generator.
     """
 
-    def __init__(self, shape: Shape, frequencies: np.ndarray) -> None:
+    def __init__(self, inputs: int, bits: int, shape: Shape, head: Head, seed: int) -> None:
         super().__init__()
-        self.shape = shape
-        self.standardise = Standardise(shape.inputs)
+        self.unit_length, self.gallery_share = shape.unit_length, shape.gallery_share
+        self.standardise = Standardise(inputs)
         self.components: Components | None = None
         self.fourier: FourierMap | None = None
-        if shape.map_dim:
-            self.components = Components(shape.inputs, shape.map_dim, shape.scale)
+        dim, waves = min(shape.map_dim, inputs), shape.frequencies
+        if dim:
+            generator = np.random.default_rng([seed, 7])
+            frequencies = sample_frequencies(dim * waves, shape.threshold, shape.band, generator).reshape(dim, waves)
+            self.components = Components(inputs, dim, shape.scale)
             self.fourier = FourierMap(frequencies, shape.threshold, shape.band)
-        self.encoders = nn.ModuleDict({side: Encoder(shape, side) for side in SIDES})
-        self.hash = nn.Linear(shape.hidden[-1], shape.bits)
+        self.encoders = nn.ModuleDict({side: Encoder(inputs, 4 * dim * waves, shape, head, side) for side in SIDES})
+        self.hash = nn.Linear(head.hidden[-1], bits)
 
     def learn(self, x: np.ndarray, seed: int) -> None:
         """Take statistics and directions from training features ``(n, d)``."""
@@ -144,13 +144,13 @@ class FourierNetwork(nn.Module):
     def encode(self, prepared: Prepared, side: Side) -> Tensor:
         """Return the hidden representation by one side's encoder, ``(n, hidden[-1])``."""
         hidden = self.encoders[side](prepared)
-        return functional.normalize(hidden) if self.shape.unit_length else hidden
+        return functional.normalize(hidden) if self.unit_length else hidden
 
     def forward(self, x: Tensor, side: Side) -> Tensor:
         """Return projections, ``(n, bits)``."""
         prepared = self.prepare(x)
         hidden = self.encode(prepared, side)
-        if side == "query" and self.shape.gallery_share:
+        if side == "query" and self.gallery_share:
             # Two encoders trained apart err apart: their mean is the output of an ensemble.
-            hidden = torch.lerp(hidden, self.encode(prepared, "gallery"), self.shape.gallery_share)
+            hidden = torch.lerp(hidden, self.encode(prepared, "gallery"), self.gallery_share)
         return self.hash(hidden)

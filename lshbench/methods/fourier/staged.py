@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import torch
@@ -28,11 +28,11 @@ from lshbench.methods.fourier.base import FourierHasher
 from lshbench.methods.fourier.hash_stage import DesignStage, HashStage, QueryAgnosticStage, QueryAwareStage
 from lshbench.methods.fourier.network import FourierNetwork
 from lshbench.methods.fourier.pairs import PairSampler
-from lshbench.methods.trained import check_at_least, check_supervision, check_weight
+from lshbench.training.constraints import Count, LabelsOrNone, Weight, one_of
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms, TrainingResult, seeded, train_model
 from lshbench.training.neighbors import neighbor_graph
-from lshbench.types import Features, Progress, Side, Supervision
+from lshbench.types import Features, Progress, Side
 
 PAIR_LOSSES = {
     "cross_entropy": losses.cosine_cross_entropy,
@@ -58,16 +58,10 @@ class StagedFourier(FourierHasher):
         hash_queries: training items that stand as queries there, at most.
     """
 
-    supervision: Supervision = field()
-    neighbors: int
-    hash_epochs: int
-    hash_queries: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_supervision(self.supervision)
-        for key in ("neighbors", "hash_epochs", "hash_queries"):
-            check_at_least(key, getattr(self, key), 1)
+    supervision: LabelsOrNone = field()
+    neighbors: Count
+    hash_epochs: Count
+    hash_queries: Count
 
     def check_share(self, key: str) -> None:
         """Raise the error for a weight that leaves balance less than nothing of 1."""
@@ -161,17 +155,12 @@ class FourierPaper(StagedFourier):
             effect; balance has the rest of 1.
     """
 
-    reduction_loss: str
-    hash_objective: str
-    decorrelation_weight: float
+    reduction_loss: Annotated[str, one_of(*PAIR_LOSSES)]
+    hash_objective: Annotated[str, one_of("query_aware", "query_agnostic")]
+    decorrelation_weight: Weight
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.reduction_loss not in PAIR_LOSSES:
-            raise wrong_value("method.reduction_loss", self.reduction_loss, " or ".join(PAIR_LOSSES))
-        if self.hash_objective not in ("query_aware", "query_agnostic"):
-            raise wrong_value("method.hash_objective", self.hash_objective, "query_aware or query_agnostic")
-        check_weight("decorrelation_weight", self.decorrelation_weight)
         self.check_share("ranking_weight" if self.hash_objective == "query_aware" else "decorrelation_weight")
 
     def pair_loss(self, cosines: Tensor, relevant: Tensor) -> Tensor:
