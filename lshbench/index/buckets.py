@@ -27,14 +27,7 @@ from lshbench.errors import wrong_value
 from lshbench.index.base import Index, Ranking, query_values
 from lshbench.index.candidates import plain_rows, row_words, search_order, writable_view
 from lshbench.index.files import check_features, open_array, open_description, save_arrays, save_description
-from lshbench.index.tables import (
-    LONGEST_KEY,
-    BucketTables,
-    check_key_bits,
-    consecutive_bits,
-    default_key_bits,
-    draw_subsets,
-)
+from lshbench.index.tables import BucketTables, check_key_bits, consecutive_bits, default_key_bits, draw_subsets
 from lshbench.kernels import buckets as kernels
 from lshbench.kernels import rescoring
 from lshbench.kernels.frames import Frame
@@ -113,10 +106,7 @@ class BucketsIndex(Index):
         if shortlist is not None and rescore != "cosine":
             raise wrong_value("index.shortlist", shortlist, f"null with index.rescore={rescore}, which is no cosine")
         self.shortlists = [] if shortlist is None else query_values("index.shortlist", shortlist)
-        self.bits_per_table = bits_per_table
-        self.draw = draw
-        self.rescore = rescore
-        self.seed = seed
+        self.bits_per_table, self.draw, self.rescore, self.seed = bits_per_table, draw, rescore, seed
         super().__init__(gives, ranking)
         self._kind = RESCORE[rescore]
         self._scaled = False
@@ -166,7 +156,7 @@ class BucketsIndex(Index):
         if limit < 1:
             raise wrong_value("index.tables", tables, f"at most {bits} with index.draw=disjoint, the number of bits")
         if given == "auto":
-            return default_key_bits(items, min(limit, LONGEST_KEY))
+            return default_key_bits(items, limit)
         size = int(given)
         if size > limit:
             share = f" / {tables} tables, as index.draw=disjoint reads no bit twice" if self.draw == "disjoint" else ""

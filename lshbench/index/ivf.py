@@ -35,7 +35,7 @@ TRAINING_ITEMS = 256
 
 
 class IvfIndex(Index):
-    """Clusters' members, ranked by cosine of the original features; what isn't visited is never retrieved.
+    """Inverted lists, ranked by cosine of the original features; what isn't visited is never retrieved.
 
     Gallery vectors stay where they are (a memory map, say): only row numbers are put in order of clusters.
 

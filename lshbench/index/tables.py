@@ -31,7 +31,7 @@ def check_key_bits(key: str, value: object) -> None:
 
 def default_key_bits(items: int, limit: int) -> int:
     """Return the ``auto`` length of a key: about log2(n) - 4, some 16 items a bucket were they spread evenly."""
-    return max(1, min(round(math.log2(max(items, 1))) - 4, limit))
+    return max(1, min(round(math.log2(max(items, 1))) - 4, limit, LONGEST_KEY))
 
 
 def draw_subsets(bits: int, tables: int, size: int, seed: int) -> np.ndarray:
