@@ -182,6 +182,18 @@ class Neighbors:
     distances: np.ndarray
     candidates: np.ndarray
 
+    @classmethod
+    def unfilled(cls, candidates: np.ndarray, k: int) -> Neighbors:
+        """Return results with -1 and infinity throughout, to be filled.
+
+        Raises:
+            ValueError: k is below 1.
+        """
+        if k < 1:
+            raise ValueError(f"k={k}: expected at least 1")
+        shape = (len(candidates), k)
+        return cls(np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32), candidates)
+
 
 @dataclass(frozen=True)
 class RankedBlock:

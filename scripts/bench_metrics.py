@@ -93,7 +93,7 @@ def measures(block: RankedBlock) -> list[np.ndarray]:
 
 def hamming_measures(queries: Codes, gallery: Codes, relevance: Relevance) -> np.ndarray:
     """Return the means of :func:`measures`."""
-    blocks = [measures(block) for block in hamming_blocks(queries, gallery, relevance, positions=False)]
+    blocks = [measures(block) for block in hamming_blocks(queries, gallery, relevance, positions=0)]
     return np.array([np.concatenate(parts).mean() for parts in zip(*blocks, strict=True)])
 
 
@@ -209,7 +209,7 @@ def compare_cosine(queries: int, gallery: int, dimensions: int, repeats: int) ->
             np.matmul(rows, theirs.T, out=product[: len(rows)])
 
     full, bare = seconds(
-        lambda: [measures(block) for block in cosine_blocks(ours, theirs, relevance, positions=False)],
+        lambda: [measures(block) for block in cosine_blocks(ours, theirs, relevance, positions=0)],
         multiply,
         repeats=repeats,
     )
@@ -245,7 +245,7 @@ def _imagenet(queries: int, gallery: int, dimensions: int, threads: int) -> tupl
     random = np.random.default_rng(0)
     ours = random.standard_normal((queries, dimensions), np.float32)
     some = random_labels(random, queries, 100)
-    list(cosine_blocks(ours, ours[:100], some, positions=False))  # loads the compiled code
+    list(cosine_blocks(ours, ours[:100], some, positions=0))  # loads the compiled code
     relevance = Relevance(random.integers(0, 1000, queries), random.integers(0, 1000, gallery))
     with tempfile.TemporaryDirectory() as folder:
         vectors = np.lib.format.open_memmap(Path(folder) / "x.npy", "w+", np.float32, (gallery, dimensions))
@@ -254,7 +254,7 @@ def _imagenet(queries: int, gallery: int, dimensions: int, threads: int) -> tupl
             rows[:] = random.standard_normal(rows.shape, np.float32)
         prepared = VectorGallery.from_vectors(vectors)  # once, however many queries there are
         return anonymous_peak(
-            lambda: [measures(block) for block in cosine_blocks(ours, prepared, relevance, positions=False)]
+            lambda: [measures(block) for block in cosine_blocks(ours, prepared, relevance, positions=0)]
         )
 
 

@@ -58,7 +58,7 @@ def cosine_reference(gallery: Features, queries: Features, cache: Path, progress
         if (found := _read(path, len(queries))) is not None:
             return found
         relevance = Relevance(queries.y, gallery.y)
-        blocks = cosine_blocks(queries.x, gallery.x, relevance, positions=False)
+        blocks = cosine_blocks(queries.x, gallery.x, relevance, positions=0)
         result = evaluate(blocks, len(queries), progress, "ranking by exact cosine, the reference")
         reference = Reference(
             result.summary["metrics"],

@@ -109,12 +109,8 @@ def measure_points(
         last = len(rows) == len(points) - 1
         search = time_search(index, queries.encoded, queries.encode, encode_seconds, k)
         with clock.measure("evaluate"):
-            blocks = index.rank(
-                queries.encoded,
-                queries.relevance,
-                positions=definitions and last,
-                position_limit=max(AP_CUTOFFS) if last else None,
-            )
+            positions = max(AP_CUTOFFS) if definitions and last else 0
+            blocks = index.rank(queries.encoded, queries.relevance, positions=positions)
             settings = ", ".join(f"{name}={value}" for name, value in point.items())
             label = description if len(points) == 1 else f"{description}, {settings}"
             evaluation = evaluate(blocks, number, progress, label)

@@ -45,7 +45,7 @@ class Index(ABC):
     exhaustive: ClassVar[bool] = False
     ranking: Ranking
 
-    def __init__(self, gives: CodeKind, ranking: str) -> None:
+    def __init__(self, gives: CodeKind = "binary", ranking: str = "auto") -> None:
         if gives not in self.takes:
             raise self._refused(gives)
         self.gives = gives
@@ -107,21 +107,14 @@ class Index(ABC):
         """Return the ``k`` nearest gallery items of each query: what is timed."""
 
     @abstractmethod
-    def rank(
-        self,
-        queries: Encoded,
-        relevance: Relevance,
-        *,
-        positions: bool = True,
-        position_limit: int | None = None,
-    ) -> Iterator[RankedBlock]:
+    def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
         """Yield the complete rankings of all queries, in order, block by block.
 
         Args:
             queries: encoded as the gallery was.
             relevance: the labels of both sides.
-            positions: whether to give the stable order of relevant items (:class:`lshbench.types.RankedBlock`).
-            position_limit: the last rank of it that is needed; an index may give more.
+            positions: the last position of relevant items in the stable order that is needed (see
+                :class:`lshbench.types.RankedBlock`); 0 for none, None for all.  An index may give more.
         """
 
     @property
@@ -147,3 +140,20 @@ class Index(ABC):
         Raises:
             ValueError: it is no saved index of this kind, or the features are not its gallery's.
         """
+
+
+def query_values(key: str, value: object, least: int = 1) -> list[int]:
+    """Return a key's values, ascending and each once.
+
+    Args:
+        key: the dotted configuration key, such as ``index.probes``.
+        value: what was given: one number or a list of them.
+        least: the smallest number that makes sense.
+
+    Raises:
+        UsageError: not whole numbers of at least ``least``.
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < least for v in values):
+        raise wrong_value(key, value, f"at least {least}: one whole number, or a list of them such as [1,2,4]")
+    return sorted(set(values))

@@ -13,7 +13,6 @@ Kernels are in :mod:`lshbench.kernels.probes`, :mod:`lshbench.kernels.rescoring`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
@@ -25,23 +24,19 @@ import numpy as np
 from numba import get_num_threads
 
 from lshbench.errors import wrong_value
-from lshbench.index.base import Index, Ranking
-from lshbench.index.candidates import plain_rows, query_blocks, row_words, search_order, writable_view
-from lshbench.index.files import check_features, open_array, open_description, save_array, save_description
-from lshbench.index.points import query_values
-from lshbench.index.tables import BucketTables, consecutive_bits, draw_subsets
+from lshbench.index.base import Index, Ranking, query_values
+from lshbench.index.candidates import plain_rows, row_words, search_order, writable_view
+from lshbench.index.files import check_features, open_array, open_description, save_arrays, save_description
+from lshbench.index.tables import BucketTables, check_key_bits, consecutive_bits, default_key_bits, draw_subsets
 from lshbench.kernels import buckets as kernels
 from lshbench.kernels import rescoring
 from lshbench.kernels.frames import Frame
 from lshbench.ranking.cosine import VectorGallery
-from lshbench.ranking.lists import list_blocks
+from lshbench.ranking.lists import list_blocks, query_blocks
 from lshbench.types import CodeKind, Encoded, Neighbors, RankedBlock, Relevance, Side
 
 RESCORE = {"cosine": rescoring.COSINE, "hamming": rescoring.HAMMING, "embedding": rescoring.EMBEDDING}
 DRAWS = ("subsets", "disjoint")
-
-LONGEST_KEY = 64
-"""Bits of a bucket number: one word."""
 
 BLOCK_CANDIDATES = 1 << 22
 """Candidates whose distances are held at a time when whole rankings are asked for."""
@@ -103,9 +98,7 @@ class BucketsIndex(Index):
     ) -> None:
         self.tables = query_values("index.tables", tables)
         self.probes = query_values("index.probes", probes)
-        number = isinstance(bits_per_table, int) and not isinstance(bits_per_table, bool)
-        if bits_per_table != "auto" and not (number and 1 <= int(bits_per_table) <= LONGEST_KEY):
-            raise wrong_value("index.bits_per_table", bits_per_table, f"auto, or a number from 1 to {LONGEST_KEY}")
+        check_key_bits("index.bits_per_table", bits_per_table)
         if draw not in DRAWS:
             raise wrong_value("index.draw", draw, " or ".join(DRAWS))
         if rescore not in RESCORE:
@@ -113,10 +106,7 @@ class BucketsIndex(Index):
         if shortlist is not None and rescore != "cosine":
             raise wrong_value("index.shortlist", shortlist, f"null with index.rescore={rescore}, which is no cosine")
         self.shortlists = [] if shortlist is None else query_values("index.shortlist", shortlist)
-        self.bits_per_table = bits_per_table
-        self.draw = draw
-        self.rescore = rescore
-        self.seed = seed
+        self.bits_per_table, self.draw, self.rescore, self.seed = bits_per_table, draw, rescore, seed
         super().__init__(gives, ranking)
         self._kind = RESCORE[rescore]
         self._scaled = False
@@ -166,7 +156,7 @@ class BucketsIndex(Index):
         if limit < 1:
             raise wrong_value("index.tables", tables, f"at most {bits} with index.draw=disjoint, the number of bits")
         if given == "auto":
-            return max(1, min(round(math.log2(max(items, 1))) - 4, limit, LONGEST_KEY))
+            return default_key_bits(items, limit)
         size = int(given)
         if size > limit:
             share = f" / {tables} tables, as index.draw=disjoint reads no bit twice" if self.draw == "disjoint" else ""
@@ -286,14 +276,7 @@ class BucketsIndex(Index):
                 )
                 kernels.nearest_of_known(found, distances, scratch.room, ids[0], nearest[0])
 
-    def rank(
-        self,
-        queries: Encoded,
-        relevance: Relevance,
-        *,
-        positions: bool = True,
-        position_limit: int | None = None,
-    ) -> Iterator[RankedBlock]:
+    def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
         for start, stop, offsets, rows, distances in self.candidates(queries):
             first = 0
             for block in list_blocks(offsets, rows, distances, relevance.rows(start, stop), positions=positions):
@@ -346,35 +329,21 @@ class BucketsIndex(Index):
 
     def save(self, folder: Path) -> None:
         """Write the tables' arrays, ``inverse_norms.npy`` or ``words.npy`` or both, and ``index.json`` last."""
-        files = self._tables.save(folder)
         gallery = self._searched.held.gallery
-        read = {
-            "inverse_norms.npy": (self.rescore == "cosine", gallery.inverse_norms),
-            "words.npy": (self._reads_codes, gallery.words),
+        arrays = {"inverse_norms.npy": gallery.inverse_norms} if self.rescore == "cosine" else {}
+        if self._reads_codes:
+            arrays["words.npy"] = gallery.words
+        keys = {name: getattr(self, name) for name in ("ranking", "tables", "probes", "draw", "rescore", "seed")}
+        keys |= {"bits": self._code_bits, "bits_per_table": self._tables.columns.shape[1]}
+        description = {
+            "index": self.option,
+            "items": len(self),
+            "dim": self._dimensions,
+            "scaled": self._scaled,
+            "shortlist": self.shortlists or None,
+            "files": self._tables.save(folder) + save_arrays(folder, arrays),
         }
-        for name, (is_read, array) in read.items():
-            if is_read:
-                save_array(folder / name, array)
-                files.append(name)
-        save_description(
-            folder,
-            {
-                "index": self.option,
-                "ranking": self.ranking,
-                "items": len(self),
-                "dim": self._dimensions,
-                "bits": self._code_bits,
-                "tables": self.tables,
-                "bits_per_table": self._tables.columns.shape[1],
-                "probes": self.probes,
-                "draw": self.draw,
-                "rescore": self.rescore,
-                "shortlist": self.shortlists or None,
-                "seed": self.seed,
-                "files": files,
-                "scaled": self._scaled,
-            },
-        )
+        save_description(folder, description | keys)
 
     @classmethod
     def open(cls, folder: Path, features: np.ndarray | None = None) -> Self:

@@ -1,9 +1,8 @@
-"""Arrays in the layout that kernels are compiled for, and queries in blocks of bounded size."""
+"""Arrays in the layout that kernels are compiled for, and the order in which to search queries."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,21 +11,6 @@ from lshbench.types import Codes
 
 SORTED_QUERIES = 64
 """Queries from which a batch goes in the order of its codes."""
-
-
-def query_blocks(counts: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:
-    """Yield runs of queries (first, one past the last) with about ``limit`` candidates; one query at least.
-
-    Args:
-        counts: integers ``(q,)``, candidates of each query.
-    """
-    ends = np.cumsum(counts)
-    start = 0
-    while start < len(counts):
-        done = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, done + limit, side="right")))
-        yield start, stop
-        start = stop
 
 
 def search_order(packed: np.ndarray) -> np.ndarray:

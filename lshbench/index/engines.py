@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,10 +27,9 @@ import faiss
 import numpy as np
 
 from lshbench.errors import wrong_value
-from lshbench.index.base import Index, Ranking
+from lshbench.index.base import Index, Ranking, query_values
 from lshbench.index.files import open_description, save_description
 from lshbench.index.ivf import directions
-from lshbench.index.points import query_values
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks
 from lshbench.ranking.lists import list_blocks
 from lshbench.types import CodeKind, Codes, Encoded, Neighbors, RankedBlock, Relevance
@@ -45,27 +45,35 @@ REVERSED = np.packbits(
 """Bytes with their bits in the other order: faiss counts them from the lowest, ``Codes`` from the highest."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Engine(Index):
-    """A faiss index: built, searched, saved and opened by faiss.
+    """A faiss index: built, searched, saved and opened by faiss.  The fields are the constructor's keys.
 
     Attributes:
         distance: ``hamming`` or ``cosine``.
         query_key: the key that only concerns queries, or None.
-        keys: what the constructor was given, kept with the saved index.
+        least: the smallest number that some keys allow; 1 for the query key if it isn't named.
     """
+
+    gives: CodeKind = "nothing"
+    ranking: Any = "auto"
 
     takes = frozenset({"nothing"})
     distance: ClassVar[Ranking]
     query_key: ClassVar[str | None] = None
+    least: ClassVar[dict[str, int]] = {}
+    _write: ClassVar[Any] = staticmethod(faiss.write_index)
+    _read: ClassVar[Any] = staticmethod(faiss.read_index)
 
-    def __init__(
-        self, gives: CodeKind, ranking: str, keys: dict[str, Any], values: object = None, least: int = 1
-    ) -> None:
-        super().__init__(gives, ranking)
-        self.keys = keys
+    def __post_init__(self) -> None:
+        super().__init__(self.gives, self.ranking)
+        for key, least in self.least.items():
+            if key != self.query_key and getattr(self, key) < least:
+                raise wrong_value(f"index.{key}", getattr(self, key), f"at least {least}")
         self.values: list[int] = []
         if self.query_key is not None:
-            self.values = query_values(f"index.{self.query_key}", values, least)
+            given, least = getattr(self, self.query_key), self.least.get(self.query_key, 1)
+            self.values = query_values(f"index.{self.query_key}", given, least)
             self.value = self.values[-1]
         self._engine: Any = None
 
@@ -100,7 +108,8 @@ class Engine(Index):
         """Return the faiss index of a gallery."""
 
     def _set_value(self, value: int) -> None:
-        """Give faiss the query setting."""
+        """Give faiss the query setting, which most of its indexes call what :attr:`query_key` does."""
+        setattr(self._engine, str(self.query_key), value)
 
     @abstractmethod
     def _asked(self, queries: Encoded) -> np.ndarray:
@@ -111,17 +120,13 @@ class Engine(Index):
         """Return distances ``(q, k')``, ids ``(q, k')`` of at most ``k`` results and candidates ``(q,)``."""
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
-        if k < 1:
-            raise ValueError(f"k={k}: expected at least 1")
-        distances, found, candidates = self._find(self._asked(queries), min(k, len(self)))
-        nearest = np.full((len(queries), k), np.inf, np.float32)
-        ids = np.full((len(queries), k), -1, np.int64)
-        width = found.shape[1]
-        nearest[:, :width] = np.where(found < 0, np.float32(np.inf), distances)
-        order = np.lexsort((found, nearest[:, :width]), axis=1)
-        ids[:, :width] = np.take_along_axis(found, order, axis=1)
-        nearest[:, :width] = np.take_along_axis(nearest[:, :width], order, axis=1)
-        return Neighbors(ids, nearest, candidates)
+        results = Neighbors.unfilled(np.zeros(len(queries), np.int64), k)
+        distances, found, results.candidates[:] = self._find(self._asked(queries), min(k, len(self)))
+        distances = np.where(found < 0, np.float32(np.inf), distances)
+        order = np.lexsort((found, distances), axis=1)
+        results.ids[:, : found.shape[1]] = np.take_along_axis(found, order, axis=1)
+        results.distances[:, : found.shape[1]] = np.take_along_axis(distances, order, axis=1)
+        return results
 
     @property
     def bytes(self) -> int:
@@ -130,9 +135,9 @@ class Engine(Index):
     def save(self, folder: Path) -> None:
         """Write ``engine.faiss``, which faiss opens by itself, and ``index.json`` last."""
         self._write(self._engine, str(folder / FILE))
+        keys = {field.name: getattr(self, field.name) for field in fields(self)}
         save_description(
-            folder,
-            {"index": self.option, "ranking": self.ranking, "items": len(self), "file": FILE, "keys": self.keys},
+            folder, {"index": self.option, "ranking": self.ranking, "items": len(self), "file": FILE, "keys": keys}
         )
 
     @classmethod
@@ -141,26 +146,11 @@ class Engine(Index):
         index = cls(**open_description(folder, cls.option)["keys"])
         return index._with_engine(cls._read(str(folder / FILE)))
 
-    @staticmethod
-    def _write(engine: Any, place: Any) -> None:
-        faiss.write_index(engine, place)
-
-    @staticmethod
-    def _read(path: str) -> Any:
-        return faiss.read_index(path)
-
 
 class CandidateEngine(Engine):
     """A faiss index that compares a query with some of the gallery only."""
 
-    def rank(
-        self,
-        queries: Encoded,
-        relevance: Relevance,
-        *,
-        positions: bool = True,
-        position_limit: int | None = None,
-    ) -> Iterator[RankedBlock]:
+    def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
         asked = self._asked(queries)
         step = max(1, BLOCK_CANDIDATES // max(1, self._most_results()))
         for start in range(0, len(asked), step):
@@ -177,6 +167,7 @@ class CandidateEngine(Engine):
         """Return all that faiss can give: offsets ``(q + 1,)``, gallery rows and distances (see ``list_blocks``)."""
 
 
+@dataclass(kw_only=True, eq=False)
 class LshEngine(Engine):
     """``IndexLSH``: signs of random projections of the features, all of them compared by Hamming distance.
 
@@ -189,22 +180,16 @@ class LshEngine(Engine):
         seed: of the projections; 0 gives faiss's own.
     """
 
+    nbits: int
+    train_thresholds: bool = False
+    seed: int = 0
     option = "lsh"
     distance = "hamming"
 
-    def __init__(
-        self,
-        *,
-        nbits: int,
-        train_thresholds: bool = False,
-        seed: int = 0,
-        gives: CodeKind = "nothing",
-        ranking: str = "auto",
-    ) -> None:
-        if not 1 <= nbits <= 4096:
-            raise wrong_value("index.nbits", nbits, "a number from 1 to 4096")
-        super().__init__(gives, ranking, {"nbits": nbits, "train_thresholds": train_thresholds, "seed": seed})
-        self.nbits, self.train_thresholds, self.seed = nbits, train_thresholds, seed
+    def __post_init__(self) -> None:
+        if not 1 <= self.nbits <= 4096:
+            raise wrong_value("index.nbits", self.nbits, "a number from 1 to 4096")
+        super().__post_init__()
         self._codes: CodeGallery | None = None
 
     def _make(self, gallery: Encoded) -> Any:
@@ -223,21 +208,15 @@ class LshEngine(Engine):
         distances, ids = self._engine.search(asked, k)
         return distances, ids, np.full(len(asked), len(self), np.int64)
 
-    def rank(
-        self,
-        queries: Encoded,
-        relevance: Relevance,
-        *,
-        positions: bool = True,
-        position_limit: int | None = None,
-    ) -> Iterator[RankedBlock]:
+    def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
         if self._codes is None:
             stored = faiss.vector_to_array(self._engine.codes).reshape(len(self), -1)
             self._codes = CodeGallery.from_codes(Codes(REVERSED[stored], self.nbits))
         asked = Codes(REVERSED[self._engine.sa_encode(self._asked(queries))], self.nbits)
-        return hamming_blocks(asked, self._codes, relevance, positions=positions, position_limit=position_limit)
+        return hamming_blocks(asked, self._codes, relevance, positions=positions)
 
 
+@dataclass(kw_only=True, eq=False)
 class HnswEngine(CandidateEngine):
     """``IndexHNSWFlat``: a graph of near items, walked towards the query by cosine of the features.
 
@@ -251,25 +230,13 @@ class HnswEngine(CandidateEngine):
         ef_search: candidates kept in view while a query walks, and how many results it has at most; or a list.
     """
 
+    m: int = 32
+    ef_construction: int = 80
+    ef_search: int | list[int] = 100
     option = "hnsw"
     distance = "cosine"
     query_key = "ef_search"
-
-    def __init__(
-        self,
-        *,
-        m: int = 32,
-        ef_construction: int = 80,
-        ef_search: int | list[int] = 100,
-        gives: CodeKind = "nothing",
-        ranking: str = "auto",
-    ) -> None:
-        for key, value, least in (("m", m, 2), ("ef_construction", ef_construction, 1)):
-            if value < least:
-                raise wrong_value(f"index.{key}", value, f"at least {least}")
-        keys = {"m": m, "ef_construction": ef_construction, "ef_search": ef_search}
-        super().__init__(gives, ranking, keys, ef_search)
-        self.m, self.ef_construction = m, ef_construction
+    least: ClassVar = {"m": 2, "ef_construction": 1}
 
     @property
     def ranks_features(self) -> bool:

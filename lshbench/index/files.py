@@ -11,9 +11,11 @@ import numpy as np
 DESCRIPTION = "index.json"
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write one array, which can be opened as a memory map."""
-    np.save(path, array, allow_pickle=False)
+def save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> list[str]:
+    """Write arrays, which can be opened as memory maps, by their files' names; return the names."""
+    for name, array in arrays.items():
+        np.save(folder / name, array, allow_pickle=False)
+    return list(arrays)
 
 
 def open_array(path: Path) -> np.ndarray:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from lshbench.index.base import Index, Ranking
-from lshbench.index.files import check_features, open_array, open_description, save_array, save_description
-from lshbench.types import CodeKind, Encoded, Neighbors, RankedBlock, Relevance, Side
+from lshbench.index.files import check_features, open_array, open_description, save_arrays, save_description
+from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance, Side
 
 if TYPE_CHECKING:
     from lshbench.ranking.cosine import VectorGallery
@@ -27,9 +27,6 @@ class FlatIndex(Index):
     exhaustive = True
     codes: CodeGallery
     vectors: VectorGallery
-
-    def __init__(self, *, gives: CodeKind = "binary", ranking: str = "auto") -> None:
-        super().__init__(gives, ranking)
 
     def rankings(self) -> list[Ranking]:
         return ["cosine"] if self.gives == "nothing" else ["hamming", "cosine"]
@@ -67,20 +64,11 @@ class FlatIndex(Index):
 
         return cosine_neighbors(self._vectors_of(queries), self.vectors, k)
 
-    def rank(
-        self,
-        queries: Encoded,
-        relevance: Relevance,
-        *,
-        positions: bool = True,
-        position_limit: int | None = None,
-    ) -> Iterator[RankedBlock]:
+    def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
         if self.ranking == "hamming":
             from lshbench.ranking.hamming import hamming_blocks
 
-            return hamming_blocks(
-                queries.binary, self.codes, relevance, positions=positions, position_limit=position_limit
-            )
+            return hamming_blocks(queries.binary, self.codes, relevance, positions=positions)
         from lshbench.ranking.cosine import cosine_blocks
 
         return cosine_blocks(self._vectors_of(queries), self.vectors, relevance, positions=positions)
@@ -95,20 +83,18 @@ class FlatIndex(Index):
     def save(self, folder: Path) -> None:
         """Write codes as words, projections, or the features' inverse norms, and ``index.json`` last."""
         if self.ranking == "hamming":
-            save_array(folder / WORDS, self.codes.words)
-            details = {"bits": self.codes.bits, "items": len(self.codes), "file": WORDS}
-        elif self.ranks_features:
-            save_array(folder / NORMS, self.vectors.inverse_norms)
-            details = {
-                "dim": self.vectors.vectors.shape[1],
-                "items": len(self.vectors),
-                "scaled": bool(self.vectors.scaled),
-                "file": NORMS,
-            }
+            file, array, items = WORDS, self.codes.words, len(self.codes)
+            details: dict[str, int] = {"bits": self.codes.bits}
         else:
-            save_array(folder / VECTORS, self.vectors.vectors)
-            details = {"bits": self.vectors.vectors.shape[1], "items": len(self.vectors), "file": VECTORS}
-        save_description(folder, {"index": self.option, "gives": self.gives, "ranking": self.ranking} | details)
+            items, width = self.vectors.vectors.shape
+            if self.ranks_features:
+                file, array = NORMS, self.vectors.inverse_norms
+                details = {"dim": width, "scaled": bool(self.vectors.scaled)}
+            else:
+                file, array, details = VECTORS, self.vectors.vectors, {"bits": width}
+        save_arrays(folder, {file: array})
+        common = {"index": self.option, "gives": self.gives, "ranking": self.ranking, "items": items, "file": file}
+        save_description(folder, common | details)
 
     @classmethod
     def open(cls, folder: Path, features: np.ndarray | None = None) -> Self:

@@ -15,11 +15,10 @@ import faiss
 import numpy as np
 
 from lshbench.errors import wrong_value
-from lshbench.index.base import Index, Ranking
-from lshbench.index.candidates import query_blocks
-from lshbench.index.files import check_features, open_array, open_description, save_array, save_description
-from lshbench.index.points import query_values
+from lshbench.index.base import Index, Ranking, query_values
+from lshbench.index.files import check_features, open_array, open_description, save_arrays, save_description
 from lshbench.ranking.cosine import VectorGallery
+from lshbench.ranking.lists import list_blocks, list_neighbors, query_blocks
 from lshbench.types import Clusters, CodeKind, Encoded, Neighbors, RankedBlock, Relevance
 
 BLOCK_CANDIDATES = 1 << 24
@@ -36,7 +35,7 @@ TRAINING_ITEMS = 256
 
 
 class IvfIndex(Index):
-    """Clusters' members, ranked by cosine of the original features; what isn't visited is never retrieved.
+    """Inverted lists, ranked by cosine of the original features; what isn't visited is never retrieved.
 
     Gallery vectors stay where they are (a memory map, say): only row numbers are put in order of clusters.
 
@@ -133,25 +132,11 @@ class IvfIndex(Index):
         return found
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
-        from lshbench.ranking.lists import list_neighbors
-
         found = [list_neighbors(offsets, rows, distances, k) for _, _, offsets, rows, distances in self._lists(queries)]
-        return Neighbors(
-            np.concatenate([part.ids for part in found]),
-            np.concatenate([part.distances for part in found]),
-            np.concatenate([part.candidates for part in found]),
-        )
+        names = ("ids", "distances", "candidates")
+        return Neighbors(*(np.concatenate([getattr(part, name) for part in found]) for name in names))
 
-    def rank(
-        self,
-        queries: Encoded,
-        relevance: Relevance,
-        *,
-        positions: bool = True,
-        position_limit: int | None = None,
-    ) -> Iterator[RankedBlock]:
-        from lshbench.ranking.lists import list_blocks
-
+    def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
         for start, stop, offsets, rows, distances in self._lists(queries):
             yield from list_blocks(offsets, rows, distances, relevance.rows(start, stop), positions=positions)
 
@@ -225,13 +210,9 @@ class IvfIndex(Index):
 
     def save(self, folder: Path) -> None:
         """Write ``offsets.npy``, ``ids.npy``, ``inverse_norms.npy``, own ``centroids.npy``, and ``index.json`` last."""
-        save_array(folder / "offsets.npy", self.offsets)
-        save_array(folder / "ids.npy", self.ids)
-        save_array(folder / "inverse_norms.npy", self.gallery.inverse_norms)
-        files = ["offsets.npy", "ids.npy", "inverse_norms.npy"]
+        arrays = {"offsets.npy": self.offsets, "ids.npy": self.ids, "inverse_norms.npy": self.gallery.inverse_norms}
         if self.centroids is not None:
-            save_array(folder / "centroids.npy", self.centroids)
-            files.append("centroids.npy")
+            arrays["centroids.npy"] = self.centroids
         save_description(
             folder,
             {
@@ -244,7 +225,7 @@ class IvfIndex(Index):
                 "own_clusters": self.clusters,
                 "nprobe": self.nprobes,
                 "scaled": bool(self.gallery.scaled),
-                "files": files,
+                "files": save_arrays(folder, arrays),
             },
         )
 

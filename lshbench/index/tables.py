@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from lshbench.index.files import open_array, save_array
+from lshbench.errors import wrong_value
+from lshbench.index.files import open_array, save_arrays
 from lshbench.kernels import probes as kernels
 from lshbench.types import Codes
 
 SMALL = 12
 """Tables of so few bits have an entry for every possible key, however few items there are."""
 
+LONGEST_KEY = 64
+"""Bits of a bucket's key: one word."""
+
 FILES = ("columns", "offsets", "keys", "begins", "directory", "ids")
+
+
+def check_key_bits(key: str, value: object) -> None:
+    """Refuse what is neither ``auto`` nor a length of a bucket's key (UsageError); ``key`` is the configuration's."""
+    number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LONGEST_KEY
+    if value != "auto" and not number:
+        raise wrong_value(key, value, f"auto, or a number from 1 to {LONGEST_KEY}")
+
+
+def default_key_bits(items: int, limit: int) -> int:
+    """Return the ``auto`` length of a key: about log2(n) - 4, some 16 items a bucket were they spread evenly."""
+    return max(1, min(round(math.log2(max(items, 1))) - 4, limit, LONGEST_KEY))
 
 
 def draw_subsets(bits: int, tables: int, size: int, seed: int) -> np.ndarray:
@@ -147,9 +164,7 @@ class BucketTables:
 
     def save(self, folder: Path) -> list[str]:
         """Write the arrays; return the names of the files."""
-        for name in FILES:
-            save_array(folder / f"{name}.npy", getattr(self, name))
-        return [f"{name}.npy" for name in FILES]
+        return save_arrays(folder, {f"{name}.npy": getattr(self, name) for name in FILES})
 
     @classmethod
     def open(cls, folder: Path) -> BucketTables:

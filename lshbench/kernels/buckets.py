@@ -197,19 +197,13 @@ def _nearest_in_ranges(
 
 
 class SearchedIndex(NamedTuple):
-    """An index as a search at one of its operating points reads it.
-
-    Attributes:
-        kind: of rescoring: COSINE, HAMMING or EMBEDDING.
-        probes: buckets visited, as a multiple of the tables in use.
-        shortlist: how many candidates, nearest by Hamming distance, are rescored by cosine; 0 for all.
-    """
+    """An index as a search at one of its operating points reads it."""
 
     tables: Tables
     gallery: Gallery
-    kind: int
-    probes: int
-    shortlist: int
+    kind: int  # of rescoring: COSINE, HAMMING or EMBEDDING
+    probes: int  # buckets visited, as a multiple of the tables in use
+    shortlist: int  # how many candidates, nearest by Hamming distance, are rescored by cosine; 0 for all
 
 
 class SingleSearch(NamedTuple):
@@ -350,12 +344,7 @@ def _fill_one(
 
 @kernel(parallel=True)
 def fill_candidates(
-    frame: np.ndarray,
-    queries: Queries,
-    order: np.ndarray,
-    offsets: np.ndarray,
-    rows: np.ndarray,
-    distances: np.ndarray,
+    frame: np.ndarray, queries: Queries, order: np.ndarray, offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray
 ) -> int:
     """Fill rows and distances of all candidates, or of those on the shortlist, a query's from its offset to the next.
 

@@ -26,16 +26,8 @@ from lshbench.runtime.cache import cache_dir
 UNUSED_DAYS = 30
 """Machine code of other versions of the kernels is deleted when it has not been used for so long."""
 
-LOOPS_ONLY = {
-    "prange": True,
-    "comprehension": False,
-    "fusion": False,
-    "inplace_binop": False,
-    "numpy": False,
-    "reduction": False,
-    "setitem": False,
-    "stencil": False,
-}
+OTHER_LOOPS = ("comprehension", "fusion", "inplace_binop", "numpy", "reduction", "setitem", "stencil")
+LOOPS_ONLY = {"prange": True, **dict.fromkeys(OTHER_LOOPS, False)}
 """Threads for explicit loops only: numba would compile array expressions as loops of their own, which takes long."""
 
 

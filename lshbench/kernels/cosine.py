@@ -1,4 +1,4 @@
-"""Kernels that rank whole galleries by cosine (:func:`lshbench.ranking.cosine.cosine_blocks`).
+"""Kernels of :mod:`lshbench.ranking.cosine`: complete rankings, and the nearest k.
 
 Similarities are float32 ``(tiles, q, tile)``: products of unit queries with gallery rows, still to be divided by the
 rows' norms.  A gallery row is ``tile number * tile + column``.
@@ -12,8 +12,10 @@ import numpy as np
 from numba import prange
 
 from lshbench.kernels.compilation import kernel
+from lshbench.kernels.frames import Float32Vector, Int32Vector, UInt64Vector
 from lshbench.kernels.keys import descending, descending_value, order_of, radix_sort, row_of, sort_key
 from lshbench.kernels.labels import Labels, share_label
+from lshbench.kernels.topk import NO_LIMIT, collect, smallest
 
 CHUNK = 4
 """Queries that share working space."""
@@ -35,27 +37,17 @@ ZERO, ONE, TWO = np.uint32(0), np.uint32(1), np.uint32(2)
 
 
 class Scratch(NamedTuple):
-    """Working space of one thread, for queries with up to ``r`` relevant items of ``n``.
+    """Working space of one thread, for queries with up to ``r`` relevant items of ``n``."""
 
-    Attributes:
-        keys, spare: uint64 ``(r,)``.
-        own: float32 ``(r,)``.
-        values: float32 ``(r + 1,)``.
-        table: int32 ``(MOST_BINS + 2,)``.
-        tally: int32 ``(2 r + 2,)``.
-        similarity: float32 ``(n,)``.
-        bins, close: int32 ``(BLOCK,)`` and ``(BLOCK + 1,)``.
-    """
-
-    keys: np.ndarray
-    spare: np.ndarray
-    own: np.ndarray
-    values: np.ndarray
-    table: np.ndarray
-    tally: np.ndarray
-    similarity: np.ndarray
-    bins: np.ndarray
-    close: np.ndarray
+    keys: UInt64Vector  # (r,)
+    spare: UInt64Vector  # (r,)
+    own: Float32Vector  # (r,)
+    values: Float32Vector  # (r + 1,)
+    table: Int32Vector  # (MOST_BINS + 2,)
+    tally: Int32Vector  # (2 r + 2,)
+    similarity: Float32Vector  # (n,)
+    bins: Int32Vector  # (BLOCK,)
+    close: Int32Vector  # (BLOCK + 1,)
 
 
 @kernel
@@ -345,19 +337,7 @@ def _rank_one(
             longer = np.empty(2 * len(strangers) + BLOCK, np.uint64)
             longer[:strange] = strangers[:strange]
             strangers = longer
-        strange = _place_close(
-            own,
-            start,
-            values,
-            table,
-            bins,
-            close[:count],
-            tally,
-            labels,
-            query,
-            strangers,
-            strange,
-        )
+        strange = _place_close(own, start, values, table, bins, close[:count], tally, labels, query, strangers, strange)
 
     total, before, first = 0, np.int64(0), 0
     while first < relevant:
@@ -441,3 +421,45 @@ def close_gaps(groups: np.ndarray, slots: np.ndarray, offsets: np.ndarray) -> No
         for i in range(len(offsets) - 1):
             for j in range(offsets[i + 1] - offsets[i]):
                 groups[field, offsets[i] + j] = groups[field, slots[i] + j]
+
+
+@kernel(parallel=True)
+def collect_tile(
+    similarities: np.ndarray,
+    inverse_norms: np.ndarray,
+    first: int,
+    k: int,
+    rooms: np.ndarray,
+    counts: np.ndarray,
+    limits: np.ndarray,
+) -> None:
+    """Collect each query's ``k`` most similar of a tile's items, whose first row is given, and those of tiles before.
+
+    Args:
+        rooms, counts, limits: a collection (:mod:`lshbench.kernels.topk`) a query.
+    """
+    size = min(similarities.shape[1], len(inverse_norms) - first)
+    norms = inverse_norms[first : first + size]
+    for i in prange(len(counts)):
+        room, count, limit = rooms[i], counts[i], limits[i]
+        # Rows ascend: a later one has to be more similar than the k-th.
+        least = np.float32(-np.inf) if limit == NO_LIMIT else descending_value(order_of(limit))
+        products = similarities[i, :size]
+        for j in range(size):
+            value = similarity_of(products[j], norms[j])
+            if value > least:
+                count, nearer = collect(sort_key(descending(value), first + j), room, count, limit, k)
+                if nearer < limit:
+                    limit = nearer
+                    least = descending_value(order_of(limit))
+        counts[i], limits[i] = count, limit
+
+
+@kernel(parallel=True)
+def write_nearest(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
+    """Write each query's ``k`` most similar items in order; there are at least k."""
+    for i in prange(len(counts)):
+        found = smallest(rooms[i], counts[i], k)
+        for column in range(k):
+            ids[i, column] = row_of(found[column])
+            distances[i, column] = np.float32(1) - descending_value(order_of(found[column]))

@@ -178,12 +178,7 @@ def slice_histograms(
 
 @kernel(parallel=True)
 def masked_histograms(
-    queries: np.ndarray,
-    words: np.ndarray,
-    labels: Labels,
-    bits: int,
-    counts: np.ndarray,
-    relevant: np.ndarray,
+    queries: np.ndarray, words: np.ndarray, labels: Labels, bits: int, counts: np.ndarray, relevant: np.ndarray
 ) -> None:
     """Fill the histograms of all items and of those that share a label with the query.
 

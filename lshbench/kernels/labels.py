@@ -10,23 +10,17 @@ import numpy as np
 from numba import prange
 
 from lshbench.kernels.compilation import kernel
+from lshbench.kernels.frames import Int32Vector, UInt64Matrix
 from lshbench.types import Relevance
 
 
 class Labels(NamedTuple):
-    """Labels of queries and gallery, as numbers or as bit masks; the half that is not in use is empty.
+    """Labels of queries and gallery, as numbers or as bit masks; the half that is not in use is empty."""
 
-    Attributes:
-        queries: int32 ``(q,)``; empty where items may have several labels.
-        gallery: int32 ``(n,)``, likewise.
-        query_masks: uint64 ``(q, words)``; ``(q, 0)`` where each item has one label.
-        gallery_masks: uint64 ``(words, n)``, likewise ``(0, n)``.
-    """
-
-    queries: np.ndarray
-    gallery: np.ndarray
-    query_masks: np.ndarray
-    gallery_masks: np.ndarray
+    queries: Int32Vector  # (q,); empty where items may have several labels
+    gallery: Int32Vector  # (n,), likewise
+    query_masks: UInt64Matrix  # (q, words); (q, 0) where each item has one label
+    gallery_masks: UInt64Matrix  # (words, n), likewise (0, n)
 
 
 @dataclass(frozen=True)

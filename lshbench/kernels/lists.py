@@ -27,12 +27,7 @@ def sort_lists(
 
 
 @kernel(parallel=True)
-def count_groups(
-    offsets: np.ndarray,
-    keys: np.ndarray,
-    labels: Labels,
-    counts: np.ndarray,
-) -> None:
+def count_groups(offsets: np.ndarray, keys: np.ndarray, labels: Labels, counts: np.ndarray) -> None:
     """Fill columns 1 to q of ``counts`` int64 ``(2, q + 1)``: groups with a relevant item, and relevant items."""
     for i in prange(len(offsets) - 1):
         groups = 0

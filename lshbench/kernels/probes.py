@@ -30,54 +30,32 @@ LAST = 8
 
 
 class Buckets(NamedTuple):
-    """Where the buckets of each table start and stop within its ids.
+    """Where the buckets of each table start and stop within its ids."""
 
-    Attributes:
-        shift: -1 where every possible key has an entry; else the bits of a key below those that the directory reads.
-        offsets: the table's first entry stands at ``begins[table]``, counting one more entry for each table before it.
-        keys: the tables' distinct keys, each table's ascending; empty where every key has an entry.
-        begins: ``(L + 1,)``, where each table's keys begin.
-        directory: ``(L, 2^d + 1)``, how many of the table's keys have smaller top bits.
-    """
-
-    shift: int
-    offsets: Int32Vector
-    keys: UInt64Vector
-    begins: Int64Vector
-    directory: Int32Matrix
+    shift: int  # -1 where every possible key has an entry; else the bits of a key that the directory doesn't read
+    offsets: Int32Vector  # a table's first entry is at begins[table] + table: each table before has one entry more
+    keys: UInt64Vector  # the tables' distinct keys, each table's ascending; empty where every key has an entry
+    begins: Int64Vector  # (L + 1,), where each table's keys begin
+    directory: Int32Matrix  # (L, 2^d + 1), how many of the table's keys have smaller top bits
 
 
 class Tables(NamedTuple):
-    """Hash tables, and which of their buckets a query visits.
+    """Hash tables, and which of their buckets a query visits."""
 
-    Attributes:
-        columns: ``(L, s)``.
-        used: how many tables, the first ones, are looked into.
-        buckets: of all tables.
-        ids: ``(L, n)``, gallery rows bucket by bucket.
-        flips, owners: as :func:`undirected_probes` returns them.
-    """
-
-    columns: Int32Matrix
-    used: int
-    buckets: Buckets
-    ids: Int32Matrix
-    flips: UInt64Vector
+    columns: Int32Matrix  # (L, s)
+    used: int  # how many tables, the first ones, are looked into
+    buckets: Buckets  # of all tables
+    ids: Int32Matrix  # (L, n), gallery rows bucket by bucket
+    flips: UInt64Vector  # these two as `undirected_probes` returns them
     owners: Int32Vector
 
 
 class _Heap(NamedTuple):
-    """Sets of perturbed bits, that of the least score first: a binary heap.
+    """Sets of perturbed bits, that of the least score first: a binary heap."""
 
-    Attributes:
-        scores: int64, the sums of the bits' costs.
-        masks: uint64, the sets.
-        marks: int64, the table and, in the low :data:`LAST` bits, the last bit of the set.
-    """
-
-    scores: np.ndarray
-    masks: np.ndarray
-    marks: np.ndarray
+    scores: Int64Vector  # the sums of the bits' costs
+    masks: UInt64Vector  # the sets
+    marks: Int64Vector  # the table and, in the low `LAST` bits, the last bit of the set
 
 
 @kernel

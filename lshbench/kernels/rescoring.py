@@ -9,14 +9,7 @@ from numba import prange, types
 from numba.extending import overload
 
 from lshbench.kernels.compilation import kernel
-from lshbench.kernels.frames import (
-    Float32Matrix,
-    Float32Vector,
-    Int32Vector,
-    UInt8Matrix,
-    UInt64Matrix,
-    UInt64Vector,
-)
+from lshbench.kernels.frames import Float32Matrix, Float32Vector, Int32Vector, UInt8Matrix, UInt64Matrix, UInt64Vector
 from lshbench.kernels.topk import room_for
 from lshbench.kernels.words import popcount, prefetch
 
@@ -31,57 +24,34 @@ SUMS = {"reassoc", "nsz", "contract"}
 
 
 class Queries(NamedTuple):
-    """Queries; what a kind of rescoring doesn't read has no columns.
+    """Queries; what a kind of rescoring doesn't read has no columns."""
 
-    Attributes:
-        codes: ``(q, bytes)``.
-        projections: ``(q, bits)``.
-        vectors: ``(q, d)``.
-    """
-
-    codes: UInt8Matrix
-    projections: Float32Matrix
-    vectors: Float32Matrix
+    codes: UInt8Matrix  # (q, bytes)
+    projections: Float32Matrix  # (q, bits)
+    vectors: Float32Matrix  # (q, d)
 
 
 class Gallery(NamedTuple):
-    """Gallery items; what a kind of rescoring doesn't read is empty.
+    """Gallery items; what a kind of rescoring doesn't read is empty."""
 
-    Attributes:
-        vectors: ``(n, d)``.
-        inverse_norms: ``(n,)``, of the vectors.
-        words: ``(n, w)``, the codes.
-        code_bytes: ``(n, 8 w)``, the same memory.
-        ordered_words: ``(w, n)``, the codes in the order of the first table where that is the only one: its buckets are
-            then runs of memory.
-    """
-
-    vectors: Float32Matrix
-    inverse_norms: Float32Vector
-    words: UInt64Matrix
-    code_bytes: UInt8Matrix
+    vectors: Float32Matrix  # (n, d)
+    inverse_norms: Float32Vector  # (n,), of the vectors
+    words: UInt64Matrix  # (n, w), the codes
+    code_bytes: UInt8Matrix  # (n, 8 w), the same memory
+    # (w, n), the codes in the order of the first table where that is the only one: its buckets are then runs of memory
     ordered_words: UInt64Matrix
 
 
 class Scratch(NamedTuple):
-    """Working space of one thread, for queries one after the other.
+    """Working space of one thread, for queries one after the other."""
 
-    Attributes:
-        seen, found: as :func:`lshbench.kernels.probes.gather` takes them.
-        distances: ``(n,)``, of candidates.
-        room: of a collection (:mod:`lshbench.kernels.topk`).
-        unit: ``(d,)``, the query's vector at length 1.
-        words: ``(w,)``, the query's code; zeros beyond its bytes.
-        sums: ``(bytes, 256)``, what each value of a code's byte adds to the cosine of projections and signs.
-    """
-
-    seen: UInt64Vector
+    seen: UInt64Vector  # these two as `lshbench.kernels.probes.gather` takes them
     found: Int32Vector
-    distances: Float32Vector
-    room: UInt64Vector
-    unit: Float32Vector
-    words: UInt64Vector
-    sums: Float32Matrix
+    distances: Float32Vector  # (n,), of candidates
+    room: UInt64Vector  # of a collection (`lshbench.kernels.topk`)
+    unit: Float32Vector  # (d,), the query's vector at length 1
+    words: UInt64Vector  # (w,), the query's code; zeros beyond its bytes
+    sums: Float32Matrix  # (bytes, 256), what each value of a code's byte adds to the cosine of projections and signs
 
 
 @kernel

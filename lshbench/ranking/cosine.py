@@ -9,7 +9,7 @@ of eight), because BLAS may round a product differently at a matrix's edge.  A g
 the same similarities: to the last bit, where BLAS rounds alike all over a matrix (MKL, OpenBLAS for AVX-512), else
 within float32's rounding (OpenBLAS for AVX2).
 
-Kernels are in :mod:`lshbench.kernels.cosine` and :mod:`lshbench.kernels.cosine_nearest`.
+Kernels are in :mod:`lshbench.kernels.cosine`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lshbench.kernels import cosine as kernels
-from lshbench.kernels import cosine_nearest as nearest_kernels
 from lshbench.kernels.labels import LabelTable
 from lshbench.kernels.topk import NO_LIMIT, room_for
 from lshbench.types import Neighbors, RankedBlock, Relevance
@@ -91,11 +90,7 @@ class VectorGallery:
 
 
 def cosine_blocks(
-    queries: np.ndarray,
-    gallery: np.ndarray | VectorGallery,
-    relevance: Relevance,
-    *,
-    positions: bool = True,
+    queries: np.ndarray, gallery: np.ndarray | VectorGallery, relevance: Relevance, *, positions: int | None = None
 ) -> Iterator[RankedBlock]:
     """Rank the whole gallery for every query, block of queries by block.
 
@@ -103,7 +98,7 @@ def cosine_blocks(
         queries: float32 ``(q, d)``.
         gallery: float32 ``(n, d)``.
         relevance: labels of both, in the same order.
-        positions: also give the positions of the relevant items in the stable order.
+        positions: 0 for none; else all positions of the relevant items in the stable order are given.
 
     Yields:
         Rankings, some tens of MB at a time.
@@ -117,7 +112,7 @@ def cosine_blocks(
             f"{len(relevance.queries)} and {len(relevance.gallery)} labels "
             f"for {len(queries)} and {len(gallery)} vectors"
         )
-    return _blocks(queries, gallery, relevance, positions)
+    return _blocks(queries, gallery, relevance, positions != 0)
 
 
 def _blocks(
@@ -193,10 +188,7 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
         ValueError: vectors of different widths or not finite, or k below 1.
     """
     gallery = _checked(queries, gallery)
-    if k < 1:
-        raise ValueError(f"k={k}: expected at least 1")
-    ids = np.full((len(queries), k), -1, np.int64)
-    distances = np.full((len(queries), k), np.inf, np.float32)
+    results = Neighbors.unfilled(np.full(len(queries), len(gallery), np.int64), k)
     nearest = min(k, len(gallery))
     tile = gallery.tile
     # What is kept of a query is little, so that blocks can be large and the gallery is read few times.
@@ -210,9 +202,9 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
         similarities = np.empty((len(units), tile), np.float32)
         for first in range(0, len(gallery), tile):
             np.matmul(units, gallery.rows(first, first + tile).T, out=similarities)
-            nearest_kernels.collect_tile(similarities, gallery.inverse_norms, first, nearest, rooms, counts, limits)
-        nearest_kernels.write_nearest(rooms, counts, nearest, ids[start:stop], distances[start:stop])
-    return Neighbors(ids, distances, np.full(len(queries), len(gallery), np.int64))
+            kernels.collect_tile(similarities, gallery.inverse_norms, first, nearest, rooms, counts, limits)
+        kernels.write_nearest(rooms, counts, nearest, results.ids[start:stop], results.distances[start:stop])
+    return results
 
 
 def _checked(queries: np.ndarray, gallery: np.ndarray | VectorGallery) -> VectorGallery:

@@ -13,7 +13,8 @@ Kernels are in :mod:`lshbench.kernels.hamming`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -51,12 +52,7 @@ class CodeGallery:
 
 
 def hamming_blocks(
-    queries: Codes,
-    gallery: Codes | CodeGallery,
-    relevance: Relevance,
-    *,
-    positions: bool = True,
-    position_limit: int | None = None,
+    queries: Codes, gallery: Codes | CodeGallery, relevance: Relevance, *, positions: int | None = None
 ) -> Iterator[RankedBlock]:
     """Rank the whole gallery for every query, block of queries by block.
 
@@ -64,8 +60,8 @@ def hamming_blocks(
         queries: codes of the queries.
         gallery: codes of the gallery, of the same length.
         relevance: labels of both, in the same order.
-        positions: also give the positions of the relevant items in the stable order: a second pass.
-        position_limit: leave out positions beyond this rank, which makes the second pass cheaper in a large gallery.
+        positions: the last position of relevant items in the stable order that is given, in a second pass, which a
+            low one makes cheaper in a large gallery; 0 for none, None for all.
 
     Yields:
         Rankings with ``within``, some tens of MB at a time.
@@ -78,19 +74,17 @@ def hamming_blocks(
         raise ValueError(
             f"{len(relevance.queries)} and {len(relevance.gallery)} labels for {len(queries)} and {len(gallery)} codes"
         )
-    return _blocks(queries, gallery, relevance, positions, position_limit)
+    return _blocks(queries, gallery, relevance, positions)
 
 
-def _blocks(
-    queries: Codes, gallery: CodeGallery, relevance: Relevance, positions: bool, position_limit: int | None
-) -> Iterator[RankedBlock]:
+def _blocks(queries: Codes, gallery: CodeGallery, relevance: Relevance, positions: int | None) -> Iterator[RankedBlock]:
     bits = queries.bits
     words = np.ascontiguousarray(code_words(queries).T)
     labels = LabelTable.from_relevance(relevance)
     totals = labels.totals
     by_label = gallery.words if labels.multiple else np.ascontiguousarray(gallery.words[:, labels.order])
     most = int(totals.max(initial=0))
-    a_query = 16 * (bits + 1) + 32 * min(bits + 1, most) + (8 * most if positions else 0)
+    a_query = 16 * (bits + 1) + 32 * min(bits + 1, most) + (0 if positions == 0 else 8 * most)
     step = max(1, BLOCK_BYTES // a_query)
     step = step - step % kernels.CHUNK or step
     for start in range(0, len(queries), step):
@@ -104,11 +98,10 @@ def _blocks(
             first, last = labels.slices
             kernels.slice_histograms(words[rows], by_label, first[rows], last[rows], bits, counts, relevant)
         block = _ranked(counts, relevant, totals[rows])
-        if positions:
-            found = _positions(
-                words[rows], gallery.words, labels.of_queries(start, stop), counts, relevant, position_limit
-            )
-            block = RankedBlock(**{**vars(block), **found})
+        if positions != 0:
+            own_labels = labels.of_queries(start, stop)
+            found = _positions(words[rows], gallery.words, own_labels, counts, relevant, positions)
+            block = replace(block, **found)
         yield block
 
 
@@ -132,13 +125,8 @@ def _ranked(counts: np.ndarray, relevant: np.ndarray, totals: np.ndarray) -> Ran
 
 
 def _positions(
-    words: np.ndarray,
-    gallery: np.ndarray,
-    labels: Labels,
-    counts: np.ndarray,
-    relevant: np.ndarray,
-    limit: int | None,
-) -> dict[str, np.ndarray | int | None]:
+    words: np.ndarray, gallery: np.ndarray, labels: Labels, counts: np.ndarray, relevant: np.ndarray, limit: int | None
+) -> dict[str, Any]:
     """Return a block's fields for positions."""
     limits = np.empty(len(words), np.int64)
     offsets = np.zeros(len(words) + 1, np.int64)
@@ -146,16 +134,7 @@ def _positions(
     kernels.distance_limits(counts, relevant, np.iinfo(np.int64).max if limit is None else limit, limits, offsets[1:])
     np.cumsum(offsets, out=offsets)
     found = np.empty(offsets[-1], np.int32)
-    kernels.fill_positions(
-        words,
-        gallery,
-        labels,
-        counts,
-        relevant,
-        limits,
-        offsets,
-        found,
-    )
+    kernels.fill_positions(words, gallery, labels, counts, relevant, limits, offsets, found)
     if limit is not None:
         kept = found <= limit
         offsets = np.concatenate([[0], np.cumsum(kept)])[offsets]
@@ -175,17 +154,14 @@ def hamming_neighbors(queries: Codes, gallery: Codes | CodeGallery, k: int) -> N
         ValueError: codes of different lengths, or k below 1.
     """
     gallery = _checked(queries, gallery)
-    if k < 1:
-        raise ValueError(f"k={k}: expected at least 1")
-    ids = np.full((len(queries), k), -1, np.int64)
-    distances = np.full((len(queries), k), np.inf, np.float32)
+    results = Neighbors.unfilled(np.full(len(queries), len(gallery), np.int64), k)
     found = min(k, len(gallery))
     if found and len(queries):
         words = np.ascontiguousarray(code_words(queries).T)
         few = len(queries) * gallery.words.size < FEW_WORDS
         search = kernels.nearest_serial if few else kernels.nearest_parallel
-        search(words, gallery.words, queries.bits, found, ids, distances)
-    return Neighbors(ids, distances, np.full(len(queries), len(gallery), np.int64))
+        search(words, gallery.words, queries.bits, found, results.ids, results.distances)
+    return results
 
 
 def _checked(queries: Codes, gallery: Codes | CodeGallery) -> CodeGallery:

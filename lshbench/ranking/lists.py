@@ -19,12 +19,7 @@ BLOCK_ITEMS = 1 << 22
 
 
 def list_blocks(
-    offsets: np.ndarray,
-    rows: np.ndarray,
-    distances: np.ndarray,
-    relevance: Relevance,
-    *,
-    positions: bool = True,
+    offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, relevance: Relevance, *, positions: int | None = None
 ) -> Iterator[RankedBlock]:
     """Rank each query's candidates by (distance, gallery row), block of queries by block.
 
@@ -33,7 +28,7 @@ def list_blocks(
         rows: integers ``(m,)``, gallery rows, each at most once in a list.
         distances: ``(m,)``, taken as float32: Hamming distances, or 1 - cosine.
         relevance: labels of the queries and of the whole gallery.
-        positions: also give the positions of the relevant candidates in the stable order.
+        positions: 0 for none; else all positions of the relevant candidates in the stable order are given.
 
     Yields:
         Rankings; ``total_relevant`` counts the whole gallery, ``ranked`` the list.
@@ -46,7 +41,7 @@ def list_blocks(
         raise ValueError(f"{len(offsets) - 1} lists for {len(relevance.queries)} queries")
     if len(rows) and rows.max() >= len(relevance.gallery):
         raise ValueError(f"row {rows.max()} in the lists of a gallery of {len(relevance.gallery)} items")
-    return _blocks(offsets, rows, distances, relevance, positions)
+    return _blocks(offsets, rows, distances, relevance, positions != 0)
 
 
 def _blocks(
@@ -54,7 +49,7 @@ def _blocks(
 ) -> Iterator[RankedBlock]:
     labels = LabelTable.from_relevance(relevance)
     totals = labels.totals
-    for start, stop in _steps(offsets):
+    for start, stop in query_blocks(np.diff(offsets), BLOCK_ITEMS):
         own, keys = _sorted_keys(offsets, rows, distances, start, stop)
         own_labels = labels.of_queries(start, stop)
         counts = np.zeros((2, stop - start + 1), np.int64)
@@ -87,14 +82,11 @@ def list_neighbors(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray,
         ValueError: as :func:`list_blocks`, or k below 1.
     """
     offsets = _checked(offsets, rows, distances)
-    if k < 1:
-        raise ValueError(f"k={k}: expected at least 1")
-    ids = np.full((len(offsets) - 1, k), -1, np.int64)
-    nearest = np.full((len(offsets) - 1, k), np.inf, np.float32)
-    for start, stop in _steps(offsets):
+    results = Neighbors.unfilled(np.diff(offsets), k)
+    for start, stop in query_blocks(np.diff(offsets), BLOCK_ITEMS):
         own, keys = _sorted_keys(offsets, rows, distances, start, stop)
-        kernels.write_nearest(own, keys, ids[start:stop], nearest[start:stop])
-    return Neighbors(ids, nearest, np.diff(offsets))
+        kernels.write_nearest(own, keys, results.ids[start:stop], results.distances[start:stop])
+    return results
 
 
 def _checked(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray) -> np.ndarray:
@@ -111,12 +103,17 @@ def _checked(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray) -> np
     return offsets
 
 
-def _steps(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield runs of queries whose lists together have about :data:`BLOCK_ITEMS` candidates."""
+def query_blocks(counts: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:
+    """Yield runs of queries (first, one past the last) with about ``limit`` candidates; one query at least.
+
+    Args:
+        counts: integers ``(q,)``, candidates of each query.
+    """
+    ends = np.cumsum(counts)
     start = 0
-    while start < len(offsets) - 1:
-        stop = int(np.searchsorted(offsets, offsets[start] + BLOCK_ITEMS, "right")) - 1
-        stop = min(max(stop, start + 1), len(offsets) - 1)
+    while start < len(counts):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + limit, side="right")))
         yield start, stop
         start = stop
 

@@ -58,6 +58,6 @@ def test_mean_average_precision_is_as_known(
     train, queries = cifar10
     method.fit(train, silent)
     gallery, asked = (method.encode(part.x, side) for part, side in ((train, "gallery"), (queries, "query")))
-    blocks = hamming_blocks(asked, gallery, Relevance(queries.y, train.y), positions=False)
+    blocks = hamming_blocks(asked, gallery, Relevance(queries.y, train.y), positions=0)
     found = evaluate(blocks, len(queries), silent, "ranking").summary["metrics"]["mAP"]
     assert low < found < high

@@ -24,7 +24,7 @@ WIDTHS = (1, 7, 8, 63, 64, 65, 127, 128, 129, 192, 255, 256, 1000, 4096)
 def check_blocks(queries: Codes, gallery: Codes, relevance: Relevance, limit: int | None = None) -> None:
     distances, relevant = hamming_matrix(queries, gallery), relevant_matrix(relevance)
     expected = [ranking(*pair) for pair in zip(distances, relevant, strict=True)]
-    blocks = list(hamming_blocks(queries, gallery, relevance, position_limit=limit))
+    blocks = list(hamming_blocks(queries, gallery, relevance, positions=limit))
     groups, positions, totals, ranked = read(blocks)
     assert groups == [pair[0] for pair in expected]
     assert positions == [[p for p in pair[1] if limit is None or p <= limit] for pair in expected]
@@ -74,7 +74,7 @@ def test_galleries_of_several_tiles_are_counted_in_full(bits: int, multiple: boo
     relevance = random_labels(random, 35, count, multiple=multiple)
     check_blocks(queries.__class__(queries.packed[:2], bits), gallery, relevance.rows(0, 2))
     distances, relevant = hamming_matrix(queries, gallery), relevant_matrix(relevance)
-    (block,) = hamming_blocks(queries, gallery, relevance, positions=False)
+    (block,) = hamming_blocks(queries, gallery, relevance, positions=0)
     for i in range(len(queries)):
         counts = np.bincount(distances[i], minlength=bits + 1)
         hits = np.bincount(distances[i][relevant[i]], minlength=bits + 1)
@@ -242,7 +242,7 @@ def test_a_second_process_finds_the_kernels_compiled() -> None:
 import numpy as np, sys
 from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
 from lshbench.ranking.cosine import cosine_blocks, cosine_neighbors
-from lshbench.kernels import cosine, cosine_nearest, hamming
+from lshbench.kernels import cosine, hamming
 from lshbench.types import Codes, Relevance
 codes = Codes(np.arange(800, dtype=np.uint8).reshape(100, 8), 64)
 labels = Relevance(np.zeros(100, np.int64), np.zeros(100, np.int64))
@@ -252,8 +252,8 @@ vectors = codes.unpack().astype(np.float32)
 list(cosine_blocks(vectors, vectors, labels))
 cosine_neighbors(vectors, vectors, 5)
 kernels = [hamming.slice_histograms, hamming.fill_positions, hamming.nearest_serial,
-           cosine.rank, cosine.close_gaps, cosine.squared_norms, cosine_nearest.collect_tile,
-           cosine_nearest.write_nearest]
+           cosine.rank, cosine.close_gaps, cosine.squared_norms, cosine.collect_tile,
+           cosine.write_nearest]
 print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
 """
     misses = [
