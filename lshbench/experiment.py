@@ -205,7 +205,7 @@ def run_experiment(
             train=len(train),
             classes=audited["classes"]["gallery"]["count"],
             dim=gallery.x.shape[1],
-            backbone=inputs.backbone.label if data.dataset.kind == "images" else None,
+            backbone=inputs.backbone.name if data.dataset.kind == "images" else None,
             fingerprint=data.fingerprint,
             queries_without_relevant=evaluation.summary["counts"]["queries_without_relevant"],
         ),

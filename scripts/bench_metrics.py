@@ -55,7 +55,7 @@ IMAGENET = 1_280_000, 50_000
 """Gallery and queries."""
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def bare_histograms(queries: np.ndarray, words: np.ndarray, counts: np.ndarray) -> None:
     """XOR, count bits, fill one histogram a query: the least that a ranking by Hamming distance takes."""
     for i in prange(len(queries)):

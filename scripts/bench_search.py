@@ -275,11 +275,10 @@ def _plot_scaling(rows: list[dict[str, Any]], path: Path) -> None:
 
 def tables(options: Options) -> dict[str, Any]:
     """Compare the candidates that tables of trained codes and of random ones need for the same recall."""
-    unsupervised = ["method.supervision=none"]
     methods = {
         "random_projection": ["method=random_projection", "bits=64"],
-        "neural": ["method=neural", "bits=64", *unsupervised],
-        "fourier": ["method=fourier", "bits=64", *unsupervised],
+        "neural": ["method=neural_unsupervised", "bits=64"],
+        "fourier": ["method=fourier_unsupervised", "bits=64"],
     }
     found: dict[tuple[int, int], dict[str, list[tuple[float, float]]]] = {}
     for name, keys in methods.items():

@@ -18,7 +18,7 @@ import numpy as np
 from lshbench.index.buckets import BucketsIndex
 from lshbench.run_folder import Run
 from lshbench.runtime.progress import silent
-from lshbench.search.reopen import inputs_of
+from lshbench.search.reopen import located, open_inputs
 from lshbench.system import System
 from lshbench.types import Encoded, Features, Side
 
@@ -49,8 +49,8 @@ class Opened:
 
     def __init__(self, folder: Path) -> None:
         run = Run.open(folder)
-        inputs = inputs_of(run, "cpu")
-        roles = inputs.load(inputs.open(silent), silent)
+        inputs, data = open_inputs(run, located(run, "cpu"), silent)
+        roles = inputs.load(data, silent)
         self.gallery, self.queries = roles.gallery, roles.queries
         self.system = System.open(run, lambda: roles.gallery.x)
 

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lshbench.runtime.cache import cache_dir
+
+# Tests have caches of their own, in which all kernels would have to be compiled again.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "kernels"))
+
 Command = Callable[..., subprocess.CompletedProcess]
 
 

@@ -33,7 +33,7 @@ ALLOWED = {
     "system": {"config", "index", "methods", "run_folder", "training"},
     "plots": {"run_folder"},
     "report": {"metrics", "run_folder"},
-    "search": {"data", "features", "inputs", "plots", "run_folder", "runtime", "system"},
+    "search": {"config", "data", "features", "inputs", "plots", "run_folder", "runtime", "system"},
     "experiment": {
         "config", "data", "evaluation", "inputs", "metrics", "plots", "protocols", "report", "run_folder", "runtime",
         "system",

@@ -1,1 +1,1 @@
-"""Data sets: where items and labels come from, one kind of source a module."""
+"""Data sets: the sources of items and labels, one kind of source in each module."""

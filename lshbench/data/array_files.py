@@ -1,4 +1,4 @@
-"""Named arrays in files, opened without reading them: .npz, folders of .npy, HDF5, Parquet."""
+"""Open arrays in .npz, .npy, HDF5 and Parquet files; their values are read on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lshbench.data.checks import RawLabels, raw_labels
-from lshbench.data.columns import Column, list_columns, read_labels
+from lshbench.data.columns import Column, VectorColumn, list_columns, offsets_of, read_labels, rows_by_piece
 from lshbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 16384
 """Rows of a compressed HDF5 data set that are read in one piece."""
+Reader = Callable[[np.ndarray], np.ndarray]
 EXTENSIONS = (".npz", ".npy", ".parquet", ".pq", ".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
 class NamedArray:
-    """An array in a file.
+    """An array in a file, whose values are read on request.
 
     Attributes:
         name: its name in the file.
@@ -40,7 +41,7 @@ class NamedArray:
     name: str
     shape: tuple[int, ...]
     kind: str
-    read: Callable[[np.ndarray], np.ndarray]
+    read: Reader
     labels: Callable[[], RawLabels]
     files: tuple[Path, ...]
     column: Column | None = None
@@ -48,19 +49,12 @@ class NamedArray:
     def __str__(self) -> str:
         if self.column is not None:
             return str(self.column)
-        words = {
-            "f": "floats",
-            "i": "integers",
-            "u": "integers",
-            "b": "truth values",
-            "U": "strings",
-            "S": "strings",
-        }
+        words = {"f": "floats", "i": "integers", "u": "integers", "b": "truth values", "U": "strings", "S": "strings"}
         return f"{self.name} ({' x '.join(map(str, self.shape))} {words.get(self.kind, 'objects')})"
 
 
 def open_arrays(path: Path, key: str) -> list[NamedArray]:
-    """Return the arrays in a file, or in a folder of .npy files.
+    """Open a file, or a folder of .npy files, and return its arrays.
 
     Args:
         path: the file or folder.
@@ -69,20 +63,22 @@ def open_arrays(path: Path, key: str) -> list[NamedArray]:
     Raises:
         UsageError: a format that isn't known, a damaged file, or pickled objects.
     """
+    suffix = path.suffix.lower()
     try:
-        if path.is_dir():
-            return _open_folder(path, key)
-        suffix = path.suffix.lower()
-        if suffix == ".npy":
-            return [_array(path.stem, _map_npy(path), (path,))]
+        if path.is_dir() or suffix == ".npy":
+            paths = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+            if not paths:
+                raise UsageError(
+                    f"{key}={str(path)!r}: no .npy files in this folder; expected names such as train_x.npy, "
+                    "train_y.npy, test_x.npy and test_y.npy, or one file"
+                )
+            return [_array(file.stem, np.load(file, mmap_mode="r", allow_pickle=False), file) for file in paths]
         if suffix == ".npz":
             return _open_npz(path)
         if suffix in (".h5", ".hdf5"):
             return _open_hdf5(path)
         if suffix in (".parquet", ".pq"):
             return _open_parquet(path)
-    except UsageError:
-        raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"{key}={str(path)!r} can't be read: {error}") from error
     raise UsageError(
@@ -90,30 +86,11 @@ def open_arrays(path: Path, key: str) -> list[NamedArray]:
     )
 
 
-def _open_folder(folder: Path, key: str) -> list[NamedArray]:
-    paths = sorted(folder.glob("*.npy"))
-    if not paths:
-        raise UsageError(
-            f"{key}={str(folder)!r}: no .npy files in this folder; expected names such as train_x.npy, "
-            "train_y.npy, test_x.npy and test_y.npy, or one file"
-        )
-    return [_array(path.stem, _map_npy(path), (path,)) for path in paths]
+def _array(name: str, values: np.ndarray | h5py.Dataset, file: Path, read: Reader | None = None) -> NamedArray:
+    def labels() -> RawLabels:
+        return raw_labels(np.asarray(values), f"{file.name}: {name!r}")
 
-
-def _array(name: str, values: np.ndarray, files: tuple[Path, ...]) -> NamedArray:
-    return NamedArray(
-        name,
-        values.shape,
-        values.dtype.kind,
-        lambda rows: values[rows],
-        lambda: raw_labels(values, f"{files[0].name}: {name!r}"),
-        files,
-    )
-
-
-def _map_npy(path: Path) -> np.ndarray:
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
-    return np.asarray(values) if values.ndim == 0 else values
+    return NamedArray(name, values.shape, values.dtype.kind, read or (lambda rows: values[rows]), labels, (file,))
 
 
 def _open_npz(path: Path) -> list[NamedArray]:
@@ -127,7 +104,7 @@ def _open_npz(path: Path) -> list[NamedArray]:
             else:
                 with archive.open(member) as file:
                     values = np.lib.format.read_array(file, allow_pickle=False)
-            arrays.append(_array(member.filename.removesuffix(".npy"), values, (path,)))
+            arrays.append(_array(member.filename.removesuffix(".npy"), values, path))
     return arrays
 
 
@@ -171,27 +148,15 @@ def _hdf5_array(name: str, stored: h5py.Dataset, path: Path) -> NamedArray:
         )  # fmt: skip
     offset = stored.id.get_offset() if stored.chunks is None else None
     if offset is not None and stored.dtype.kind in "fiub":
-        return _array(name, np.memmap(path, stored.dtype, "r", offset, stored.shape), (path,))
+        return _array(name, np.memmap(path, stored.dtype, "r", offset, stored.shape), path)
 
     def read(rows: np.ndarray) -> np.ndarray:
         # Fancy indexing in HDF5 costs far more a row than reading a few rows too many.
-        out = np.empty((len(rows), *stored.shape[1:]), stored.dtype)
-        pieces = rows // BLOCK_ROWS
-        for piece in np.unique(pieces):
-            picked = pieces == piece
-            wanted = rows[picked]
-            block = stored[wanted[0] : wanted[-1] + 1]
-            out[picked] = block[wanted - wanted[0]]
-        return out
+        parts = np.split(rows, np.flatnonzero(np.diff(rows // BLOCK_ROWS)) + 1)
+        blocks = [stored[part[0] : part[-1] + 1][part - part[0]] for part in parts if len(part)]
+        return np.concatenate(blocks) if blocks else np.empty((0, *stored.shape[1:]), stored.dtype)
 
-    return NamedArray(
-        name,
-        stored.shape,
-        stored.dtype.kind,
-        read,
-        lambda: raw_labels(stored[:], f"{path.name}: {name!r}"),
-        (path,),
-    )
+    return _array(name, stored, path, read)
 
 
 def _open_parquet(path: Path) -> list[NamedArray]:
@@ -204,14 +169,11 @@ def _open_parquet(path: Path) -> list[NamedArray]:
         columns = list_columns(datasets.Features.from_arrow_schema(schema))
     except ValueError:  # metadata of another program under the same key
         columns = list_columns(datasets.Features.from_arrow_schema(schema.remove_metadata()))
-    groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    starts = np.concatenate([[0], np.cumsum(groups, dtype=np.int64)])
+    starts = offsets_of([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
     return [_parquet_array(file, column, starts, path) for column in columns]
 
 
 def _parquet_array(file: Any, column: Column, starts: np.ndarray, path: Path) -> NamedArray:
-    from lshbench.data.columns import VectorColumn
-
     where = f"{path.name}: column {column.name!r}"
     rows_total = int(starts[-1])
     width = column.width
@@ -221,19 +183,14 @@ def _parquet_array(file: Any, column: Column, starts: np.ndarray, path: Path) ->
 
     def read(rows: np.ndarray) -> np.ndarray:
         # Row groups are the smallest pieces that can be read; ascending reads meet each of them once.
-        groups = np.searchsorted(starts, rows, side="right") - 1
-        out: np.ndarray | None = None
-        for group in np.unique(groups):
+        blocks = []
+        for group, within in rows_by_piece(rows, starts):
             if group not in last:
                 last.clear()
-                table = file.read_row_group(int(group), columns=[column.name])
-                last[int(group)] = VectorColumn(table.column(0), f"{where}, rows from {starts[group]}")
-            picked = groups == group
-            values = last[int(group)].read(rows[picked] - starts[group])
-            if out is None:
-                out = np.empty((len(rows), values.shape[1]), values.dtype)
-            out[picked] = values
-        return out if out is not None else np.empty((0, width or 0), np.float32)
+                table = file.read_row_group(group, columns=[column.name])
+                last[group] = VectorColumn(table.column(0), f"{where}, rows from {starts[group]}")
+            blocks.append(last[group].read(within))
+        return np.concatenate(blocks) if blocks else np.empty((0, width or 0), np.float32)
 
     kinds = {"vector": "f", "class": "i", "integer": "i", "text": "U", "real": "f", "list": "O"}
     shape = (rows_total, width) if column.kind == "vector" and width else (rows_total,)

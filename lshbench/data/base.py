@@ -1,15 +1,17 @@
-"""Interfaces of data sets: a source is opened to a data set, whose two splits are read by row."""
+"""Interfaces of data sets: a source opens a data set, which has two splits that are read by row."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from lshbench.data.values import check_limit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -136,25 +138,33 @@ class Dataset:
         return decode(next(iter(split.image_bytes(np.array([row])))), split.describe(row))
 
 
+@dataclass
 class Source(ABC):
-    """Interface of a data set's source (``dataset=``): constructed with its configuration, opened later.
+    """Interface of a data set's source (``dataset=``), whose fields are the option's keys.
 
-    The constructor takes the option's keys and raises :class:`lshbench.errors.UsageError` for values that can't be
-    used (a missing path, a negative number).  It does not touch the network or read items.
+    ``__post_init__`` raises :class:`lshbench.errors.UsageError` for values that can't be used (a missing path, a
+    negative number).  It does not touch the network or read items.
+
+    Args:
+        max_gallery: at most this many gallery items are used (class-balanced, see protocols), or None.
+        max_queries: at most this many queries are used, or None.
 
     Attributes:
         name: as shown in results.
-        max_gallery: at most this many gallery items are used (class-balanced, see protocols), or None.
-        max_queries: at most this many queries are used, or None.
     """
 
-    name: str
+    name: str = field(init=False)
+    _: KW_ONLY
     max_gallery: int | None = None
     max_queries: int | None = None
 
+    def __post_init__(self) -> None:
+        check_limit("dataset.max_gallery", self.max_gallery)
+        check_limit("dataset.max_queries", self.max_queries)
+
     @abstractmethod
     def open(self, cache: Path, progress: Progress) -> Dataset:
-        """Find the splits, read their labels (and nothing else where the source allows) and return them.
+        """Open the data set: find its splits and read their labels (and nothing else where the source allows).
 
         Args:
             cache: the cache folder, for hashes of files, listings and downloads.

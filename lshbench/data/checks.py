@@ -1,4 +1,4 @@
-"""Checks shared by all sources: configuration values, labels, and the values of features."""
+"""Checks shared by all sources: labels, splits, and the values of features."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from lshbench.data.base import Dataset, Split
-from lshbench.errors import UsageError, wrong_value
+from lshbench.errors import UsageError
 from lshbench.types import Progress
 
 log = logging.getLogger(__name__)
@@ -22,57 +21,9 @@ KEPT_BELOW = 1_000_000
 """Integer labels from here on are renumbered: metrics count in arrays as long as the largest label."""
 
 
-def check_limit(key: str, value: object) -> int | None:
-    """Return a limit on numbers of items: null, or a positive integer."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise wrong_value(key, value, "a positive number of items, or null for all")
-    return value
-
-
-def check_number(key: str, value: object, smallest: int) -> int:
-    """Return an integer that is not below the smallest."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-        raise wrong_value(key, value, f"a whole number from {smallest}")
-    return value
-
-
-def check_fraction(key: str, value: object) -> float:
-    """Return a fraction strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise wrong_value(key, value, "a fraction between 0 and 1")
-    return float(value)
-
-
-def check_path(key: str, value: object, kind: str = "file or folder") -> Path:
-    """Return an existing path.
-
-    Args:
-        key: the configuration key.
-        value: what was given.
-        kind: ``file``, ``folder`` or ``file or folder``.
-    """
-    if not isinstance(value, str | Path) or not str(value):
-        raise wrong_value(key, value, f"the path of a {kind}")
-    path = Path(value).expanduser()
-    fits = {"file": path.is_file(), "folder": path.is_dir()}.get(kind, path.exists())
-    if not fits:
-        there = "it is not there" if not path.exists() else f"it is not a {kind}"
-        raise wrong_value(key, str(value), f"the path of a {kind}; {there} (seen from {Path.cwd()})")
-    return path.resolve()
-
-
-def check_name(key: str, value: object) -> str:
-    """Return a name (of a column or a split) or ``auto``."""
-    if not isinstance(value, str) or not value:
-        raise wrong_value(key, value, "auto or a name")
-    return value
-
-
 @dataclass(frozen=True)
 class RawLabels:
-    """Labels of one split before both splits agree on numbers.
+    """Labels of one split as read, before those of both splits are numbered alike.
 
     Attributes:
         values: int64 ``(n,)``; strings ``(n,)``; bool ``(n, classes)``; or, with ``offsets``, the
@@ -87,6 +38,9 @@ class RawLabels:
     names: tuple[str, ...] | None = None
     offsets: np.ndarray | None = None
 
+    def __len__(self) -> int:
+        return len(self.values) if self.offsets is None else len(self.offsets) - 1
+
     @property
     def kind(self) -> str:
         inner = "text" if self.values.dtype.kind in "UOT" else "numbers"
@@ -94,7 +48,7 @@ class RawLabels:
 
 
 def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = None) -> RawLabels:
-    """Return an array's labels: whole numbers in any type, strings, or a matrix of zeros and ones.
+    """Return the labels in an array: whole numbers in any type, strings, or a matrix of zeros and ones.
 
     Raises:
         UsageError: anything else.
@@ -105,30 +59,23 @@ def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = N
     kind = values.dtype.kind
     if values.ndim == 2 and (kind == "b" or (kind in "iuf" and bool(((values == 0) | (values == 1)).all()))):
         return RawLabels(values.astype(bool), where, names)
-    if values.ndim == 1 and kind in "biu":
+    if values.ndim == 1:
         if kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
             raise UsageError(f"{where} has labels beyond 64-bit integers")
-        return RawLabels(values.astype(np.int64), where, names)
-    if values.ndim == 1 and kind == "f":
-        odd = ~np.isfinite(values) | (values != np.round(values))
-        if odd.any():
+        if kind == "f" and (odd := ~np.isfinite(values) | (values != np.round(values))).any():
             first = int(np.argmax(odd))
             raise UsageError(
                 f"{where} has {int(odd.sum())} values that are no whole numbers (the first: row {first}, "
                 f"{values[first]!s}); labels are whole numbers, strings, or a matrix of zeros and ones"
             )
-        return RawLabels(values.astype(np.int64), where, names)
-    if values.ndim == 1 and kind == "S":
-        return RawLabels(np.char.decode(values, "utf-8"), where, names)
-    if values.ndim == 1 and kind in "UT":
-        return RawLabels(values, where, names)
-    if values.ndim == 1 and kind == "O":
-        if all(isinstance(value, str | bytes) for value in values):
-            text = [value.decode() if isinstance(value, bytes) else value for value in values]
-            return RawLabels(np.array(text), where, names)
-        missing = sum(value is None for value in values)
-        if missing:
+        if kind in "biuf":
+            return RawLabels(values.astype(np.int64), where, names)
+        if kind == "O" and (missing := sum(value is None for value in values)):
             raise UsageError(f"{where} has no label for {missing} of {len(values)} items")
+        if kind == "S" or (kind == "O" and all(isinstance(value, str | bytes) for value in values)):
+            values = np.array([value.decode() if isinstance(value, bytes) else value for value in values], str)
+        if values.dtype.kind in "UT":
+            return RawLabels(values, where, names)
     raise UsageError(
         f"{where} is {values.dtype} of shape {values.shape}: labels are whole numbers or strings, one an "
         "item, or a matrix of zeros and ones, one column a class"
@@ -136,7 +83,7 @@ def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = N
 
 
 def match_labels(gallery: RawLabels, query: RawLabels) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:
-    """Return both splits' labels in the same numbers, and the classes' names.
+    """Number the labels of both splits alike, and return them with the classes' names.
 
     Strings, and numbers from a million on, are numbered by the sorted vocabulary of both splits.
 
@@ -183,7 +130,7 @@ def has_unlabelled(labels: RawLabels) -> bool:
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
-    """Return the data set if its two splits can be used together.
+    """Check that the two splits can be used together, and return the data set.
 
     Raises:
         UsageError: an empty split, labels of -1, one class only, or splits that don't go together.
@@ -232,7 +179,7 @@ def _check_split(name: str, role: str, split: Split) -> None:
 def read_features(
     rows: np.ndarray, width: int, read: Callable[[np.ndarray], np.ndarray], where: str, progress: Progress
 ) -> np.ndarray:
-    """Return features block by block, converted and checked.
+    """Read features in blocks, convert them to float32 and check their values.
 
     Args:
         rows: row numbers, in any order.

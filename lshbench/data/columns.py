@@ -1,4 +1,4 @@
-"""Find columns and splits by type and name, and read columns of Arrow tables by row.
+"""Find a table's columns and splits by type and name, and read single rows of Arrow columns.
 
 Knows `datasets` only by the shapes of its feature types, so that Parquet files without its metadata work too.
 """
@@ -6,7 +6,7 @@ Knows `datasets` only by the shapes of its feature types, so that Parquet files 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,16 +20,7 @@ if TYPE_CHECKING:
 
 ColumnKind = Literal["vector", "image", "class", "integer", "text", "real", "list", "other"]
 
-FEATURE_NAMES = (
-    "features",
-    "feature",
-    "embeddings",
-    "embedding",
-    "image_features",
-    "image_embeds",
-    "vector",
-    "x",
-)
+FEATURE_NAMES = ("features", "feature", "embeddings", "embedding", "image_features", "image_embeds", "vector", "x")
 IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
 LABEL_NAMES = (
     "fine_label", "fine_labels", "label", "labels", "target", "targets", "class", "classes", "class_id",
@@ -44,7 +35,7 @@ QUERY_SPLITS = ("test", "testing", "query", "queries", "validation", "val", "val
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table: its name, the kind of its values, and its classes.
 
     Attributes:
         name: its name.
@@ -81,19 +72,15 @@ def _column(name: str, feature: Any) -> Column:
         return Column(name, _value_kind(name, feature.dtype), str(feature.dtype))
     if isinstance(feature, Mapping) and {"bytes", "path"} <= set(feature):
         return Column(name, "image", "bytes and path of an image")
-    inner: Any = getattr(feature, "feature", None)
-    if isinstance(feature, list) and len(feature) == 1:
-        inner = feature[0]
+    single = isinstance(feature, list) and len(feature) == 1
+    inner: Any = feature[0] if single else getattr(feature, "feature", None)
     if inner is None:
         return Column(name, "other", type_name)
     length = getattr(feature, "length", -1)
     width = length if isinstance(length, int) and length > 0 else None
     item = _column(name, inner)
-    kind: ColumnKind = "other"
-    if item.kind == "real":
-        kind = "vector"
-    elif item.kind in ("class", "integer", "text"):
-        kind = "list"
+    kinds: dict[str, ColumnKind] = {"real": "vector", "class": "list", "integer": "list", "text": "list"}
+    kind = kinds.get(item.kind, "other")
     return Column(name, kind, f"list of {f'{width} x ' if width else ''}{item.type}", item.names, width)
 
 
@@ -109,17 +96,15 @@ def _value_kind(name: str, dtype: str) -> ColumnKind:
     return "other"
 
 
-def find_column(
-    columns: Sequence[Column], wanted: str, key: str, kinds: Sequence[ColumnKind], what: str
-) -> Column | None:
-    """Return the column of a name, or the best one by type and name; None if ``auto`` finds none.
+def find_column(columns: Sequence[Column], wanted: str, key: str, kinds: Sequence[str], what: str) -> Column | None:
+    """Return the column with the given name, or with ``auto`` the best match by type and name; None if there is none.
 
     Args:
-        columns: what there is.
+        columns: the columns to choose from.
         wanted: a name, or ``auto``.
-        key: the configuration key that named it.
-        kinds: types that will do.
-        what: what it should hold, for messages.
+        key: the configuration key, for messages.
+        kinds: the kinds accepted.
+        what: ``features``, ``images`` or ``labels``.
 
     Raises:
         UsageError: no column of that name, or its type will not do, or ``auto`` can't tell several apart.
@@ -143,23 +128,15 @@ def find_column(
 
 
 def _find_label(columns: Sequence[Column], key: str, there: str) -> Column | None:
-    likely = [
-        column
-        for column in columns
-        if column.kind == "class"
-        or (column.kind in ("integer", "text", "list", "real") and column.name.lower() in LABEL_NAMES)
-    ]
+    named = ("integer", "text", "list", "real")
+    likely = [c for c in columns if c.kind == "class" or (c.kind in named and c.name.lower() in LABEL_NAMES)]
     if likely:
         # Coarse labels last, then classes with names first, then by their usual name, then the finest.
-        return min(
-            likely,
-            key=lambda column: (
-                bool(COARSE.search(column.name)),
-                column.kind != "class",
-                _place(column.name, LABEL_NAMES),
-                -len(column.names or ()),
-            ),
-        )
+        def order(column: Column) -> tuple[bool, bool, int, int]:
+            coarse, place = bool(COARSE.search(column.name)), _place(column.name, LABEL_NAMES)
+            return coarse, column.kind != "class", place, -len(column.names or ())
+
+        return min(likely, key=order)
     integers = [c for c in columns if c.kind == "integer" and not NOT_A_LABEL.search(c.name)]
     fine = [column for column in integers if not COARSE.search(column.name)] or integers
     if len(fine) > 1:
@@ -172,15 +149,14 @@ def _place(name: str, names: Sequence[str]) -> int:
 
 
 def find_splits(there: Iterable[str], gallery: str, query: str) -> tuple[str, list[str]]:
-    """Return the gallery split, and the splits that may hold queries, best first.
+    """Return the gallery split's name, and those of the splits that may hold queries, best first.
+
+    The second list is empty where there is one split only and none was named.
 
     Args:
         there: the splits' names.
-        gallery: a name, or ``auto``.
-        query: a name, or ``auto``.
-
-    Returns:
-        The query list is empty where there is one split only and none was named.
+        gallery: the split that is the gallery, or ``auto``.
+        query: the split that is the queries, or ``auto``.
 
     Raises:
         UsageError: a split that isn't there, or ``auto`` finds none.
@@ -228,8 +204,7 @@ def read_labels(column: pa.ChunkedArray, where: str, names: tuple[str, ...] | No
         if pa.types.is_fixed_size_list(array.type):
             offsets = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
         else:
-            lengths = array.value_lengths().to_numpy(zero_copy_only=False)
-            offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            offsets = offsets_of(array.value_lengths().to_numpy(zero_copy_only=False))
         if pa.types.is_boolean(flat.type):
             width = len(flat) // max(len(array), 1)
             if (np.diff(offsets) != width).any():
@@ -257,8 +232,20 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return where consecutive pieces begin and the last one ends, int64 ``(len(lengths) + 1,)``."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def rows_by_piece(rows: np.ndarray, starts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of each piece that holds some of the ascending rows, and these rows' numbers within it."""
+    pieces = np.searchsorted(starts, rows, side="right") - 1
+    for piece in np.unique(pieces):
+        yield int(piece), rows[pieces == piece] - starts[piece]
+
+
 class VectorColumn:
-    """An Arrow column of number lists, read by row without touching the others.
+    """An Arrow column of lists of numbers, of which single rows can be read.
 
     Args:
         column: the column, memory-mapped or not.
@@ -274,8 +261,7 @@ class VectorColumn:
     def __init__(self, column: pa.ChunkedArray, where: str) -> None:
         self.column = column
         self.where = where
-        lengths = [len(chunk) for chunk in column.chunks]
-        self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self.starts = offsets_of([len(chunk) for chunk in column.chunks])
         first = next((chunk for chunk in column.chunks if len(chunk)), None)
         if first is None:
             raise UsageError(f"{where} is empty")
@@ -289,15 +275,8 @@ class VectorColumn:
         Raises:
             UsageError: rows that are missing or of another width.
         """
-        out: np.ndarray | None = None
-        chunks = np.searchsorted(self.starts, rows, side="right") - 1
-        for chunk in np.unique(chunks):
-            picked = chunks == chunk
-            matrix = self._matrix(int(chunk))
-            if out is None:
-                out = np.empty((len(rows), self.width), matrix.dtype)
-            out[picked] = matrix[rows[picked] - self.starts[chunk]]
-        return out if out is not None else np.empty((0, self.width), np.float32)
+        blocks = [self._matrix(chunk)[within] for chunk, within in rows_by_piece(rows, self.starts)]
+        return np.concatenate(blocks) if blocks else np.empty((0, self.width), np.float32)
 
     def _matrix(self, chunk: int) -> np.ndarray:
         """Return a chunk's values as a view ``(rows, width)``."""

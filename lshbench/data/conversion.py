@@ -1,4 +1,4 @@
-"""Conversion of a split's files, by `datasets`, into Arrow files that are memory-mapped from then on."""
+"""Convert a split's files with `datasets` into Arrow files, which are memory-mapped from then on."""
 
 from __future__ import annotations
 

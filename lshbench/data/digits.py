@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from lshbench.data.base import Dataset, Source, Split
-from lshbench.data.checks import check_dataset, check_limit, check_number
+from lshbench.data.checks import check_dataset
 from lshbench.data.fingerprint import bytes_digest, combine
 from lshbench.data.held_out import PartOfSplit
 from lshbench.data.subset import balanced_rows
+from lshbench.data.values import check_number
 from lshbench.types import Progress
 
 QUERIES = 360
@@ -21,7 +23,7 @@ QUERIES = 360
 
 
 class DigitsSplit(Split):
-    """All digits, grey values 0 to 16 spread to 0 to 255."""
+    """All 1,797 digits, their grey values scaled from 0-16 to 0-255."""
 
     name = "digits"
     kind = "images"
@@ -44,6 +46,7 @@ class DigitsSplit(Split):
         return (self.images[row] for row in rows)
 
 
+@dataclass
 class DigitsSource(Source):
     """The digits: 1,437 gallery images and 360 queries, 36 of each digit (``dataset=digits``).
 
@@ -51,23 +54,16 @@ class DigitsSource(Source):
         split_seed: decides which images are held out as queries.
         image_size: pixels of a side at which a network sees the images, unless ``backbone.image_size`` says otherwise;
             the backbones' configuration reads it, and this source only checks it.
-        max_gallery: at most this many gallery items, or None.
-        max_queries: at most this many queries, or None.
     """
 
     name = "digits"
+    split_seed: int = 0
+    image_size: int = 128
 
-    def __init__(
-        self,
-        split_seed: int = 0,
-        image_size: int = 128,
-        max_gallery: int | None = None,
-        max_queries: int | None = None,
-    ) -> None:
-        self.split_seed = check_number("dataset.split_seed", split_seed, 0)
-        check_number("dataset.image_size", image_size, 8)
-        self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
-        self.max_queries = check_limit("dataset.max_queries", max_queries)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("dataset.split_seed", self.split_seed, 0)
+        check_number("dataset.image_size", self.image_size, 8)
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
         whole = DigitsSplit()

@@ -8,9 +8,9 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from lshbench.errors import UsageError
@@ -19,6 +19,8 @@ from lshbench.runtime.threads import available_cores
 log = logging.getLogger(__name__)
 
 DATABASE = "fingerprints.sqlite"
+TABLE = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
+INSERT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
 LOOK_UP = 500
 """Paths asked for in one statement: SQLite allows 999 parameters everywhere."""
 SETTLED_NS = 2_000_000_000
@@ -84,11 +86,11 @@ def _look_up(keys: Sequence[_Key], database: Path) -> dict[_Key, str]:
     wanted = sorted(set(keys))
 
     def ask(connection: sqlite3.Connection) -> None:
-        for batch in _batches(wanted, LOOK_UP):
+        for start in range(0, len(wanted), LOOK_UP):
+            batch = wanted[start : start + LOOK_UP]
             marks = ",".join("?" * len(batch))
             found = connection.execute(
-                f"SELECT path, size, mtime_ns, sha256 FROM files WHERE path IN ({marks})",
-                [key[0] for key in batch],
+                f"SELECT path, size, mtime_ns, sha256 FROM files WHERE path IN ({marks})", [key[0] for key in batch]
             )
             # A damaged page can hold anything; only what looks like a digest is believed.
             known.update({(path, size, mtime): digest for path, size, mtime, digest in found if len(str(digest)) == 64})
@@ -101,19 +103,16 @@ def _remember(computed: dict[_Key, str], database: Path) -> None:
     now = time.time_ns()
     rows = [(*key, digest) for key, digest in computed.items() if now - key[2] > SETTLED_NS]
 
-    def tell(connection: sqlite3.Connection) -> None:
-        with connection:
-            connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
-
     if rows:
-        _with_database(database, tell)
+        _with_database(database, lambda connection: connection.executemany(INSERT, rows))
 
 
-def _with_database(path: Path, work: Callable[[sqlite3.Connection], None]) -> None:
+def _with_database(path: Path, work: Callable[[sqlite3.Connection], object]) -> None:
     """Do something with the database; a damaged one is replaced, an unusable one is done without."""
     for _ in range(2):
         try:
-            with _connect(path) as connection:
+            with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+                connection.execute(TABLE)
                 work(connection)
             return
         except sqlite3.OperationalError as error:
@@ -123,16 +122,3 @@ def _with_database(path: Path, work: Callable[[sqlite3.Connection], None]) -> No
         except sqlite3.DatabaseError as error:
             log.warning("%s is damaged (%s) and is built again", path, error)
             path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _connect(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path, timeout=30)) as connection:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
-        )
-        yield connection
-
-
-def _batches(items: Sequence[_Key], size: int) -> Iterable[Sequence[_Key]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

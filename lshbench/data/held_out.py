@@ -1,23 +1,25 @@
-"""Data sets out of one split or two: labels matched, queries held out where there is one split only."""
+"""Make a data set of two splits with matching labels, or of one split, of which queries are held out."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from lshbench.data.base import Dataset, Split
+from lshbench.data.base import Dataset, Source, Split
 from lshbench.data.checks import RawLabels, check_dataset, match_labels
 from lshbench.data.fingerprint import bytes_digest, combine
 from lshbench.data.subset import held_out_rows
+from lshbench.data.values import check_fraction, check_name, check_number
 from lshbench.types import Progress
 
 log = logging.getLogger(__name__)
 
 
 class RawSplit(Split):
-    """A split whose labels are not yet matched with those of the other.
+    """A split whose labels are not numbered like those of the other split yet.
 
     Attributes:
         raw: the labels as read.
@@ -26,6 +28,7 @@ class RawSplit(Split):
     raw: RawLabels
 
 
+@dataclass(eq=False)
 class PartOfSplit(Split):
     """Some rows of another split.
 
@@ -35,14 +38,15 @@ class PartOfSplit(Split):
         name: the part's name.
     """
 
-    def __init__(self, whole: Split, rows: np.ndarray, name: str) -> None:
-        self.whole = whole
-        self.rows = rows
-        self.name = name
-        self.kind = whole.kind
-        self.labels = whole.labels[rows]
-        self.class_names = whole.class_names
-        self.width = getattr(whole, "width", None)
+    whole: Split
+    rows: np.ndarray
+    name: str
+
+    def __post_init__(self) -> None:
+        self.kind = self.whole.kind
+        self.labels = self.whole.labels[self.rows]
+        self.class_names = self.whole.class_names
+        self.width = getattr(self.whole, "width", None)
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         picked = self.rows if rows is None else self.rows[rows]
@@ -59,26 +63,49 @@ class PartOfSplit(Split):
         return self.whole.describe(int(self.rows[row]))
 
 
-def matched(name: str, gallery: RawSplit, query: RawSplit) -> Dataset:
-    """Return the data set of two splits, their labels in the same numbers.
+@dataclass
+class SplitSource(Source):
+    """Base class of sources whose data may have splits of its own.
 
-    Raises:
-        UsageError: splits that don't go together, or labels that can't be used.
+    Args:
+        gallery_split: the split that is the gallery, or ``auto`` for a usual name, such as train.
+        query_split: the split that is the queries, or ``auto`` for a usual name, such as test.
+        query_fraction: the share of every class held out as queries where there is one split only.
+        split_seed: decides which items are held out.
     """
-    gallery.labels, query.labels, names = match_labels(gallery.raw, query.raw)
-    gallery.class_names = query.class_names = names
-    return check_dataset(Dataset(name, gallery, query))
 
+    _: KW_ONLY
+    gallery_split: str = "auto"
+    query_split: str = "auto"
+    query_fraction: float = 0.2
+    split_seed: int = 0
 
-def hold_out(name: str, whole: Split, fraction: float, seed: int) -> Dataset:
-    """Return the data set of one split: a fraction of every class is held out as queries."""
-    check_dataset(Dataset(name, whole, whole))
-    log.info("%s has the split %r only: %g of every class are held out as queries", name, whole.name, fraction)
-    gallery, query = held_out_rows(whole.labels, fraction, seed)
-    return check_dataset(
-        Dataset(
-            name,
-            PartOfSplit(whole, gallery, f"{whole.name}[gallery]"),
-            PartOfSplit(whole, query, f"{whole.name}[queries]"),
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_name("dataset.gallery_split", self.gallery_split)
+        check_name("dataset.query_split", self.query_split)
+        check_fraction("dataset.query_fraction", self.query_fraction)
+        check_number("dataset.split_seed", self.split_seed, 0)
+
+    def dataset(self, gallery: RawSplit, query: RawSplit | None = None) -> Dataset:
+        """Return the data set of two splits, or of one, of which a fraction of every class is held out as queries.
+
+        Raises:
+            UsageError: splits that don't go together, or labels that can't be used.
+        """
+        gallery.labels, labels, names = match_labels(gallery.raw, gallery.raw if query is None else query.raw)
+        gallery.class_names = names
+        if query is not None:
+            query.labels, query.class_names = labels, names
+            return check_dataset(Dataset(self.name, gallery, query))
+        check_dataset(Dataset(self.name, gallery, gallery))
+        whole, part = gallery.name, self.query_fraction
+        log.info("%s has the split %r only: %g of every class are held out as queries", self.name, whole, part)
+        kept, held_out = held_out_rows(gallery.labels, part, self.split_seed)
+        return check_dataset(
+            Dataset(
+                self.name,
+                PartOfSplit(gallery, kept, f"{whole}[gallery]"),
+                PartOfSplit(gallery, held_out, f"{whole}[queries]"),
+            )
         )
-    )

@@ -1,35 +1,21 @@
-"""Data sets in the Hub's layout: ready features or images, from the Hub, its cache, or a local copy."""
+"""Data sets in the Hub's layout: features or images, from the Hub, its cache, or a local copy."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lshbench.data.base import Dataset, Source
-from lshbench.data.checks import (
-    check_fraction,
-    check_limit,
-    check_name,
-    check_number,
-    check_path,
-    has_unlabelled,
-    read_features,
-)
-from lshbench.data.columns import (
-    Column,
-    ColumnKind,
-    VectorColumn,
-    find_column,
-    find_splits,
-    list_columns,
-    read_labels,
-)
+from lshbench.data.base import Dataset
+from lshbench.data.checks import has_unlabelled, read_features
+from lshbench.data.columns import Column, VectorColumn, find_column, find_splits, list_columns, offsets_of, read_labels
 from lshbench.data.fingerprint import combine, file_digests
-from lshbench.data.held_out import RawSplit, hold_out, matched
+from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.values import check_name, existing_path
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
 
@@ -41,41 +27,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class HubSplit(RawSplit):
-    """A split as a memory-mapped Arrow table: only the rows asked for are read, and no image is decoded.
+    """A split in a memory-mapped Arrow table, of which only requested rows are read; images are not decoded.
 
     Args:
         name: the split's name.
-        table: the split.
-        files: the data files that it was converted from.
+        table: the split, converted from the data files ``files``.
         items: the column of features or images.
         label: the column of labels.
         where: names the split in messages.
         cache: the cache folder.
     """
 
-    def __init__(
-        self,
-        name: str,
-        table: datasets.Dataset,
-        files: Sequence[Path],
-        items: Column,
-        label: Column,
-        where: str,
-        cache: Path,
-    ) -> None:
-        self.name = name
-        self.files = files
-        self.items = items
-        self.label = label
-        self.where = where
-        self.cache = cache
-        self.column = table.data.column(items.name)
-        self.kind = "features" if items.kind in ("vector", "list") else "images"
-        self.raw = read_labels(table.data.column(label.name), f"{where}: column {label.name!r}", label.names)
+    name: str
+    table: datasets.Dataset
+    files: Sequence[Path]
+    items: Column
+    label: Column
+    where: str
+    cache: Path
+
+    def __post_init__(self) -> None:
+        self.column = self.table.data.column(self.items.name)
+        self.kind = "features" if self.items.kind in ("vector", "list") else "images"
+        label, where = self.label, self.where
+        self.raw = read_labels(self.table.data.column(label.name), f"{where}: column {label.name!r}", label.names)
         self.width: int | None = None
         if self.kind == "features" and len(self.column):
-            self.vectors = VectorColumn(self.column, f"{where}: column {items.name!r}")
+            self.vectors = VectorColumn(self.column, f"{where}: column {self.items.name!r}")
             self.width = self.vectors.width
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
@@ -90,23 +70,24 @@ class HubSplit(RawSplit):
     def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
         if self.kind != "images":
             yield from super().image_bytes(rows)
-        starts = np.concatenate([[0], np.cumsum([len(chunk) for chunk in self.column.chunks], dtype=np.int64)])
+        starts = offsets_of([len(chunk) for chunk in self.column.chunks])
         for row in rows:
             chunk = int(np.searchsorted(starts, row, side="right")) - 1
             value = self.column.chunk(chunk)[int(row - starts[chunk])].as_py()
             if isinstance(value, dict):
-                value = value["bytes"] if value["bytes"] is not None else self._read_file(value["path"])
+                content, path = value["bytes"], value["path"]
+                value = Path(path).read_bytes() if content is None and path else content
             yield value if value is not None else b""  # an empty image is named by whoever decodes it
 
     def describe(self, row: int) -> str:
         return f"{self.where}, row {row}"
 
-    def _read_file(self, path: str | None) -> bytes | None:
-        return Path(path).read_bytes() if path else None
 
-
-class HubSource(Source):
+@dataclass
+class HubSource(SplitSource):
     """A data set of the Hub or a local copy of one (``dataset=hub``, ``cifar10``, ``imagenet1k`` ...).
+
+    Of the splits that ``query_split=auto`` finds, the first whose items all have labels is taken.
 
     Args:
         repository: ``owner/name`` on the Hub; not needed with ``path``.
@@ -116,66 +97,46 @@ class HubSource(Source):
         features_column: a column of number lists, ``auto``, or None to use images.
         image_column: a column of images, ``auto`` (used where no features are found), or None.
         label_column: a column of labels, or ``auto``.
-        gallery_split: a split, or ``auto`` (train).
-        query_split: a split, or ``auto`` (test or validation, whichever has labels).
-        query_fraction: the share of every class held out as queries where there is one split only.
-        split_seed: decides which items are held out.
-        max_gallery: at most this many gallery items, or None.
-        max_queries: at most this many queries, or None.
         name: as shown in results.
     """
 
-    def __init__(
-        self,
-        repository: str | None = None,
-        path: str | None = None,
-        revision: str | None = None,
-        configuration: str | None = None,
-        features_column: str | None = "auto",
-        image_column: str | None = "auto",
-        label_column: str = "auto",
-        gallery_split: str = "auto",
-        query_split: str = "auto",
-        query_fraction: float = 0.2,
-        split_seed: int = 0,
-        max_gallery: int | None = None,
-        max_queries: int | None = None,
-        name: str = "hub",
-    ) -> None:
-        if repository is None and path is None:
-            raise wrong_value("dataset.repository", repository, "owner/name on the Hub, or a folder as dataset.path")
-        if repository is not None and (not isinstance(repository, str) or repository.count("/") != 1):
-            raise wrong_value("dataset.repository", repository, "owner/name, such as uoft-cs/cifar10")
-        if features_column is None and image_column is None:
-            raise wrong_value("dataset.image_column", image_column, "auto or a name, as features_column is null too")
-        self.path = None if path is None else check_path("dataset.path", path, "folder")
-        self.repository = repository
-        self.revision = None if revision is None else check_name("dataset.revision", revision)
-        self.configuration = None if configuration is None else check_name("dataset.configuration", configuration)
-        self.features_column = features_column and check_name("dataset.features_column", features_column)
-        self.image_column = image_column and check_name("dataset.image_column", image_column)
-        self.label_column = check_name("dataset.label_column", label_column)
-        self.gallery_split = check_name("dataset.gallery_split", gallery_split)
-        self.query_split = check_name("dataset.query_split", query_split)
-        self.query_fraction = check_fraction("dataset.query_fraction", query_fraction)
-        self.split_seed = check_number("dataset.split_seed", split_seed, 0)
-        self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
-        self.max_queries = check_limit("dataset.max_queries", max_queries)
-        self.name = name if name != "hub" else repository or self.path.name  # type: ignore[union-attr]
+    repository: str | None = None
+    path: str | None = None
+    revision: str | None = None
+    configuration: str | None = None
+    features_column: str | None = "auto"
+    image_column: str | None = "auto"
+    label_column: str = "auto"
+    name: str = field(default="hub", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.repository is None and self.path is None:
+            raise wrong_value("dataset.repository", None, "owner/name on the Hub, or a folder as dataset.path")
+        if self.repository is not None and (not isinstance(self.repository, str) or self.repository.count("/") != 1):
+            raise wrong_value("dataset.repository", self.repository, "owner/name, such as uoft-cs/cifar10")
+        if self.features_column is None and self.image_column is None:
+            raise wrong_value("dataset.image_column", None, "auto or a name, as features_column is null too")
+        self._folder = None if self.path is None else existing_path("dataset.path", self.path, "folder")
+        for key in ("revision", "configuration", "features_column", "image_column"):
+            if getattr(self, key) is not None:
+                check_name(f"dataset.{key}", getattr(self, key))
+        check_name("dataset.label_column", self.label_column)
+        if self.name == "hub":
+            self.name = self.repository or self._folder.name  # type: ignore[union-attr]
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
         from lshbench.data.hub_repository import HubRepository, LocalRepository
 
         repository: HubRepository | LocalRepository
-        if self.path is not None:
-            repository = LocalRepository(self.path, self.configuration)
+        if self._folder is not None:
+            repository = LocalRepository(self._folder, self.configuration)
         else:
             repository = HubRepository(str(self.repository), self.revision, self.configuration, cache)
         gallery_name, query_names = find_splits(repository.splits.files, self.gallery_split, self.query_split)
         gallery = self._open_split(repository, gallery_name, cache, progress)
         if not query_names:
-            matched(self.name, gallery, gallery)
-            return hold_out(self.name, gallery, self.query_fraction, self.split_seed)
+            return self.dataset(gallery)
         query = gallery
         if query_names != [gallery_name]:
             for query_name in query_names:
@@ -184,7 +145,7 @@ class HubSource(Source):
                     break
                 if query_name != query_names[-1]:
                     log.info("the split %r has items without a label (-1) and is passed over", query_name)
-        dataset = matched(self.name, gallery, query)
+        dataset = self.dataset(gallery, query)
         log.info(
             "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), labels in column %r (%s)",
             repository.name, gallery.name, len(gallery), query.name, len(query),
@@ -199,33 +160,25 @@ class HubSource(Source):
         table = repository.open(name, progress)
         columns = list_columns(table.features)
         items = self._find_items(columns)
-        label = find_column(
-            columns,
-            self.label_column,
-            "dataset.label_column",
-            ("class", "integer", "text", "list", "real"),
-            "labels",
-        )
+        kinds = ("class", "integer", "text", "list", "real")
+        label = find_column(columns, self.label_column, "dataset.label_column", kinds, "labels")
         if label is None:
-            raise UsageError(
-                "dataset.label_column=auto: no column looks like labels; name one; there are: "
-                + ", ".join(map(str, columns))
-            )
+            there = ", ".join(map(str, columns))
+            raise UsageError(f"dataset.label_column=auto: no column looks like labels; name one; there are: {there}")
         return HubSplit(name, table, files, items, label, f"{repository.name}, split {name!r}", cache)
 
     def _find_items(self, columns: list[Column]) -> Column:
         """Return the column of features, else the one of images; a name goes before ``auto``."""
-        features_key, image_key = "dataset.features_column", "dataset.image_column"
-        found = None
-        if self.features_column is not None and self.image_column in (None, "auto"):
-            kinds: tuple[ColumnKind, ...] = ("vector",) if self.features_column == "auto" else ("vector", "list")
-            found = find_column(columns, self.features_column, features_key, kinds, "features")
-        if found is None and self.image_column is not None:
-            found = find_column(columns, self.image_column, image_key, ("image",), "images")
+        features, images, found = self.features_column, self.image_column, None
+        if features is not None and images in (None, "auto"):
+            kinds = ("vector",) if features == "auto" else ("vector", "list")
+            found = find_column(columns, features, "dataset.features_column", kinds, "features")
+        if found is None and images is not None:
+            found = find_column(columns, images, "dataset.image_column", ("image",), "images")
         if found is None:
-            wanted = "features or images" if self.features_column and self.image_column else (
-                "features (lists of numbers)" if self.features_column else "images"
-            )  # fmt: skip
-            key = features_key if self.features_column else image_key
-            raise UsageError(f"{key}=auto: no column holds {wanted}; there are: " + ", ".join(map(str, columns)))
+            key = "features_column" if features else "image_column"
+            alone = "features (lists of numbers)" if features else "images"
+            wanted = "features or images" if features and images else alone
+            there = ", ".join(map(str, columns))
+            raise UsageError(f"dataset.{key}=auto: no column holds {wanted}; there are: {there}")
         return found

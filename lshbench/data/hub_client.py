@@ -1,4 +1,4 @@
-"""Requests to the Hub: retries, progress, and no progress bars of its libraries."""
+"""Requests to the Hub, with retries and our own progress in place of its libraries' bars."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 def retried(work: Callable[[], Result], attempts: int, doing: str) -> Result:
-    """Return what the work returns; a failure that may pass is tried again after a growing pause."""
+    """Call a function, again after a growing pause where it fails for a passing reason, and return its result."""
     for attempt in range(1, attempts + 1):
         try:
             return work()
@@ -30,19 +30,14 @@ def retried(work: Callable[[], Result], attempts: int, doing: str) -> Result:
                 raise
             pause = 2.0 ** (attempt - 1)
             log.warning(
-                "%s failed (%s); try %d of %d in %.0f s",
-                doing,
-                first_line(error),
-                attempt + 1,
-                attempts,
-                pause,
+                "%s failed (%s); try %d of %d in %.0f s", doing, first_line(error), attempt + 1, attempts, pause
             )
             time.sleep(pause)
     raise AssertionError("attempts is at least 1")
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether trying again may help: no refusal, no defect of the data, no full disk."""
+    """Whether trying again may help: the error is no refusal, no defect of the data and no full disk."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return status in (408, 425, 429) or status >= 500
@@ -56,7 +51,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 class ByteCounter:
-    """Turns `huggingface_hub`'s bars into one count of bytes."""
+    """Count the bytes of a download through the progress bars of `huggingface_hub`."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self.advance = advance
@@ -86,7 +81,7 @@ class ByteCounter:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the bars of the Hub's libraries, as the program has its own, and a line for each request."""
+    """Silence the progress bars and request logs of the Hub's libraries within a ``with`` block."""
     import datasets
 
     for name in ("httpx", "httpx2", "urllib3"):
@@ -108,7 +103,7 @@ def endpoint() -> str:
 
 
 def literal(path: str) -> str:
-    """Return a path as a pattern that matches nothing else."""
+    """Return a glob pattern that matches exactly one path."""
     return re.sub(r"([*?\[])", r"[\1]", path)
 
 

@@ -12,20 +12,12 @@ import logging
 import os
 import re
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lshbench.data.conversion import Splits, convert
-from lshbench.data.hub_client import (
-    ATTEMPTS,
-    FULL_DISK,
-    ByteCounter,
-    endpoint,
-    first_line,
-    literal,
-    quiet,
-    retried,
-)
+from lshbench.data.hub_client import ATTEMPTS, FULL_DISK, ByteCounter, endpoint, first_line, literal, quiet, retried
 from lshbench.errors import UsageError
 from lshbench.types import Progress
 
@@ -168,24 +160,20 @@ class HubRepository:
             with quiet():
                 return str(HfApi().dataset_info(self.name, revision=self.revision, timeout=PROBE_SECONDS).sha)
 
+        given = f"dataset.repository={self.name!r}"
         tries = 1 if self._record_path().is_file() or self._cached_folder() is not None else PROBES
         try:
             return retried(ask, tries, f"asking {endpoint()} for {self.name}")
         except errors.GatedRepoError as error:
-            raise UsageError(
-                f"dataset.repository={self.name!r}: access has to be granted on the Hub first, and HF_TOKEN set"
-            ) from error
+            raise UsageError(f"{given}: access has to be granted on the Hub first, and HF_TOKEN set") from error
         except errors.RepositoryNotFoundError as error:
-            raise UsageError(
-                f"dataset.repository={self.name!r}: {endpoint()} has no such data set "
-                "(or it is private and HF_TOKEN is not set)"
-            ) from error
+            hint = "(or it is private and HF_TOKEN is not set)"
+            raise UsageError(f"{given}: {endpoint()} has no such data set {hint}") from error
         except errors.RevisionNotFoundError as error:
-            raise UsageError(
-                f"dataset.revision={self.revision!r}: {self.name} has no such branch, tag or commit"
-            ) from error
+            missing = f"{self.name} has no such branch, tag or commit"
+            raise UsageError(f"dataset.revision={self.revision!r}: {missing}") from error
         except errors.HFValidationError as error:
-            raise UsageError(f"dataset.repository={self.name!r}: expected owner/name: {error}") from error
+            raise UsageError(f"{given}: expected owner/name: {error}") from error
         except Exception as error:
             raise Unreachable(f"{endpoint()} can't be reached ({first_line(error)})") from error
 
@@ -207,18 +195,14 @@ class HubRepository:
             ) from error
 
     def _download(self, split: str, wanted: list[str], progress: Progress) -> Path:
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import HfApi
 
         commit = self.splits.commit
 
         def sizes() -> list[int]:
-            return [
-                getattr(entry, "size", 0)
-                for start in range(0, len(wanted), 500)
-                for entry in HfApi().get_paths_info(
-                    self.name, wanted[start : start + 500], repo_type="dataset", revision=commit
-                )
-            ]
+            batches = (wanted[start : start + 500] for start in range(0, len(wanted), 500))
+            ask = partial(HfApi().get_paths_info, self.name, repo_type="dataset", revision=commit)
+            return [getattr(entry, "size", 0) for batch in batches for entry in ask(batch)]
 
         total = 0
         try:
@@ -228,17 +212,10 @@ class HubRepository:
             with progress(f"downloading {self.name} ({split})", total=total or None, unit="bytes") as advance:
                 counter = ByteCounter(advance)
 
-                def download() -> str:
-                    with quiet():
-                        return snapshot_download(
-                            self.name,
-                            repo_type="dataset",
-                            revision=commit,
-                            allow_patterns=[literal(path) for path in wanted],
-                            tqdm_class=counter.bar_class(),
-                        )
+                def download() -> Path:
+                    return self._snapshot(commit, wanted, tqdm_class=counter.bar_class())
 
-                return Path(retried(download, ATTEMPTS, f"downloading {self.name}"))
+                return retried(download, ATTEMPTS, f"downloading {self.name}")
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_DISK:
                 raise UsageError(
@@ -251,40 +228,33 @@ class HubRepository:
 
     def _name_revision(self, path: str) -> None:
         """Record the revision's commit in the Hub's cache, which a download by commit leaves out."""
-        from huggingface_hub import snapshot_download
-
         try:
-            with quiet():
-                snapshot_download(
-                    self.name,
-                    repo_type="dataset",
-                    revision=self.revision,
-                    allow_patterns=[literal(path)],
-                    tqdm_class=ByteCounter(lambda count: None).bar_class(),
-                )
+            self._snapshot(self.revision, [path], tqdm_class=ByteCounter(lambda count: None).bar_class())
         except Exception as error:  # only other users of that cache need it
             log.debug("the Hub's cache holds no reference %s: %s", self.revision, error)
 
     def _cached_folder(self) -> Path | None:
         """Return the revision's folder in the Hub's cache, whatever it holds, or None."""
-        from huggingface_hub import snapshot_download
-
         if self._folder is None:
             known = getattr(self, "splits", None)
             try:
-                self._folder = Path(
-                    snapshot_download(
-                        self.name,
-                        repo_type="dataset",
-                        revision=(known and known.commit) or self.revision,
-                        # Only what matches is required to be there: nothing, as single splits are kept here.
-                        allow_patterns=["no-such-file"],
-                        local_files_only=True,
-                    )
-                )
+                # Only what is asked for is required to be there: nothing, as single splits are kept here.
+                revision = (known and known.commit) or self.revision
+                self._folder = self._snapshot(revision, ["no-such-file"], local_files_only=True)
             except Exception:  # not cached; each version of the library says so in its own way
                 return None
         return self._folder
+
+    def _snapshot(self, revision: str | None, paths: list[str], **keywords: Any) -> Path:
+        """Return the folder of a revision in the Hub's cache, with the files of these paths downloaded."""
+        from huggingface_hub import snapshot_download
+
+        patterns = [literal(path) for path in paths]
+        with quiet():
+            folder = snapshot_download(
+                self.name, repo_type="dataset", revision=revision, allow_patterns=patterns, **keywords
+            )
+        return Path(folder)
 
     def _from_cache(self, why: str) -> Splits:
         """Return the splits as an earlier contact recorded them, else as the files in the cache suggest."""
@@ -301,8 +271,7 @@ class HubRepository:
 
     def _ways(self) -> str:
         return (
-            "Ways without the Hub: dataset.path=FOLDER takes a local copy of the repository; "
-            "HF_HUB_OFFLINE=1 takes "
+            "Ways without the Hub: dataset.path=FOLDER takes a local copy of the repository; HF_HUB_OFFLINE=1 takes "
             "what is in the Hub's cache (HF_HOME) without asking; dataset=digits needs neither"
         )
 

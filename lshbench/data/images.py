@@ -36,13 +36,7 @@ def decode(image: bytes | np.ndarray, name: str) -> Image.Image:
         ImageError: it is no image, is cut off, or has pixels that have no meaning as a picture.
     """
     try:
-        if isinstance(image, np.ndarray):
-            opened = _from_array(image)
-        else:
-            opened = Image.open(io.BytesIO(image))
-            opened.load()
-            opened = _upright(opened)
-        return _to_rgb(opened)
+        return _to_rgb(_from_array(image) if isinstance(image, np.ndarray) else _from_file(image))
     except MemoryError:
         raise
     except Exception as error:  # Decoders raise anything: OSError, SyntaxError, struct.error, IndexError, ...
@@ -69,7 +63,9 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _from_file(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content))
+    image.load()
     if "exif" not in image.info and "Raw profile type exif" not in image.info and "xmp" not in image.info:
         return image
     try:

@@ -1,14 +1,16 @@
-"""Gaussian clusters of any size, generated on request: rows can be had without the others."""
+"""Gaussian clusters of any size, of which single rows can be generated on request."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lshbench.data.base import Dataset, Source, Split
-from lshbench.data.checks import check_dataset, check_limit, check_number, read_features
+from lshbench.data.checks import check_dataset, read_features
 from lshbench.data.fingerprint import combine
+from lshbench.data.values import check_number
 from lshbench.errors import wrong_value
 from lshbench.types import Progress
 
@@ -18,24 +20,27 @@ BLOCK = 1024
 """Rows that share a random generator: small, so that a scattered subset wastes little."""
 
 
+@dataclass(eq=False)
 class SyntheticSplit(Split):
-    """One side of the clusters: item = its cluster's centre + Gaussian noise."""
+    """The gallery or the queries: each item is its cluster's centre plus Gaussian noise."""
 
     kind = "features"
+    name: str
+    side: int
+    items: int
+    centres: np.ndarray
+    spread: float
+    seed: int
 
-    def __init__(self, name: str, side: int, items: int, centres: np.ndarray, spread: float, seed: int) -> None:
-        self.name = name
-        self.side = side
-        self.centres = centres
-        self.spread = np.float32(spread)
-        self.seed = seed
-        self.width = centres.shape[1]
-        self.labels = np.random.default_rng([seed, side]).permutation(np.arange(items) % len(centres))
+    def __post_init__(self) -> None:
+        self.width = self.centres.shape[1]
+        classes = np.arange(self.items) % len(self.centres)
+        self.labels = np.random.default_rng([self.seed, self.side]).permutation(classes)
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
-        classes, dim = self.centres.shape
+        shape = self.centres.shape
         return combine(
-            "synthetic", GENERATOR_VERSION, self.side, len(self), classes, dim, float(self.spread), self.seed
+            "synthetic", GENERATOR_VERSION, self.side, len(self), *shape, float(np.float32(self.spread)), self.seed
         )
 
     def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
@@ -50,11 +55,12 @@ class SyntheticSplit(Split):
             within = rows[start:stop] - block * BLOCK
             # The last row wanted decides how much is drawn: a block's rows don't depend on those after them.
             noise = generator.standard_normal((int(within[-1]) + 1, self.width), np.float32)
-            np.multiply(noise[within], self.spread, out=out[start:stop])
+            np.multiply(noise[within], np.float32(self.spread), out=out[start:stop])
         out += self.centres[self.labels[rows]]
         return out
 
 
+@dataclass
 class SyntheticSource(Source):
     """Isotropic Gaussian clusters around Gaussian centres of unit variance (``dataset=synthetic``).
 
@@ -65,33 +71,23 @@ class SyntheticSource(Source):
         classes: clusters, each a class, of equal size to within one.
         spread: standard deviation of the noise a value, where the centres' is 1.
         data_seed: decides centres and noise.
-        max_gallery: at most this many gallery items, or None.
-        max_queries: at most this many queries, or None.
     """
 
     name = "synthetic"
+    items: int = 10000
+    queries: int = 1000
+    dim: int = 128
+    classes: int = 10
+    spread: float = 3.0
+    data_seed: int = 0
 
-    def __init__(
-        self,
-        items: int = 10000,
-        queries: int = 1000,
-        dim: int = 128,
-        classes: int = 10,
-        spread: float = 3.0,
-        data_seed: int = 0,
-        max_gallery: int | None = None,
-        max_queries: int | None = None,
-    ) -> None:
-        self.classes = check_number("dataset.classes", classes, 2)
-        self.items = check_number("dataset.items", items, self.classes)
-        self.queries = check_number("dataset.queries", queries, 2)
-        self.dim = check_number("dataset.dim", dim, 1)
-        self.data_seed = check_number("dataset.data_seed", data_seed, 0)
-        if isinstance(spread, bool) or not isinstance(spread, int | float) or not 0 <= spread < 1e6:
-            raise wrong_value("dataset.spread", spread, "a number from 0: the noise where centres vary by 1")
-        self.spread = float(spread)
-        self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
-        self.max_queries = check_limit("dataset.max_queries", max_queries)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        smallest = {"classes": 2, "items": self.classes, "queries": 2, "dim": 1, "data_seed": 0}
+        for key, least in smallest.items():
+            check_number(f"dataset.{key}", getattr(self, key), least)
+        if isinstance(self.spread, bool) or not isinstance(self.spread, int | float) or not 0 <= self.spread < 1e6:
+            raise wrong_value("dataset.spread", self.spread, "a number from 0: the noise where centres vary by 1")
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
         generator = np.random.default_rng([self.data_seed, 2])

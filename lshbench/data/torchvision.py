@@ -1,28 +1,24 @@
-"""Any image classification data set of torchvision, by name."""
+"""Image classification data sets of torchvision."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lshbench.data.base import Dataset, Source
-from lshbench.data.checks import (
-    RawLabels,
-    check_fraction,
-    check_limit,
-    check_name,
-    check_number,
-    raw_labels,
-)
+from lshbench.data.base import Dataset
+from lshbench.data.checks import RawLabels, raw_labels
 from lshbench.data.fingerprint import bytes_digest, combine, file_digests
-from lshbench.data.held_out import RawSplit, hold_out, matched
+from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.values import check_name
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
 
@@ -35,35 +31,30 @@ SECONDS = 30.0
 """Timeout of a download that sends no data."""
 
 
+@dataclass(eq=False)
 class TorchvisionSplit(RawSplit):
-    """A split of a torchvision data set.
-
-    Args:
-        name: the split's name.
-        images: the data set, without transforms.
-        root: its folder.
-        cache: the cache folder.
-    """
+    """A split of a torchvision data set without transforms, whose files lie below ``root``."""
 
     kind = "images"
+    name: str
+    images: Any
+    root: Path
+    cache: Path
 
-    def __init__(self, name: str, images: Any, root: Path, cache: Path) -> None:
-        self.name = name
-        self.cache = cache
-        self.images = images
-        self.root = root
-        self.title = f"{type(images).__name__}, split {name!r}"
-        self.pixels = _pixels(images)
-        self.pixels_digest: str | None = None
-        self.files = _files(images) if self.pixels is None else None
-        self.raw = _labels(images, self.title)
+    def __post_init__(self) -> None:
+        self.title = f"{type(self.images).__name__}, split {self.name!r}"
+        self.pixels = _pixels(self.images)
+        self.files = _files(self.images) if self.pixels is None else None
+        self.raw = _labels(self.images, self.title)
+
+    @cached_property
+    def _pixels_digest(self) -> str:
+        return bytes_digest(np.ascontiguousarray(self.pixels).data.cast("B"))
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         labels = bytes_digest(np.ascontiguousarray(self.labels).tobytes())
         if self.pixels is not None:
-            if self.pixels_digest is None:
-                self.pixels_digest = bytes_digest(np.ascontiguousarray(self.pixels).data.cast("B"))
-            content = self.pixels_digest
+            content = self._pixels_digest
         elif self.files is not None:
             picked = self.files if rows is None else [self.files[row] for row in rows]
             content = combine(file_digests(picked, self.cache))
@@ -88,85 +79,63 @@ class TorchvisionSplit(RawSplit):
         return str(self.files[row]) if self.files is not None else f"{self.title}, row {row}"
 
 
-class TorchvisionSource(Source):
+@dataclass
+class TorchvisionSource(SplitSource):
     """An image classification data set of torchvision (``dataset=torchvision``).
 
     Args:
         class_name: the class in ``torchvision.datasets``, such as ``CIFAR10``.
         root: the folder that holds the data set or will; ``auto`` for one in the cache folder.
         download: whether it may be downloaded if it is not there.
-        gallery_split: a split as the class calls it, or ``auto``.
-        query_split: a split as the class calls it, or ``auto``.
-        query_fraction: the share of every class held out as queries where the class has no splits.
-        split_seed: decides which items are held out.
-        max_gallery: at most this many gallery items, or None.
-        max_queries: at most this many queries, or None.
     """
 
-    def __init__(
-        self,
-        class_name: str,
-        root: str = "auto",
-        download: bool = True,
-        gallery_split: str = "auto",
-        query_split: str = "auto",
-        query_fraction: float = 0.2,
-        split_seed: int = 0,
-        max_gallery: int | None = None,
-        max_queries: int | None = None,
-    ) -> None:
-        if not isinstance(class_name, str) or not class_name.isidentifier():
-            raise wrong_value("dataset.class_name", class_name, "a class of torchvision.datasets, such as CIFAR10")
-        if not isinstance(download, bool):
-            raise wrong_value("dataset.download", download, "true or false")
-        self.class_name = class_name
-        self.root = None if root == "auto" else Path(root).expanduser().resolve()
-        self.download = download
-        self.gallery_split = check_name("dataset.gallery_split", gallery_split)
-        self.query_split = check_name("dataset.query_split", query_split)
-        self.query_fraction = check_fraction("dataset.query_fraction", query_fraction)
-        self.split_seed = check_number("dataset.split_seed", split_seed, 0)
-        self.max_gallery = check_limit("dataset.max_gallery", max_gallery)
-        self.max_queries = check_limit("dataset.max_queries", max_queries)
-        self.name = class_name
+    class_name: str
+    root: str = "auto"
+    download: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.class_name, str) or not self.class_name.isidentifier():
+            raise wrong_value("dataset.class_name", self.class_name, "a class of torchvision.datasets, such as CIFAR10")
+        if not isinstance(self.download, bool):
+            raise wrong_value("dataset.download", self.download, "true or false")
+        check_name("dataset.root", self.root)
+        self.name = self.class_name
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
         found = _find_class(self.class_name)
-        root = self.root or cache / "torchvision" / self.class_name
+        automatic = cache / "torchvision" / self.class_name
+        root = automatic if self.root == "auto" else Path(self.root).expanduser().resolve()
         options = inspect.signature(found).parameters
+
+        key = next((key for key in ("train", "split", "image_set") if key in options), None)
 
         def opened(name: str, **keywords: object) -> TorchvisionSplit:
             return TorchvisionSplit(name, self._construct(found, root, keywords, progress), root, cache)
 
-        if not {"train", "split", "image_set"} & set(options):
-            whole = opened("all")
-            matched(self.name, whole, whole)
-            return hold_out(self.name, whole, self.query_fraction, self.split_seed)
-        if "train" in options:
-            gallery = opened(**_train_or_test("dataset.gallery_split", self.gallery_split, "train"))
-            query = opened(**_train_or_test("dataset.query_split", self.query_split, "test"))
-        else:
-            key = "split" if "split" in options else "image_set"
-            gallery = self._first("dataset.gallery_split", self.gallery_split, GALLERY_NAMES, key, opened)
-            query = self._first("dataset.query_split", self.query_split, QUERY_NAMES, key, opened)
-        dataset = matched(self.name, gallery, query)
-        log.info(
-            "%s: gallery split %r (%d), query split %r (%d)",
-            self.class_name, gallery.name, len(gallery), query.name, len(query),
-        )  # fmt: skip
-        return dataset
+        def split(option: str, wanted: str, usual: tuple[str, ...]) -> TorchvisionSplit:
+            """Return the split with the given name, or with ``auto`` the first usual one that the class has."""
+            names = usual if wanted == "auto" else (wanted,)
+            if key == "train":
+                if names[0] not in ("train", "test"):
+                    raise wrong_value(option, wanted, "auto or one of train, test")
+                return opened(names[0], train=names[0] == "train")
+            refusal: ValueError | None = None
+            for name in names:
+                try:
+                    return opened(name, **{str(key): name})
+                except ValueError as error:  # torchvision's word for a split that the class doesn't have
+                    refusal = error
+            raise UsageError(f"{option}={wanted!r}: {self.class_name} refuses it: {refusal}") from refusal
 
-    def _first(
-        self, config_key: str, wanted: str, usual: tuple[str, ...], key: str, opened: Callable[..., TorchvisionSplit]
-    ) -> TorchvisionSplit:
-        """Return the split that is wanted, or with ``auto`` the first of the usual ones that the class has."""
-        refusal: ValueError | None = None
-        for name in usual if wanted == "auto" else (wanted,):
-            try:
-                return opened(name, **{key: name})
-            except ValueError as error:  # torchvision's word for a split that the class doesn't have
-                refusal = error
-        raise UsageError(f"{config_key}={wanted!r}: {self.class_name} refuses it: {refusal}") from refusal
+        if key is None:
+            return self.dataset(opened("all"))
+        gallery = split("dataset.gallery_split", self.gallery_split, GALLERY_NAMES)
+        query = split("dataset.query_split", self.query_split, QUERY_NAMES)
+        dataset = self.dataset(gallery, query)
+        counts = (gallery.name, len(gallery), query.name, len(query))
+        log.info("%s: gallery split %r (%d), query split %r (%d)", self.name, *counts)
+        return dataset
 
     def _construct(self, found: type, root: Path, options: dict[str, Any], progress: Progress) -> Any:
         """Return the data set: as it lies there, else downloaded.
@@ -175,36 +144,27 @@ class TorchvisionSource(Source):
             UsageError: it is not there and can't be downloaded: what was tried, and other ways.
             ValueError: a split that the class does not have.
         """
-        can_download = "download" in inspect.signature(found).parameters
+        download = {"download": False} if "download" in inspect.signature(found).parameters else {}
+        tried = "it was not downloaded"
         try:
-            return found(root=str(root), **options, **({"download": False} if can_download else {}))
+            return found(root=str(root), **options, **download)
         except (RuntimeError, FileNotFoundError) as missing:
             reason: Exception = missing
-        if can_download and self.download:
+        if download and self.download:
+            tried = "download failed"
             root.mkdir(parents=True, exist_ok=True)
             log.info("downloading %s into %s", self.class_name, root)
             try:
                 with progress(f"downloading {self.class_name}", total=None, unit="bytes"), _impatient():
                     return found(root=str(root), **options, download=True)
-            except ValueError:
-                raise
             except (OSError, RuntimeError) as error:
                 reason = error
-        tried = "download failed" if can_download and self.download else "it was not downloaded"
         raise UsageError(
             f"dataset.class_name={self.class_name}: not in dataset.root={root}, and {tried} "
             f"({type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else ''}). Ways out: "
             "put torchvision's files there, name another dataset.root, or take images from elsewhere "
             "(dataset=folder, dataset=hub dataset.path=FOLDER); dataset=digits needs no download"
         ) from reason
-
-
-def _train_or_test(config_key: str, wanted: str, default: str) -> dict[str, Any]:
-    """Return the split's name and torchvision's keyword for it, of a class that has these two."""
-    name = default if wanted == "auto" else wanted
-    if name not in ("train", "test"):
-        raise wrong_value(config_key, wanted, "auto or one of train, test")
-    return {"name": name, "train": name == "train"}
 
 
 def _find_class(name: str) -> type:
@@ -246,14 +206,12 @@ def _pixels(images: Any) -> np.ndarray | None:
 def _files(images: Any) -> list[Path] | None:
     """Return each item's image file, where the data set keeps a list; the attribute's name varies."""
     for value in vars(images).values():
-        if not isinstance(value, list) or len(value) != len(images) or not value:
-            continue
-        first = value[0][0] if isinstance(value[0], tuple | list) and value[0] else value[0]
-        if isinstance(first, str | Path) and Path(first).is_file():
-            paths = [Path(item[0] if isinstance(item, tuple | list) else item) for item in value]
+        if isinstance(value, list) and value and len(value) == len(images):
+            items = [item[0] if isinstance(item, tuple | list) and item else item for item in value]
             # Lists of masks or annotations have files too; images are what the data set itself gives out first.
-            if Path(first).suffix.lower() in EXTENSIONS:
-                return paths
+            first = Path(items[0]) if isinstance(items[0], str | Path) else None
+            if first is not None and first.suffix.lower() in EXTENSIONS and first.is_file():
+                return [Path(item) for item in items]
     return None
 
 

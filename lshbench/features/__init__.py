@@ -1,1 +1,1 @@
-"""Features: image encoders, the extraction loop and the store that keeps its results."""
+"""Features: image encoders, feature extraction and the cache of extracted features."""

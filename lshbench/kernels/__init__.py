@@ -1,1 +1,4 @@
-"""Compiled loops over codes, vectors, lists and hash tables."""
+"""Compiled loops over packed codes, features, candidate lists and hash tables.
+
+How they are compiled, and where machine code is kept: :mod:`lshbench.kernels.compilation`.
+"""

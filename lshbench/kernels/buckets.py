@@ -1,36 +1,35 @@
-"""Compiled loops of :mod:`lshbench.index.buckets`: the nearest candidates taken, queries in batches.
+"""Kernels of :mod:`lshbench.index.buckets`: the candidates nearest to each query, queries in batches or one alone.
 
-Tables and seen are those of :mod:`lshbench.kernels.probes`, distances those of
-:mod:`lshbench.kernels.rescoring`.  Throughout:
-
-- queries, a tuple: codes uint8 ``(q, bytes)``, projections float32 ``(q, bits)`` or ``(q, 0)``, vectors float32
-  ``(q, d)`` or ``(q, 0)``;
-- order int64 ``(q,)``, in which a batch is gone through: neighbours in it may share what the cache holds;
-- gallery, a tuple: vectors float32 ``(n, d)`` and inverse norms float32 ``(n,)``, codes as words uint64 ``(n, w)`` and
-  as bytes uint8 ``(n, 8 w)``; the words once more, ``(w, n)`` in the order of the first table where it may
-  be the only one in use, as its buckets are then runs of memory; what the kind of rescoring does not read is empty;
-- shortlist: how many candidates, nearest by Hamming distance, are rescored by cosine; 0 for all.
+``order`` int64 ``(q,)`` is throughout the order in which a batch is gone through: neighbours in it may share what the
+cache holds.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit, prange
+from typing import NamedTuple
 
-from lshbench.kernels.frames import Frame, held_row, held_rows
-from lshbench.kernels.keys import LOW, THIRTY_TWO, ascending_key, key_value
-from lshbench.kernels.probes import ONE, gather
+import numpy as np
+from numba import prange
+
+from lshbench.kernels.compilation import kernel
+from lshbench.kernels.frames import read_frame
+from lshbench.kernels.keys import ascending, ascending_value, order_of, row_of, sort_key
+from lshbench.kernels.probes import ONE, Tables, gather
 from lshbench.kernels.rescoring import (
     AHEAD,
     COSINE,
-    EMBEDDING,
     HAMMING,
-    ask_for,
-    distance,
+    Gallery,
+    Queries,
+    Scratch,
+    candidate_distance,
     distances_of,
+    make_scratch,
+    prefetch_item,
     prepare,
 )
-from lshbench.kernels.words import PARALLEL, lowest_bit, popcount
+from lshbench.kernels.topk import NO_LIMIT, collect, select, smallest
+from lshbench.kernels.words import lowest_bit, popcount
 
 CHUNK = 16
 """Queries that a thread takes at a time, which share its scratch memory."""
@@ -44,96 +43,39 @@ BLOCK = 64
 ALL_NEAR = np.uint64(0xFFFFFFFFFFFFFFFF)
 """The mask of a block of codes which are all near."""
 
-FEW = 16
-"""Results up to which it is quicker to keep them in order than to collect more and to choose among these."""
 
-NO_LIMIT = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""Above the key of any candidate."""
-
-
-@njit(cache=True)
-def _select(keys: np.ndarray, k: int) -> None:
-    """Bring the ``k`` smallest of distinct keys to the front, the largest of them last (Hoare's quickselect)."""
-    low = 0
-    high = len(keys) - 1
-    target = k - 1
-    while low < high:
-        middle = (low + high) >> 1
-        a, b, c = keys[low], keys[middle], keys[high]
-        pivot = max(min(a, b), min(max(a, b), c))
-        i, j = low, high
-        while i <= j:
-            while keys[i] < pivot:
-                i += 1
-            while keys[j] > pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if target <= j:
-            high = j
-        elif target >= i:
-            low = i
-        else:
-            return
-
-
-@njit(cache=True)
+@kernel
 def _write_nearest(room: np.ndarray, count: int, ids: np.ndarray, nearest: np.ndarray) -> None:
-    """Write the nearest of the collected keys in order, and -1 and infinity behind the last."""
-    k = len(ids)
-    if count > k:
-        _select(room[:count], k)
-        count = k
-    best = room[:count]
-    best.sort()
+    """Write a collection's nearest candidates in order, and -1 and infinity behind the last."""
+    found = smallest(room, count, len(ids))
+    count = len(found)
     for column in range(count):
-        ids[column] = np.int64(best[column] & LOW)
-        nearest[column] = key_value(~(best[column] >> THIRTY_TWO) & LOW)
+        ids[column] = row_of(found[column])
+        nearest[column] = ascending_value(order_of(found[column]))
     ids[count:] = -1
     nearest[count:] = np.inf
 
 
-@njit(cache=True)
-def _collect(key: np.uint64, room: np.ndarray, count: int, limit: np.uint64, k: int) -> tuple[int, np.uint64]:
-    """Put the key of a candidate nearer than the limit into the room; return how many are there, and the new limit."""
-    if k <= FEW:  # kept in order
-        place = min(count, k - 1)
-        while place > 0 and room[place - 1] > key:
-            room[place] = room[place - 1]
-            place -= 1
-        room[place] = key
-        count = min(count + 1, k)
-        return count, room[k - 1] if count == k else limit
-    room[count] = key
-    count += 1
-    if count < len(room):
-        return count, limit
-    _select(room, k)
-    return k, room[k - 1]
-
-
-@njit(cache=True)
+@kernel
 def _collect_nearest(query: np.ndarray, items: np.ndarray | tuple, rows: np.ndarray, k: int, room: np.ndarray) -> int:
     """Collect the keys of the ``k`` nearest candidates, and of some that are not; return how many.
 
     Args:
-        query, items: of one kind of rescoring (:func:`lshbench.kernels.rescoring.distance`).
+        query, items: of one kind of rescoring (:func:`lshbench.kernels.rescoring.candidate_distance`).
         room: uint64, at least ``2 k``; candidates nearer than the k-th so far are collected there.
     """
     count, limit = 0, NO_LIMIT
     for j in range(len(rows)):
         if j + AHEAD < len(rows):
-            ask_for(items, np.uint64(rows[j + AHEAD]))
+            prefetch_item(items, np.uint64(rows[j + AHEAD]))
         row = np.uint64(rows[j])
-        key = ascending_key(distance(query, items, row)) << THIRTY_TWO | row
+        key = sort_key(ascending(candidate_distance(query, items, row)), row)
         if key < limit:
-            count, limit = _collect(key, room, count, limit, k)
+            count, limit = collect(key, room, count, limit, k)
     return count
 
 
-@njit(cache=True)
+@kernel
 def _nearest(
     query: np.ndarray,
     items: np.ndarray | tuple,
@@ -152,42 +94,42 @@ def _nearest(
     _write_nearest(room, _collect_nearest(query, items, rows, len(ids), room), ids, nearest)
 
 
-@njit(cache=True)
-def take_nearest(
+@kernel
+def nearest_of_known(
     rows: np.ndarray, distances: np.ndarray, room: np.ndarray, ids: np.ndarray, nearest: np.ndarray
 ) -> None:
     """Do what :func:`_nearest` does where distances are known, float32, one for each row."""
     k = len(ids)
     count, limit = 0, NO_LIMIT
     for j in range(len(rows)):
-        key = ascending_key(distances[j]) << THIRTY_TWO | np.uint64(rows[j])
+        key = sort_key(ascending(distances[j]), rows[j])
         if key < limit:
-            count, limit = _collect(key, room, count, limit, k)
+            count, limit = collect(key, room, count, limit, k)
     _write_nearest(room, count, ids, nearest)
 
 
-@njit(cache=True)
+@kernel
 def _shorten(
     query: np.ndarray, codes: np.ndarray, count: int, shortlist: int, found: np.ndarray, room: np.ndarray
 ) -> int:
-    """Keep of a union the candidates nearest by Hamming distance, ties by the smaller row; return how many.
+    """Keep of all candidates those nearest by Hamming distance, ties by the smaller row; return how many.
 
     Args:
         query: uint64 ``(w,)``.
         codes: uint64 ``(n, w)``.
-        found: int32, the union's rows in its first ``count`` places.
+        found: int32, the candidates' rows in its first ``count`` places.
         room: uint64, at least twice the shortlist.
     """
     if count <= shortlist:
         return count
     kept = _collect_nearest(query, codes, found[:count], shortlist, room)
-    _select(room[:kept], shortlist)
+    select(room[:kept], shortlist)
     for j in range(shortlist):
-        found[j] = np.int32(room[j] & LOW)
+        found[j] = np.int32(row_of(room[j]))
     return shortlist
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _near(
     query: np.ndarray, ordered: np.ndarray, start: np.uint64, size: int, farthest: np.uint64, distances: np.ndarray
 ) -> np.uint64:
@@ -208,7 +150,7 @@ def _near(
     return near
 
 
-@njit(cache=True)
+@kernel
 def _nearest_in_ranges(
     query: np.ndarray,
     ranges: np.ndarray,
@@ -243,27 +185,46 @@ def _nearest_in_ranges(
             while near:
                 j = np.uint64(lowest_bit(near))
                 near &= near - ONE
-                key = ascending_key(np.float32(distances[j])) << THIRTY_TWO | np.uint64(table[start + j])
+                key = sort_key(ascending(np.float32(distances[j])), table[start + j])
                 if key < limit:
-                    count, nearer = _collect(key, room, count, limit, k)
+                    count, nearer = collect(key, room, count, limit, k)
                     if nearer < limit:
                         limit = nearer
-                        farthest = np.uint64(key_value(~(limit >> THIRTY_TWO) & LOW))
+                        farthest = np.uint64(ascending_value(order_of(limit)))
             start += step
     _write_nearest(room, count, ids, nearest)
     return int(np.int64(compared))
 
 
-@njit(cache=True)
+class SearchedIndex(NamedTuple):
+    """An index as a search at one of its operating points reads it.
+
+    Attributes:
+        kind: of rescoring: COSINE, HAMMING or EMBEDDING.
+        probes: buckets visited, as a multiple of the tables in use.
+        shortlist: how many candidates, nearest by Hamming distance, are rescored by cosine; 0 for all.
+    """
+
+    tables: Tables
+    gallery: Gallery
+    kind: int
+    probes: int
+    shortlist: int
+
+
+class SingleSearch(NamedTuple):
+    """What single queries are searched with, one after the other."""
+
+    searched: SearchedIndex
+    scratch: Scratch
+
+
+@kernel
 def search_one(
-    kind: int,
-    queries: tuple,
+    searched: SearchedIndex,
+    queries: Queries,
     i: int,
-    probes: int,
-    shortlist: int,
-    tables: tuple,
-    gallery: tuple,
-    scratch: tuple,
+    scratch: Scratch,
     most: int,
     nearest_ids: np.ndarray,
     nearest: np.ndarray,
@@ -272,66 +233,46 @@ def search_one(
     """Search one query.
 
     Args:
-        scratch: as :func:`make_scratch` returns it.
-        most: multiplications that rescoring may take here; where there are more, only units and found are filled, and
-            the rest, of what is on the shortlist, is left to more threads.
-        nearest_ids: int64 ``(q, k)``, filled as by :func:`take_nearest`.
-        nearest: float32 ``(q, k)``, likewise.
-        candidates: int64 ``(q,)``, filled with the sizes of the unions.
+        most: multiplications that rescoring may take here; where there are more, only ``unit`` and ``found`` are
+            filled, and the rest, of what is on the shortlist, is left to more threads.
+        nearest_ids: int64 ``(q, k)``, gallery rows; -1 where there are fewer.
+        nearest: float32 ``(q, k)``, their distances; infinity where there are fewer.
+        candidates: int64 ``(q,)``, filled with how many candidates the queries have.
 
     Returns:
         0 if all is done, 1 if rescoring is left, -1 if the query is not finite.
     """
-    codes, projections, _ = queries
-    seen, found, _, room, units, words, sums = scratch
-    if not prepare(kind, shortlist, queries, i, units, words, sums):
+    tables, gallery, kind, probes, shortlist = searched
+    found, room = scratch.found, scratch.room
+    if not prepare(kind, shortlist, queries, i, scratch):
         return -1
-    ordered = gallery[4]
-    ranges = ordered.shape[1] > 0 and tables[1] == 1
-    count = gather(codes[i], projections[i], probes, tables, seen, found, ranges)
+    ordered = gallery.ordered_words
+    ranges = ordered.shape[1] > 0 and tables.used == 1
+    count = gather(queries.codes[i], queries.projections[i], probes, tables, scratch.seen, found, ranges)
     if ranges:
-        table = tables[7][0]
-        candidates[i] = _nearest_in_ranges(words, found[:count], ordered, table, room, nearest_ids[i], nearest[i])
+        candidates[i] = _nearest_in_ranges(
+            scratch.words, found[:count], ordered, tables.ids[0], room, nearest_ids[i], nearest[i]
+        )
         return 0
     candidates[i] = count
     if shortlist:
-        count = _shorten(words, gallery[2], count, shortlist, found, room)
-    if count * len(units) > most:
+        count = _shorten(scratch.words, gallery.words, count, shortlist, found, room)
+    if count * len(scratch.unit) > most:
         return 1
     rows = found[:count]
     if kind == COSINE:
-        _nearest(units, (gallery[0], gallery[1]), rows, room, nearest_ids[i], nearest[i])
+        vectors = (gallery.vectors, gallery.inverse_norms)
+        _nearest(scratch.unit, vectors, rows, room, nearest_ids[i], nearest[i])
     elif kind == HAMMING:
-        _nearest(words, gallery[2], rows, room, nearest_ids[i], nearest[i])
+        _nearest(scratch.words, gallery.words, rows, room, nearest_ids[i], nearest[i])
     else:
-        _nearest(sums, gallery[3], rows, room, nearest_ids[i], nearest[i])
+        _nearest(scratch.sums, gallery.code_bytes, rows, room, nearest_ids[i], nearest[i])
     return 0
 
 
-LAYOUT: tuple[tuple[int, type], ...] = (
-    *((2, np.int32), (1, np.int32), (1, np.uint64), (1, np.int64), (2, np.int32)),  # columns to directory
-    *((2, np.int32), (1, np.uint64), (1, np.int32)),  # ids, flips, owners
-    *((2, np.float32), (1, np.float32), (2, np.uint64), (2, np.uint8), (2, np.uint64)),  # gallery
-    *((1, np.uint64), (1, np.int32), (1, np.float32), (1, np.uint64)),  # seen, found, distances, room
-    *((1, np.float32), (1, np.uint64), (2, np.float32)),  # units, words, sums
-)
-"""Of the arrays in the frame of :func:`search_held`."""
-
-
-def frame_of_search(tables: tuple, gallery: tuple, scratch: tuple) -> Frame:
-    """Return what :func:`search_held` takes in place of these."""
-    columns, _, _, *others = tables
-    return Frame.of([columns, *others, *gallery, *scratch], LAYOUT)
-
-
-@njit(cache=True)
-def search_held(
+@kernel
+def search_single(
     frame: np.ndarray,
-    kind: int,
-    used: int,
-    shift: int,
-    probes: int,
-    shortlist: int,
     most: int,
     codes: np.ndarray,
     projections: np.ndarray,
@@ -340,112 +281,78 @@ def search_held(
     nearest: np.ndarray,
     candidates: np.ndarray,
 ) -> int:
-    """Do what :func:`search_one` does for the first query, with the arrays of a frame (:data:`LAYOUT`)."""
-    tables = (
-        held_rows(frame, 0, np.int32),
-        used,
-        shift,
-        held_row(frame, 1, np.int32),
-        held_row(frame, 2, np.uint64),
-        held_row(frame, 3, np.int64),
-        held_rows(frame, 4, np.int32),
-        held_rows(frame, 5, np.int32),
-        held_row(frame, 6, np.uint64),
-        held_row(frame, 7, np.int32),
-    )
-    gallery = (
-        held_rows(frame, 8, np.float32),
-        held_row(frame, 9, np.float32),
-        held_rows(frame, 10, np.uint64),
-        held_rows(frame, 11, np.uint8),
-        held_rows(frame, 12, np.uint64),
-    )
-    scratch = (
-        held_row(frame, 13, np.uint64),
-        held_row(frame, 14, np.int32),
-        held_row(frame, 15, np.float32),
-        held_row(frame, 16, np.uint64),
-        held_row(frame, 17, np.float32),
-        held_row(frame, 18, np.uint64),
-        held_rows(frame, 19, np.float32),
-    )
-    queries = (codes, projections, vectors)
-    return search_one(
-        kind, queries, 0, probes, shortlist, tables, gallery, scratch, most, nearest_ids, nearest, candidates
-    )
+    """Do what :func:`search_one` does for the first query, with the numbers of a :class:`SingleSearch`'s frame."""
+    searched, scratch = read_frame(frame, SingleSearch)
+    queries = Queries(codes, projections, vectors)
+    return search_one(searched, queries, 0, scratch, most, nearest_ids, nearest, candidates)
 
 
-@njit(cache=True)
-def make_scratch(kind: int, items: int, k: int, dimensions: int, width: int) -> tuple:
-    """Return the memory that a thread works in; pages of it that are never written cost nothing.
-
-    Returns:
-        Seen; found int32 ``(2 n + 2,)``; distances float32 ``(n,)``; room uint64; units, words and sums as
-        `prepare` fills them.
-    """
-    return (
-        np.zeros((items + 63) // 64, np.uint64),
-        np.empty(2 * items + 2, np.int32),
-        np.empty(items, np.float32),
-        np.empty(max(4 * k, 32), np.uint64),
-        np.empty(dimensions if kind == COSINE else 0, np.float32),
-        np.zeros((width + 7) // 8, np.uint64),
-        np.empty((width if kind == EMBEDDING else 0, 256), np.float32),
-    )
+@kernel
+def _read(frame: np.ndarray) -> SearchedIndex:
+    return read_frame(frame, SearchedIndex)
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def search(
-    kind: int,
-    queries: tuple,
+    frame: np.ndarray,
+    queries: Queries,
     order: np.ndarray,
-    probes: int,
-    shortlist: int,
-    tables: tuple,
-    gallery: tuple,
     nearest_ids: np.ndarray,
     nearest: np.ndarray,
     candidates: np.ndarray,
 ) -> int:
-    """Do what :func:`search_one` does for all queries, with all threads; return one that is not finite, or -1."""
-    number, items = len(candidates), tables[7].shape[1]
-    chunks = (number + CHUNK - 1) // CHUNK
+    """Do what :func:`search_one` does for all queries, with all threads; return one that is not finite, or -1.
+
+    Args:
+        frame: of a :class:`SearchedIndex`, as threads can't be given nested tuples.
+    """
+    chunks = (len(candidates) + CHUNK - 1) // CHUNK
     wrong = np.full(chunks, -1, np.int64)
     for chunk in prange(chunks):
-        scratch = make_scratch(kind, items, max(nearest.shape[1], shortlist), queries[2].shape[1], queries[0].shape[1])
+        searched = _read(frame)
+        items, k = searched.tables.ids.shape[1], max(nearest.shape[1], searched.shortlist)
+        scratch = make_scratch(searched.kind, items, k, queries.vectors.shape[1], queries.codes.shape[1])
         for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
-            state = search_one(
-                kind, queries, i, probes, shortlist, tables, gallery, scratch, ALL, nearest_ids, nearest, candidates
-            )
-            if state < 0:
+            if search_one(searched, queries, i, scratch, ALL, nearest_ids, nearest, candidates) < 0:
                 wrong[chunk] = i
     return wrong.max() if chunks else -1
 
 
-@njit(cache=True, parallel=PARALLEL)
-def count_candidates(
-    queries: tuple, order: np.ndarray, probes: int, shortlist: int, tables: tuple, counts: np.ndarray
-) -> None:
-    """Fill ``counts`` int64 ``(q,)`` with the sizes of the queries' unions, or of what is kept of these."""
-    codes, projections, _ = queries
-    items = tables[7].shape[1]
+@kernel(parallel=True)
+def count_candidates(frame: np.ndarray, queries: Queries, order: np.ndarray, counts: np.ndarray) -> None:
+    """Fill ``counts`` int64 ``(q,)`` with how many candidates the queries have, or keep on the shortlist."""
     for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
-        seen = np.zeros((items + 63) // 64, np.uint64)
-        found = np.empty(2 * items + 2, np.int32)
+        searched = _read(frame)
+        tables, shortlist = searched.tables, searched.shortlist
+        seen = np.zeros((tables.ids.shape[1] + 63) // 64, np.uint64)
+        found = np.empty(2 * tables.ids.shape[1] + 2, np.int32)
         for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
-            count = gather(codes[i], projections[i], probes, tables, seen, found)
+            count = gather(queries.codes[i], queries.projections[i], searched.probes, tables, seen, found)
             counts[i] = min(count, shortlist) if shortlist else count
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel
+def _fill_one(
+    searched: SearchedIndex, queries: Queries, i: int, scratch: Scratch, rows: np.ndarray, distances: np.ndarray
+) -> bool:
+    """Fill rows and distances of one query's candidates; return whether it is finite."""
+    tables, gallery, kind, probes, shortlist = searched
+    if not prepare(kind, shortlist, queries, i, scratch):
+        return False
+    found = scratch.found
+    count = gather(queries.codes[i], queries.projections[i], probes, tables, scratch.seen, found)
+    if shortlist:
+        count = _shorten(scratch.words, gallery.words, count, shortlist, found, scratch.room)
+    rows[:] = found[:count]
+    distances_of(kind, scratch, rows, gallery, distances)
+    return True
+
+
+@kernel(parallel=True)
 def fill_candidates(
-    kind: int,
-    queries: tuple,
+    frame: np.ndarray,
+    queries: Queries,
     order: np.ndarray,
-    probes: int,
-    shortlist: int,
-    tables: tuple,
-    gallery: tuple,
     offsets: np.ndarray,
     rows: np.ndarray,
     distances: np.ndarray,
@@ -455,22 +362,14 @@ def fill_candidates(
     Returns:
         A query that is not finite, or -1.
     """
-    codes, projections, vectors = queries
-    number, items = len(codes), tables[7].shape[1]
-    chunks = (number + CHUNK - 1) // CHUNK
+    chunks = (len(queries.codes) + CHUNK - 1) // CHUNK
     wrong = np.full(chunks, -1, np.int64)
     for chunk in prange(chunks):
-        seen, found, _, room, units, words, sums = make_scratch(
-            kind, items, max(1, shortlist), vectors.shape[1], codes.shape[1]
-        )
+        searched = _read(frame)
+        items, k = searched.tables.ids.shape[1], max(1, searched.shortlist)
+        scratch = make_scratch(searched.kind, items, k, queries.vectors.shape[1], queries.codes.shape[1])
         for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
-            if not prepare(kind, shortlist, queries, i, units, words, sums):
+            start, stop = offsets[i], offsets[i + 1]
+            if not _fill_one(searched, queries, i, scratch, rows[start:stop], distances[start:stop]):
                 wrong[chunk] = i
-                continue
-            own = rows[offsets[i] : offsets[i + 1]]
-            count = gather(codes[i], projections[i], probes, tables, seen, found)
-            if shortlist:
-                count = _shorten(words, gallery[2], count, shortlist, found, room)
-            own[:] = found[:count]
-            distances_of(kind, units, words, sums, own, gallery, distances[offsets[i] : offsets[i + 1]])
     return wrong.max() if chunks else -1

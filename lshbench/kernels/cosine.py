@@ -1,4 +1,4 @@
-"""Compiled loops of :mod:`lshbench.ranking.cosine`.
+"""Kernels that rank whole galleries by cosine (:func:`lshbench.ranking.cosine.cosine_blocks`).
 
 Similarities are float32 ``(tiles, q, tile)``: products of unit queries with gallery rows, still to be divided by the
 rows' norms.  A gallery row is ``tile number * tile + column``.
@@ -6,12 +6,14 @@ rows' norms.  A gallery row is ``tile number * tile + column``.
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit, prange
+from typing import NamedTuple
 
-from lshbench.kernels.keys import LOW, THIRTY_TWO, descending_key, key_value, radix_sort
-from lshbench.kernels.labels import share_label
-from lshbench.kernels.words import PARALLEL
+import numpy as np
+from numba import prange
+
+from lshbench.kernels.compilation import kernel
+from lshbench.kernels.keys import descending, descending_value, order_of, radix_sort, row_of, sort_key
+from lshbench.kernels.labels import Labels, share_label
 
 CHUNK = 4
 """Queries that share working space."""
@@ -32,7 +34,46 @@ LEAST_SPAN = np.float32(1e-30)
 ZERO, ONE, TWO = np.uint32(0), np.uint32(1), np.uint32(2)
 
 
-@njit(cache=True, parallel=PARALLEL)
+class Scratch(NamedTuple):
+    """Working space of one thread, for queries with up to ``r`` relevant items of ``n``.
+
+    Attributes:
+        keys, spare: uint64 ``(r,)``.
+        own: float32 ``(r,)``.
+        values: float32 ``(r + 1,)``.
+        table: int32 ``(MOST_BINS + 2,)``.
+        tally: int32 ``(2 r + 2,)``.
+        similarity: float32 ``(n,)``.
+        bins, close: int32 ``(BLOCK,)`` and ``(BLOCK + 1,)``.
+    """
+
+    keys: np.ndarray
+    spare: np.ndarray
+    own: np.ndarray
+    values: np.ndarray
+    table: np.ndarray
+    tally: np.ndarray
+    similarity: np.ndarray
+    bins: np.ndarray
+    close: np.ndarray
+
+
+@kernel
+def _make_scratch(relevant: int, items: int) -> Scratch:
+    return Scratch(
+        np.empty(relevant, np.uint64),
+        np.empty(relevant, np.uint64),
+        np.empty(relevant, np.float32),
+        np.empty(relevant + 1, np.float32),
+        np.empty(MOST_BINS + 2, np.int32),
+        np.empty(2 * relevant + 2, np.int32),
+        np.empty(items, np.float32),
+        np.empty(BLOCK, np.int32),
+        np.empty(BLOCK + 1, np.int32),
+    )
+
+
+@kernel(parallel=True)
 def squared_norms(vectors: np.ndarray, squares: np.ndarray) -> None:
     """Fill ``squares`` float64 ``(n,)``, where float32 squares can't overflow: only NaN and infinity aren't finite."""
     for row in prange(len(vectors)):
@@ -42,13 +83,14 @@ def squared_norms(vectors: np.ndarray, squares: np.ndarray) -> None:
         squares[row] = total
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def similarity_of(product: np.float32, inverse_norm: np.float32) -> np.float32:
+    """Return the similarity of a unit query to a gallery row, from their product."""
     # Adding 0 turns -0 into 0, which it has to tie with.
     return product * inverse_norm + np.float32(0)
 
 
-@njit(cache=True)
+@kernel
 def _scale(products: np.ndarray, inverse_norms: np.ndarray, similarity: np.ndarray) -> None:
     """Fill ``similarity`` float32 ``(n,)`` from products ``(tiles, tile)``: one stream, from which later reads gain."""
     tile = products.shape[1]
@@ -61,7 +103,7 @@ def _scale(products: np.ndarray, inverse_norms: np.ndarray, similarity: np.ndarr
             target[j] = similarity_of(own[j], norms[j])
 
 
-@njit(cache=True)
+@kernel
 def _find_rows(mask: np.ndarray, gallery_masks: np.ndarray, rows: np.ndarray) -> None:
     """Fill ``rows`` with the items that share a label with the query, ascending."""
     found = 0
@@ -71,14 +113,14 @@ def _find_rows(mask: np.ndarray, gallery_masks: np.ndarray, rows: np.ndarray) ->
             found += 1
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _bin(value: np.float32, top: np.float32, scale: np.float32, last: np.float32) -> np.int32:
     # Subtraction, product and truncation round without changing order, so that bins keep the order of similarities.
     place = (top - value) * scale
     return np.int32(min(max(place, np.float32(0)), last))
 
 
-@njit(cache=True)
+@kernel
 def _sort_relevant(
     similarity: np.ndarray,
     rows: np.ndarray,
@@ -120,7 +162,7 @@ def _sort_relevant(
     # Each item moves on what began as its bin's start to where the next bin starts.
     for j in range(len(rows)):
         place = np.uint32(_bin(own[j], top, scale, last)) + ONE
-        keys[np.uint32(table[place]) // TWO] = descending_key(own[j]) << THIRTY_TWO | np.uint64(rows[j])
+        keys[np.uint32(table[place]) // TWO] = sort_key(descending(own[j]), rows[j])
         table[place] += np.int32(2)
     if most > 2 * FULL:
         keys = radix_sort(keys, spare)
@@ -133,14 +175,14 @@ def _sort_relevant(
                 slot -= 1
             keys[slot] = key
     for j in range(len(keys)):
-        values[j] = key_value(keys[j] >> THIRTY_TWO)
+        values[j] = descending_value(order_of(keys[j]))
     values[len(keys)] = -np.inf
     for value in own:
         table[np.uint32(_bin(value, top, scale, last))] |= np.int32(1)
     return keys, top, scale
 
 
-@njit(cache=True)
+@kernel
 def _search(values: np.ndarray, low: int, high: int, value: np.float32) -> int:
     """Return the first of items ``low`` to ``high`` (one at least) that is no more similar, or ``high``."""
     if values[low] <= value:  # spares a bin of equal similarities the search
@@ -156,7 +198,7 @@ def _search(values: np.ndarray, low: int, high: int, value: np.float32) -> int:
     return low
 
 
-@njit(cache=True)
+@kernel
 def _place(
     similarity: np.ndarray,
     table: np.ndarray,
@@ -190,7 +232,7 @@ def _place(
     return int(count)
 
 
-@njit(cache=True)
+@kernel
 def _place_close(
     similarity: np.ndarray,
     start: int,
@@ -199,10 +241,8 @@ def _place_close(
     bins: np.ndarray,
     close: np.ndarray,
     tally: np.ndarray,
-    label: int,
-    mask: np.ndarray,
-    gallery_labels: np.ndarray,
-    gallery_masks: np.ndarray,
+    labels: Labels,
+    query: int,
     strangers: np.ndarray,
     strange: int,
 ) -> int:
@@ -217,7 +257,10 @@ def _place_close(
     Returns:
         How many it has then.
     """
+    gallery_masks = labels.gallery_masks
     single = gallery_masks.shape[0] == 0
+    label = labels.queries[query] if single else np.int32(0)
+    mask = labels.query_masks[query]
     for item in close:
         j = np.uint32(item)
         value = similarity[j]
@@ -234,13 +277,13 @@ def _place_close(
         if len(strangers):
             row = start + np.int64(item)
             # Written whether it counts or not: most ties are the relevant items themselves.
-            strangers[strange] = np.uint64(first) << THIRTY_TWO | np.uint64(row)
-            odd = gallery_labels[row] != label if single else not share_label(mask, gallery_masks, row)
+            strangers[strange] = sort_key(np.uint64(first), row)
+            odd = labels.gallery[row] != label if single else not share_label(mask, gallery_masks, row)
             strange += int(tie & odd)
     return strange
 
 
-@njit(cache=True)
+@kernel
 def _untie(values: np.ndarray, keys: np.ndarray, strangers: np.ndarray, positions: np.ndarray) -> None:
     """Move relevant items on behind irrelevant ones of equal similarity and smaller row.
 
@@ -251,49 +294,47 @@ def _untie(values: np.ndarray, keys: np.ndarray, strangers: np.ndarray, position
     """
     start = 0
     while start < len(strangers):
-        first = strangers[start] >> THIRTY_TWO
+        first = order_of(strangers[start])
         stop = start
         j = np.int64(first)
         while j < len(positions) and values[j] == values[first]:
-            row = keys[j] & LOW
-            while stop < len(strangers) and strangers[stop] >> THIRTY_TWO == first and strangers[stop] & LOW < row:
+            row = row_of(keys[j])
+            while stop < len(strangers) and order_of(strangers[stop]) == first and row_of(strangers[stop]) < row:
                 stop += 1
             positions[j] += stop - start
             j += 1
-        while stop < len(strangers) and strangers[stop] >> THIRTY_TWO == first:
+        while stop < len(strangers) and order_of(strangers[stop]) == first:
             stop += 1
         start = stop
 
 
-@njit(cache=True)
+@kernel
 def _rank_one(
     products: np.ndarray,
     inverse_norms: np.ndarray,
-    label: int,
-    mask: np.ndarray,
-    gallery_labels: np.ndarray,
-    gallery_masks: np.ndarray,
+    labels: Labels,
+    query: int,
     rows: np.ndarray,
     with_positions: bool,
-    scratch: tuple[np.ndarray, ...],
+    scratch: Scratch,
     groups: np.ndarray,
     positions: np.ndarray,
 ) -> int:
     """Rank one query with relevant items: :func:`rank` with its slices; products ``(tiles, tile)``."""
-    all_keys, all_spare, all_own, all_values, whole_table, all_tally, similarity, bins, close = scratch
     items = len(inverse_norms)
     relevant = groups.shape[1]
+    similarity, bins, close = scratch.similarity, scratch.bins, scratch.close
     _scale(products, inverse_norms, similarity)
     number = FEWEST_BINS
     while number < BINS_AN_ITEM * relevant and number < MOST_BINS:
         number *= 2
-    table = whole_table[: number + 2]
-    values = all_values[: relevant + 1]
+    table = scratch.table[: number + 2]
+    values = scratch.values[: relevant + 1]
     keys, top, scale = _sort_relevant(
-        similarity, rows, all_own[:relevant], all_keys[:relevant], all_spare[:relevant], values, table
+        similarity, rows, scratch.own[:relevant], scratch.keys[:relevant], scratch.spare[:relevant], values, table
     )
 
-    tally = all_tally[: 2 * relevant + 2]
+    tally = scratch.tally[: 2 * relevant + 2]
     tally[:] = 0
     strangers = np.empty(BLOCK if with_positions else 0, np.uint64)
     strange = 0
@@ -312,10 +353,8 @@ def _rank_one(
             bins,
             close[:count],
             tally,
-            label,
-            mask,
-            gallery_labels,
-            gallery_masks,
+            labels,
+            query,
             strangers,
             strange,
         )
@@ -344,15 +383,12 @@ def _rank_one(
     return total
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def rank(
     similarities: np.ndarray,
     start: int,
     inverse_norms: np.ndarray,
-    query_labels: np.ndarray,
-    gallery_labels: np.ndarray,
-    query_masks: np.ndarray,
-    gallery_masks: np.ndarray,
+    labels: Labels,
     order: np.ndarray,
     starts: np.ndarray,
     slots: np.ndarray,
@@ -369,22 +405,12 @@ def rank(
         slots: int64 ``(q + 1,)``, running totals of relevant items.
         positions: int32 ``(slots[-1],)`` if asked for.
     """
-    single = gallery_masks.shape[0] == 0
+    single = labels.gallery_masks.shape[0] == 0
     most = 0
     for i in range(len(counts)):
         most = max(most, slots[i + 1] - slots[i])
     for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
-        scratch = (
-            np.empty(most, np.uint64),
-            np.empty(most, np.uint64),
-            np.empty(most, np.float32),
-            np.empty(most + 1, np.float32),
-            np.empty(MOST_BINS + 2, np.int32),
-            np.empty(2 * most + 2, np.int32),
-            np.empty(len(inverse_norms), np.float32),
-            np.empty(BLOCK, np.int32),
-            np.empty(BLOCK + 1, np.int32),
-        )
+        scratch = _make_scratch(most, len(inverse_norms))
         found = np.empty(0 if single else most, np.int64)
         for i in range(chunk * CHUNK, min(len(counts), (chunk + 1) * CHUNK)):
             first, last = slots[i], slots[i + 1]
@@ -393,15 +419,13 @@ def rank(
                 rows = order[starts[i] : starts[i] + last - first]
             else:
                 rows = found[: last - first]
-                _find_rows(query_masks[i], gallery_masks, rows)
+                _find_rows(labels.query_masks[i], labels.gallery_masks, rows)
             if first < last:
                 counts[i] = _rank_one(
                     similarities[:, start + i],
                     inverse_norms,
-                    query_labels[i] if single else np.int32(0),
-                    query_masks[i],
-                    gallery_labels,
-                    gallery_masks,
+                    labels,
+                    i,
                     rows,
                     with_positions,
                     scratch,
@@ -410,7 +434,7 @@ def rank(
                 )
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def close_gaps(groups: np.ndarray, slots: np.ndarray, offsets: np.ndarray) -> None:
     """Move each query's groups from its slot to where they follow one another: in place, never to the right."""
     for field in prange(len(groups)):

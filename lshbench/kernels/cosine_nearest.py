@@ -1,55 +1,53 @@
-"""Compiled loops of :func:`lshbench.ranking.cosine.cosine_neighbors`."""
+"""Kernels that find the nearest k by cosine (:func:`lshbench.ranking.cosine.cosine_neighbors`)."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from lshbench.kernels.compilation import kernel
 from lshbench.kernels.cosine import similarity_of
-from lshbench.kernels.keys import LOW, THIRTY_TWO, descending_key, key_value
-from lshbench.kernels.words import PARALLEL
+from lshbench.kernels.keys import descending, descending_value, order_of, row_of, sort_key
+from lshbench.kernels.topk import NO_LIMIT, collect, smallest
 
 
-@njit(cache=True, parallel=PARALLEL)
-def collect(
+@kernel(parallel=True)
+def collect_tile(
     similarities: np.ndarray,
     inverse_norms: np.ndarray,
     first: int,
     k: int,
-    kept: np.ndarray,
-    filled: np.ndarray,
+    rooms: np.ndarray,
+    counts: np.ndarray,
     limits: np.ndarray,
 ) -> None:
-    """Add to each query's entries (similarity, row) those of a tile that may be among the nearest ``k``.
+    """Collect each query's ``k`` most similar of a tile's items, whose first row is given, and those of tiles before.
 
-    Rows come in ascending order, so that a later one has to be more similar than the k-th to displace it.
+    Args:
+        rooms, counts, limits: a collection (:mod:`lshbench.kernels.topk`) a query.
     """
     size = min(similarities.shape[1], len(inverse_norms) - first)
     norms = inverse_norms[first : first + size]
-    for i in prange(len(filled)):
-        count = filled[i]
-        limit = limits[i]
+    for i in prange(len(counts)):
+        room, count, limit = rooms[i], counts[i], limits[i]
+        # Rows ascend: a later one has to be more similar than the k-th.
+        least = np.float32(-np.inf) if limit == NO_LIMIT else descending_value(order_of(limit))
         products = similarities[i, :size]
         for j in range(size):
             value = similarity_of(products[j], norms[j])
-            if value > limit:
-                kept[i, count] = descending_key(value) << THIRTY_TWO | np.uint64(first + j)
-                count += 1
-        if count >= 2 * k or (limit == -np.inf and count >= k):
-            entries = kept[i, :count].copy()
-            entries.sort()
-            kept[i, :k] = entries[:k]
-            count = k
-            limits[i] = key_value(entries[k - 1] >> THIRTY_TWO)
-        filled[i] = count
+            if value > least:
+                count, nearer = collect(sort_key(descending(value), first + j), room, count, limit, k)
+                if nearer < limit:
+                    limit = nearer
+                    least = descending_value(order_of(limit))
+        counts[i], limits[i] = count, limit
 
 
-@njit(cache=True, parallel=PARALLEL)
-def finish(kept: np.ndarray, filled: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
-    """Put the nearest ``k`` entries in order; there are at least k."""
-    for i in prange(len(filled)):
-        entries = kept[i, : filled[i]].copy()
-        entries.sort()
+@kernel(parallel=True)
+def write_nearest(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
+    """Write each query's ``k`` most similar items in order; there are at least k."""
+    for i in prange(len(counts)):
+        found = smallest(rooms[i], counts[i], k)
         for column in range(k):
-            ids[i, column] = np.int64(entries[column] & LOW)
-            distances[i, column] = np.float32(1) - key_value(entries[column] >> THIRTY_TWO)
+            ids[i, column] = row_of(found[column])
+            distances[i, column] = np.float32(1) - descending_value(order_of(found[column]))

@@ -1,73 +1,112 @@
-"""Arrays that compiled code takes by their addresses: taking twenty of them over from Python costs two microseconds.
+"""Named tuples of arrays that compiled code takes by their addresses.
 
-A search of one query in hash tables takes some five, so that it counts.  Compiled code is kept on disk by the module
-that calls it: after an edit here, the kernels' modules have to be touched.
+Passing twenty arrays from Python costs two microseconds, and a search of one query in hash tables some five.  The
+annotations of a named tuple's fields are the layout, for writing and for reading: ``int``, one of the kinds of array
+below, or another such named tuple.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
-from numba import carray, njit, types
+from numba import from_dtype, types
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+from numba.np.numpy_support import as_dtype
 
-SLOT = 3
-"""Numbers of a frame that tell of one array: where it lies, and how long it is in each of two dimensions."""
+Int32Vector = Annotated[np.ndarray, np.int32, 1]
+Int64Vector = Annotated[np.ndarray, np.int64, 1]
+UInt64Vector = Annotated[np.ndarray, np.uint64, 1]
+Float32Vector = Annotated[np.ndarray, np.float32, 1]
+Int32Matrix = Annotated[np.ndarray, np.int32, 2]
+UInt8Matrix = Annotated[np.ndarray, np.uint8, 2]
+UInt64Matrix = Annotated[np.ndarray, np.uint64, 2]
+Float32Matrix = Annotated[np.ndarray, np.float32, 2]
+
+Held = TypeVar("Held", bound=NamedTuple)
+
+
+@cache
+def _layout(kind: Any) -> types.Type:
+    """Return numba's type of an annotation."""
+    if kind is int:
+        return types.int64
+    if hasattr(kind, "_fields"):
+        hints = get_type_hints(kind, include_extras=True)
+        return types.BaseTuple.from_types([_layout(hints[name]) for name in kind._fields], kind)
+    _, element, dimensions = get_args(kind)
+    return types.Array(from_dtype(np.dtype(element)), dimensions, "C")
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Addresses and shapes, with the arrays that they are of, which live as long as it does.
+class Frame(Generic[Held]):
+    """The numbers, addresses and shapes of a named tuple, which lives as long as the frame.
 
     Attributes:
-        numbers: int64 ``(SLOT * arrays,)``, what compiled code takes.
+        numbers: int64: of each field an int itself, or an array's address and shape.
+        held: the named tuple.
     """
 
     numbers: np.ndarray
-    arrays: tuple[np.ndarray, ...]
+    held: Held
 
     @classmethod
-    def of(cls, arrays: Sequence[np.ndarray], layout: Sequence[tuple[int, type]]) -> Frame:
-        """Return the frame of arrays of one or two dimensions.
-
-        Args:
-            layout: how many dimensions each array has to have, and of which type its elements have to be.
+    def of(cls, held: Held) -> Frame[Held]:
+        """Return the frame of a named tuple.
 
         Raises:
-            ValueError: an array is of another kind than the layout says, or not in C order.
+            ValueError: an array is of another kind than its field's annotation says, or not in C order.
         """
-        numbers = np.zeros(SLOT * len(layout), np.int64)
-        for place, (array, (dimensions, kind)) in enumerate(zip(arrays, layout, strict=True)):
-            if array.ndim != dimensions or array.dtype != kind or not array.flags.c_contiguous:
-                raise ValueError(
-                    f"array {place} of a frame: {array.dtype} of {array.ndim} dimensions, strides {array.strides}; "
-                    f"expected {np.dtype(kind)} of {dimensions} in C order"
-                )
-            start = SLOT * place
-            numbers[start] = array.ctypes.data
-            numbers[start + 1 : start + 1 + array.ndim] = array.shape
-        return cls(numbers, tuple(arrays))
+        kind = type(held)
+        return cls(np.array([*_numbers(held, _layout(kind), kind.__name__)], np.int64), held)
+
+
+def _numbers(value: Any, kind: types.Type, name: str) -> Iterator[int]:
+    if isinstance(kind, types.BaseTuple):
+        for field, own, own_kind in zip(value._fields, value, kind.types, strict=True):
+            yield from _numbers(own, own_kind, f"{name}.{field}")
+    elif isinstance(kind, types.Array):
+        expected = as_dtype(kind.dtype)
+        if value.ndim != kind.ndim or value.dtype != expected or not value.flags.c_contiguous:
+            raise ValueError(
+                f"{name} is {value.dtype} of {value.ndim} dimensions, strides {value.strides}; "
+                f"expected {expected} of {kind.ndim} in C order"
+            )
+        yield value.ctypes.data
+        yield from value.shape
+    else:
+        yield value
 
 
 @intrinsic
-def _pointer(typing_context: Any, address: Any) -> Any:
+def read_frame(typing_context: Any, numbers: Any, struct: Any) -> Any:
+    """Return the named tuple of a type (the second argument) whose frame has these numbers."""
+    whole = _layout(struct.instance_class)
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+        place = context.make_array(numbers)(context, builder, arguments[0]).data
+        position = iter(range(1 << 20))
 
-    return types.voidptr(types.int64), generate
+        def following() -> Any:
+            return builder.load(builder.gep(place, [context.get_constant(types.intp, next(position))]))
 
+        def build(kind: Any) -> Any:
+            if isinstance(kind, types.BaseTuple):
+                return context.make_tuple(builder, kind, [build(own) for own in kind.types])
+            if not isinstance(kind, types.Array):
+                return following()
+            array = context.make_array(kind)(context, builder)
+            address = builder.inttoptr(following(), array.data.type)
+            shape = [following() for _ in range(kind.ndim)]
+            size = context.get_constant(types.intp, as_dtype(kind.dtype).itemsize)
+            strides = [builder.mul(shape[1], size), size] if kind.ndim == 2 else [size]
+            populate_array(array, data=address, shape=shape, strides=strides, itemsize=size, meminfo=None)
+            return array._getvalue()
 
-@njit(cache=True, inline="always")
-def held_row(frame: np.ndarray, place: int, kind: type) -> np.ndarray:
-    """Return an array of one dimension, and of the elements that it was made of."""
-    return carray(_pointer(frame[SLOT * place]), (frame[SLOT * place + 1],), kind)
+        return build(whole)
 
-
-@njit(cache=True, inline="always")
-def held_rows(frame: np.ndarray, place: int, kind: type) -> np.ndarray:
-    """Return an array of two dimensions, likewise."""
-    start = SLOT * place
-    return carray(_pointer(frame[start]), (frame[start + 1], frame[start + 2]), kind)
+    return whole(numbers, struct), generate

@@ -1,4 +1,4 @@
-"""Compiled loops of :mod:`lshbench.ranking.hamming`.
+"""Kernels of :mod:`lshbench.ranking.hamming`: histograms of distances, positions of relevant items, the nearest k.
 
 Shapes throughout: query words uint64 ``(q, words)``, gallery words uint64 ``(words, n)`` as
 :mod:`lshbench.kernels.words` makes them, histograms uint32 ``(q, bits + 1)``.  Queries are spread over the threads in
@@ -8,10 +8,13 @@ chunks, and a chunk goes through the gallery tile by tile, so that a tile is rea
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from lshbench.kernels.labels import is_relevant, mark_relevant
-from lshbench.kernels.words import LANE, PARALLEL, distance, lane_of, lowest_bit, near_items, packed_distances
+from lshbench.kernels.compilation import kernel
+from lshbench.kernels.keys import LOW, THIRTY_TWO, order_of, row_of, sort_key
+from lshbench.kernels.labels import Labels, is_relevant, mark_relevant
+from lshbench.kernels.topk import keep_by_counting, sort_by_counting
+from lshbench.kernels.words import LANE, hamming_distance, lane_of, lowest_bit, near_items, packed_distances
 
 CHUNK = 32
 """Queries that share a tile."""
@@ -19,8 +22,11 @@ CHUNK = 32
 TILE_WORDS = 1 << 15
 """Words of a tile: 256 KB."""
 
-GROUPS = 64
-"""Groups of 64 items that are worked on at a time."""
+PACKS = 64
+"""Packs of 64 items that are worked on at a time."""
+
+NEAREST_PACKS = 16
+"""The same where the nearest are searched: the distance limit is set after the first lot."""
 
 PAIR_BITS = 127
 """Longest codes whose distances are counted two at a time."""
@@ -28,31 +34,30 @@ PAIR_BITS = 127
 PAIR_ITEMS = 4096
 """Fewest items for which clearing and adding up the table of pairs pays."""
 
-FEW = 16
+SPARSE = 16
 """Items within a distance limit are picked out one by one where they are fewer than one in this many."""
 
-SIXTEEN, THIRTY_TWO, FORTY_EIGHT = np.uint64(16), np.uint64(32), np.uint64(48)
-LOW = np.uint64(0xFFFFFFFF)
+SIXTEEN, FORTY_EIGHT = np.uint64(16), np.uint64(48)
 DISTANCE = np.uint64(0x7FFF)
 SEVENTEEN = np.uint64(17)
 NEXT_ITEM, NEXT_SLOT = np.uint64(1), np.uint64(1 << 32)
 ONE = np.uint32(1)
 
 
-@njit(cache=True)
+@kernel
 def chunk_size(queries: int) -> int:
     """Return how many queries share a tile."""
     # Few queries: one a chunk, so that all threads have some.
     return max(1, min(CHUNK, queries // 16))
 
 
-@njit(cache=True)
+@kernel
 def tile_size(planes: int) -> int:
     """Return how many items a tile has."""
-    return max(64 * GROUPS, TILE_WORDS // planes)
+    return max(64 * PACKS, TILE_WORDS // planes)
 
 
-@njit(cache=True)
+@kernel
 def _count_pairs(
     query: np.ndarray,
     words: np.ndarray,
@@ -75,9 +80,9 @@ def _count_pairs(
     one = np.uint16(1)
     pairs[:] = 0
     while stop - start >= 128:
-        groups = min(GROUPS // 2, (stop - start) // 128)
-        packed_distances(query, words, start, 2 * groups, buffer)
-        half = 16 * groups
+        packs = min(PACKS // 2, (stop - start) // 128)
+        packed_distances(query, words, start, 2 * packs, buffer)
+        half = 16 * packs
         for j in range(half):
             buffer[j] |= buffer[half + j] << up
         for j in range(half):
@@ -86,7 +91,7 @@ def _count_pairs(
             pairs[second + ((entry >> SIXTEEN) & LANE)] += one
             pairs[(entry >> THIRTY_TWO) & LANE] += one
             pairs[second + (entry >> FORTY_EIGHT)] += one
-        start += 128 * groups
+        start += 128 * packs
     distances = len(histogram)
     for first in range(distances):
         row = first << shift
@@ -101,7 +106,7 @@ def _count_pairs(
     return start
 
 
-@njit(cache=True)
+@kernel
 def _count_lanes(buffer: np.ndarray, entries: int, histogram: np.ndarray) -> None:
     for entry in buffer[:entries]:
         histogram[entry & LANE] += ONE
@@ -110,7 +115,7 @@ def _count_lanes(buffer: np.ndarray, entries: int, histogram: np.ndarray) -> Non
         histogram[entry >> FORTY_EIGHT] += ONE
 
 
-@njit(cache=True)
+@kernel
 def _count(
     query: np.ndarray,
     words: np.ndarray,
@@ -125,15 +130,15 @@ def _count(
     if shift > 0 and stop - start >= PAIR_ITEMS:
         start = _count_pairs(query, words, start, stop, shift, histogram, pairs, buffer)
     while stop - start >= 64:
-        groups = min(GROUPS, (stop - start) // 64)
-        packed_distances(query, words, start, groups, buffer)
-        _count_lanes(buffer, 16 * groups, histogram)
-        start += 64 * groups
+        packs = min(PACKS, (stop - start) // 64)
+        packed_distances(query, words, start, packs, buffer)
+        _count_lanes(buffer, 16 * packs, histogram)
+        start += 64 * packs
     for item in range(start, stop):
-        histogram[distance(query, words, item)] += ONE
+        histogram[hamming_distance(query, words, item)] += ONE
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def slice_histograms(
     queries: np.ndarray,
     words: np.ndarray,
@@ -154,7 +159,7 @@ def slice_histograms(
     table = (((bits << shift) | bits) // 32 + 1) * 32 if shift else 0
     for chunk in prange((len(queries) + size - 1) // size):
         pairs = np.empty(2 * table, np.uint16)
-        buffer = np.empty(16 * GROUPS, np.uint64)
+        buffer = np.empty(16 * PACKS, np.uint64)
         last = min(len(queries), (chunk + 1) * size)
         for begin in range(0, items, tile):
             end = min(items, begin + tile)
@@ -171,12 +176,11 @@ def slice_histograms(
             counts[i] += relevant[i]
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def masked_histograms(
     queries: np.ndarray,
     words: np.ndarray,
-    query_masks: np.ndarray,
-    gallery_masks: np.ndarray,
+    labels: Labels,
     bits: int,
     counts: np.ndarray,
     relevant: np.ndarray,
@@ -188,13 +192,12 @@ def masked_histograms(
     items = words.shape[1]
     tile = tile_size(words.shape[0])
     size = chunk_size(len(queries))
-    no_labels = np.empty(0, np.int32)
     bit = 0
     while 1 << bit <= bits:
         bit += 1
     second = 1 << bit
     for chunk in prange((len(queries) + size - 1) // size):
-        buffer = np.empty(16 * GROUPS, np.uint64)
+        buffer = np.empty(16 * PACKS, np.uint64)
         last = min(len(queries), (chunk + 1) * size)
         both = np.zeros((last - chunk * size, second + bits + 1), np.uint32)
         for begin in range(0, items, tile):
@@ -203,14 +206,14 @@ def masked_histograms(
                 table = both[i - chunk * size]
                 start = begin
                 while end - start >= 64:
-                    groups = min(GROUPS, (end - start) // 64)
-                    packed_distances(queries[i], words, start, groups, buffer)
-                    mark_relevant(0, query_masks[i], no_labels, gallery_masks, start, groups, bit, buffer)
-                    _count_lanes(buffer, 16 * groups, table)
-                    start += 64 * groups
+                    packs = min(PACKS, (end - start) // 64)
+                    packed_distances(queries[i], words, start, packs, buffer)
+                    mark_relevant(labels, i, start, packs, bit, buffer)
+                    _count_lanes(buffer, 16 * packs, table)
+                    start += 64 * packs
                 for item in range(start, end):
-                    found = distance(queries[i], words, item)
-                    mark = np.int64(is_relevant(0, query_masks[i], no_labels, gallery_masks, item))
+                    found = hamming_distance(queries[i], words, item)
+                    mark = np.int64(is_relevant(labels, i, item))
                     table[found | mark << bit] += ONE
         for i in range(chunk * size, last):
             table = both[i - chunk * size]
@@ -220,7 +223,7 @@ def masked_histograms(
                 counts[i, steps] = table[steps] + table[second + steps]
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def accumulate(counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, groups: np.ndarray) -> None:
     """Fill ``within`` with running totals, and ``groups`` with how many distances have a relevant item."""
     for i in prange(len(counts)):
@@ -233,7 +236,7 @@ def accumulate(counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, gro
         groups[i] = filled
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def fill_groups(counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, groups: np.ndarray) -> None:
     """Fill ``groups`` int64 ``(4, g)``: items before, relevant before, items, relevant."""
     for i in prange(len(counts)):
@@ -252,7 +255,7 @@ def fill_groups(counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, g
             relevant_before += found
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def distance_limits(counts: np.ndarray, relevant: np.ndarray, rank: int, limits: np.ndarray, found: np.ndarray) -> None:
     """Fill ``limits`` with the distance at which a rank is reached, ``found`` with the relevant items up to there.
 
@@ -269,7 +272,7 @@ def distance_limits(counts: np.ndarray, relevant: np.ndarray, rank: int, limits:
         items = total
         for later in range(step + 1, counts.shape[1]):
             items += np.int64(counts[i, later])
-        if total * FEW > items:
+        if total * SPARSE > items:
             step = counts.shape[1] - 1
             reached = np.int64(0)
             for each in range(counts.shape[1]):
@@ -278,14 +281,11 @@ def distance_limits(counts: np.ndarray, relevant: np.ndarray, rank: int, limits:
         found[i] = reached
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def fill_positions(
     queries: np.ndarray,
     words: np.ndarray,
-    query_labels: np.ndarray,
-    gallery_labels: np.ndarray,
-    query_masks: np.ndarray,
-    gallery_masks: np.ndarray,
+    labels: Labels,
     counts: np.ndarray,
     relevant: np.ndarray,
     limits: np.ndarray,
@@ -300,7 +300,6 @@ def fill_positions(
     """
     items = words.shape[1]
     distances = counts.shape[1]
-    single = gallery_masks.shape[0] == 0
     for i in prange(len(queries)):
         limit = limits[i]
         slots = np.empty(offsets[i + 1] - offsets[i] + distances + 1, np.int32)
@@ -314,41 +313,39 @@ def fill_positions(
             before += np.uint64(counts[i, step])
             slot += np.uint64(relevant[i, step] + ONE) if inside else np.uint64(0)
         all_items = limit + 1 == distances
-        buffer = np.empty(16 * GROUPS, np.uint64)
-        label = query_labels[i] if single else np.int32(0)
-        mask = query_masks[i]
+        buffer = np.empty(16 * PACKS, np.uint64)
         start = 0
         while items - start >= 64:
-            groups = min(GROUPS, (items - start) // 64)
-            packed_distances(queries[i], words, start, groups, buffer)
+            packs = min(PACKS, (items - start) // 64)
+            packed_distances(queries[i], words, start, packs, buffer)
             if all_items:
-                mark_relevant(label, mask, gallery_labels, gallery_masks, start, groups, 15, buffer)
-            for group in range(groups):
+                mark_relevant(labels, i, start, packs, 15, buffer)
+            for pack in range(packs):
                 if all_items:
                     for lane in range(4):
                         down = np.uint64(16 * lane)
-                        for entry in buffer[16 * group : 16 * group + 16]:
+                        for entry in buffer[16 * pack : 16 * pack + 16]:
                             marked = entry >> down
                             step = marked & DISTANCE
                             counter = counters[step]
                             slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
                             counters[step] = counter + NEXT_ITEM + ((marked << SEVENTEEN) & NEXT_SLOT)
                 else:
-                    near = near_items(buffer, group, limit)
+                    near = near_items(buffer, pack, limit)
                     while near:
                         item = lowest_bit(near)
                         near &= near - np.uint64(1)
-                        step = lane_of(buffer, group, item)
-                        row = start + 64 * group + item
-                        taken = is_relevant(label, mask, gallery_labels, gallery_masks, row)
+                        step = lane_of(buffer, pack, item)
+                        row = start + 64 * pack + item
+                        taken = is_relevant(labels, i, row)
                         counter = counters[step]
                         slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
                         counters[step] = counter + NEXT_ITEM + (np.uint64(taken) << THIRTY_TWO)
-            start += 64 * groups
+            start += 64 * packs
         for row in range(start, items):
-            far = distance(queries[i], words, row)
+            far = hamming_distance(queries[i], words, row)
             if far <= limit:
-                taken = is_relevant(label, mask, gallery_labels, gallery_masks, row)
+                taken = is_relevant(labels, i, row)
                 counter = counters[far]
                 slots[counter >> THIRTY_TWO] = np.int32(counter & LOW)
                 counters[far] = counter + NEXT_ITEM + (np.uint64(taken) << THIRTY_TWO)
@@ -360,3 +357,68 @@ def fill_positions(
                 positions[target : target + found] = slots[source : source + found]
                 target += found
                 source += found + 1
+
+
+@kernel
+def nearest_serial(
+    queries: np.ndarray, words: np.ndarray, bits: int, k: int, ids: np.ndarray, distances: np.ndarray
+) -> None:
+    """Fill the first ``k`` columns with the nearest items, ties by the smaller row; k is at most n.
+
+    Items up to a distance limit are collected; when they are some more than k, the farthest go and the limit falls
+    below the k-th distance.  One thread: starting others takes longer than a query or two.
+    """
+    items = words.shape[1]
+    tile = tile_size(words.shape[0])
+    collected = np.empty((len(queries), 2 * k + 64 * NEAREST_PACKS), np.uint64)
+    counts = np.zeros(len(queries), np.int64)
+    limits = np.full(len(queries), bits, np.int64)
+    histogram = np.empty(bits + 1, np.uint32)
+    buffer = np.empty(16 * NEAREST_PACKS, np.uint64)
+    for begin in range(0, items, tile):
+        end = min(items, begin + tile)
+        for i in range(len(queries)):
+            keys, count, limit = collected[i], counts[i], limits[i]
+            start = begin
+            while start < end:
+                packs = min(NEAREST_PACKS, (end - start) // 64)
+                if packs:
+                    packed_distances(queries[i], words, start, packs, buffer)
+                for pack in range(packs):
+                    near = near_items(buffer, pack, limit)
+                    while near:
+                        item = lowest_bit(near)
+                        near &= near - np.uint64(1)
+                        keys[count] = sort_key(lane_of(buffer, pack, item), start + 64 * pack + item)
+                        count += 1
+                start += 64 * packs
+                if packs == 0:
+                    for row in range(start, end):
+                        far = hamming_distance(queries[i], words, row)
+                        if far <= limit:
+                            keys[count] = sort_key(np.uint64(far), row)
+                            count += 1
+                    start = end
+                # The first cut comes as soon as there are k, later ones when they are worth it.
+                if count >= 2 * k or (limit == bits and count >= k):
+                    limit = keep_by_counting(keys[:count], k, histogram) - 1
+                    count = k
+            counts[i], limits[i] = count, limit
+    nearest = np.empty(k, np.uint64)
+    for i in range(len(queries)):
+        keep_by_counting(collected[i, : counts[i]], k, histogram)
+        sort_by_counting(collected[i, :k], nearest, histogram)
+        for column in range(k):
+            ids[i, column] = row_of(nearest[column])
+            distances[i, column] = np.float32(order_of(nearest[column]))
+
+
+@kernel(parallel=True)
+def nearest_parallel(
+    queries: np.ndarray, words: np.ndarray, bits: int, k: int, ids: np.ndarray, distances: np.ndarray
+) -> None:
+    """Do what :func:`nearest_serial` does with all threads."""
+    size = max(1, min(chunk_size(len(queries)), (1 << 15) // k))
+    for chunk in prange((len(queries) + size - 1) // size):
+        rows = slice(chunk * size, min(len(queries), (chunk + 1) * size))
+        nearest_serial(queries[rows], words, bits, k, ids[rows], distances[rows])

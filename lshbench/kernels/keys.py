@@ -1,19 +1,25 @@
-"""Sort keys: a float32 and a gallery row in one uint64, so that one integer sort gives the stable order."""
+"""Sort keys: 32 bits that order (a float32's or a Hamming distance) above a gallery row's, in one uint64.
+
+One sort of integers gives the stable order: by value, ties by the smaller row.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from lshbench.kernels.compilation import kernel
 
 THIRTY_TWO = np.uint64(32)
 LOW = np.uint64(0xFFFFFFFF)
 SIGN = np.uint64(0x80000000)
 RADIX = np.uint64(11)
 DIGIT = np.uint64(2047)
-SMALL = 128
+INSERTION = 128
+"""Keys up to which sorting by insertion is quicker."""
 
 
 @intrinsic
@@ -36,40 +42,66 @@ def _bits_float(typing_context: Any, word: Any) -> Any:
     return types.float32(types.uint64), generate
 
 
-@njit(cache=True)
-def ascending_key(value: np.float32) -> np.uint64:
+@kernel
+def sort_key(order: np.uint64, row: int) -> np.uint64:
+    """Return the sort key of 32 bits that order and of a row."""
+    return order << THIRTY_TWO | np.uint64(row)
+
+
+@kernel
+def order_of(key: np.uint64) -> np.uint64:
+    """Return the 32 bits by which a sort key orders first."""
+    return key >> THIRTY_TWO
+
+
+@kernel
+def row_of(key: np.uint64) -> np.int64:
+    """Return the row in a sort key."""
+    return np.int64(key & LOW)
+
+
+@kernel
+def ascending(value: np.float32) -> np.uint64:
     """Return 32 bits that order as float32 values do (-0 before 0)."""
     word = _float_bits(value)
     return (~word & LOW) if word & SIGN else word | SIGN
 
 
-@njit(cache=True)
-def descending_key(value: np.float32) -> np.uint64:
+@kernel
+def descending(value: np.float32) -> np.uint64:
     """Return 32 bits that order against float32 values."""
-    return ~ascending_key(value) & LOW
+    return ~ascending(value) & LOW
 
 
-@njit(cache=True)
-def key_value(key: np.uint64) -> np.float32:
-    """Return the value whose :func:`descending_key` this is."""
-    word = ~key & LOW
-    return _bits_float(word & ~SIGN if word & SIGN else ~word & LOW)
+@kernel
+def ascending_value(order: np.uint64) -> np.float32:
+    """Return the value of which these are the :func:`ascending` bits."""
+    return _bits_float(order & ~SIGN if order & SIGN else ~order & LOW)
 
 
-@njit(cache=True)
+@kernel
+def descending_value(order: np.uint64) -> np.float32:
+    """Return the value of which these are the :func:`descending` bits."""
+    return ascending_value(~order & LOW)
+
+
+@kernel
 def radix_sort(keys: np.ndarray, spare: np.ndarray) -> np.ndarray:
-    """Return keys in order of their high halves, equal ones in the order given: three passes of eleven bits.
+    """Sort keys by their high halves, equal ones in the order given: three passes of eleven bits.
 
     Args:
-        keys, spare: uint64 of one length; both are overwritten, and one of them is returned.
+        keys, spare: uint64 of one length; both are overwritten.
+
+    Returns:
+        The one of the two that holds the sorted keys.
     """
     size = len(keys)
-    if size <= SMALL:
+    if size <= INSERTION:
         for i in range(1, size):
             key = keys[i]
-            high = key >> THIRTY_TWO
+            order = order_of(key)
             j = i - 1
-            while j >= 0 and keys[j] >> THIRTY_TWO > high:
+            while j >= 0 and order_of(keys[j]) > order:
                 keys[j + 1] = keys[j]
                 j -= 1
             keys[j + 1] = key

@@ -1,32 +1,39 @@
-"""Relevance by labels in the form that the kernels read."""
+"""Labels and relevance in the form that kernels read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from lshbench.kernels.words import PARALLEL
+from lshbench.kernels.compilation import kernel
 from lshbench.types import Relevance
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """Labels as numbers or as bit masks; the half that is not in use has no columns, so that kernels have one type.
+class Labels(NamedTuple):
+    """Labels of queries and gallery, as numbers or as bit masks; the half that is not in use is empty.
 
     Attributes:
-        query_labels: int32 ``(q,)``; empty where items may have several labels.
-        gallery_labels: int32 ``(n,)``, likewise.
+        queries: int32 ``(q,)``; empty where items may have several labels.
+        gallery: int32 ``(n,)``, likewise.
         query_masks: uint64 ``(q, words)``; ``(q, 0)`` where each item has one label.
         gallery_masks: uint64 ``(words, n)``, likewise ``(0, n)``.
     """
 
-    query_labels: np.ndarray
-    gallery_labels: np.ndarray
+    queries: np.ndarray
+    gallery: np.ndarray
     query_masks: np.ndarray
     gallery_masks: np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Labels in the form that kernels read, and which gallery items they make relevant to a query."""
+
+    labels: Labels
 
     @classmethod
     def from_relevance(cls, relevance: Relevance) -> LabelTable:
@@ -34,21 +41,26 @@ class LabelTable:
         queries, gallery = relevance.queries, relevance.gallery
         if queries.ndim == 1:
             none = np.empty((len(queries), 0), np.uint64), np.empty((0, len(gallery)), np.uint64)
-            return cls(*_small_numbers(queries, gallery), *none)
+            return cls(Labels(*_small_numbers(queries, gallery), *none))
         if queries.shape[1] != gallery.shape[1]:
             raise ValueError(f"queries have {queries.shape[1]} label columns, the gallery {gallery.shape[1]}")
         masks = _masks(queries), np.ascontiguousarray(_masks(gallery).T)
-        return cls(np.empty(0, np.int32), np.empty(0, np.int32), *masks)
+        return cls(Labels(np.empty(0, np.int32), np.empty(0, np.int32), *masks))
+
+    def of_queries(self, start: int, stop: int) -> Labels:
+        """Return the labels of queries ``start`` to ``stop`` and of the gallery."""
+        queries, gallery, query_masks, gallery_masks = self.labels
+        return Labels(queries[start:stop], gallery, query_masks[start:stop], gallery_masks)
 
     @property
     def multiple(self) -> bool:
         """Whether items may have several labels."""
-        return self.query_masks.shape[1] > 0
+        return self.labels.query_masks.shape[1] > 0
 
     @cached_property
     def order(self) -> np.ndarray:
         """Gallery rows by label, rows ascending within a label: int64 ``(n,)``.  For single labels."""
-        labels = self.gallery_labels
+        labels = self.labels.gallery
         if labels.max(initial=0) < 1 << 16:  # none is negative
             labels = labels.astype(np.uint16)  # which NumPy sorts by radix
         return np.argsort(labels, kind="stable")
@@ -56,18 +68,18 @@ class LabelTable:
     @cached_property
     def slices(self) -> tuple[np.ndarray, np.ndarray]:
         """Where each query's relevant items start and stop in :attr:`order`: int64 ``(q,)`` each."""
-        ordered = self.gallery_labels[self.order]
-        return tuple(np.searchsorted(ordered, self.query_labels, side) for side in ("left", "right"))  # type: ignore
+        ordered = self.labels.gallery[self.order]
+        return tuple(np.searchsorted(ordered, self.labels.queries, side) for side in ("left", "right"))  # type: ignore
 
     @cached_property
     def totals(self) -> np.ndarray:
-        """Return how many gallery items are relevant to each query: int64 ``(q,)``."""
+        """How many gallery items are relevant to each query: int64 ``(q,)``."""
         if not self.multiple:
             starts, stops = self.slices
             return stops - starts
-        masks, inverse = np.unique(self.query_masks, axis=0, return_inverse=True)
+        masks, inverse = np.unique(self.labels.query_masks, axis=0, return_inverse=True)
         counts = np.empty(len(masks), np.int64)
-        _count_sharing(masks, self.gallery_masks, counts)
+        _count_sharing(masks, self.labels.gallery_masks, counts)
         return counts[inverse.reshape(-1)]
 
 
@@ -90,7 +102,7 @@ def _masks(labels: np.ndarray) -> np.ndarray:
     return padded.view(np.uint64)
 
 
-@njit(cache=True)
+@kernel
 def share_label(query_mask: np.ndarray, gallery_masks: np.ndarray, item: int) -> bool:
     """Return whether a gallery item has one of the query's labels."""
     common = np.uint64(0)
@@ -99,64 +111,56 @@ def share_label(query_mask: np.ndarray, gallery_masks: np.ndarray, item: int) ->
     return common != np.uint64(0)
 
 
-@njit(cache=True)
-def is_relevant(
-    label: int, query_mask: np.ndarray, gallery_labels: np.ndarray, gallery_masks: np.ndarray, item: int
-) -> bool:
-    """Return whether a gallery item answers a query; the label counts where there are no masks."""
-    if gallery_masks.shape[0] == 0:
-        return gallery_labels[item] == label
-    return share_label(query_mask, gallery_masks, item)
+@kernel
+def is_relevant(labels: Labels, query: int, row: int) -> bool:
+    """Return whether a gallery row is relevant to a query."""
+    if labels.gallery_masks.shape[0] == 0:
+        return labels.gallery[row] == labels.queries[query]
+    return share_label(labels.query_masks[query], labels.gallery_masks, row)
 
 
-@njit(cache=True)
-def mark_relevant(
-    label: int,
-    query_mask: np.ndarray,
-    gallery_labels: np.ndarray,
-    gallery_masks: np.ndarray,
-    start: int,
-    groups: int,
-    bit: int,
-    distances: np.ndarray,
-) -> None:
+@kernel
+def mark_relevant(labels: Labels, query: int, start: int, packs: int, bit: int, distances: np.ndarray) -> None:
     """Set a bit in the lanes of relevant items, in the layout of :func:`lshbench.kernels.words.packed_distances`."""
+    gallery_masks = labels.gallery_masks
     up = np.uint64(bit)
-    stop = start + 64 * groups
+    stop = start + 64 * packs
     if gallery_masks.shape[0] == 0:
-        labels = gallery_labels[start:stop]
-        for group in range(groups):
+        label = labels.queries[query]
+        numbers = labels.gallery[start:stop]
+        for pack in range(packs):
             for j in range(16):
-                item = 64 * group + j
+                item = 64 * pack + j
                 marks = (
-                    np.uint64(labels[item] == label)
-                    | np.uint64(labels[item + 16] == label) << np.uint64(16)
-                    | np.uint64(labels[item + 32] == label) << np.uint64(32)
-                    | np.uint64(labels[item + 48] == label) << np.uint64(48)
+                    np.uint64(numbers[item] == label)
+                    | np.uint64(numbers[item + 16] == label) << np.uint64(16)
+                    | np.uint64(numbers[item + 32] == label) << np.uint64(32)
+                    | np.uint64(numbers[item + 48] == label) << np.uint64(48)
                 )
-                distances[16 * group + j] |= marks << up
+                distances[16 * pack + j] |= marks << up
     elif gallery_masks.shape[0] == 1:
-        mask = query_mask[0]
+        mask = labels.query_masks[query, 0]
         masks = gallery_masks[0, start:stop]
         none = np.uint64(0)
-        for group in range(groups):
+        for pack in range(packs):
             for j in range(16):
-                item = 64 * group + j
+                item = 64 * pack + j
                 marks = (
                     np.uint64(mask & masks[item] != none)
                     | np.uint64(mask & masks[item + 16] != none) << np.uint64(16)
                     | np.uint64(mask & masks[item + 32] != none) << np.uint64(32)
                     | np.uint64(mask & masks[item + 48] != none) << np.uint64(48)
                 )
-                distances[16 * group + j] |= marks << up
+                distances[16 * pack + j] |= marks << up
     else:
-        for group in range(groups):
+        query_mask = labels.query_masks[query]
+        for pack in range(packs):
             for item in range(64):
-                mark = np.uint64(share_label(query_mask, gallery_masks, start + 64 * group + item))
-                distances[16 * group + (item & 15)] |= mark << np.uint64(16 * (item >> 4) + bit)
+                mark = np.uint64(share_label(query_mask, gallery_masks, start + 64 * pack + item))
+                distances[16 * pack + (item & 15)] |= mark << np.uint64(16 * (item >> 4) + bit)
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def _count_sharing(query_masks: np.ndarray, gallery_masks: np.ndarray, counts: np.ndarray) -> None:
     words = gallery_masks.shape[0]
     none = np.uint64(0)

@@ -1,19 +1,16 @@
-"""Compiled loops of :mod:`lshbench.ranking.lists`.
-
-Keys are uint64: the distance's :func:`lshbench.kernels.keys.ascending_key` above, the gallery row below.
-"""
+"""Kernels of :mod:`lshbench.ranking.lists`, over sort keys (:mod:`lshbench.kernels.keys`) of ascending distances."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from lshbench.kernels.keys import LOW, THIRTY_TWO, ascending_key, key_value
-from lshbench.kernels.labels import is_relevant
-from lshbench.kernels.words import PARALLEL
+from lshbench.kernels.compilation import kernel
+from lshbench.kernels.keys import ascending, ascending_value, order_of, row_of, sort_key
+from lshbench.kernels.labels import Labels, is_relevant
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def sort_lists(
     offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, keys: np.ndarray, twice: np.ndarray
 ) -> None:
@@ -21,7 +18,7 @@ def sort_lists(
     for i in prange(len(offsets) - 1):
         for j in range(offsets[i], offsets[i + 1]):
             # Adding 0 turns -0 into 0, which it has to tie with.
-            keys[j] = ascending_key(distances[j] + np.float32(0)) << THIRTY_TWO | np.uint64(rows[j])
+            keys[j] = sort_key(ascending(distances[j] + np.float32(0)), rows[j])
         own = keys[offsets[i] : offsets[i + 1]]
         own.sort()
         for j in range(1, len(own)):
@@ -29,41 +26,32 @@ def sort_lists(
                 twice[i] = True
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def count_groups(
     offsets: np.ndarray,
     keys: np.ndarray,
-    query_labels: np.ndarray,
-    gallery_labels: np.ndarray,
-    query_masks: np.ndarray,
-    gallery_masks: np.ndarray,
+    labels: Labels,
     counts: np.ndarray,
 ) -> None:
     """Fill columns 1 to q of ``counts`` int64 ``(2, q + 1)``: groups with a relevant item, and relevant items."""
-    single = gallery_masks.shape[0] == 0
     for i in prange(len(offsets) - 1):
-        label = query_labels[i] if single else np.int32(0)
         groups = 0
         relevant = 0
         last = np.uint64(0)
         for key in keys[offsets[i] : offsets[i + 1]]:
-            row = np.int64(key & LOW)
-            if is_relevant(label, query_masks[i], gallery_labels, gallery_masks, row):
-                groups += relevant == 0 or key >> THIRTY_TWO != last
-                last = key >> THIRTY_TWO
+            if is_relevant(labels, i, row_of(key)):
+                groups += relevant == 0 or order_of(key) != last
+                last = order_of(key)
                 relevant += 1
         counts[0, i + 1] = groups
         counts[1, i + 1] = relevant
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def fill_groups(
     offsets: np.ndarray,
     keys: np.ndarray,
-    query_labels: np.ndarray,
-    gallery_labels: np.ndarray,
-    query_masks: np.ndarray,
-    gallery_masks: np.ndarray,
+    labels: Labels,
     slots: np.ndarray,
     with_positions: bool,
     groups: np.ndarray,
@@ -74,9 +62,7 @@ def fill_groups(
     Args:
         slots: int64 ``(2, q + 1)``, where each query's groups and positions begin.
     """
-    single = gallery_masks.shape[0] == 0
     for i in prange(len(offsets) - 1):
-        label = query_labels[i] if single else np.int32(0)
         own = keys[offsets[i] : offsets[i + 1]]
         group = slots[0, i]
         slot = slots[1, i]
@@ -85,10 +71,10 @@ def fill_groups(
         while before < len(own):
             end = before
             relevant = 0
-            while end < len(own) and own[end] >> THIRTY_TWO == own[before] >> THIRTY_TWO:
-                row = np.int64(own[end] & LOW)
+            while end < len(own) and order_of(own[end]) == order_of(own[before]):
+                row = row_of(own[end])
                 end += 1
-                if is_relevant(label, query_masks[i], gallery_labels, gallery_masks, row):
+                if is_relevant(labels, i, row):
                     if with_positions:
                         positions[slot + relevant_before + relevant] = end
                     relevant += 1
@@ -102,11 +88,11 @@ def fill_groups(
             relevant_before += relevant
 
 
-@njit(cache=True, parallel=PARALLEL)
-def take_nearest(offsets: np.ndarray, keys: np.ndarray, ids: np.ndarray, distances: np.ndarray) -> None:
-    """Copy the first keys of each query."""
+@kernel(parallel=True)
+def write_nearest(offsets: np.ndarray, keys: np.ndarray, ids: np.ndarray, distances: np.ndarray) -> None:
+    """Write rows and distances of each query's first keys."""
     for i in prange(len(offsets) - 1):
         for column in range(min(ids.shape[1], offsets[i + 1] - offsets[i])):
             key = keys[offsets[i] + column]
-            ids[i, column] = np.int64(key & LOW)
-            distances[i, column] = key_value(~(key >> THIRTY_TWO) & LOW)
+            ids[i, column] = row_of(key)
+            distances[i, column] = ascending_value(order_of(key))

@@ -1,23 +1,25 @@
-"""Compiled loops over hash tables: bucket keys, building, probing, unions of candidates.
+"""Kernels of hash tables: bucket keys, building, probing, and the candidates in the buckets that a query visits.
 
-Arrays throughout, with L tables over ``s`` bits each and n gallery items (:class:`lshbench.index.tables.BucketTables`):
+Throughout, with L tables over ``s`` bits each and n gallery items (:class:`lshbench.index.tables.BucketTables`):
 
 - codes uint8 ``(n, ceil(bits / 8))`` as :class:`lshbench.types.Codes` packs them;
-- columns int32 ``(L, s)``: the bits of the code that make a table's key, the first one its most significant bit;
-- tables, a tuple: columns, ``used`` (how many tables are looked into), the arguments of :func:`find_bucket` from
-  ``shift`` on, ids int32 ``(L, n)``, gallery rows bucket by bucket, and what :func:`undirected` returns;
-- seen uint64 ``(ceil(n / 64),)``: a bit an item, which marks what is in a query's union; all zero between queries.
-  At a bit an item it stays in the processor's cache where a stamp or a hash set would not.
+- columns int32 ``(L, s)``: the bits of the code that make a table's bucket key, the first one its most significant bit;
+- seen uint64 ``(ceil(n / 64),)``: a bit an item, set for a query's candidates; all zero between queries.  At a bit an
+  item it stays in the processor's cache where a stamp or a hash set would not.
 
-A set of perturbations is a mask over a table's bits in the order of their costs; see :func:`_probe_further`.
+A set of perturbed bits is a mask over a table's bits in the order of their costs; see :func:`_further_keys`.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit, prange
+from typing import NamedTuple
 
-from lshbench.kernels.words import PARALLEL, lowest_bit, prefetch
+import numpy as np
+from numba import prange
+
+from lshbench.kernels.compilation import kernel
+from lshbench.kernels.frames import Int32Matrix, Int32Vector, Int64Vector, UInt64Vector
+from lshbench.kernels.words import lowest_bit, prefetch
 
 FINEST = np.float64(1 << 40)
 """Largest cost of a perturbed bit.  Whole numbers, so that sums do not depend on the order of adding."""
@@ -27,23 +29,74 @@ LAST = 8
 """Bits of a mark that hold the last bit of its set."""
 
 
-@njit(cache=True)
-def table_key(code: np.ndarray, columns: np.ndarray) -> np.uint64:
-    """Return the key of one code in one table."""
+class Buckets(NamedTuple):
+    """Where the buckets of each table start and stop within its ids.
+
+    Attributes:
+        shift: -1 where every possible key has an entry; else the bits of a key below those that the directory reads.
+        offsets: the table's first entry stands at ``begins[table]``, counting one more entry for each table before it.
+        keys: the tables' distinct keys, each table's ascending; empty where every key has an entry.
+        begins: ``(L + 1,)``, where each table's keys begin.
+        directory: ``(L, 2^d + 1)``, how many of the table's keys have smaller top bits.
+    """
+
+    shift: int
+    offsets: Int32Vector
+    keys: UInt64Vector
+    begins: Int64Vector
+    directory: Int32Matrix
+
+
+class Tables(NamedTuple):
+    """Hash tables, and which of their buckets a query visits.
+
+    Attributes:
+        columns: ``(L, s)``.
+        used: how many tables, the first ones, are looked into.
+        buckets: of all tables.
+        ids: ``(L, n)``, gallery rows bucket by bucket.
+        flips, owners: as :func:`undirected_probes` returns them.
+    """
+
+    columns: Int32Matrix
+    used: int
+    buckets: Buckets
+    ids: Int32Matrix
+    flips: UInt64Vector
+    owners: Int32Vector
+
+
+class _Heap(NamedTuple):
+    """Sets of perturbed bits, that of the least score first: a binary heap.
+
+    Attributes:
+        scores: int64, the sums of the bits' costs.
+        masks: uint64, the sets.
+        marks: int64, the table and, in the low :data:`LAST` bits, the last bit of the set.
+    """
+
+    scores: np.ndarray
+    masks: np.ndarray
+    marks: np.ndarray
+
+
+@kernel
+def bucket_key(code: np.ndarray, columns: np.ndarray) -> np.uint64:
+    """Return the key of a code's bucket in one table."""
     key = np.uint64(0)
     for column in columns:
         key = key << ONE | np.uint64(code[column >> 3] >> np.uint8(7 - (column & 7)) & 1)
     return key
 
 
-@njit(cache=True, parallel=PARALLEL)
-def fill_keys(codes: np.ndarray, columns: np.ndarray, keys: np.ndarray) -> None:
-    """Fill ``keys`` uint64 ``(n,)`` with those of one table, whose columns are int32 ``(s,)``."""
+@kernel(parallel=True)
+def fill_bucket_keys(codes: np.ndarray, columns: np.ndarray, keys: np.ndarray) -> None:
+    """Fill ``keys`` uint64 ``(n,)`` with the bucket keys of one table, whose columns are int32 ``(s,)``."""
     for i in prange(len(keys)):
-        keys[i] = table_key(codes[i], columns)
+        keys[i] = bucket_key(codes[i], columns)
 
 
-@njit(cache=True, parallel=PARALLEL)
+@kernel(parallel=True)
 def merge_dense(
     codes: np.ndarray,
     columns: np.ndarray,
@@ -52,7 +105,9 @@ def merge_dense(
     offsets: np.ndarray,
     ids: np.ndarray,
 ) -> None:
-    """Fill tables with the old items and, behind them in each bucket, the coded ones: a counting sort.
+    """Fill tables that have an entry for every key with old items and, behind them in each bucket, new ones.
+
+    A counting sort.
 
     Args:
         old_offsets, offsets: int32 ``(L, 2^s + 1)``.
@@ -65,7 +120,7 @@ def merge_dense(
         starts[:] = 0
         # Keys are taken twice, which is cheaper than keeping them.
         for i in range(len(codes)):
-            starts[table_key(codes[i], columns[table]) + ONE] += 1
+            starts[bucket_key(codes[i], columns[table]) + ONE] += 1
         slots = np.empty(buckets, np.int32)
         place = 0
         for bucket in range(buckets):
@@ -78,31 +133,15 @@ def merge_dense(
             place += new
         starts[buckets] = place
         for i in range(len(codes)):
-            key = table_key(codes[i], columns[table])
+            key = bucket_key(codes[i], columns[table])
             ids[table, slots[key]] = old + i
             slots[key] += 1
 
 
-@njit(cache=True)
-def find_bucket(
-    table: int,
-    key: np.uint64,
-    shift: int,
-    offsets: np.ndarray,
-    keys: np.ndarray,
-    begins: np.ndarray,
-    directory: np.ndarray,
-) -> tuple[int, int]:
-    """Return where a bucket's rows start and stop within the table's ids.
-
-    Args:
-        shift: -1 where every possible key has an entry; else the bits of a key below those that the directory reads.
-        offsets: int32; the table's first entry stands at ``begins[table]``, counting one more entry for each table
-            before it.
-        keys: uint64, the tables' distinct keys, each table's ascending; empty where every key has an entry.
-        begins: int64 ``(L + 1,)``, where each table's keys begin.
-        directory: int32 ``(L, 2^d + 1)``, how many of the table's keys have smaller top bits.
-    """
+@kernel
+def find_bucket(table: int, key: np.uint64, buckets: Buckets) -> tuple[int, int]:
+    """Return where a bucket's rows start and stop within the table's ids."""
+    shift, offsets, keys, begins, directory = buckets
     base = begins[table] + table
     if shift < 0:
         entry = base + np.int64(key)
@@ -123,46 +162,49 @@ def find_bucket(
     return offsets[low + table], offsets[low + table + 1]
 
 
-@njit(cache=True)
-def _first(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int, other: int) -> bool:
-    """Whether an entry of the heap comes before another: by score, then by mask, then by table."""
-    if scores[place] != scores[other]:
-        return scores[place] < scores[other]
-    if masks[place] != masks[other]:
-        return masks[place] < masks[other]
-    return marks[place] < marks[other]
+@kernel
+def _precedes(heap: _Heap, place: int, other: int) -> bool:
+    """Return whether an entry of the heap comes before another: by score, then by mask, then by table."""
+    if heap.scores[place] != heap.scores[other]:
+        return heap.scores[place] < heap.scores[other]
+    if heap.masks[place] != heap.masks[other]:
+        return heap.masks[place] < heap.masks[other]
+    return heap.marks[place] < heap.marks[other]
 
 
-@njit(cache=True)
-def _rise(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, place: int) -> None:
+@kernel
+def _swap(heap: _Heap, place: int, other: int) -> None:
+    scores, masks, marks = heap
+    scores[place], scores[other] = scores[other], scores[place]
+    masks[place], masks[other] = masks[other], masks[place]
+    marks[place], marks[other] = marks[other], marks[place]
+
+
+@kernel
+def _sift_up(heap: _Heap, place: int) -> None:
     while place > 0:
         above = (place - 1) >> 1
-        if not _first(scores, masks, marks, place, above):
+        if not _precedes(heap, place, above):
             return
-        scores[place], scores[above] = scores[above], scores[place]
-        masks[place], masks[above] = masks[above], masks[place]
-        marks[place], marks[above] = marks[above], marks[place]
+        _swap(heap, place, above)
         place = above
 
 
-@njit(cache=True)
-def _sink(scores: np.ndarray, masks: np.ndarray, marks: np.ndarray, size: int) -> None:
-    place = 0
+@kernel
+def _sift_down(heap: _Heap, place: int, size: int) -> None:
     while True:
         below = 2 * place + 1
         if below >= size:
             return
-        if below + 1 < size and _first(scores, masks, marks, below + 1, below):
+        if below + 1 < size and _precedes(heap, below + 1, below):
             below += 1
-        if not _first(scores, masks, marks, below, place):
+        if not _precedes(heap, below, place):
             return
-        scores[place], scores[below] = scores[below], scores[place]
-        masks[place], masks[below] = masks[below], masks[place]
-        marks[place], marks[below] = marks[below], marks[place]
+        _swap(heap, place, below)
         place = below
 
 
-@njit(cache=True)
+@kernel
 def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
     """Fill ``costs`` int64 ``(bits,)`` of turning each bit: its squared projection, the largest :data:`FINEST`."""
     largest = 0.0
@@ -174,7 +216,7 @@ def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
         costs[j] = np.int64(value * value * scale)
 
 
-@njit(cache=True)
+@kernel
 def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owners: np.ndarray) -> np.int64:
     """Fill up a query's own buckets with those of the least score over all tables; return how many there are then.
 
@@ -187,15 +229,15 @@ def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owne
     Args:
         costs: of turning each bit of the code; where all are alike, buckets come in the order of Hamming distance.
         columns: of the tables in use.
-        keys, owners: as :func:`_probed` returns them; the query's own keys stand first, a table each.
+        keys, owners: as :func:`_visited_keys` returns them; the query's own keys stand first, a table each.
     """
     used, size = columns.shape
     flips = np.empty((used, size), np.uint64)
     prices = np.empty((used, size), np.int64)
     scores = np.empty(len(keys) + 1, np.int64)
     masks = np.empty(len(keys) + 1, np.uint64)
-    # The table, and the last bit of the set.
     marks = np.empty(len(keys) + 1, np.int64)
+    heap = _Heap(scores, masks, marks)
     entries = 0
     for table in range(used):
         for j in range(size):
@@ -211,7 +253,7 @@ def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owne
         scores[entries] = prices[table, 0]
         masks[entries] = ONE
         marks[entries] = table << LAST
-        _rise(scores, masks, marks, entries)
+        _sift_up(heap, entries)
         entries += 1
     filled = np.int64(used)
     for _ in range(len(keys) - used):
@@ -234,27 +276,27 @@ def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owne
             scores[0] = more - prices[owner, last]
             masks[0] = (mask ^ ONE << np.uint64(last)) | there
             marks[0] = mark + 1
-            _sink(scores, masks, marks, entries)
+            _sift_down(heap, 0, entries)
             scores[entries] = more
             masks[entries] = mask | there
             marks[entries] = mark + 1
-            _rise(scores, masks, marks, entries)
+            _sift_up(heap, entries)
             entries += 1
         else:
             entries -= 1
             scores[0], masks[0], marks[0] = scores[entries], masks[entries], marks[entries]
-            _sink(scores, masks, marks, entries)
+            _sift_down(heap, 0, entries)
     return filled
 
 
-@njit(cache=True)
-def undirected(probes: int, columns: np.ndarray) -> tuple:
-    """Return what makes the keys of the buckets that a query without projections visits, the same for every query.
+@kernel
+def undirected_probes(probes: int, columns: np.ndarray) -> tuple:
+    """Return which buckets a query without projections visits, relative to its own: those of the nearest keys.
 
-    As many buckets are visited by one with projections, too.
+    A query with projections visits as many.
 
     Returns:
-        The bits, uint64, in which a key differs from the query's own, and the tables, int32; a table's own first.
+        The bits, uint64, in which a key differs from the query's own, and the tables, int32; each table's own first.
     """
     used, size = columns.shape
     room = used * probes
@@ -269,15 +311,15 @@ def undirected(probes: int, columns: np.ndarray) -> tuple:
     return keys[:count], owners[:count]
 
 
-@njit(cache=True)
-def _probed(
+@kernel
+def _visited_keys(
     code: np.ndarray, projections: np.ndarray, probes: int, columns: np.ndarray, flips: np.ndarray, owners: np.ndarray
 ) -> tuple:
     """Return the keys of the buckets that a query visits, uint64, and their tables, int32."""
     used = len(columns)
     keys = np.empty(len(flips), np.uint64)
     for table in range(used):
-        keys[table] = table_key(code, columns[table])
+        keys[table] = bucket_key(code, columns[table])
     if len(projections) and probes > 1:
         owners = owners.copy()
         costs = np.empty(len(projections), np.int64)
@@ -289,19 +331,12 @@ def _probed(
     return keys, owners
 
 
-@njit(cache=True)
-def _ranges(
-    keys: np.ndarray,
-    shift: int,
-    offsets: np.ndarray,
-    tables_keys: np.ndarray,
-    begins: np.ndarray,
-    directory: np.ndarray,
-    found: np.ndarray,
-) -> np.uint64:
+@kernel
+def _ranges(keys: np.ndarray, buckets: Buckets, found: np.ndarray) -> np.uint64:
     """Fill ``found`` with where the first table's buckets of some keys start and stop; return how many numbers."""
+    offsets = buckets.offsets
     count = np.uint64(0)
-    if shift < 0:  # written whether it holds something or not, which can't be foretold
+    if buckets.shift < 0:  # written whether it holds something or not, which can't be foretold
         for key in keys:
             start, stop = offsets[key], offsets[key + ONE]
             found[count] = start
@@ -309,7 +344,7 @@ def _ranges(
             count += np.uint64(2 * (start < stop))
         return count
     for key in keys:
-        start, stop = find_bucket(0, key, shift, offsets, tables_keys, begins, directory)
+        start, stop = find_bucket(0, key, buckets)
         if start < stop:
             found[count] = start
             found[count + ONE] = stop
@@ -317,36 +352,37 @@ def _ranges(
     return count
 
 
-@njit(cache=True)
+@kernel
 def gather(
     code: np.ndarray,
     projections: np.ndarray,
     probes: int,
-    tables: tuple,
+    tables: Tables,
     seen: np.ndarray,
     found: np.ndarray,
     ranges: bool = False,
 ) -> np.int64:
-    """Fill ``found`` int32 with the rows of one query's union and return how many there are; clear ``seen`` again.
+    """Fill ``found`` int32 with the rows of one query's candidates, each once, and return how many there are.
 
     Args:
         code: uint8 ``(ceil(bits / 8),)``.
         projections: float32 ``(bits,)``, or empty.
         probes: buckets visited, as a multiple of the tables in use.
+        seen: cleared again.
         found: of length ``2 n + 2``.
         ranges: with one table in use, give where its buckets start and stop, one after the other, and not the rows.
     """
-    columns, used, shift, offsets, tables_keys, begins, directory, ids, flips, owners = tables
+    columns, used, buckets, ids, flips, owners = tables
     # All keys first: the loop over them then needs no calls, whose many arguments would take longer than a bucket.
-    keys, owners = _probed(code, projections, probes, columns[:used], flips, owners)
+    keys, owners = _visited_keys(code, projections, probes, columns[:used], flips, owners)
     count = np.uint64(0)
     if used == 1:  # buckets of one table have nothing in common
-        count = _ranges(keys, shift, offsets, tables_keys, begins, directory, found)
+        count = _ranges(keys, buckets, found)
         return np.int64(count) if ranges else _expand(ids[0], found, np.int64(count))
     # Where they lie before what they hold: loads that wait for no other are waited for together.
     starts, stops = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
     for visit in range(len(keys)):
-        place = find_bucket(owners[visit], keys[visit], shift, offsets, tables_keys, begins, directory)
+        place = find_bucket(owners[visit], keys[visit], buckets)
         starts[visit], stops[visit] = place
         prefetch(ids[owners[visit]], np.uint64(starts[visit]))
     for visit in range(len(keys)):
@@ -362,7 +398,7 @@ def gather(
     return np.int64(count)
 
 
-@njit(cache=True)
+@kernel
 def _expand(ids: np.ndarray, found: np.ndarray, count: np.int64) -> np.int64:
     """Replace ranges of one table's ids by the rows there; return how many."""
     # From the end of the memory, where what is written never gets ahead of what is read.

@@ -1,11 +1,9 @@
-"""Codes as 64-bit words, and the kernels that take distances from them.
+"""Codes as 64-bit words, and the kernels that take Hamming distances from them.
 
 Words lie plane by plane, uint64 ``(words, n)``, so that one vector instruction takes the same word of several items.
-Distances come in groups of 64 items, four to an entry of 64 bits: lane ``s`` (16 bits) of a group's entry ``j`` (of 16)
-belongs to item ``16 s + j`` of the group.  Counting bits in 64-bit elements and joining four counts by shifts needs no
+Distances come in packs of 64 items, four to an entry of 64 bits: lane ``s`` (16 bits) of a pack's entry ``j`` (of 16)
+belongs to item ``16 s + j`` of the pack.  Counting bits in 64-bit elements and joining four counts by shifts needs no
 narrowing of vectors, which costs more than the counts themselves.
-
-Compiled code is kept on disk by the module that calls it: after an edit here, the kernels' modules have to be touched.
 """
 
 from __future__ import annotations
@@ -14,23 +12,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from lshbench.kernels.compilation import kernel
 from lshbench.types import Codes
-
-PARALLEL = {
-    "prange": True,
-    "comprehension": False,
-    "fusion": False,
-    "inplace_binop": False,
-    "numpy": False,
-    "reduction": False,
-    "setitem": False,
-    "stencil": False,
-}
-"""Threads for explicit loops only: numba would compile array expressions as loops of their own, which takes long."""
 
 LANE = np.uint64(0xFFFF)
 ONES = np.uint64(0x0001_0001_0001_0001)
@@ -79,7 +66,7 @@ def lowest_bit(typing_context: Any, word: Any) -> Any:
 
 @intrinsic
 def prefetch(typing_context: Any, array: Any, row: Any) -> Any:
-    """Ask for the first cache line of a row (uint64) of an array, before it is read: LLVM's ``prefetch``."""
+    """Prefetch the first cache line of a row (uint64) of an array: LLVM's ``prefetch``."""
     if not isinstance(array, types.Array) or row != types.uint64:
         return None
 
@@ -100,8 +87,8 @@ def prefetch(typing_context: Any, array: Any, row: Any) -> Any:
     return types.void(array, row), generate
 
 
-@njit(cache=True)
-def distance(query: np.ndarray, words: np.ndarray, item: int) -> np.int64:
+@kernel
+def hamming_distance(query: np.ndarray, words: np.ndarray, item: int) -> np.int64:
     """Return the Hamming distance of one query ``(words,)`` to one item."""
     total = np.uint64(0)
     for plane in range(words.shape[0]):
@@ -109,7 +96,7 @@ def distance(query: np.ndarray, words: np.ndarray, item: int) -> np.int64:
     return np.int64(total)
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _four(word: np.uint64, plane: np.ndarray, item: int) -> np.uint64:
     return (
         popcount(word ^ plane[item])
@@ -119,57 +106,57 @@ def _four(word: np.uint64, plane: np.ndarray, item: int) -> np.uint64:
     )
 
 
-@njit(cache=True)
-def packed_distances(query: np.ndarray, words: np.ndarray, start: int, groups: int, distances: np.ndarray) -> None:
-    """Fill ``distances`` uint64 ``(16 * groups,)`` with those of ``64 * groups`` items from ``start``."""
-    stop = start + 64 * groups
+@kernel
+def packed_distances(query: np.ndarray, words: np.ndarray, start: int, packs: int, distances: np.ndarray) -> None:
+    """Fill ``distances`` uint64 ``(16 * packs,)`` with those of ``64 * packs`` items from ``start``."""
+    stop = start + 64 * packs
     planes = words.shape[0]
     # The common lengths keep the sum in registers; longer codes go over the entries again, two words at a time.
     if planes == 1:
         a = query[0]
         first = words[0, start:stop]
-        for group in range(groups):
+        for pack in range(packs):
             for j in range(16):
-                distances[16 * group + j] = _four(a, first, 64 * group + j)
+                distances[16 * pack + j] = _four(a, first, 64 * pack + j)
     elif planes == 2:
         a, b = query[0], query[1]
         first, second = words[0, start:stop], words[1, start:stop]
-        for group in range(groups):
+        for pack in range(packs):
             for j in range(16):
-                item = 64 * group + j
-                distances[16 * group + j] = _four(a, first, item) + _four(b, second, item)
+                item = 64 * pack + j
+                distances[16 * pack + j] = _four(a, first, item) + _four(b, second, item)
     else:
-        distances[: 16 * groups] = np.uint64(0)
+        distances[: 16 * packs] = np.uint64(0)
         for plane in range(0, planes - 1, 2):
             a, b = query[plane], query[plane + 1]
             first, second = words[plane, start:stop], words[plane + 1, start:stop]
-            for group in range(groups):
+            for pack in range(packs):
                 for j in range(16):
-                    item = 64 * group + j
-                    distances[16 * group + j] += _four(a, first, item) + _four(b, second, item)
+                    item = 64 * pack + j
+                    distances[16 * pack + j] += _four(a, first, item) + _four(b, second, item)
         if planes % 2:
             a = query[planes - 1]
             first = words[planes - 1, start:stop]
-            for group in range(groups):
+            for pack in range(packs):
                 for j in range(16):
-                    distances[16 * group + j] += _four(a, first, 64 * group + j)
+                    distances[16 * pack + j] += _four(a, first, 64 * pack + j)
 
 
-@njit(cache=True)
-def near_items(distances: np.ndarray, group: int, limit: int) -> np.uint64:
-    """Return a mask of a group's 64 items: bit ``i`` is set where item ``i`` is at most ``limit`` (>= -1) away.
+@kernel
+def near_items(distances: np.ndarray, pack: int, limit: int) -> np.uint64:
+    """Return a mask of a pack's 64 items: bit ``i`` is set where item ``i`` is at most ``limit`` (>= -1) away.
 
     With the top bit of each lane set, subtracting ``limit + 1`` clears it exactly where the distance is no larger.
     """
     bound = np.uint64(limit + 1) * ONES
     mask = np.uint64(0)
     for j in range(16):
-        entry = distances[16 * group + j]
+        entry = distances[16 * pack + j]
         mask |= ((~((entry | TOPS) - bound) & TOPS) >> np.uint64(15)) << np.uint64(j)
     return mask
 
 
-@njit(cache=True, inline="always")
-def lane_of(distances: np.ndarray, group: int, item: int) -> np.uint64:
-    """Return the lane that belongs to item ``item`` (0 to 63) of a group."""
-    return (distances[16 * group + (item & 15)] >> np.uint64(16 * (item >> 4))) & LANE
+@kernel(inline="always")
+def lane_of(distances: np.ndarray, pack: int, item: int) -> np.uint64:
+    """Return the lane that belongs to item ``item`` (0 to 63) of a pack."""
+    return (distances[16 * pack + (item & 15)] >> np.uint64(16 * (item >> 4))) & LANE

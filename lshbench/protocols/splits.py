@@ -64,7 +64,7 @@ class EvaluationProtocol(ABC):
         """
 
     def select(self, dataset: Dataset, seed: int, max_gallery: int | None, max_queries: int | None) -> Selection:
-        """Return the items of a run: those of :meth:`draw`, then class-balanced subsets of gallery and queries.
+        """Draw the items of a run, and limit gallery and queries to class-balanced subsets.
 
         A training set that is the gallery, or part of it, shrinks with it; one that lies outside is left as it is.
         """
@@ -157,17 +157,12 @@ class UnseenClassesProtocol(EvaluationProtocol):
         classes = np.unique(labels)
         count = round(self.held_out * len(classes))
         if not 2 <= count <= len(classes) - 2:
-            raise wrong_value(
-                "protocol.held_out",
-                self.held_out,
-                f"a share that leaves at least 2 of the {len(classes)} classes on either side",
-            )
+            expected = f"a share that leaves at least 2 of the {len(classes)} classes on either side"
+            raise wrong_value("protocol.held_out", self.held_out, expected)
         held_out = np.random.default_rng([seed, 0x75EE]).permutation(classes)[:count]
         unseen = np.isin(labels, held_out)
         return Selection(
-            from_query[unseen[from_query]],
-            from_gallery[unseen[from_gallery]],
-            from_gallery[~unseen[from_gallery]],
+            from_query[unseen[from_query]], from_gallery[unseen[from_gallery]], from_gallery[~unseen[from_gallery]]
         )
 
 

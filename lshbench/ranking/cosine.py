@@ -5,8 +5,9 @@ every other item is then placed among them: a table over evenly spaced bins name
 fall between, and exact comparisons decide.  Ties are exactly equal float32 similarities.
 
 Every product goes through the same shapes (the last tile of the gallery is filled up with zeros, queries to a multiple
-of eight), because BLAS may round a product differently at a matrix's edge: a gallery in another order of rows gives the
-same similarities, to the last bit.
+of eight), because BLAS may round a product differently at a matrix's edge.  A gallery in another order of rows gives
+the same similarities: to the last bit, where BLAS rounds alike all over a matrix (MKL, OpenBLAS for AVX-512), else
+within float32's rounding (OpenBLAS for AVX2).
 
 Kernels are in :mod:`lshbench.kernels.cosine` and :mod:`lshbench.kernels.cosine_nearest`.
 """
@@ -21,6 +22,7 @@ import numpy as np
 from lshbench.kernels import cosine as kernels
 from lshbench.kernels import cosine_nearest as nearest_kernels
 from lshbench.kernels.labels import LabelTable
+from lshbench.kernels.topk import NO_LIMIT, room_for
 from lshbench.types import Neighbors, RankedBlock, Relevance
 
 TILE = 1 << 14
@@ -42,7 +44,7 @@ LEAST_NORM, GREATEST_NORM = 1e-15, 1e30
 
 @dataclass(frozen=True)
 class VectorGallery:
-    """Gallery vectors and their norms: what to keep where the same gallery is searched again and again.
+    """Gallery vectors and their norms, prepared once for repeated searches.
 
     Attributes:
         vectors: float32 ``(n, d)`` as given; may be a memory map, and is never copied whole.
@@ -56,7 +58,7 @@ class VectorGallery:
 
     @classmethod
     def from_vectors(cls, vectors: np.ndarray) -> VectorGallery:
-        """Return the gallery; reads all of it once.
+        """Prepare a gallery; reads all of it once.
 
         Raises:
             ValueError: not float32 ``(n, d)``, or a row with a NaN or an infinity.
@@ -150,10 +152,7 @@ def _blocks(
                 similarities,
                 start - first,
                 gallery.inverse_norms,
-                labels.query_labels[start:stop],
-                labels.gallery_labels,
-                labels.query_masks[start:stop],
-                labels.gallery_masks,
+                labels.of_queries(start, stop),
                 order,
                 starts[start:stop],
                 slots,
@@ -180,7 +179,7 @@ def _blocks(
 
 
 def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k: int) -> Neighbors:
-    """Return the exact nearest ``k`` gallery items of each query by cosine, ties by the smaller gallery row.
+    """Return the exact k nearest gallery items of each query by cosine, ties by the smaller gallery row.
 
     Args:
         queries: float32 ``(q, d)``.
@@ -201,18 +200,18 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
     nearest = min(k, len(gallery))
     tile = gallery.tile
     # What is kept of a query is little, so that blocks can be large and the gallery is read few times.
-    step = max(1, min(4 * MOST_QUERIES, BLOCK_BYTES // (8 * (2 * nearest + tile) + 4 * tile)))
+    step = max(1, min(4 * MOST_QUERIES, BLOCK_BYTES // (8 * room_for(nearest) + 4 * tile)))
     for start in range(0, len(queries) if nearest else 0, step):
         stop = min(start + step, len(queries))
         units = _units(queries[start:stop])
-        kept = np.empty((stop - start, 2 * nearest + tile), np.uint64)
-        filled = np.zeros(stop - start, np.int64)
-        limits = np.full(stop - start, -np.inf, np.float32)
+        rooms = np.empty((stop - start, room_for(nearest)), np.uint64)
+        counts = np.zeros(stop - start, np.int64)
+        limits = np.full(stop - start, NO_LIMIT)
         similarities = np.empty((len(units), tile), np.float32)
         for first in range(0, len(gallery), tile):
             np.matmul(units, gallery.rows(first, first + tile).T, out=similarities)
-            nearest_kernels.collect(similarities, gallery.inverse_norms, first, nearest, kept, filled, limits)
-        nearest_kernels.finish(kept, filled, nearest, ids[start:stop], distances[start:stop])
+            nearest_kernels.collect_tile(similarities, gallery.inverse_norms, first, nearest, rooms, counts, limits)
+        nearest_kernels.write_nearest(rooms, counts, nearest, ids[start:stop], distances[start:stop])
     return Neighbors(ids, distances, np.full(len(queries), len(gallery), np.int64))
 
 

@@ -7,7 +7,7 @@ labels a bit mask tells them.  The positions of relevant items in the stable ord
 second pass with a running counter for each distance; nearest neighbours take one pass that keeps the items below a
 threshold which only falls.
 
-Kernels are in :mod:`lshbench.kernels.hamming` and :mod:`lshbench.kernels.hamming_nearest`.
+Kernels are in :mod:`lshbench.kernels.hamming`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lshbench.kernels import hamming as kernels
-from lshbench.kernels import hamming_nearest as nearest_kernels
-from lshbench.kernels.labels import LabelTable
+from lshbench.kernels.labels import Labels, LabelTable
 from lshbench.kernels.words import code_words
 from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
 
@@ -27,12 +26,12 @@ BLOCK_BYTES = 1 << 26
 """About how much the rankings of one block of queries take."""
 
 FEW_WORDS = 1 << 19
-"""Words to compare that one thread is through with before another has started, some 0.1 ms."""
+"""Words to compare in the time that starting other threads takes, some 0.1 ms."""
 
 
 @dataclass(frozen=True)
 class CodeGallery:
-    """Gallery codes as the kernels read them: what to keep where the same gallery is searched again and again.
+    """Gallery codes as words, prepared once for repeated searches.
 
     Attributes:
         words: uint64 ``(ceil(bits / 64), n)``.
@@ -44,7 +43,7 @@ class CodeGallery:
 
     @classmethod
     def from_codes(cls, codes: Codes) -> CodeGallery:
-        """Return the codes as words: a view for codes of 57 to 64 bits without spare ones, a copy otherwise."""
+        """Prepare codes: a view for codes of 57 to 64 bits without spare ones, a copy otherwise."""
         return cls(code_words(codes), codes.bits)
 
     def __len__(self) -> int:
@@ -100,15 +99,15 @@ def _blocks(
         counts = np.zeros((stop - start, bits + 1), np.uint32)
         relevant = np.zeros_like(counts)
         if labels.multiple:
-            kernels.masked_histograms(
-                words[rows], by_label, labels.query_masks[rows], labels.gallery_masks, bits, counts, relevant
-            )
+            kernels.masked_histograms(words[rows], by_label, labels.of_queries(start, stop), bits, counts, relevant)
         else:
             first, last = labels.slices
             kernels.slice_histograms(words[rows], by_label, first[rows], last[rows], bits, counts, relevant)
         block = _ranked(counts, relevant, totals[rows])
         if positions:
-            found = _positions(words[rows], gallery.words, labels, rows, counts, relevant, position_limit)
+            found = _positions(
+                words[rows], gallery.words, labels.of_queries(start, stop), counts, relevant, position_limit
+            )
             block = RankedBlock(**{**vars(block), **found})
         yield block
 
@@ -135,13 +134,12 @@ def _ranked(counts: np.ndarray, relevant: np.ndarray, totals: np.ndarray) -> Ran
 def _positions(
     words: np.ndarray,
     gallery: np.ndarray,
-    labels: LabelTable,
-    rows: slice,
+    labels: Labels,
     counts: np.ndarray,
     relevant: np.ndarray,
     limit: int | None,
 ) -> dict[str, np.ndarray | int | None]:
-    """Return the fields of a block that tell positions."""
+    """Return a block's fields for positions."""
     limits = np.empty(len(words), np.int64)
     offsets = np.zeros(len(words) + 1, np.int64)
     # Past this distance all ranks are beyond the limit.
@@ -151,10 +149,7 @@ def _positions(
     kernels.fill_positions(
         words,
         gallery,
-        labels.query_labels[rows],
-        labels.gallery_labels,
-        labels.query_masks[rows],
-        labels.gallery_masks,
+        labels,
         counts,
         relevant,
         limits,
@@ -169,7 +164,7 @@ def _positions(
 
 
 def hamming_neighbors(queries: Codes, gallery: Codes | CodeGallery, k: int) -> Neighbors:
-    """Return the exact nearest ``k`` gallery items of each query, ties by the smaller gallery row.
+    """Return the exact k nearest gallery items of each query by Hamming distance, ties by the smaller gallery row.
 
     Args:
         queries: codes of the queries.
@@ -188,7 +183,7 @@ def hamming_neighbors(queries: Codes, gallery: Codes | CodeGallery, k: int) -> N
     if found and len(queries):
         words = np.ascontiguousarray(code_words(queries).T)
         few = len(queries) * gallery.words.size < FEW_WORDS
-        search = nearest_kernels.nearest_in_turn if few else nearest_kernels.nearest
+        search = kernels.nearest_serial if few else kernels.nearest_parallel
         search(words, gallery.words, queries.bits, found, ids, distances)
     return Neighbors(ids, distances, np.full(len(queries), len(gallery), np.int64))
 

@@ -1,4 +1,4 @@
-"""Rankings of candidate lists, for indexes that compare a query with some of the gallery only.
+"""Ranking of candidate lists, for indexes that compare a query with part of the gallery only.
 
 Lists come in compressed rows: query ``i`` was compared with gallery rows ``rows[offsets[i]:offsets[i + 1]]``, in any
 order.  Items outside a query's list count as never retrieved.
@@ -56,18 +56,13 @@ def _blocks(
     totals = labels.totals
     for start, stop in _steps(offsets):
         own, keys = _sorted_keys(offsets, rows, distances, start, stop)
-        tables = (
-            labels.query_labels[start:stop],
-            labels.gallery_labels,
-            labels.query_masks[start:stop],
-            labels.gallery_masks,
-        )
+        own_labels = labels.of_queries(start, stop)
         counts = np.zeros((2, stop - start + 1), np.int64)
-        kernels.count_groups(own, keys, *tables, counts)
+        kernels.count_groups(own, keys, own_labels, counts)
         np.cumsum(counts, axis=1, out=counts)
         groups = np.empty((4, counts[0, -1]), np.int64)
         found = np.empty(counts[1, -1] if positions else 0, np.int32)
-        kernels.fill_groups(own, keys, *tables, counts, positions, groups, found)
+        kernels.fill_groups(own, keys, own_labels, counts, positions, groups, found)
         yield RankedBlock(
             offsets=counts[0],
             before=groups[0],
@@ -82,7 +77,7 @@ def _blocks(
 
 
 def list_neighbors(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, k: int) -> Neighbors:
-    """Return the nearest ``k`` candidates of each query, ties by the smaller gallery row.
+    """Return the k nearest candidates of each query, ties by the smaller gallery row.
 
     Args:
         offsets, rows, distances: as for :func:`list_blocks`.
@@ -98,7 +93,7 @@ def list_neighbors(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray,
     nearest = np.full((len(offsets) - 1, k), np.inf, np.float32)
     for start, stop in _steps(offsets):
         own, keys = _sorted_keys(offsets, rows, distances, start, stop)
-        kernels.take_nearest(own, keys, ids[start:stop], nearest[start:stop])
+        kernels.write_nearest(own, keys, ids[start:stop], nearest[start:stop])
     return Neighbors(ids, nearest, np.diff(offsets))
 
 

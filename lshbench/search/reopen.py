@@ -25,8 +25,8 @@ PATHS = {"dataset": ("path", "gallery", "query", "gallery_labels", "query_labels
 """Keys that hold paths.  Any other text may be called as a file is by chance."""
 
 
-def inputs_of(run: Run, device: str | None = None) -> Inputs:
-    """Return a finished run's inputs, relative paths as they were meant: from the folder that it was started in.
+def located(run: Run, device: str | None = None) -> dict[str, Any]:
+    """Return a run's configuration with relative paths as they were meant: from the folder that it was started in.
 
     The run keeps paths as they were given, as they are part of its identity, and so that it can be moved along with
     its data.  What is not, or no longer, in that folder stays relative to the current one.
@@ -42,7 +42,21 @@ def inputs_of(run: Run, device: str | None = None) -> Inputs:
             node[key] = str(place.resolve())
     if device is not None:
         config["device"] = device
-    return Inputs.from_config(config, config["threads"] or available_cores(), cache_dir(config["cache"]))
+    return config
+
+
+def open_inputs(run: Run, config: dict[str, Any], progress: Progress) -> tuple[Inputs, OpenedData]:
+    """Open a run's data set again, given its :func:`located` configuration.
+
+    Raises:
+        UsageError: it can't be found.
+    """
+    try:
+        inputs = Inputs.from_config(config, config["threads"] or available_cores(), cache_dir(config["cache"]))
+        return inputs, inputs.open(progress)
+    except UsageError as error:
+        name = run.metrics.dataset.name
+        raise UsageError(f"the run's data set, {name}, can't be opened again: {error}{_where(run)}") from error
 
 
 def _relative_paths(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -50,7 +64,8 @@ def _relative_paths(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], st
     for node, keys in ((config, ("cache",)), *((config[group], keys) for group, keys in PATHS.items())):
         for key in keys:
             value = node.get(key)
-            word = key == "weights" and not str(value).endswith(".safetensors")  # such as hub
+            # Words, such as hub, are no paths.
+            word = value == "auto" if key == "root" else key == "weights" and not str(value).endswith(".safetensors")
             if isinstance(value, str) and not word and not Path(value).expanduser().is_absolute():
                 yield node, key
 
@@ -59,23 +74,19 @@ def _started_in(run: Run) -> Path:
     return Path(str(run.metrics.environment["directory"]))
 
 
-def reopen_dataset(run: Run, inputs: Inputs, progress: Progress) -> Dataset:
+def reopen_dataset(run: Run, config: dict[str, Any], progress: Progress) -> Dataset:
     """Open a run's data set again, for the pictures of its items.
 
     Raises:
         UsageError: it can't be found, or holds other items than it did.
     """
-    data, items = _open(run, inputs, progress), GalleryItems.open(run)
-    if items.ids[-1] >= len(data.dataset.labels) or not np.array_equal(
-        data.dataset.labels[items.ids], run.array(GALLERY_LABELS)
-    ):
-        raise UsageError(
-            f"the run's data set, {data.dataset.name}, is there, but its items are no longer those of the run"
-        )
-    return data.dataset
+    dataset, items = open_inputs(run, config, progress)[1].dataset, GalleryItems.open(run).ids
+    if items[-1] >= len(dataset.labels) or not np.array_equal(dataset.labels[items], run.array(GALLERY_LABELS)):
+        raise UsageError(f"the run's data set, {dataset.name}, is there, but its items are no longer those of the run")
+    return dataset
 
 
-def gallery_features(run: Run, inputs: Inputs, progress: Progress) -> np.ndarray:
+def gallery_features(run: Run, config: dict[str, Any], progress: Progress) -> np.ndarray:
     """Return the features of a run's gallery, float32 ``(n, d)``, a memory map where they are a whole split.
 
     They come from the feature cache.  What is no longer there is read or extracted again, as the run did.
@@ -83,7 +94,7 @@ def gallery_features(run: Run, inputs: Inputs, progress: Progress) -> np.ndarray
     Raises:
         UsageError: the data set can't be found or has changed, or its features can't be had.
     """
-    data = _open(run, inputs, progress)
+    inputs, data = open_inputs(run, config, progress)
     if data.fingerprint != run.metrics.dataset.fingerprint:
         raise UsageError(
             f"the run's data set, {data.dataset.name}, has changed since the run, whose index compares features of "
@@ -95,14 +106,6 @@ def gallery_features(run: Run, inputs: Inputs, progress: Progress) -> np.ndarray
     if roles.seconds_extracting:
         log.warning("features were no longer in %s, and are again", inputs.cache)
     return roles.gallery.x
-
-
-def _open(run: Run, inputs: Inputs, progress: Progress) -> OpenedData:
-    try:
-        return inputs.open(progress)
-    except UsageError as error:
-        name = run.metrics.dataset.name
-        raise UsageError(f"the run's data set, {name}, can't be opened again: {error}{_where(run)}") from error
 
 
 def _where(run: Run) -> str:

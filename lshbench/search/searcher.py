@@ -16,17 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from lshbench.config import build
 from lshbench.errors import UsageError, wrong_value
-from lshbench.inputs import Inputs
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import GALLERY_LABELS
 from lshbench.run_folder.items import GalleryItems
 from lshbench.runtime.progress import silent
-from lshbench.search.reopen import gallery_features, inputs_of, reopen_dataset
+from lshbench.runtime.threads import available_cores
+from lshbench.search.reopen import gallery_features, located, reopen_dataset
 from lshbench.system import System
 from lshbench.types import Progress
 
@@ -93,10 +94,10 @@ class Searcher:
         ranking: ``hamming`` or ``cosine``, the kind of distance.
     """
 
-    def __init__(self, run: Run, inputs: Inputs, system: System, progress: Progress) -> None:
+    def __init__(self, run: Run, config: dict[str, Any], system: System, progress: Progress) -> None:
         self.run = run
         self.ranking = run.metrics.ranking
-        self._inputs, self._system, self._progress = inputs, system, progress
+        self._config, self._system, self._progress = config, system, progress
         self._items = GalleryItems.open(run)
         self._labels = run.array(GALLERY_LABELS)
 
@@ -118,9 +119,9 @@ class Searcher:
             from lshbench.runtime.device import resolve_device
 
             resolve_device(device)  # refused even where nothing of the run would have used it
-        inputs = inputs_of(run, device)
-        system = System.open(run, lambda: gallery_features(run, inputs, progress), device=device)
-        return cls(run, inputs, system, progress)
+        config = located(run, device)
+        system = System.open(run, lambda: gallery_features(run, config, progress), device=device)
+        return cls(run, config, system, progress)
 
     def __len__(self) -> int:
         """Return how many items the gallery has."""
@@ -133,8 +134,10 @@ class Searcher:
         Raises:
             UsageError: the run has none, or its weights can't be had.
         """
+        from lshbench.features.backbone import Backbone
+
         check_encoder(self.run)
-        encoder = self._inputs.backbone.load(self._inputs.device, self._progress)
+        encoder = build(self._config, "backbone", Backbone).load(self._config["device"], self._progress)
         if encoder.on_cpu:
             # Batches are filled up, so one picture would take as long as a batch of them.
             encoder.batch_size = 1
@@ -162,9 +165,9 @@ class Searcher:
         """
         from lshbench.features.extract import encode_images
 
-        self.check_k(k)
+        check_k(k, len(self))
         named = [_content(image, f"image {i}") for i, image in enumerate(images)]
-        x = encode_images(named, self.encoder, self._inputs.threads)
+        x = encode_images(named, self.encoder, self._config["threads"] or available_cores())
         return self._answers(x, k, [name for _, name in named])
 
     def search_vectors(self, x: np.ndarray, k: int = 10, names: Sequence[str] | None = None) -> list[Answer]:
@@ -178,7 +181,7 @@ class Searcher:
         Raises:
             UsageError: ``k`` out of range, vectors of another length, or values that aren't finite numbers.
         """
-        self.check_k(k)
+        check_k(k, len(self))
         dim = self.run.metrics.dataset.dim
         if x.ndim != 2 or x.shape[1] != dim or x.dtype.kind not in "fiu":
             raise UsageError(f"vectors of {x.dtype} {x.shape}: expected numbers (n, {dim}), as the run's features have")
@@ -188,10 +191,6 @@ class Searcher:
             raise UsageError(f"vectors hold NaN or infinite values, first in row {bad}: expected finite numbers")
         return self._answers(vectors, k, names or [f"vector {i}" for i in range(len(vectors))])
 
-    def check_k(self, k: int) -> None:
-        """Refuse a number of hits that the gallery can't give: a silent limit would look like a full answer."""
-        check_k(k, len(self))
-
     @cached_property
     def dataset(self) -> Dataset:
         """The run's data set, for the pictures of hits; opened when it is first asked for.
@@ -200,7 +199,7 @@ class Searcher:
             UsageError: it can't be found, has changed, or holds no images.
         """
         check_encoder(self.run)
-        return reopen_dataset(self.run, self._inputs, self._progress)
+        return reopen_dataset(self.run, self._config, self._progress)
 
     def image(self, hit: Hit) -> Image:
         """Return the picture of a hit, as RGB, from the run's data set.
@@ -214,20 +213,12 @@ class Searcher:
         if not len(x):
             return []
         found = self._system.search(self._system.encode(x, "query"), k)
-        return [
-            Answer(
-                name,
-                [
-                    self._hit(rank, int(row), float(distance))
-                    for rank, (row, distance) in enumerate(zip(rows, distances, strict=True), start=1)
-                    if row >= 0
-                ],
-                int(candidates),
-            )
-            for name, rows, distances, candidates in zip(
-                names, found.ids, found.distances, found.candidates, strict=True
-            )
-        ]
+        answers = []
+        for name, *results, candidates in zip(names, found.ids, found.distances, found.candidates, strict=True):
+            ranked = enumerate(zip(*results, strict=True), start=1)
+            hits = [self._hit(rank, int(row), float(distance)) for rank, (row, distance) in ranked if row >= 0]
+            answers.append(Answer(name, hits, int(candidates)))
+        return answers
 
     def _hit(self, rank: int, row: int, distance: float) -> Hit:
         several = self._labels.ndim == 2
@@ -246,7 +237,7 @@ class Searcher:
 
 
 def check_k(k: int, gallery: int) -> None:
-    """Refuse a number of hits that a gallery can't give.
+    """Refuse a number of hits that a gallery can't give: a silent limit would look like a full answer.
 
     Raises:
         UsageError: it is below 1 or above the gallery's size.

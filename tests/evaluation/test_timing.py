@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def sides(seed: int = 0) -> tuple[Encoded, Encoded, Relevance]:
     made = []
     for count in (200, 40):
         x = generator.standard_normal((count, 24)).astype(np.float32)
-        made.append(Encoded(x, Codes(np.packbits(x >= 0, axis=1), 24, x)))
+        made.append(Encoded(x, replace(Codes.from_signs(x), projections=x)))
     return made[0], made[1], Relevance(generator.integers(0, 3, 40), generator.integers(0, 3, 200))
 
 

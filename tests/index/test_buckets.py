@@ -449,7 +449,7 @@ def test_the_gallery_may_be_a_read_only_memory_map_and_stays_where_it_is(tmp_pat
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     index = BucketsIndex().build(Encoded(mapped, gallery.codes))
     assert index._vectors is mapped
-    assert index._visits.gallery[0].ctypes.data == mapped.ctypes.data
+    assert index._searched.held.gallery.vectors.ctypes.data == mapped.ctypes.data
     expected = BucketsIndex().build(gallery).search(queries, 5)
     np.testing.assert_array_equal(index.search(queries, 5).ids, expected.ids)
 

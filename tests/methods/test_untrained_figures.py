@@ -1,4 +1,4 @@
-"""Figures on real features: CIFAR-10 through EfficientNet-Lite0 at 128 px, 64 bits, 1,000 queries, 5,000 in the gallery.
+"""Figures on real features: CIFAR-10 through EfficientNet-Lite0 at 128 px, 64 bits, 1,000 queries, gallery of 5,000.
 
 ``LSHBENCH_TEST_DATA`` names a folder with a copy of the Hub repository ``aaaakash001/cifar10_Vit_large``.
 """

@@ -94,7 +94,7 @@ def test_a_killed_sweep_loses_only_what_was_under_way_and_its_tables_are_those_o
         assert float(rows[method]["mAP"]) == pytest.approx(np.mean(values), abs=1e-6)
         assert float(rows[method]["mAP_std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-6)
         assert rows[method]["mAP_winner"] == str(method == "itq")
-    assert float(rows["exact_cosine"]["mAP"]) == pytest.approx(runs["itq", 0]["reference"]["cosine"]["mAP"], abs=1e-6)
+    assert float(rows["exact_cosine"]["mAP"]) == pytest.approx(runs["itq", 0].reference.cosine["mAP"], abs=1e-6)
     table = (tmp_path / "out/table.md").read_text()
     assert f"| `itq` | **{float(rows['itq']['mAP']):.4f}".replace("**0", "**") in table
     assert "lack runs" not in table

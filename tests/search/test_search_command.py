@@ -210,17 +210,10 @@ def test_a_run_of_ready_features_takes_vectors_only(runs, tmp_path: Path, capsys
     assert ".npy files of vectors of 8 numbers" in message
 
 
-def test_a_run_that_does_not_name_its_items_is_searched_all_the_same(copy, tmp_path: Path, capsys) -> None:
+def test_a_run_without_its_items_names_is_no_whole_run(copy, tmp_path: Path, capsys) -> None:
     folder = copy("random_projection")
-    for name in ("classes.json", "items.npy", "item_names.npy", "item_name_ends.npy"):
-        (folder / "index" / name).unlink()
-    main([str(folder), str(item_file(0, tmp_path)), "--format", "json"])
-    (query,) = json.loads(capsys.readouterr().out)["queries"]
-    assert {hit["name"] for hit in query["hits"]} == {None}
-    main([str(folder), str(item_file(0, tmp_path))])
-    assert "class 0" in capsys.readouterr().out
-    message = refusal(capsys, folder, item_file(0, tmp_path), "--picture", "p.png")
-    assert "doesn't say which items" in message
+    (folder / "index" / "items.npy").unlink()
+    assert "holds no index/items.npy" in refusal(capsys, folder, item_file(0, tmp_path))
 
 
 def test_a_relative_path_to_data_starts_from_the_folder_that_the_run_was_made_in(lshbench, runs, tmp_path) -> None:
@@ -242,7 +235,7 @@ def test_a_relative_path_that_leads_nowhere_is_named_with_the_places_it_was_look
     assert "dataset.path='gone.npz'" in message
     assert f"seen from {tmp_path}" in message
     assert f"nor from {place}, where the run was made: expected the data there" in message
-    # Beside the current folder's own data it is found; without Hydra's record, that is all there is.
+    # Beside the current folder's own data it is found, and Hydra's record is not needed for any of it.
     shutil.copy(place / "features.npz", "gone.npz")
     main([str(folder), "one.npy"])
     assert "1 query answered" in capsys.readouterr().out
@@ -250,7 +243,7 @@ def test_a_relative_path_that_leads_nowhere_is_named_with_the_places_it_was_look
     main([str(folder), "one.npy"])
     (tmp_path / "gone.npz").unlink()
     capsys.readouterr()
-    assert "doesn't say where it was made" in refusal(capsys, folder, "one.npy")
+    assert f"nor from {place}" in refusal(capsys, folder, "one.npy")
 
 
 def test_without_its_data_set_a_run_is_searched_but_has_no_pictures(copy, tmp_path: Path, capsys) -> None:

@@ -1,0 +1,113 @@
+"""Compilation of kernels, and where their machine code is kept: ``<cache>/kernels/<digest>``.
+
+numba keeps machine code by the file that a function stands in, and misses edits of functions in other files that it
+calls (numba#1833).  Hence the digest of all kernels' source: after an edit anywhere in the package, every kernel is
+compiled again.  ``$NUMBA_CACHE_DIR``, where it is set, stands for ``<cache>/kernels``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numba
+from filelock import FileLock
+from numba.core.caching import FunctionCache
+
+from lshbench.runtime.cache import cache_dir
+
+UNUSED_DAYS = 30
+"""Machine code of other versions of the kernels is deleted when it has not been used for so long."""
+
+LOOPS_ONLY = {
+    "prange": True,
+    "comprehension": False,
+    "fusion": False,
+    "inplace_binop": False,
+    "numpy": False,
+    "reduction": False,
+    "setitem": False,
+    "stencil": False,
+}
+"""Threads for explicit loops only: numba would compile array expressions as loops of their own, which takes long."""
+
+
+def source_digest() -> str:
+    """Return a digest of the source of all kernels and of numba's version."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        source = path.read_bytes()
+        digest.update(f"{path.name} {len(source)}\n".encode())
+        digest.update(source)
+    return digest.hexdigest()[:16]
+
+
+def _writable_folder() -> Path | None:
+    """Return the folder for machine code, made if need be, or None if it can't be written."""
+    try:
+        parent = Path(numba.config.CACHE_DIR) if numba.config.CACHE_DIR else cache_dir() / "kernels"
+        folder = parent / source_digest()
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _delete_unused(parent)
+        with FileLock(folder / "lock"):
+            os.utime(folder)  # the time of its last use
+    except OSError as error:
+        logging.getLogger(__name__).warning("kernels are compiled in every process: %s", error)
+        return None
+    return folder
+
+
+def _delete_unused(parent: Path) -> None:
+    oldest = time.time() - 86400 * UNUSED_DAYS
+    for lock in parent.glob("*/lock"):  # nothing but such folders holds one
+        with suppress(OSError):
+            if lock.parent.stat().st_mtime < oldest:
+                shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+FOLDER = _writable_folder()
+
+
+def _lock() -> FileLock:
+    """Return the folder's lock: a new one each time, as a process must not use one that it has inherited by a fork."""
+    return FileLock(f"{FOLDER}/lock")
+
+
+class _LockedCache(FunctionCache):
+    """numba's cache, one process at a time: two that save at once may give different code the same file name."""
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        with _lock():
+            return super().load_overload(signature, context)
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        with suppress(OSError), _lock():
+            super().save_overload(signature, compiled)  # a full disk is no reason to fail
+
+
+def kernel(function: Callable | None = None, *, parallel: bool = False, **options: Any) -> Any:
+    """Compile a function with :func:`numba.njit` and keep its machine code; for this package's functions only.
+
+    Args:
+        parallel: spread explicit loops (``prange``) over threads.
+        options: further ones of :func:`numba.njit`.
+    """
+    if function is None:
+        return lambda decorated: kernel(decorated, parallel=parallel, **options)
+    dispatcher = numba.njit(parallel=LOOPS_ONLY if parallel else False, **options)(function)
+    if FOLDER:
+        elsewhere = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(FOLDER)
+        try:
+            dispatcher._cache = _LockedCache(function)
+        finally:
+            numba.config.CACHE_DIR = elsewhere
+    return dispatcher
