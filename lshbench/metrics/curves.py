@@ -105,14 +105,7 @@ def interpolated_precision(block: RankedBlock, levels: int = LEVELS) -> np.ndarr
 
 
 class CurveAccumulator:
-    """Accumulator of curves over blocks of queries.
-
-    Example:
-        >>> curves = CurveAccumulator()
-        >>> for block in blocks:  # doctest: +SKIP
-        ...     curves.add(block)
-        >>> curves.means().precision  # doctest: +SKIP
-    """
+    """Accumulator of curves over blocks of queries: :meth:`add` each, then ask for the :meth:`means`."""
 
     def __init__(self, ranks: np.ndarray | None = None, levels: int = LEVELS) -> None:
         self.ranks = log_spaced_ranks() if ranks is None else ranks

@@ -39,7 +39,14 @@ _MEANS = {"AP": "mAP", "RR": "MRR"}
 
 
 class Summary(TypedDict):
-    """Means over queries for ``metrics.json``; one over no query, or one that can't be computed, is None."""
+    """Means over queries for ``metrics.json``; one over no query, or one that can't be computed, is None.
+
+    Attributes:
+        metrics: the expected mAP, MRR, P@k, ... over every query.
+        ties: the same keys, each with ``expected``, ``optimistic`` and ``pessimistic``.
+        definitions: the keys of :data:`lshbench.metrics.definitions.DEFINITIONS` for every rank and radius measured.
+        counts: queries, those without a relevant item in the gallery (which score 0), those without a candidate.
+    """
 
     metrics: dict[str, float | None]
     ties: dict[str, dict[str, float | None]]
@@ -120,13 +127,6 @@ def summarise(measures: Mapping[str, np.ndarray]) -> Summary:
 
     Args:
         measures: what :func:`measure` and :func:`concatenate` give.
-
-    Returns:
-        - ``metrics``: the expected mAP, MRR, P@k, ... over every query;
-        - ``ties``: the same keys, each with ``expected``, ``optimistic`` and ``pessimistic``;
-        - ``definitions``: the keys of :data:`lshbench.metrics.definitions.DEFINITIONS` for every rank and
-          radius measured;
-        - ``counts``: queries, those without a relevant item in the gallery (which score 0), those without a candidate.
     """
     ties: dict[str, dict[str, float | None]] = {}
     for key in measures:

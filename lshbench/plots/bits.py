@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from lshbench.plots.style import ABOVE, CAPTION, REFERENCE, RUN, TEXT, caption, dress, figure_for, method_name
+from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for, method_name
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import GALLERY_CODES
 
@@ -24,7 +24,7 @@ def bit_balance(run: Run) -> Figure | None:
     packed = run.array(GALLERY_CODES)
     bits = len(means)
     title, name = "Balance and correlation of the bits", method_name(run)
-    figure = figure_for(run, title, width=9.6, name=name, right=0.45, above=ABOVE + CAPTION)
+    figure = figure_for(run, title, width=9.6, name=name, right=0.45, captions=True)
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1], gridspec_kw={"wspace": 0.19})
 
     ordered = np.sort(means)
@@ -45,14 +45,8 @@ def bit_balance(run: Run) -> Figure | None:
 
     shown = np.unique(np.linspace(0, bits - 1, min(bits, MOST_BITS)).round().astype(int))
     correlation = bit_correlations(packed, bits, shown)
-    image = right.imshow(
-        correlation,
-        cmap="PuOr_r",
-        vmin=-1,
-        vmax=1,
-        interpolation="nearest",
-        extent=(0.5, len(shown) + 0.5, len(shown) + 0.5, 0.5),
-    )
+    extent = (0.5, len(shown) + 0.5, len(shown) + 0.5, 0.5)
+    image = right.imshow(correlation, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest", extent=extent)
     whole = len(shown) == bits
     dress(right, x="bit" if whole else f"{len(shown)} of {bits:,} bits, evenly spaced", y="bit", grid=None, apart=0.4)
     for axis, count in ((left.xaxis, bits), (right.xaxis, len(shown)), (right.yaxis, len(shown))):

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lshbench.plots.style import ABOVE, CAPTION, OTHER_CLASS, SAME_CLASS, caption, dress, figure_for, legend
+from lshbench.plots.style import OTHER_CLASS, SAME_CLASS, caption, dress, figure_for, legend
 from lshbench.run_folder import Run
 
 MOST_BINS = 80
@@ -22,7 +22,7 @@ def distances(run: Run) -> Figure | None:
     if edges is None or same is None or other is None or same.sum() + other.sum() == 0:
         return None
     hamming = run.metrics.ranking == "hamming"
-    figure = figure_for(run, "Distances of same-class and other pairs", above=ABOVE + CAPTION)
+    figure = figure_for(run, "Distances of same-class and other pairs", captions=True)
     axes = figure.add_subplot()
     used = np.flatnonzero(same + other)
     low, high = int(used[0]), int(used[-1]) + 1

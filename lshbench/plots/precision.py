@@ -15,14 +15,8 @@ def precision_recall(run: Run) -> Figure:
     curves, name = run.curves(), run.metrics.searched
     figure = figure_for(run, "Precision over recall")
     axes = figure.add_subplot()
-    axes.plot(
-        curves.recall,
-        curves.precision,
-        color=RUN,
-        linewidth=2,
-        label=_with_figure(name, "mAP", run.metrics.metrics["mAP"]),
-        zorder=3,
-    )
+    label = _with_figure(name, "mAP", run.metrics.metrics["mAP"])
+    axes.plot(curves.recall, curves.precision, color=RUN, linewidth=2, label=label, zorder=3)
     cosine = run.metrics.reference.cosine
     if cosine is not None:
         label = _with_figure("exact cosine", "mAP", cosine["mAP"])

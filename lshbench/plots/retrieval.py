@@ -102,15 +102,11 @@ def chosen_rows(
             if row < 0:
                 break
             other = gallery.y[row]
-            relevant = bool((label & other).any()) if labels_are_sets(queries.y) else bool(label == other)
+            relevant = bool((label & other).any()) if queries.y.ndim == 2 else bool(label == other)
             image = dataset.image(int(gallery.ids[row]))
             found.append(Result(image, label_text(other, names), float(distance), relevant))
         rows.append(Row(dataset.image(int(queries.ids[query])), label_text(label, names), found))
     return rows
-
-
-def labels_are_sets(labels: np.ndarray) -> bool:
-    return labels.ndim == 2
 
 
 def label_text(label: np.ndarray | np.integer, names: Sequence[str] | None) -> str:

@@ -29,10 +29,8 @@ HEIGHT = 4.4
 LEFT, RIGHT, ABOVE, BELOW = 0.81, 0.28, 0.66, 0.62
 """Margins in inches, with room for labels and headings.  A layout engine that measures every text takes as long as the
 drawing itself."""
-CAPTION = 0.2
-"""What a caption adds to the margin above."""
-LEGEND_ROW = 0.22
-"""What a row of a legend below the axes adds to the margin below."""
+CAPTION, LEGEND_ROW = 0.2, 0.22
+"""What a caption adds to the margin above, and a row of a legend below the axes to that below."""
 
 # Says at INFO that it looked for fonts.
 logging.getLogger("matplotlib").setLevel(logging.WARNING)
@@ -46,8 +44,8 @@ def figure_for(
     height: float = HEIGHT,
     name: str | None = None,
     right: float = RIGHT,
-    above: float = ABOVE,
-    below: float = BELOW,
+    captions: bool = False,
+    legend_rows: int = 0,
 ) -> Figure:
     """Return an empty figure headed by what it shows and by the run: data set, what was searched, ranking.
 
@@ -56,10 +54,13 @@ def figure_for(
         title: what it shows.
         width, height: in inches.
         name: of what it shows, if not of what was searched.
-        right, above, below: margins of the axes, in inches.
+        right: margin in inches.
+        captions: whether :func:`caption` will write above the axes.
+        legend_rows: of a legend below the axes.
     """
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
+    above, below = ABOVE + CAPTION * captions, BELOW + LEGEND_ROW * legend_rows
     figure.subplots_adjust(LEFT / width, below / height, 1 - right / width, 1 - above / height)
     x = 0.13 / width
     figure.suptitle(title, x=x, y=1 - 0.1 / height, ha="left", fontsize=12, fontweight="bold", color=TEXT)

@@ -9,19 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lshbench.plots.style import (
-    ABOVE,
-    BELOW,
-    CAPTION,
-    LEGEND_ROW,
-    REFERENCE,
-    RUN,
-    TEXT,
-    caption,
-    dress,
-    figure_for,
-    show_shares,
-)
+from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for, show_shares
 from lshbench.run_folder import Run
 
 ROWS = ("mAP", "P@10", "recall@10/cosine")
@@ -41,9 +29,9 @@ def tradeoff(run: Run) -> Figure:
     exact = _exact(run)
     rows = [name for name in ROWS if any(value is not None for value in columns[name])] or ["mAP"]
     key = _key(run, columns, bool(exact))
-    above, below = ABOVE + CAPTION, BELOW + LEGEND_ROW * -(-len(key) // 2)
-    height = above + below + 1.7 * len(rows)
-    figure = figure_for(run, "Quality against cost", width=8.4, height=height, above=above, below=below)
+    lines = -(-len(key) // 2)
+    height = 1.5 + 1.7 * len(rows) + 0.2 * lines
+    figure = figure_for(run, "Quality against cost", width=8.4, height=height, captions=True, legend_rows=lines)
     spaces = {"wspace": 0.1, "hspace": 0.28}
     grid = figure.subplots(len(rows), 2, sharex="col", sharey="row", squeeze=False, gridspec_kw=spaces)
     costs: list[tuple[str, Sequence[float], bool, float | None, Callable[[float], str]]] = [
@@ -153,10 +141,9 @@ def _key(run: Run, columns: dict[str, list[Any]], exact: bool) -> list[Line2D]:
     label = f"{name}{': ' + setting if setting else ''}, {size}"
     key = [Line2D([], [], color=RUN, marker="D", markersize=8, linestyle="none", label=label)]
     if len(columns["mAP"]) > 1:
+        front = "Pareto front: settings that no other one beats"
         key += [
-            Line2D(
-                [], [], color=RUN, marker="o", linewidth=1.8, label="Pareto front: settings that no other one beats"
-            ),
+            Line2D([], [], color=RUN, marker="o", linewidth=1.8, label=front),
             Line2D([], [], color=RUN, marker="o", linestyle="none", markerfacecolor="white", label="other settings"),
         ]
     if exact:

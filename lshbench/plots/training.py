@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lshbench.plots.style import BELOW, LEFT, LEGEND_ROW, REFERENCE, RUN, VALIDATION, dress, figure_for, method_name
+from lshbench.plots.style import LEFT, REFERENCE, RUN, VALIDATION, dress, figure_for, method_name
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import TRAINING
 
@@ -18,27 +20,19 @@ def training(run: Run) -> Figure | None:
     epochs, chosen = history["epochs"], history["chosen_epoch"]
     if len(epochs) < 2:
         return None
-    figure = figure_for(run, "Training", name=method_name(run), right=LEFT, below=BELOW + LEGEND_ROW)
+    figure = figure_for(run, "Training", name=method_name(run), right=LEFT, legend_rows=1)
     axes = figure.add_subplot()
     numbers = [epoch["epoch"] for epoch in epochs]
-    marker = "o" if len(epochs) <= 30 else None
-    lines = axes.plot(numbers, [epoch["loss"] for epoch in epochs], color=RUN, linewidth=2, marker=marker,
-                      markersize=4, label="loss (left)")  # fmt: skip
+    style: dict[str, Any] = {"linewidth": 2, "marker": "o" if len(epochs) <= 30 else None, "markersize": 4}
+    lines = axes.plot(numbers, [epoch["loss"] for epoch in epochs], color=RUN, label="loss (left)", **style)
     dress(axes, x="epoch", y="training loss", grid="x")
     axes.yaxis.label.set_color(RUN)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
     checked = [(epoch["epoch"], epoch["validation"]) for epoch in epochs if epoch["validation"] is not None]
     if checked:
         right = axes.twinx()
-        lines += right.plot(
-            *zip(*checked, strict=True),
-            color=VALIDATION,
-            linewidth=2,
-            linestyle="--",
-            marker=marker,
-            markersize=4,
-            label="validation (right)",
-        )
+        style |= {"linestyle": "--", "label": "validation (right)"}
+        lines += right.plot(*zip(*checked, strict=True), color=VALIDATION, **style)
         dress(right, x="", y="quality on the validation part", grid=None)
         right.spines["right"].set_visible(True)
         right.spines["right"].set_color("#9ca3af")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -278,8 +278,8 @@ def compare(
                 settings_of(members[0]),
                 repeats,
                 interval,
-                supervision=_supervision(members[0]),
-                leak=_leaks(members),
+                "features" if members[0].metrics.features_alone else members[0].metrics.method.supervision,
+                _leaks(members),
             )
         )
     configurations.sort(key=lambda one: (-one.interval.mean, one.name))
@@ -293,10 +293,6 @@ def compare(
         for (one, other, test, seeds), p_value in zip(tests, adjusted, strict=True)
     ]
     return Comparison(metric, configurations, pairs)
-
-
-def _supervision(run: Run) -> str:
-    return "features" if run.metrics.features_alone else run.metrics.method.supervision
 
 
 def read_repeat(run: Run, metric: str) -> Repeat:
@@ -352,17 +348,15 @@ def settings_of(run: Run) -> Settings:
     return tuple(sorted(_flat(config)))
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in node.items():
         # Methods and protocols carry the root's seed and device in their own nodes.
         if key in ("seed", "device", "_target_"):
             continue
         if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{key}.")
+            yield from _flat(value, f"{prefix}{key}.")
         else:
-            pairs.append((prefix + key, value if isinstance(value, str) else json.dumps(value)))
-    return pairs
+            yield prefix + key, value if isinstance(value, str) else json.dumps(value)
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:

@@ -333,25 +333,15 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
     elif origin is list:
         if isinstance(value, list):
             return [_from_json(parts[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
-    elif origin is Mapping:
+    elif origin is Mapping or issubclass(hint, Record):
         if isinstance(value, dict):
-            _require(required, value, where)
-            return {key: _from_json(parts[1], item, _below(where, key)) for key, item in value.items()}
-    elif issubclass(hint, Record):
-        if isinstance(value, dict):
-            known = hint.keys()
-            _require(tuple(known), value, where)
-            return hint(**{name: _from_json(of, value[key], _below(where, key)) for key, (name, of) in known.items()})
+            known = {key: (key, parts[1]) for key in value} if origin is Mapping else hint.keys()
+            places = {key: f"{where}.{key}".lstrip(".") for key in (*required, *known)}
+            for key, place in places.items():
+                if key not in value:
+                    raise ValueError(f"{place} is missing")
+            made = {name: _from_json(of, value[key], places[key]) for key, (name, of) in known.items()}
+            return made if origin is Mapping else hint(**made)
     elif isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise ValueError(f"{where or 'the file'} is {value!r:.80}")
-
-
-def _require(keys: tuple[str, ...], value: dict[str, Any], where: str) -> None:
-    for key in keys:
-        if key not in value:
-            raise ValueError(f"{_below(where, key)} is missing")
-
-
-def _below(where: str, key: str) -> str:
-    return f"{where}.{key}".lstrip(".")

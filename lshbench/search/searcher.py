@@ -165,7 +165,7 @@ class Searcher:
         """
         from lshbench.features.extract import encode_images
 
-        self.check_k(k)
+        check_k(k, len(self))
         named = [_content(image, f"image {i}") for i, image in enumerate(images)]
         x = encode_images(named, self.encoder, self._config["threads"] or available_cores())
         return self._answers(x, k, [name for _, name in named])
@@ -181,7 +181,7 @@ class Searcher:
         Raises:
             UsageError: ``k`` out of range, vectors of another length, or values that aren't finite numbers.
         """
-        self.check_k(k)
+        check_k(k, len(self))
         dim = self.run.metrics.dataset.dim
         if x.ndim != 2 or x.shape[1] != dim or x.dtype.kind not in "fiu":
             raise UsageError(f"vectors of {x.dtype} {x.shape}: expected numbers (n, {dim}), as the run's features have")
@@ -190,10 +190,6 @@ class Searcher:
             bad = int(np.argmin(np.isfinite(vectors).all(axis=1)))
             raise UsageError(f"vectors hold NaN or infinite values, first in row {bad}: expected finite numbers")
         return self._answers(vectors, k, names or [f"vector {i}" for i in range(len(vectors))])
-
-    def check_k(self, k: int) -> None:
-        """Refuse a number of hits that the gallery can't give: a silent limit would look like a full answer."""
-        check_k(k, len(self))
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -217,20 +213,12 @@ class Searcher:
         if not len(x):
             return []
         found = self._system.search(self._system.encode(x, "query"), k)
-        return [
-            Answer(
-                name,
-                [
-                    self._hit(rank, int(row), float(distance))
-                    for rank, (row, distance) in enumerate(zip(rows, distances, strict=True), start=1)
-                    if row >= 0
-                ],
-                int(candidates),
-            )
-            for name, rows, distances, candidates in zip(
-                names, found.ids, found.distances, found.candidates, strict=True
-            )
-        ]
+        answers = []
+        for name, *results, candidates in zip(names, found.ids, found.distances, found.candidates, strict=True):
+            ranked = enumerate(zip(*results, strict=True), start=1)
+            hits = [self._hit(rank, int(row), float(distance)) for rank, (row, distance) in ranked if row >= 0]
+            answers.append(Answer(name, hits, int(candidates)))
+        return answers
 
     def _hit(self, rank: int, row: int, distance: float) -> Hit:
         several = self._labels.ndim == 2
@@ -249,7 +237,7 @@ class Searcher:
 
 
 def check_k(k: int, gallery: int) -> None:
-    """Refuse a number of hits that a gallery can't give.
+    """Refuse a number of hits that a gallery can't give: a silent limit would look like a full answer.
 
     Raises:
         UsageError: it is below 1 or above the gallery's size.

@@ -106,7 +106,7 @@ def test_every_setting_has_a_row_and_the_last_is_the_run_s() -> None:
     index = BucketsIndex(tables=[1, 3], bits_per_table=4, probes=[1, 2, 16]).build(gallery)
     from lshbench.ranking.cosine import cosine_neighbors
 
-    reference = Reference({}, {}, cosine_neighbors(queries.features, gallery.features, 100).ids)
+    reference = Reference({}, np.empty(0), np.empty(0), cosine_neighbors(queries.features, gallery.features, 100).ids)
     clock = Clock()
     made: list[Mapping[str, int]] = []
     index.set_point = lambda point, own=index.set_point: (made.append(point), own(point))  # type: ignore[method-assign]
