@@ -18,7 +18,7 @@ HEADLINE = ("mAP", "P@10", "P@50")
 
 @dataclass(frozen=True)
 class Queries:
-    """Queries to search an index with.
+    """Encoded queries with their labels.
 
     Attributes:
         encoded: all of them.
@@ -33,7 +33,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an index compares for a query, as means over queries.
+    """Candidates of a search, as means over queries.
 
     Attributes:
         candidates_mean: gallery items compared with a query.
@@ -54,7 +54,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Measured:
-    """An index measured at its last, most thorough query settings, and a row for each of its settings.
+    """Measurements of an index: all of them at its most thorough query settings, and a row for each setting.
 
     Attributes:
         point: the last settings.
@@ -109,11 +109,9 @@ def measure_points(
         last = len(rows) == len(points) - 1
         search = time_search(index, queries.encoded, queries.encode, encode_seconds, k)
         with clock.measure("evaluate"):
+            limit = max(AP_CUTOFFS) if last else None
             blocks = index.rank(
-                queries.encoded,
-                queries.relevance,
-                positions=definitions and last,
-                position_limit=max(AP_CUTOFFS) if last else None,
+                queries.encoded, queries.relevance, positions=definitions and last, position_limit=limit
             )
             settings = ", ".join(f"{name}={value}" for name, value in point.items())
             label = description if len(points) == 1 else f"{description}, {settings}"
