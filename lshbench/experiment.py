@@ -232,7 +232,7 @@ def run_experiment(
     )
     run = Run(folder.path, metrics)
     if config["evaluation"]["plots"]:
-        from lshbench.plots import draw_all, draw_retrieval
+        from lshbench.plots.draw import draw_all, draw_retrieval
 
         _drawn(partial(draw_all, run))
         if data.dataset.kind == "images":

@@ -28,7 +28,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Reference:
-    """What exact cosine ranking gives.
+    """Metrics, curves and neighbours of exact cosine ranking.
 
     Attributes:
         metrics: the headline metrics, as in ``metrics.json``.

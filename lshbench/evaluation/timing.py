@@ -42,11 +42,11 @@ PERCENTILES = (50, 95, 99)
 Result = TypeVar("Result")
 
 Encode = Callable[[int, int], Encoded]
-"""Encodes queries from one row to another, from their features on."""
+"""Callback that encodes the queries from a start row to a stop row."""
 
 
 class Clock:
-    """Seconds spent in each named part of a run."""
+    """Stopwatch for the named parts of a run."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -66,7 +66,7 @@ class Clock:
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
     def move(self, source: str, target: str, seconds: float) -> None:
-        """Count seconds of one part as another's."""
+        """Move seconds from one part to another."""
         self.add(source, -seconds)
         self.add(target, seconds)
 
@@ -77,7 +77,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class SearchTime:
-    """How fast an index answers.
+    """Results and timings of searching an index.
 
     Attributes:
         neighbors: the results of the whole batch.
@@ -95,12 +95,12 @@ class SearchTime:
 
     @property
     def qps(self) -> float:
-        """Queries a second in the batch, encoding left out."""
+        """Queries per second in the batch, encoding left out."""
         return len(self.neighbors.ids) / self.seconds
 
     @property
     def qps_with_encoding(self) -> float:
-        """Queries a second in the batch, from features to results."""
+        """Queries per second in the batch, from features to results."""
         return len(self.neighbors.ids) / (self.seconds + self.encode_seconds)
 
 
@@ -144,7 +144,7 @@ def time_search(index: Index, queries: Encoded, encode: Encode, encode_seconds: 
 
 
 def time_exact_scan(gallery: np.ndarray, queries: np.ndarray, k: int) -> dict[str, float]:
-    """Time the search that needs no code and no index: cosine of features with all of the gallery.
+    """Time exhaustive search by the cosine of features, which needs no codes and no index.
 
     Args:
         gallery: float32 ``(n, d)``.

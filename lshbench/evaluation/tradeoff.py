@@ -18,7 +18,7 @@ HEADLINE = ("mAP", "P@10", "P@50")
 
 @dataclass(frozen=True)
 class Queries:
-    """Queries to search an index with.
+    """Encoded queries with their labels.
 
     Attributes:
         encoded: all of them.
@@ -33,7 +33,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an index compares for a query, as means over queries.
+    """Candidates of a search, as means over queries.
 
     Attributes:
         candidates_mean: gallery items compared with a query.
@@ -54,7 +54,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Measured:
-    """An index measured at its last, most thorough query settings, and a row for each of its settings.
+    """Measurements of an index: all of them at its most thorough query settings, and a row for each setting.
 
     Attributes:
         point: the last settings.

@@ -18,7 +18,7 @@ CELLS = 1 << 22
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves over all queries, which the plots draw.
+    """Curves averaged over queries, which the plots draw.
 
     Attributes:
         recall: float64 ``(r,)``, ascending recall levels from 0 to 1.

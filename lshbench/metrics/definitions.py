@@ -44,7 +44,7 @@ class Definition:
 
     @property
     def formula(self) -> str:
-        """The formula in words, with how ties are ordered where that decides the value."""
+        """Formula in words, with how ties are ordered where that decides the value."""
         return self.description + ("; ties in gallery order" if self.order == "stable" else "")
 
 

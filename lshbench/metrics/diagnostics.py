@@ -96,20 +96,10 @@ def bit_correlation(codes: Codes, *, seed: int = 0) -> float | None:
     return float((correlation.sum() - np.trace(correlation)) / pairs)
 
 
-def as_words(packed: np.ndarray) -> np.ndarray:
-    """Return packed codes as uint64 ``(n, ceil(bytes / 8))``, filled up with zeros."""
-    items, width = packed.shape
-    words = -(-width // 8)
-    if width == 8 * words and packed.flags.c_contiguous:
-        return packed.view(np.uint64)
-    filled = np.zeros((items, 8 * words), np.uint8)
-    filled[:, :width] = packed
-    return filled.view(np.uint64)
-
-
 def bucket_sizes(codes: Codes) -> np.ndarray:
     """Return how many items have each distinct code, int64, ascending."""
-    words = as_words(codes.packed)
+    width = codes.packed.shape[1]
+    words = np.pad(codes.packed, ((0, 0), (0, -width % 8))).view(np.uint64)
     if words.shape[1] == 1:
         return np.sort(np.unique(words[:, 0], return_counts=True)[1])
     ordered = words[np.lexsort(words.T)]

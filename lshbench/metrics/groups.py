@@ -26,7 +26,7 @@ _SMALL_HARMONIC = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, _TABLE + 1
 
 
 class Bounds(NamedTuple):
-    """A measure over all orders of tied items.
+    """Expectation and bounds of a measure over all orders of tied items.
 
     Attributes:
         expected: mean over a random order, float64 ``(q,)``.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from lshbench.plots.style import REFERENCE, RUN, dress, figure_for, legend, show_shares
 from lshbench.run_folder import Run
+
+DASHED: dict[str, Any] = {"color": REFERENCE, "linewidth": 1.6, "linestyle": "--"}
 
 
 def precision_recall(run: Run) -> Figure:
@@ -21,11 +25,9 @@ def precision_recall(run: Run) -> Figure:
     if cosine is not None:
         label = _with_figure("exact cosine", "mAP", cosine["mAP"])
         if curves.reference_precision is not None:
-            axes.plot(
-                curves.recall, curves.reference_precision, color=REFERENCE, linewidth=1.6, linestyle="--", label=label
-            )
+            axes.plot(curves.recall, curves.reference_precision, label=label, **DASHED)
         elif cosine["mAP"] is not None:
-            axes.axhline(cosine["mAP"], color=REFERENCE, linewidth=1.6, linestyle="--", label=label)
+            axes.axhline(cosine["mAP"], label=label, **DASHED)
     dress(axes, x="recall", y="precision, mean over queries")
     axes.set_xlim(0, 1)
     show_shares(axes, _highest(curves.precision, curves.reference_precision))
@@ -49,8 +51,7 @@ def precision_at_k(run: Run) -> Figure:
     if cosine is not None:
         label = _with_figure("exact cosine", "P@10", cosine["P@10"])
         if curves.reference_precision_at_k is not None:
-            values = curves.reference_precision_at_k
-            axes.plot(curves.k, values, color=REFERENCE, linewidth=1.6, linestyle="--", label=label, marker=marker)
+            axes.plot(curves.k, curves.reference_precision_at_k, marker=marker, label=label, **DASHED)
         else:
             known = [(k, cosine[f"P@{k}"]) for k in (10, 50) if cosine[f"P@{k}"] is not None]
             axes.plot(*zip(*known, strict=True), color=REFERENCE, marker="o", linestyle="--", label=label)

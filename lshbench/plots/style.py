@@ -124,7 +124,7 @@ def caption(axes: Axes, text: str) -> None:
 
 
 def show_shares(axes: Axes, highest: float) -> None:
-    """Let a vertical axis of shares reach from 0 to 1, or less far where all of them are small."""
+    """Set a vertical axis of shares from 0 to 1, or to less where all of them are small."""
     axes.set_ylim(0, 1.04 if highest > 0.4 else max(1.3 * highest, 0.01))
 
 

@@ -84,10 +84,8 @@ def _draw(
         exact: its value.
     """
     shown = [i for i in range(len(x)) if x[i] > 0]
-    front = [
-        shown[i]
-        for i in pareto_front([x[i] if cheap else -x[i] for i in shown], [values[i] for i in shown])
-    ]  # fmt: skip
+    best = pareto_front([x[i] if cheap else -x[i] for i in shown], [values[i] for i in shown])
+    front = [shown[i] for i in best]
     others = [i for i in shown if i not in front]
     axes.plot([x[i] for i in front], [values[i] for i in front], color=RUN, linewidth=1.8, marker="o", markersize=5)
     axes.plot([x[i] for i in others], [values[i] for i in others], color=RUN, marker="o", markersize=5,
@@ -102,7 +100,7 @@ def _draw(
 
 
 def _log_axis(axes: Axes, values: Sequence[float], text: Callable[[float], str], most: float | None) -> None:
-    """Let the axis hold some values, and with them the greatest possible one if there is one."""
+    """Set a log axis' limits and ticks for some values, and for the greatest possible one if there is one."""
     known = [value for value in values if value > 0] or [1.0]
     low, high = min(known) / 1.5, max(known) * 1.5
     if most is not None:

@@ -44,7 +44,7 @@ Settings = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Repeat:
-    """Values of one run: one of a configuration's seeds.
+    """Per-query values of one run: one seed of a configuration.
 
     Attributes:
         path: the run's folder.
@@ -187,9 +187,8 @@ def definitions(runs: Sequence[Run]) -> DefinitionTable:
         definition = definition_of(key)
         values = [mean_or_none([run.metrics.definitions.get(key) for run in members]) for members in groups.values()]
         rows.append(DefinitionRow(key, template(key), values, definition.formula, definition.published_by))
-    return DefinitionTable(
-        names_of([members[0] for members in groups.values()]), [_leaks(members) for members in groups.values()], rows
-    )
+    names = names_of([members[0] for members in groups.values()])
+    return DefinitionTable(names, [_leaks(members) for members in groups.values()], rows)
 
 
 def mean_or_none(values: Sequence[float | None]) -> float | None:
@@ -266,27 +265,16 @@ def compare(
     for members, name in zip(groups.values(), names, strict=True):
         repeats = sorted((read_repeat(run, metric) for run in members), key=lambda repeat: repeat.seed)
         values = [repeat.values for repeat in repeats]
-        interval = bootstrap_interval(
-            np.stack(values) if _same_queries(repeats) else values,
-            level=level,
-            resamples=max(100, resamples // 5),
-            seed=seed,
-        )
-        configurations.append(
-            Configuration(
-                name,
-                settings_of(members[0]),
-                repeats,
-                interval,
-                "features" if members[0].metrics.features_alone else members[0].metrics.method.supervision,
-                _leaks(members),
-            )
-        )
+        crossed = np.stack(values) if _same_queries(repeats) else values
+        interval = bootstrap_interval(crossed, level=level, resamples=max(100, resamples // 5), seed=seed)
+        first, settings = members[0].metrics, settings_of(members[0])
+        supervision = "features" if first.features_alone else first.method.supervision
+        configurations.append(Configuration(name, settings, repeats, interval, supervision, _leaks(members)))
     configurations.sort(key=lambda one: (-one.interval.mean, one.name))
     tests = []
     for one, other in combinations(configurations, 2):
-        first, second, seeds = paired_values(one, other)
-        tests.append((one, other, paired_permutation_test(first, second, resamples=resamples, seed=seed), seeds))
+        left, right, seeds = paired_values(one, other)
+        tests.append((one, other, paired_permutation_test(left, right, resamples=resamples, seed=seed), seeds))
     adjusted = holm(np.array([test.p_value for _, _, test, _ in tests]))
     pairs = [
         Pair(one.name, other.name, test, float(p_value), seeds)

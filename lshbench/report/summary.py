@@ -55,10 +55,8 @@ def print_summary(run: Run, console: Console | None = None) -> None:
     console.print(Padding(lines, (0, 0, 0, 2), expand=False))
     # Never wrapped, so that it can be copied.
     inside = run.path.is_relative_to(Path.cwd())
-    where = Text.assemble(
-        "  ", (f"{'folder':<8}", "bold"), str(run.path.relative_to(Path.cwd()) if inside else run.path)
-    )
-    console.print(where, soft_wrap=True, highlight=False)
+    path = str(run.path.relative_to(Path.cwd()) if inside else run.path)
+    console.print(Text.assemble("  ", (f"{'folder':<8}", "bold"), path), soft_wrap=True, highlight=False)
 
 
 def _table(metrics: RunMetrics) -> Table:

@@ -1,4 +1,4 @@
-"""Contents of a run's folder: the names of its files."""
+"""Names of the files in a run's folder."""
 
 from __future__ import annotations
 

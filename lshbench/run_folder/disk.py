@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and messages for what the disk refuses."""
+"""Atomic writing of files, and messages for errors of the disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a message."""
+    """Raise UsageError for a full or read-only disk."""
     try:
         yield
     except OSError as error:
@@ -48,7 +48,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def flush(path: Path) -> None:
-    """Bring a file, or a folder's list of names, to the disk."""
+    """Flush a file, or a folder's list of names, to the disk."""
     if os.name == "nt" and path.is_dir():  # Windows has no such call for folders
         return
     descriptor = os.open(path, os.O_RDONLY)

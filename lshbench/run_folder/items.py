@@ -64,6 +64,5 @@ def write_gallery_items(
     folder.write_array(ITEM_IDS, ids.astype(np.int64))
     folder.write_array(ITEM_NAMES, np.frombuffer(b"".join(encoded), np.uint8))
     folder.write_array(ITEM_NAME_ENDS, np.cumsum([len(name) for name in encoded], dtype=np.int64))
-    folder.write_json(
-        CLASS_NAMES, {"class_names": None if class_names is None else [str(name) for name in class_names]}
-    )
+    classes = None if class_names is None else [str(name) for name in class_names]
+    folder.write_json(CLASS_NAMES, {"class_names": classes})

@@ -1,4 +1,4 @@
-"""The result of a run: what ``metrics.json`` holds, as types.
+"""Types of a run's result, which ``metrics.json`` holds.
 
 Fields have the names of the file's keys; where a key is no Python name, such as ``recall@10``, the field's metadata has
 it.  Maps whose keys depend on what was measured stay mappings, of which some keys are always there.
@@ -25,7 +25,7 @@ Headline = Annotated[Figures, ("mAP", "P@10", "P@50")]
 
 
 class Record:
-    """Base of the dataclasses below: to and from what JSON holds."""
+    """Base class of the dataclasses below, with conversion to and from JSON."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields under the keys of ``metrics.json``, as dictionaries, lists and plain values."""
@@ -48,14 +48,16 @@ class Record:
             raise UsageError(f"{source} is damaged: {error}") from error
 
     @classmethod
+    @cache
     def keys(cls) -> dict[str, tuple[str, Any]]:
         """Return each key in JSON with its field's name and type."""
-        return _keys_of(cls)  # type: ignore[arg-type]  # mypy takes a class's hash for that of its instances
+        hints = get_type_hints(cls, include_extras=True)
+        return {one.metadata.get("key", one.name): (one.name, hints[one.name]) for one in fields(cls)}  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class DatasetMetrics(Record):
-    """The data that a run was made with.
+    """Data set of a run.
 
     Attributes:
         name: of the data set.
@@ -80,7 +82,7 @@ class DatasetMetrics(Record):
 
 @dataclass(frozen=True)
 class ClassCounts(Record):
-    """How many classes there are, and how many items a class has."""
+    """Number of classes, and of items in a class."""
 
     count: int
     smallest: int
@@ -90,7 +92,7 @@ class ClassCounts(Record):
 
 @dataclass(frozen=True)
 class ProtocolMetrics(Record):
-    """Who was query, gallery and training, audited.
+    """Evaluation protocol, with the audit of its query, gallery and training items.
 
     Attributes:
         name: of the protocol.
@@ -116,7 +118,7 @@ class ProtocolMetrics(Record):
 
 @dataclass(frozen=True)
 class MethodMetrics(Record):
-    """The fitted method.
+    """Fitted hashing method.
 
     Attributes:
         name: of the option; ``none`` where features alone were searched.
@@ -139,7 +141,7 @@ class MethodMetrics(Record):
 
 @dataclass(frozen=True)
 class Ties(Record):
-    """A mean over queries, expected over the order of items at equal distance, and its bounds."""
+    """Expectation of a metric over the orders of tied items, and its bounds."""
 
     expected: float | None
     optimistic: float | None
@@ -148,14 +150,14 @@ class Ties(Record):
 
 @dataclass(frozen=True)
 class ReferenceMetrics(Record):
-    """Exact cosine ranking of the same features; None where it was skipped."""
+    """Metrics of exact cosine ranking of the same features; None where it was skipped."""
 
     cosine: Headline | None
 
 
 @dataclass(frozen=True)
 class SearchMetrics(Record):
-    """What searching the index compared, found and cost.
+    """Candidates, recall and speed of searching the index.
 
     Attributes:
         index: name of the option.
@@ -185,7 +187,7 @@ class SearchMetrics(Record):
 
 @dataclass(frozen=True)
 class BucketMetrics(Record):
-    """Sizes of buckets: a bucket is a distinct code, its size the number of items that have it.
+    """Statistics of bucket sizes: a bucket is a distinct code, its size the number of items that have it.
 
     Attributes:
         occupied: distinct codes.
@@ -206,7 +208,7 @@ class BucketMetrics(Record):
 
 @dataclass(frozen=True)
 class CodeMetrics(Record):
-    """Figures on the gallery's codes; None where one is not defined, and all of them without binary codes.
+    """Statistics of the gallery's codes; None where one is not defined, and all of them without binary codes.
 
     Attributes:
         bit_balance: mean over bits of ``|2 p_j - 1|``, with ``p_j`` the share of ones: 0 if every bit is set for half
@@ -233,7 +235,7 @@ class CodeMetrics(Record):
 
 @dataclass(frozen=True)
 class MemoryMetrics(Record):
-    """Bytes: of the process at its largest, of the index, and of the index for each item."""
+    """Memory in bytes: the process's peak, the index, and the index per item."""
 
     peak_rss_bytes: int | None
     index_bytes: int
@@ -242,7 +244,7 @@ class MemoryMetrics(Record):
 
 @dataclass(frozen=True)
 class RunMetrics(Record):
-    """The result of a run.
+    """Result of a run.
 
     Attributes:
         schema_version: :data:`SCHEMA_VERSION`.
@@ -286,19 +288,13 @@ class RunMetrics(Record):
 
     @property
     def features_alone(self) -> bool:
-        """Whether the features were searched and the method has no part in the figures."""
+        """Whether the index searches features, so that the method has no part in the figures."""
         return self.search.ranks == "features"
 
     @property
     def searched(self) -> str:
-        """The name that figures stand under: the method's, or the index's where it searches features alone."""
+        """Name of what was searched: the method's, or the index's where it searches features alone."""
         return f"features by {self.search.index}" if self.features_alone else self.method.name
-
-
-@cache
-def _keys_of(record: Any) -> dict[str, tuple[str, Any]]:
-    hints = get_type_hints(record, include_extras=True)
-    return {one.metadata.get("key", one.name): (one.name, hints[one.name]) for one in fields(record)}
 
 
 def _to_json(value: Any) -> Any:

@@ -68,7 +68,7 @@ class Run:
         return cls(folder, RunMetrics.from_json(content, file))
 
     def has(self, name: str) -> bool:
-        """Whether a file is there; ``training.json``, for one, is not where nothing was trained."""
+        """Return whether a file exists; ``training.json``, for one, does not where nothing was trained."""
         return (self.path / name).is_file()
 
     def config(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Run:
 
 
 def finished_runs(root: Path) -> Iterator[Run]:
-    """Yield the finished runs below a folder, in the order of their paths; damaged ones are passed over."""
+    """Yield the finished runs below a folder, in the order of their paths; skip damaged ones."""
     for folder, names, files in os.walk(root):
         if METRICS in files:
             names.clear()

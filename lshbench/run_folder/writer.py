@@ -52,7 +52,7 @@ class RunFolder:
 
     @classmethod
     def claim(cls, path: Path) -> Self:
-        """Create the folder if need be and take it for this process, until :meth:`close` or its end.
+        """Create the folder if need be and lock it for this process, until :meth:`close` or its end.
 
         What a dead run left is removed: the files that runs write, and none that somebody else put there.
         Hydra's own files and the log stay.
@@ -110,7 +110,7 @@ class RunFolder:
                 path.rmdir()
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder's lock."""
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -162,11 +162,9 @@ class RunFolder:
         import pyarrow
         import pyarrow.parquet
 
-        table = pyarrow.table(
-            {key: _column(value) if isinstance(value, np.ndarray) else value for key, value in columns.items()}
-        )
+        arrays = {key: _column(value) if isinstance(value, np.ndarray) else value for key, value in columns.items()}
         with self._file(name) as file:
-            pyarrow.parquet.write_table(table, file, compression="zstd")
+            pyarrow.parquet.write_table(pyarrow.table(arrays), file, compression="zstd")
 
     def write_neighbors(self, neighbors: Neighbors) -> None:
         """Write ``neighbors.npz``: ``ids`` int64 and ``distances`` float32, both ``(q, k)``."""
@@ -229,7 +227,7 @@ class RunFolder:
 
     @contextmanager
     def directory(self, name: str) -> Iterator[Path]:
-        """Give a sub-folder, such as ``index``, to code that writes files of its own; flush what it wrote."""
+        """Yield a sub-folder, such as ``index``, for code that writes its own files, and flush them afterwards."""
         path = self.path / name
         with explained(self.path):
             path.mkdir(parents=True, exist_ok=True)

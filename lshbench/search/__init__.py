@@ -1,1 +1,1 @@
-"""A finished run, opened to answer: pictures and vectors in, gallery items out."""
+"""Search in finished runs by images or feature vectors."""

@@ -1,4 +1,4 @@
-"""Answers of a search as a table, as JSON, or as a picture."""
+"""Output of search results as tables, JSON or a picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PICTURE_HITS, PICTURE_QUERIES = 50, 200
 
 @dataclass(frozen=True)
 class Seconds:
-    """What a search took: opening the run, and from pictures to hits."""
+    """Seconds for opening the run, and for answering from images to hits."""
 
     load: float
     answer: float
@@ -108,7 +108,7 @@ def distance_text(hit: Hit, ranking: str) -> str:
 
 
 def check_picture(path: Path, k: int, queries: int) -> None:
-    """Refuse what no picture can be made of, before anything is loaded.
+    """Check the options of ``--picture``, before anything is loaded.
 
     Raises:
         UsageError: another kind of file, or more hits or queries than a picture has room for.

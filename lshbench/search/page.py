@@ -1,4 +1,4 @@
-"""A page on this machine on which one drops an image and sees its hits.  Needs gradio, of the extra ``serve``."""
+"""Local web page for searching with dropped images.  Needs gradio, of the extra ``serve``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens the data behind a finished run again: pictures of its gallery, and the features that its index compares."""
+"""Access to the data behind a finished run: pictures of its gallery, and the features that its index compares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches a finished run: pictures or vectors in, the nearest items of its gallery out.
+"""Search in a finished run: the nearest gallery items of images or feature vectors.
 
     searcher = Searcher.open("outputs/digits/fourier/64-...")
     for answer in searcher.search(["cat.png"], k=5):
@@ -43,7 +43,7 @@ Picture = str | Path | bytes | np.ndarray
 
 @dataclass(frozen=True)
 class Hit:
-    """A gallery item that answers a query.
+    """Retrieved gallery item.
 
     Attributes:
         rank: 1 for the nearest; of equal distances the smaller row comes first.
@@ -65,7 +65,7 @@ class Hit:
 
     @property
     def caption(self) -> str:
-        """The label in words."""
+        """Label as text."""
         names = self.class_name
         if names is None:
             names = [f"class {label}" for label in (self.label if isinstance(self.label, list) else [self.label])]
@@ -74,7 +74,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a query found: at most ``k`` hits, fewer where the index compared fewer items.
+    """Hits of a query: at most ``k`` hits, fewer where the index compared fewer items.
 
     Attributes:
         query: what names the query to a person.
@@ -87,7 +87,7 @@ class Answer:
 
 
 class Searcher:
-    """A finished run's encoder, method and index.  Made by :meth:`open`; not for several threads at once.
+    """Search engine over a finished run's gallery.  Made by :meth:`open`; not for several threads at once.
 
     Attributes:
         run: what was opened.
@@ -144,7 +144,7 @@ class Searcher:
         return encoder
 
     def prepare(self, *, images: bool) -> None:
-        """Do now what the first search would have to wait for: load the encoder, and kernels that were compiled.
+        """Warm up: load the encoder, and kernels that were compiled, before the first search.
 
         Args:
             images: whether images will be searched for, or feature vectors only.
@@ -202,11 +202,7 @@ class Searcher:
         return reopen_dataset(self.run, self._config, self._progress)
 
     def image(self, hit: Hit) -> Image:
-        """Return the picture of a hit, as RGB, from the run's data set.
-
-        Raises:
-            UsageError: the data set can't be found, has changed, or holds no images.
-        """
+        """Return the picture of a hit, as RGB, from :attr:`dataset`."""
         return self.dataset.image(hit.item)
 
     def _answers(self, x: np.ndarray, k: int, names: Sequence[str]) -> list[Answer]:
@@ -237,7 +233,7 @@ class Searcher:
 
 
 def check_k(k: int, gallery: int) -> None:
-    """Refuse a number of hits that a gallery can't give: a silent limit would look like a full answer.
+    """Check the number of hits against the gallery's size: a silent limit would look like a full answer.
 
     Raises:
         UsageError: it is below 1 or above the gallery's size.
@@ -249,7 +245,7 @@ def check_k(k: int, gallery: int) -> None:
 
 
 def check_encoder(run: Run) -> None:
-    """Refuse images for a run of ready features.
+    """Check that a run has an image encoder.
 
     Raises:
         UsageError: the run has no image encoder.

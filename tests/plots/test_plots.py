@@ -17,9 +17,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from lshbench.metrics.curves import Curves
-from lshbench.plots import draw_all
 from lshbench.plots.bits import bit_balance, bit_correlations
 from lshbench.plots.distances import _separation, distances
+from lshbench.plots.draw import draw_all
 from lshbench.plots.precision import precision_at_k, precision_recall
 from lshbench.plots.style import DPI
 from lshbench.plots.tradeoff import pareto_front, tradeoff
@@ -252,7 +252,7 @@ def test_drawing_leaves_matplotlib_s_global_state_alone(tmp_path: Path) -> None:
     (run.path / "metrics.json").write_text(json.dumps(run.metrics.to_json()))
     code = (
         "import sys, matplotlib\nfrom pathlib import Path\n"
-        "from lshbench.plots import draw_all\nfrom lshbench.run_folder import Run\n"
+        "from lshbench.plots.draw import draw_all\nfrom lshbench.run_folder import Run\n"
         # Looking at the backend would load pyplot.
         "def settings(): return {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != 'backend'}\n"
         "before = settings()\nrun = Run.open(Path(sys.argv[1]))\n"

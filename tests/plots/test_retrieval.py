@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from lshbench.plots import draw_retrieval
+from lshbench.plots.draw import draw_retrieval
 from lshbench.plots.retrieval import (
     CAPTION,
     FRAME,
