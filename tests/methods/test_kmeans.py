@@ -121,13 +121,12 @@ def test_choosing_it_chooses_its_index_unless_the_command_line_does(overrides: l
         composed = hydra.compose("config", ["method=kmeans", "method.clusters=7", "~backbone", *overrides])
     config = OmegaConf.to_container(composed, resolve=True)
     assert config["index"]["name"] == index
-    built = build(config, "index", Index)
     if index == "flat":
-        with pytest.raises(UsageError, match="index='flat': expected ivf for a method that gives clusters"):
-            built.check("clusters", "auto")
+        with pytest.raises(UsageError, match="index='flat': expected ivf for a method that gives cluster numbers"):
+            build(config, "index", Index, gives="clusters", ranking="auto")
     else:
         assert config["index"]["clusters"] == 7
-        assert built.check("clusters", "auto") == "cosine"
+        assert build(config, "index", Index, gives="clusters", ranking="auto").ranking == "cosine"
 
 
 def test_more_probes_than_clusters_are_refused_before_any_data_is_read() -> None:
