@@ -114,7 +114,7 @@ def test_a_sweep_makes_a_folder_for_each_job_and_a_resumed_one_makes_none(lshben
         (["method=none", "index=ivf", "index.nprobe=0"], ["index.nprobe=0", "at least 1"]),
         (["method=kmeans", "index=flat"], ["index", "cluster numbers", "ivf"]),
         (["index=hnsw"], ["index='hnsw'", "or method=none with index=hnsw"]),
-        (["method.recipe=paper"], ["method.recipe=paper", "expected method=fourier_paper"]),
+        (["method=fourier", "method.recipe=paper"], ["method.recipe=paper", "expected method=fourier_paper"]),
         (["method=neural", "method.supervision=none"], ["expected method=neural_unsupervised"]),
         (["ranking=euclid"], ["ranking='euclid'", "hamming"]),
         (["pca.dim=-2"], ["pca.dim=-2"]),
