@@ -177,7 +177,8 @@ def identity(config: dict[str, Any], params: dict[str, Any], fingerprint: str) -
     for group, keys in NO_FIGURES.items():
         if isinstance(kept.get(group), dict):
             kept[group] = {key: value for key, value in kept[group].items() if key not in keys}
-    source = source_digest(kept["method"].get("_target_", ""))
+    nodes = [node for node in kept.values() if isinstance(node, dict)]
+    source = source_digest(*(node["_target_"] for node in nodes if "_target_" in node))
     compared = {key: value for key, value in kept.items() if key not in ("evaluation", "reference")}
     return Identity(
         run=_digest({"config": kept, "data": fingerprint, "source": source}),
@@ -198,11 +199,11 @@ def _without_seeds(node: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def source_digest(target: str = "") -> str:
+def source_digest(*targets: str) -> str:
     """Return ``sha256:...`` of the source files that compute figures.
 
     Args:
-        target: import path of a method's class, whose module counts too where it lies outside this package.
+        targets: import paths of the classes chosen, whose modules count too where they lie outside this package.
     """
     package = Path(__file__).resolve().parent
     files = [
@@ -211,9 +212,8 @@ def source_digest(target: str = "") -> str:
         if path.relative_to(package).parts[0] not in (*NO_FIGURES_SOURCE, "conf")
     ]
     named = [(path.relative_to(package).as_posix(), path) for path in files]
-    module = target.rpartition(".")[0]
-    if module and not module.startswith("lshbench."):
-        found = importlib.util.find_spec(module)
+    for module in sorted({target.rpartition(".")[0] for target in targets}):
+        found = None if module.startswith("lshbench.") else importlib.util.find_spec(module)
         if found is not None and found.origin is not None:
             named.append((module, Path(found.origin)))
     digest = hashlib.sha256()

@@ -29,7 +29,7 @@ from lshbench.protocols.audit import audit, check_overlap
 from lshbench.protocols.splits import Selection
 from lshbench.report.summary import print_summary
 from lshbench.run_folder import Run, RunFolder, find_finished
-from lshbench.run_folder.contents import GALLERY_CODES, GALLERY_LABELS, QUERY_CODES, QUERY_LABELS
+from lshbench.run_folder.contents import CONFIG, GALLERY_CODES, GALLERY_LABELS, QUERY_CODES, QUERY_LABELS
 from lshbench.run_folder.items import write_gallery_items
 from lshbench.run_folder.metrics import (
     SCHEMA_VERSION,
@@ -133,7 +133,7 @@ def run_experiment(
 ) -> Run:
     """Run an experiment and write its folder; its result is written last."""
     config, inputs, system = experiment.config, experiment.inputs, experiment.system
-    folder.write_yaml("config.yaml", config)
+    folder.write_yaml(CONFIG, config)
 
     with clock.measure("load"):
         roles = inputs.load(data, progress)
