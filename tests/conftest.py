@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lshbench.runtime.cache import cache_dir
+from tests.command import run_command
 
 # Tests have caches of their own, in which all kernels would have to be compiled again.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "kernels"))
@@ -19,9 +19,16 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the test session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def shared_cache(shared_folder: Path) -> Path:
     """One cache for all runs of the test session, as a user has one."""
-    return tmp_path_factory.mktemp("cache")
+    return shared_folder / "shared-cache"
 
 
 @pytest.fixture
@@ -30,15 +37,8 @@ def lshbench(tmp_path: Path, shared_cache: Path) -> Command:
 
     def run(*arguments: str, check: bool = True, **keywords: object) -> subprocess.CompletedProcess:
         environment = {**os.environ, "LSHBENCH_CACHE": str(shared_cache), **keywords.pop("env", {})}
-        done = subprocess.run(
-            [sys.executable, "-m", "lshbench", *arguments],
-            cwd=keywords.pop("cwd", tmp_path),
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            **keywords,
-        )
+        done = run_command(arguments, keywords.pop("cwd", tmp_path), environment)
+        assert not keywords, keywords
         if check and done.returncode != 0:
             pytest.fail(f"{arguments} gave {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done

@@ -55,23 +55,17 @@ def test_smoke_runs_all_four_methods_and_every_folder_is_whole(lshbench, tmp_pat
         for name in (
             "config.yaml", "per_query.parquet", "neighbors.npz", "codes/gallery.npy", "codes/queries.npy",
             "codes/gallery_labels.npy", "codes/query_labels.npy", "model/method.safetensors", "index", "run.log",
-            "plots/retrieval.png", "plots/precision_recall.png", "plots/precision_at_k.png", "plots/tradeoff.png",
+            "plots/retrieval.png", "plots/precision_recall.png", "plots/precision_at_k.png",
         ):  # fmt: skip
             assert (folder / name).exists(), f"{folder.name}: {name}"
         run = Run.open(folder)
+        assert (folder / "plots" / "tradeoff.png").exists() == (len(run.tradeoff()["mAP"]) > 1)
         assert run.neighbors()[0].shape == (50, 100)
         assert run.per_query().num_rows == 50
         assert str(folder.name) in done.stdout.replace("\n", "")
 
 
-def test_the_same_command_twice_gives_the_same_metrics_in_two_folders(lshbench, tmp_path: Path) -> None:
-    lshbench("run", *QUICK)
-    lshbench("run", *QUICK)
-    first, second = finished(tmp_path / "outputs")
-    assert first.parent != second.parent
-    assert comparable(first) == comparable(second)
-
-
+@pytest.mark.slow
 def test_two_runs_at_the_same_moment_share_neither_folder_nor_damage(tmp_path: Path) -> None:
     environment = {**os.environ, "LSHBENCH_CACHE": str(tmp_path / "cache")}
     command = [
@@ -176,7 +170,7 @@ def test_a_users_own_option_is_found_in_a_folder_of_theirs(lshbench, tmp_path: P
     assert metrics["command"][:4] == ["lshbench", "run", "--config-dir", "mine"]
 
 
-def test_the_recorded_command_repeats_the_run(lshbench, tmp_path: Path) -> None:
+def test_the_recorded_command_gives_the_same_metrics_in_another_folder(lshbench, tmp_path: Path) -> None:
     lshbench("run", *QUICK, "seed=3")
     (first,) = finished(tmp_path / "outputs")
     command = json.loads(first.read_text(encoding="utf-8"))["command"]

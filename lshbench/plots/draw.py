@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def draw_all(run: Run) -> list[Path]:
     """Draw every plot that a run's files allow into ``plots/``, and return their paths.
 
-    A method without codes has no plot of bits, one that isn't trained no training curve.
+    A method without codes has no plot of bits, one that isn't trained no training curve, and an index that was
+    searched with one setting no trade-off.
 
     Args:
         run: finished, or with every file but ``metrics.json``.

@@ -20,12 +20,15 @@ LEAST_RANGE = 15.0
 """Ratio of an axis' ends, so that a power of ten is in it."""
 
 
-def tradeoff(run: Run) -> Figure:
+def tradeoff(run: Run) -> Figure | None:
     """Draw mAP, P@10 and recall against the share of the gallery compared and against throughput.
 
-    Settings that no other one beats in both directions are joined: the Pareto front.
+    Settings that no other one beats in both directions are joined: the Pareto front. An index that was searched
+    with one setting has no trade-off, and no plot.
     """
     columns = run.tradeoff()
+    if len(columns["mAP"]) < 2:
+        return None
     exact = _exact(run)
     rows = [name for name in ROWS if any(value is not None for value in columns[name])] or ["mAP"]
     key = _key(run, columns, bool(exact))

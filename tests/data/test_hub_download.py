@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hub_server import HubServer
+
+from tests.command import run_code
 
 PROGRAM = """
 import json, logging, sys
@@ -38,7 +38,7 @@ def progress(description, *, total, unit):
     told.append([description, total, unit, sum(counts)])
 
 try:
-    data = HubSource(**json.loads(sys.argv[1])).open(cache_dir(), progress)
+    data = HubSource(**json.loads('%s')).open(cache_dir(), progress)
     sample = data.gallery.read_features(np.arange(3), progress).tolist()
     print(json.dumps({"gallery": len(data.gallery), "query": data.query.name, "sample": sample,
                       "fingerprint": data.gallery.fingerprint(), "told": told}))
@@ -81,10 +81,7 @@ def run(tmp_path: Path) -> Run:
         }
         if offline:
             environment["HF_HUB_OFFLINE"] = "1"
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, json.dumps({"repository": "owner/made", **keys})],
-            env=environment, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = run_code(PROGRAM.replace("%s", json.dumps({"repository": "owner/made", **keys})), tmp_path, environment)
         assert done.returncode == 0, done.stderr[-3000:]
         return {**json.loads(done.stdout.splitlines()[-1]), "log": done.stderr}
 

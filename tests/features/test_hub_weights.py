@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from tests.command import run_code
 from tests.hub_server import HubServer
 
 NAME = "test_vit.r160_in1k"
@@ -60,9 +60,7 @@ def encode(home: Path, endpoint: str, name: str = NAME, **environment: str) -> s
     }
     variables |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), **environment}
     root = Path(__file__).resolve().parents[2]
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=root, env=variables, capture_output=True, text=True, timeout=120
-    )
+    return run_code(code, root, variables)
 
 
 def expected_digest(models: Path) -> str:
@@ -92,6 +90,7 @@ def test_weights_are_downloaded_with_retries_and_then_used_without_the_hub(model
     assert second.stdout == first.stdout, second.stderr
 
 
+@pytest.mark.slow
 def test_a_repository_named_outright_gives_the_same_features(models: Path, tmp_path: Path) -> None:
     server = HubServer(models)
     with server.running():
@@ -102,7 +101,7 @@ def test_a_repository_named_outright_gives_the_same_features(models: Path, tmp_p
     assert again.stdout == done.stdout, again.stderr
 
 
-@pytest.mark.parametrize("offline", ["0", "1"])
+@pytest.mark.parametrize("offline", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_hub_out_of_reach_is_explained_soon_with_ways_around_it(tmp_path: Path, offline: str) -> None:
     done = encode(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE=offline)
     assert done.returncode == 2

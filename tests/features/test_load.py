@@ -93,6 +93,7 @@ def test_other_images_have_other_features(split: MemorySplit, tmp_path: Path) ->
     assert not load(split, tmp_path).from_cache
 
 
+@pytest.mark.slow
 def test_a_cached_run_imports_no_timm(tmp_path: Path) -> None:
     code = textwrap.dedent(f"""
         import sys

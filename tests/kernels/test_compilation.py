@@ -41,6 +41,7 @@ def search(tree: Path, cache: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_function_that_another_module_calls_is_seen(tree: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     assert search(tree, cache) == "0 1 2 3 compiled 1"
@@ -57,6 +58,7 @@ def test_an_edit_of_a_function_that_another_module_calls_is_seen(tree: Path, tmp
     assert search(tree, cache) == "0 1 2 3 compiled 0"
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_costs_compiling_only(tree: Path, tmp_path: Path) -> None:
     no_folder = tmp_path / "cache"
     no_folder.write_text("a file")

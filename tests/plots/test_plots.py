@@ -49,7 +49,7 @@ EXTREMES: dict[str, dict[str, Any]] = {
 
 
 def test_a_run_gets_every_plot_as_a_whole_picture(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", settings=2)
     drawn = draw_all(run)
     assert sorted(path.stem for path in drawn) == ALL
     for path in drawn:
@@ -62,20 +62,20 @@ def test_a_run_gets_every_plot_as_a_whole_picture(tmp_path: Path) -> None:
 
 
 def test_the_same_run_gets_the_same_pictures_byte_by_byte(tmp_path: Path) -> None:
-    first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    first, second = (make_run(tmp_path / name, settings=2) for name in ("a", "b"))
     for left, right in zip(draw_all(first), draw_all(second), strict=True):
         assert left.read_bytes() == right.read_bytes()
 
 
 def test_a_method_without_bits_or_training_gets_no_plot_of_them(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", codes=False, epochs=0, ranking="cosine", method="kmeans")
-    assert sorted(path.stem for path in draw_all(run)) == [
-        "distances",
-        "precision_at_k",
-        "precision_recall",
-        "tradeoff",
-    ]
+    assert sorted(path.stem for path in draw_all(run)) == ["distances", "precision_at_k", "precision_recall"]
     assert "bits" not in " ".join(texts(precision_recall(run)))
+
+
+def test_an_index_with_one_setting_has_no_trade_off_to_draw(tmp_path: Path) -> None:
+    assert tradeoff(make_run(tmp_path / "one", gallery=200, queries=10)) is None
+    assert isinstance(tradeoff(make_run(tmp_path / "two", gallery=200, queries=10, settings=2)), Figure)
 
 
 def test_a_ranking_whose_distances_were_not_counted_gets_no_plot_of_them(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_ranking_whose_distances_were_not_counted_gets_no_plot_of_them(tmp_pat
 
 @pytest.mark.parametrize("name", EXTREMES)
 def test_no_text_is_cut_off_at_the_picture_s_edge_or_lies_on_other_text(tmp_path: Path, name: str) -> None:
-    run = make_run(tmp_path / "run", **EXTREMES[name])
+    run = make_run(tmp_path / "run", **{"settings": 2, **EXTREMES[name]})
     for draw in (precision_recall, precision_at_k, distances, bit_balance, training, tradeoff):
         figure = draw(run)
         assert figure is not None
@@ -146,7 +146,7 @@ def test_figures_say_what_where_and_beside_what(tmp_path: Path) -> None:
 
 
 def test_an_index_of_features_does_not_stand_under_the_method_s_name(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", settings=2)
     search = replace(run.metrics.search, index="hnsw", ranks="features")
     run = replace(run, metrics=replace(run.metrics, search=search))
     for draw in (precision_recall, precision_at_k, distances, tradeoff):
@@ -184,7 +184,7 @@ def test_every_setting_stands_at_its_cost_and_the_best_are_joined(tmp_path: Path
 
 
 def test_settings_that_find_nothing_and_figures_that_are_not_known_are_left_out(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", gallery=300, queries=20, fraction=0.0, reference=False)
+    run = make_run(tmp_path / "run", gallery=300, queries=20, fraction=0.0, reference=False, settings=2)
     figure = tradeoff(run)
     assert figure is not None
     assert len(figure.axes) == 4
@@ -256,7 +256,7 @@ def test_drawing_leaves_matplotlib_s_global_state_alone(tmp_path: Path) -> None:
         # Looking at the backend would load pyplot.
         "def settings(): return {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != 'backend'}\n"
         "before = settings()\nrun = Run.open(Path(sys.argv[1]))\n"
-        "assert len(draw_all(run)) == 6\n"
+        "assert len(draw_all(run)) == 5\n"
         "assert settings() == before\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert not {'torch', 'faiss'} & set(sys.modules)\n"

@@ -39,6 +39,8 @@ def test_libraries_that_are_loaded_take_the_number_and_no_other_is_imported() ->
     subprocess.run([sys.executable, "-c", CODE], check=True)
 
 
-@pytest.mark.parametrize("method", ["random_projection", "kmeans", "fourier"])
+@pytest.mark.parametrize(
+    "method", ["random_projection", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kmeans", "fourier"))]
+)
 def test_a_runs_libraries_are_loaded_when_its_threads_are_set(method: str) -> None:
     subprocess.run([sys.executable, "-c", RUN.format(method=method)], check=True)

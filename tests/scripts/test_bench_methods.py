@@ -63,6 +63,7 @@ def start(tmp_path: Path, shared_cache: Path):
     return run
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_loses_only_what_was_under_way_and_its_tables_are_those_of_the_runs(start, tmp_path) -> None:
     asked = ("--methods", "random_projection", "itq", "--bits", "16", "--seeds", "0", "1", "--workers", "1")
     killed = start(*asked)
@@ -209,6 +210,7 @@ def test_exact_cosine_is_the_mean_of_what_each_seed_has(tables, tmp_path: Path) 
     assert tables.figure(tables.reference_of([column]), "mAP") == ".3000 ± .1414 (2)"  # seeds are missing
 
 
+@pytest.mark.slow
 def test_held_out_classes_make_a_table_of_methods_with_labels_and_without(start, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("<!-- unseen:begin -->\n<!-- unseen:end -->\n")
@@ -293,6 +295,7 @@ def parameters(row) -> int:
     return method.fit(Features(x, labels, np.arange(140)), silent).parameters
 
 
+@pytest.mark.slow
 def test_rows_of_equal_size_have_the_parameters_of_the_default(script) -> None:
     default = parameters(script.METHODS["fourier"])
     for name, row in script.METHODS.items():

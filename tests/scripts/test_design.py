@@ -86,6 +86,7 @@ def check_definitions(run: Run) -> None:
     assert run.metrics.search.queries_without_candidates == (~counted).sum()
 
 
+@pytest.mark.slow
 def test_queries_without_candidates_are_left_out_of_the_designs_measures(lshbench, tmp_path: Path) -> None:
     lshbench("run", *DIGITS, "experiment/design=hyperplanes_14x5,kmeans_500_pca", "dataset.max_gallery=700")
     runs = list(finished_runs(tmp_path / "outputs"))

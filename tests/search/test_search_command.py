@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from PIL import Image
 
 from lshbench.commands.search import main
@@ -21,6 +20,7 @@ from lshbench.run_folder.items import GalleryItems
 from lshbench.runtime.cache import cache_dir
 from lshbench.runtime.progress import silent
 from lshbench.search.searcher import Searcher
+from tests.command import run_command
 
 GALLERY, QUERIES = 300, 12
 DIGITS = (
@@ -45,18 +45,25 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[str, Path]:
-    """Folders of finished runs, by name."""
-    place = tmp_path_factory.mktemp("runs")
+def runs(shared_folder: Path, shared_cache: Path) -> dict[str, Path]:
+    """Folders of finished runs, by name; the first process that asks makes them for all."""
+    place = shared_folder / "searched-runs"
+    with FileLock(shared_folder / "searched-runs.lock"):
+        if not (place / "made").exists():
+            place.mkdir()
+            _make_runs(place, shared_cache)
+            (place / "made").touch()
+    return {run.path.name: run.path for run in finished_runs(place)}
+
+
+def _make_runs(place: Path, cache: Path) -> None:
     labels = np.arange(60) % 3
     vectors = np.random.default_rng(0).normal(size=(60, 8)) + 3 * np.eye(8)[labels]
     np.savez(place / "features.npz", features=vectors.astype(np.float32), labels=labels)
-    environment = {**os.environ, "LSHBENCH_CACHE": str(shared_cache)}
+    environment = {**os.environ, "LSHBENCH_CACHE": str(cache)}
     for name, keys in RUNS.items():
-        command = [sys.executable, "-m", "lshbench", "run", *keys, *BARE, f"hydra.run.dir={name}"]
-        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+        done = run_command(["run", *keys, *BARE, f"hydra.run.dir={name}"], place, environment)
         assert done.returncode == 0, done.stderr
-    return {run.path.name: run.path for run in finished_runs(place)}
 
 
 @pytest.fixture(autouse=True)
