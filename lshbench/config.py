@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -88,6 +89,16 @@ def options(group: str, folder: Path | None = None) -> Iterator[tuple[str, str]]
         with path.open(encoding="utf-8") as file:
             lines = [line[1:].strip() for line in file if line.startswith("#") and "@package" not in line]
         yield path.stem, lines[0] if lines else ""
+
+
+def use_modules_beside(folder: Path) -> None:
+    """Let classes be imported that lie beside the YAML files of a user's folder of options.
+
+    The folder and its groups' folders come last on ``sys.path``: nothing that is installed is shadowed by them.
+    """
+    for path in (folder, *(folder / group for group in GROUPS)):
+        if path.is_dir() and str(path.resolve()) not in sys.path:
+            sys.path.append(str(path.resolve()))
 
 
 def check_root(config: dict[str, Any]) -> None:

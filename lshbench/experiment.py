@@ -90,7 +90,7 @@ class Experiment:
         return cls(config, command, inputs, system)
 
 
-def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> float | None:
+def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> Run:
     """Run one experiment, or find it finished, and print its summary.
 
     Args:
@@ -99,7 +99,7 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
         command: what repeats the run.
 
     Returns:
-        The run's mAP, for sweepers that look for the best.
+        The run, or the finished one that is the same.
 
     Raises:
         UsageError: wrong use, before any expensive work wherever it can be seen that early.
@@ -120,7 +120,7 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> floa
         with RunFolder.claim(folder) as run_folder, checkpoint_file(kept) as method.checkpoint:
             run = run_experiment(experiment, data, names, run_folder, clock, progress)
     print_summary(run)
-    return run.metrics.metrics["mAP"]
+    return run
 
 
 def run_experiment(

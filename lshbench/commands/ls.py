@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from lshbench.config import GROUPS, options
 
@@ -13,9 +14,13 @@ def main(arguments: list[str]) -> None:
         prog="lshbench ls", description="What can be chosen, as in `lshbench run GROUP=OPTION`."
     )
     parser.add_argument("group", nargs="?", choices=GROUPS, help="one group only")
-    chosen = parser.parse_args(arguments).group
-    for group in (chosen,) if chosen else GROUPS:
-        found = list(options(group))
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="also the options in a folder of your own")
+    asked = parser.parse_args(arguments)
+    if asked.config_dir is not None and not asked.config_dir.is_dir():
+        parser.error(f"--config-dir {asked.config_dir}: expected a folder of options, such as DIR/method/mine.yaml")
+    for group in (asked.group,) if asked.group else GROUPS:
+        own = [] if asked.config_dir is None else list(options(group, asked.config_dir))
+        found = [*options(group), *own]
         width = max((len(name) for name, _ in found), default=0)
         print(f"{group}=")
         for name, description in found:

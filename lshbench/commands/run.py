@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lshbench.config import GROUPS, RootSchema, check_root, conf_folder, options
+from lshbench.config import GROUPS, RootSchema, check_root, conf_folder, options, use_modules_beside
 from lshbench.errors import UsageError
 from lshbench.run_folder import RunFolder
 
@@ -48,6 +48,9 @@ def task(config: DictConfig) -> float | None:
     """Run one job of Hydra's: the composed configuration, in the folder that Hydra made.  Returns its mAP."""
     context = HydraConfig.get()
     single = context.mode == RunMode.RUN
+    for source in context.runtime.config_sources:
+        if source.provider == "command-line" and source.schema == "file":
+            use_modules_beside(Path(source.path))
     folder = Path(context.runtime.output_dir)
     flags = [flag for flag in _config_flags(sys.argv[1:]) if flag]
     command = ["lshbench", "run", *flags, *(str(override) for override in context.overrides.task)]
@@ -56,7 +59,7 @@ def task(config: DictConfig) -> float | None:
         check_root(plain)
         from lshbench.experiment import run_config  # takes seconds, which a wrong bits= should not
 
-        return run_config(plain, folder, command)
+        return run_config(plain, folder, command).metrics.metrics["mAP"]
     except UsageError as error:
         log.error("%s", error)
         RunFolder.discard(folder)

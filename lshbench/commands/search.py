@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=("table", "json"), default="table", help="what is printed (table)")
     parser.add_argument("--picture", metavar="FILE.png", type=Path, help="also draw the queries and their hits")
     parser.add_argument("--device", help="where networks run: cpu, cuda, ... (as the run did)")
+    parser.add_argument(
+        "--config-dir", metavar="DIR", type=Path, help="where the classes of a run with options of your own lie"
+    )
     parser.add_argument("--serve", action="store_true", help="open a page on this machine on which to drop images")
     parser.add_argument("--port", type=int, default=7860, help="of the page (7860)")
     parser.add_argument("-v", "--verbose", action="store_true", help="show where an error came from")
@@ -73,9 +76,14 @@ def _search(given: argparse.Namespace) -> None:
             if given.serve
             else "no IMAGE: expected one or more image files, or --serve"
         )
+    from lshbench.config import use_modules_beside
     from lshbench.run_folder import Run
 
     run = Run.open(given.run)
+    if given.config_dir is not None:
+        if not given.config_dir.is_dir():
+            raise wrong_value("--config-dir", str(given.config_dir), "the folder of options that the run was made with")
+        use_modules_beside(given.config_dir)
     files = query_files(given.images)
     k = min(HITS, run.metrics.dataset.gallery) if given.k is None else given.k
     _check(given, run, files, k)

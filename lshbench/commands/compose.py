@@ -1,0 +1,76 @@
+"""Composition of a configuration from overrides, as ``lshbench run`` composes it, for use from Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from lshbench.errors import UsageError
+
+
+def override(key: str, value: object) -> str:
+    """Return ``key=value`` in Hydra's grammar, in which text may need quotes.
+
+    Args:
+        key: such as ``bits`` or ``method.training.epochs``.
+        value: None, a number, text, a path, or a list, tuple or mapping of these.
+    """
+    return f"{key}={_literal(value)}"
+
+
+def _literal(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_literal(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_literal(item)}' for key, item in value.items())}}}"
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in (
+        "null",
+        "true",
+        "false",
+        "nan",
+        "inf",
+    ):
+        return text
+    return "'{}'".format(re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text))
+
+
+def compose(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[dict[str, Any], Path]:
+    """Return the resolved configuration for overrides, and the folder that a run of it is given.
+
+    Args:
+        overrides: as on the command line, such as ``method=kmeans``.
+        config_dir: a folder with options of the user's own, as ``--config-dir`` names one.
+
+    Raises:
+        UsageError: an override that the command line would refuse.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from lshbench.commands.run import _readable
+    from lshbench.config import conf_folder, use_modules_beside
+
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise UsageError(f"config_dir={str(config_dir)!r}: expected a folder of options")
+        use_modules_beside(config_dir)
+        overrides = [f"hydra.searchpath=[file://{config_dir.resolve()}]", *overrides]
+    try:
+        with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            composed = hydra.compose("config", list(overrides), return_hydra_config=True)
+            folder = Path(str(OmegaConf.select(composed, "hydra.run.dir")))
+            own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+            return cast(dict[str, Any], OmegaConf.to_container(own, resolve=True)), folder
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UsageError(_readable(error, list(overrides))) from error
