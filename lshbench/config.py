@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 from lshbench.errors import UsageError, wrong_value
 
-GROUPS = ("dataset", "backbone", "method", "index", "protocol", "experiment")
+GROUPS = ("dataset", "backbone", "method", "index", "protocol", "experiment", "tracker")
 
 NO_FIGURES = {
-    "": ("output", "cache", "resume", "threads", "device", "hydra"),
+    "": ("output", "cache", "resume", "threads", "device", "tracker", "hydra"),
     "method": ("device",),
     "backbone": ("workers", "batch_size"),
     "reference": ("time",),
@@ -30,7 +30,10 @@ NO_FIGURES = {
 }
 """Keys of the root and of its groups that decide no figure, and so are no part of a run's identity."""
 
-NO_FIGURES_SOURCE = ("commands", "plots", "report", "run_folder", "schema", "search", "cli.py", "__main__.py")
+NO_FIGURES_SOURCE = (
+    "commands", "plots", "report", "run_folder", "schema", "search", "trackers",
+    "__init__.py", "__main__.py", "api.py", "cli.py",
+)  # fmt: skip
 """Parts of the package that compute no figure: an edit there leaves finished runs valid."""
 
 Built = TypeVar("Built")
@@ -63,6 +66,7 @@ class RootSchema:
     method: dict[str, Any] = field(default_factory=dict)
     index: dict[str, Any] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
+    tracker: dict[str, Any] = field(default_factory=dict)
     bits: int = 64
     pca: PcaSchema = field(default_factory=PcaSchema)
     ranking: str = "auto"

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lshbench.config import Identity, check_root, identity
+from lshbench.config import Identity, build, check_root, identity
 from lshbench.data.base import Dataset
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import Evaluation
@@ -50,6 +50,7 @@ from lshbench.runtime.logs import console
 from lshbench.runtime.progress import progress_for
 from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
+from lshbench.trackers.base import Tracker
 from lshbench.types import Clusters, Codes, Progress, Relevance
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Experiment:
     command: list[str]
     inputs: Inputs
     system: System
+    tracker: Tracker
 
     @classmethod
     def from_config(cls, config: dict[str, Any], command: list[str]) -> Self:
@@ -86,8 +88,9 @@ class Experiment:
         threads = config["threads"] or available_cores()
         inputs = Inputs.from_config(config, threads, cache_dir(config["cache"]))
         system = System.from_config(config)
+        tracker = build(config, "tracker", Tracker)
         set_threads(threads)
-        return cls(config, command, inputs, system)
+        return cls(config, command, inputs, system, tracker)
 
 
 def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> Run:
@@ -119,6 +122,7 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> Run:
         kept = experiment.inputs.cache / "checkpoints" / names.run
         with RunFolder.claim(folder) as run_folder, checkpoint_file(kept) as method.checkpoint:
             run = run_experiment(experiment, data, names, run_folder, clock, progress)
+        _tracked(experiment.tracker, run)
     print_summary(run)
     return run
 
@@ -282,6 +286,14 @@ def _code_metrics(codes: Codes | Clusters | None, seed: int) -> CodeMetrics:
     if not isinstance(codes, Codes):
         return CodeMetrics()
     return CodeMetrics.from_json(diagnose(codes, codes.projections, seed=seed))
+
+
+def _tracked(tracker: Tracker, run: Run) -> None:
+    """Send a finished run, and go on where that fails: the run is whole without it."""
+    try:
+        tracker.log(run)
+    except Exception as error:
+        log.warning("the run was not sent to the tracker: %s: %s", type(error).__name__, error, exc_info=error)
 
 
 def _drawn(draw: Callable[[], object]) -> None:

@@ -36,13 +36,14 @@ TUTORIALS = ("README.md", "docs/guide.md")
 
 NOT_RUN = (
     "--cfg", "--serve", "scripts/bench_", "dataset.repository=", "dataset=cifar", "dataset=imagenet1k",
-    "backbone=timm", "backbone=vit_large", "experiment=",
+    "backbone=timm", "backbone=vit_large", "experiment=", "tracker=",
 )  # fmt: skip
 """Parts of commands that need the Hub, wait for a user, take hours, run nothing, or are run by other tests."""
 
 OWN_WORDS = {
     "method": "docs/methods.md", "index": "docs/indexes.md", "protocol": "docs/protocols_and_metrics.md",
     "dataset": "docs/guide.md", "backbone": "docs/guide.md", "experiment": "docs/guide.md",
+    "tracker": "docs/guide.md",
 }  # fmt: skip
 
 

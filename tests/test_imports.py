@@ -33,10 +33,11 @@ ALLOWED = {
     "system": {"config", "index", "methods", "run_folder", "training"},
     "plots": {"run_folder"},
     "report": {"metrics", "run_folder"},
+    "trackers": {"run_folder"},
     "search": {"config", "data", "features", "inputs", "plots", "run_folder", "runtime", "system"},
     "experiment": {
         "config", "data", "evaluation", "inputs", "metrics", "plots", "protocols", "report", "run_folder", "runtime",
-        "system",
+        "system", "trackers",
     },
     "commands": {"config", "data", "experiment", "run_folder", "runtime", "search"},
     "api": {"commands", "experiment", "run_folder"},

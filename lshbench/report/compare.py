@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NOT_NAMED = frozenset({"cache", "device", "evaluation", "hydra", "output", "reference", "resume", "threads"})
+NOT_NAMED = frozenset({"cache", "device", "evaluation", "hydra", "output", "reference", "resume", "threads", "tracker"})
 """Root keys of a configuration that no figure depends on, and that names leave out."""
 
 NOT_MEASURES = frozenset({"query", "label", "first_hits", "first_distances"})

@@ -1,0 +1,1 @@
+"""Experiment trackers that finished runs can be sent to."""
