@@ -47,7 +47,7 @@ def figure_for(
     captions: bool = False,
     legend_rows: int = 0,
 ) -> Figure:
-    """Return an empty figure headed by what it shows and by the run: data set, what was searched, ranking.
+    """Return an empty figure headed by what it shows and by the run: data set, what was searched, labels, ranking.
 
     Args:
         run: whose figure it is.
@@ -66,8 +66,9 @@ def figure_for(
     figure.suptitle(title, x=x, y=1 - 0.1 / height, ha="left", fontsize=12, fontweight="bold", color=TEXT)
     name = name or searched_name(run)
     subtitle = figure.text(x, 1 - 0.37 / height, "", ha="left", va="top", fontsize=9, color=MUTED, parse_math=False)
+    rest = f"{name} · {supervision_name(run)}{run.metrics.ranking} ranking"
     for length in range(60, 8, -2):
-        subtitle.set_text(f"{shortened(data_name(run), length)} · {name} · {run.metrics.ranking} ranking")
+        subtitle.set_text(f"{shortened(data_name(run), length)} · {rest}")
         if subtitle.get_window_extent().x1 <= (width - 0.1) * DPI:
             break
     return figure
@@ -91,6 +92,13 @@ def method_name(run: Run) -> str:
 def searched_name(run: Run) -> str:
     """Return the name that figures stand under, with the code's length if there are codes."""
     return run.metrics.searched if run.metrics.features_alone else method_name(run)
+
+
+def supervision_name(run: Run) -> str:
+    """Return whether the method was trained with labels, with a dot behind it; nothing where no method was searched."""
+    if run.metrics.features_alone:
+        return ""
+    return "trained with labels · " if run.metrics.method.supervision == "labels" else "no labels · "
 
 
 def shortened(text: str, length: int) -> str:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for, show_shares
+from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for
 from lshbench.run_folder import Run
 
 ROWS = ("mAP", "P@10", "recall@10/cosine")
@@ -21,7 +21,7 @@ LEAST_RANGE = 15.0
 
 
 def tradeoff(run: Run) -> Figure | None:
-    """Draw mAP, P@10 and recall against the share of the gallery compared and against throughput.
+    """Draw mAP, P@10 and recall against the share of the gallery compared, throughput and, where it varies, memory.
 
     Settings that no other one beats in both directions are joined: the Pareto front. An index that was searched
     with one setting has no trade-off, and no plot.
@@ -34,22 +34,25 @@ def tradeoff(run: Run) -> Figure | None:
     key = _key(run, columns, bool(exact))
     lines = -(-len(key) // 2)
     height = 1.5 + 1.7 * len(rows) + 0.2 * lines
-    figure = figure_for(run, "Quality against cost", width=8.4, height=height, captions=True, legend_rows=lines)
-    spaces = {"wspace": 0.1, "hspace": 0.28}
-    grid = figure.subplots(len(rows), 2, sharex="col", sharey="row", squeeze=False, gridspec_kw=spaces)
     costs: list[tuple[str, Sequence[float], bool, float | None, Callable[[float], str]]] = [
         ("share of the gallery compared with a query", columns["candidates_fraction"], True, 1.0, _share),
         ("queries a second in a batch, with encoding", columns["qps_with_encoding"], False,
          exact.get("qps"), _number),
     ]  # fmt: skip
+    if len(set(columns["bytes_per_item"])) > 1:
+        costs.append(("bytes an item", columns["bytes_per_item"], True, None, _number))
+    width = 1.1 + 3.65 * len(costs)
+    figure = figure_for(run, "Quality against cost", width=width, height=height, captions=True, legend_rows=lines)
+    spaces = {"wspace": 0.1, "hspace": 0.28}
+    grid = figure.subplots(len(rows), len(costs), sharex="col", sharey="row", squeeze=False, gridspec_kw=spaces)
     for row, name in enumerate(rows):
         values = [0.0 if value is None else value for value in columns[name]]
         for column, (label, x, cheap, scan, text) in enumerate(costs):
             axes = grid[row, column]
             _draw(axes, x, values, cheap, scan, exact.get(name))
-            _log_axis(axes, [*x, *([] if scan is None or not exact else [scan])], text, 1.0 if cheap else None)
+            _log_axis(axes, [*x, *([] if scan is None or not exact else [scan])], text, 1.0 if column == 0 else None)
             dress(axes, x=label if row == len(rows) - 1 else "", y="mean over queries" if column == 0 else "")
-        show_shares(grid[row, 0], max([*values, exact.get(name) or 0.0]))
+        _show_range(grid[row, 0], [*values, *([exact[name]] if name in exact else [])])
         known = exact.get(name) is not None and name not in NAMES
         beside = f", exact cosine {exact[name]:.3f}" if known else ""
         caption(grid[row, 0], f"{NAMES.get(name, name)}: {values[-1]:.3f}{beside}")
@@ -100,6 +103,13 @@ def _draw(
         axes.axhline(exact, color=REFERENCE, linewidth=1.2, linestyle="--")
         if scan is not None:
             axes.plot([scan], [exact], color=REFERENCE, marker="s", markersize=7, linestyle="none", clip_on=False)
+
+
+def _show_range(axes: Axes, shares: Sequence[float]) -> None:
+    """Set a vertical axis of shares to the part of 0 to 1 that they take up, a tenth of it at least."""
+    low, high = min(shares), max(shares)
+    room = max(0.1 - (high - low), 0) / 2 + 0.1 * (high - low) + 0.01
+    axes.set_ylim(max(0, low - room), min(1.04, high + room))
 
 
 def _log_axis(axes: Axes, values: Sequence[float], text: Callable[[float], str], most: float | None) -> None:

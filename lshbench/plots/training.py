@@ -33,7 +33,7 @@ def training(run: Run) -> Figure | None:
         right = axes.twinx()
         style |= {"linestyle": "--", "label": "validation (right)"}
         lines += right.plot(*zip(*checked, strict=True), color=VALIDATION, **style)
-        dress(right, x="", y="quality on the validation part", grid=None)
+        dress(right, x="", y=_validated(run), grid=None)
         right.spines["right"].set_visible(True)
         right.spines["right"].set_color("#9ca3af")
         right.yaxis.label.set_color("#a15c00")
@@ -42,3 +42,10 @@ def training(run: Run) -> Figure | None:
         lines.append(axes.axvline(chosen, color=REFERENCE, linewidth=1.4, linestyle=":", label=label))
     figure.legend(handles=lines, loc="lower center", ncols=3, fontsize=9, frameon=False)
     return figure
+
+
+def _validated(run: Run) -> str:
+    """Return which measure a validation curve shows."""
+    if run.metrics.method.supervision == "labels":
+        return "validation mAP, same label"
+    return "validation mAP, nearest neighbours"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from example_run import make_run
 from matplotlib.figure import Figure
@@ -140,7 +142,7 @@ def test_figures_say_what_where_and_beside_what(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     shown = " | ".join(texts(precision_recall(run)))
     assert "Precision over recall" in shown
-    assert "cifar10_images (efficientnet_lite0) · fourier · 64 bits · hamming ranking" in shown
+    assert "cifar10_images (efficientnet_lite0) · fourier · 64 bits · trained with labels · hamming ranking" in shown
     assert f"fourier, mAP {run.metrics.metrics['mAP']:.3f}" in shown
     assert f"exact cosine, mAP {run.metrics.reference.cosine['mAP']:.3f}" in shown
 
@@ -181,6 +183,18 @@ def test_every_setting_stands_at_its_cost_and_the_best_are_joined(tmp_path: Path
     shown = " | ".join(texts(figure))
     assert f"mAP: {run.metrics.metrics['mAP']:.3f}, exact cosine" in shown
     assert "flat: probes=16, 38.6 bytes an item" in " | ".join(text.get_text() for text in figure.legends[0].texts)
+
+
+def test_memory_is_a_cost_where_settings_differ_in_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=300, queries=20, settings=3)
+    columns = run.tradeoff() | {"bytes_per_item": [8.0, 16.0, 16.0]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), run.path / "tradeoff.parquet")
+    figure = tradeoff(run)
+    assert figure is not None
+    assert len(figure.axes) == 9
+    assert figure.axes[8].get_xlabel() == "bytes an item"
+    low, high = figure.axes[2].get_xlim()
+    assert low < 8 < 16 < high
 
 
 def test_settings_that_find_nothing_and_figures_that_are_not_known_are_left_out(tmp_path: Path) -> None:
