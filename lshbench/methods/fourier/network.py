@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.methods.fourier.map import FourierMap, MapLayer, sample_frequencies
-from lshbench.training.constraints import Count, Dropped, Positive, Share, at_least
+from lshbench.training.constraints import WHOLE, Count, Dropped, Positive, Share, at_least
 from lshbench.training.heads import ACTIVATIONS, Components, Head, Standardise
 from lshbench.training.layers import Dropout, HiddenLinear
 from lshbench.types import Side
@@ -35,7 +35,7 @@ class Shape:
         gallery_share: of the gallery's encoder in a query's hidden representation; the query's own has the rest.
     """
 
-    map_dim: Annotated[int, at_least(0, "at least 0")]
+    map_dim: Annotated[int, WHOLE, at_least(0, "at least 0")]
     frequencies: Count
     threshold: Positive
     band: Positive
