@@ -53,7 +53,7 @@ class Index(ABC):
         if ranking == "auto":
             self.ranking = possible[0]
         elif ranking in possible:
-            self.ranking = possible[possible.index(ranking)]
+            self.ranking = possible[possible.index(ranking)]  # the same word, with the type of a ranking
         else:
             right = " or ".join([*possible, "auto"])
             raise wrong_value("ranking", ranking, f"{right} with index={self.option}{self.ranked_by()}")

@@ -132,9 +132,12 @@ class IvfIndex(Index):
         return found
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
-        found = [list_neighbors(offsets, rows, distances, k) for _, _, offsets, rows, distances in self._lists(queries)]
-        names = ("ids", "distances", "candidates")
-        return Neighbors(*(np.concatenate([getattr(part, name) for part in found]) for name in names))
+        results = Neighbors.unfilled(np.zeros(len(queries), np.int64), k)
+        for start, stop, offsets, rows, distances in self._lists(queries):
+            found = list_neighbors(offsets, rows, distances, k)
+            results.ids[start:stop], results.distances[start:stop] = found.ids, found.distances
+            results.candidates[start:stop] = found.candidates
+        return results
 
     def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
         for start, stop, offsets, rows, distances in self._lists(queries):

@@ -64,10 +64,15 @@ def _relative_paths(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], st
     for node, keys in ((config, ("cache",)), *((config[group], keys) for group, keys in PATHS.items())):
         for key in keys:
             value = node.get(key)
-            # Words, such as hub, are no paths.
-            word = value == "auto" if key == "root" else key == "weights" and not str(value).endswith(".safetensors")
-            if isinstance(value, str) and not word and not Path(value).expanduser().is_absolute():
+            if isinstance(value, str) and _is_path(key, value) and not Path(value).expanduser().is_absolute():
                 yield node, key
+
+
+def _is_path(key: str, value: str) -> bool:
+    """Return whether the text of one of :data:`PATHS`' keys is a path, and no word such as ``auto`` or ``hub``."""
+    if key == "root":
+        return value != "auto"
+    return key != "weights" or value.endswith(".safetensors")
 
 
 def _started_in(run: Run) -> Path:
@@ -81,7 +86,7 @@ def reopen_dataset(run: Run, config: dict[str, Any], progress: Progress) -> Data
         UsageError: it can't be found, or holds other items than it did.
     """
     dataset, items = open_inputs(run, config, progress)[1].dataset, GalleryItems.open(run).ids
-    if items[-1] >= len(dataset.labels) or not np.array_equal(dataset.labels[items], run.array(GALLERY_LABELS)):
+    if items.max() >= len(dataset.labels) or not np.array_equal(dataset.labels[items], run.array(GALLERY_LABELS)):
         raise UsageError(f"the run's data set, {dataset.name}, is there, but its items are no longer those of the run")
     return dataset
 
