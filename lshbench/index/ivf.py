@@ -37,7 +37,7 @@ TRAINING_ITEMS = 256
 class IvfIndex(Index):
     """Inverted lists, ranked by cosine of the original features; items of other lists are never retrieved.
 
-    Gallery vectors are not copied (they may be a memory map): only row numbers are grouped by cluster.
+    Gallery vectors are not copied, as they may be a memory map: only row numbers are grouped by cluster.
 
     Args:
         nprobe: clusters that a query probes, nearest first; or a list of such numbers.
