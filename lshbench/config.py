@@ -157,6 +157,9 @@ def build(config: dict[str, Any], group: str, base: type[Built], **given: Any) -
     for key, parameter in keys.items():
         if parameter.default is parameter.empty and key not in node:
             raise UsageError(f"{group}.{key} is not set; expected a value for it")
+        # Any other text, such as no, would count as true.
+        if parameter.annotation in (bool, "bool") and not isinstance(node.get(key, True), bool):
+            raise wrong_value(f"{group}.{key}", node[key], "true or false")
     try:
         return found(**node, **given)
     except (TypeError, ValueError) as error:

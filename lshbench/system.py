@@ -115,7 +115,7 @@ class System:
         features = gallery_features() if system.index.ranks_features else None
         try:
             system.index = type(system.index).open(run.path / INDEX, features)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
             raise UsageError(f"{run.path / INDEX} is damaged: {error}") from error
         return system
 
@@ -130,5 +130,5 @@ def _restore(run: Run, made: Method | PCA, name: str) -> None:
         raise UsageError(f"{run.path} holds no {name}: expected a whole run folder")
     try:
         made.restore(load_file(path))
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
         raise UsageError(f"{path} is damaged: {error}") from error

@@ -36,6 +36,7 @@ def test_a_node_becomes_an_object_and_its_name_stays_outside() -> None:
             r"protocol.width=3: no such key.*duplicates, allow_leak",
         ),
         ({"duplicates": "error"}, "protocol.allow_leak is not set"),
+        ({"duplicates": "error", "allow_leak": "no"}, "protocol.allow_leak='no': expected true or false"),
         ({"duplicates": "error", "allow_leak": True, "_target_": "lshbench.config.Nothing"}, "can't be imported"),
         ({"duplicates": "error", "allow_leak": True, "_target_": "no.such.module"}, "can't be imported"),
         ({"duplicates": "error", "allow_leak": True, "_target_": "os.remove"}, "a subclass of lshbench.proto"),

@@ -1,1 +1,1 @@
-"""Rankings to figures: evaluation, the exact reference, timing, and an index over its query settings."""
+"""From rankings to figures: evaluation, the exact reference, timing, and trade-offs over query settings."""

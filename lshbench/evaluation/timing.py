@@ -1,8 +1,8 @@
-"""Time: of a run's parts, of searching, of encoding queries, and of the exact scan beside them.
+"""Timing of a run's parts, of searching, of encoding queries, and of an exact scan to compare with.
 
 The rules: code is warmed up before anything is timed; the number of threads is fixed for every library and recorded
-with the run (:mod:`lshbench.runtime.threads`); one batch and single queries are timed apart; what is timed several
-times counts with its median, never with its best.
+with the run (:mod:`lshbench.runtime.threads`); a batch and single queries are timed apart; of repeated measurements the
+median is given, never the best.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from lshbench.ranking.cosine import VectorGallery, cosine_neighbors
 from lshbench.types import Encoded, Neighbors
 
 REPEATS = 3
-"""Batches timed at most; the median counts."""
+"""Most batches timed; their median is given."""
 
 ENOUGH_SECONDS = 30.0
-"""No further batch is timed once so much time has gone into them."""
+"""Seconds in timed batches after which no further one is timed."""
 
 LATENCY_QUERIES = 200
 """Queries searched one at a time for the latency percentiles."""
@@ -35,7 +35,7 @@ SCAN_QUERIES = 256
 """Queries of the exact scan's batch."""
 
 SCAN_SECONDS = 0.25
-"""No further batch, and no further single query, goes through the exact scan once so much time has gone into them."""
+"""Seconds in exact scans of batches, and in those of single queries, after which no further one is timed."""
 
 PERCENTILES = (50, 95, 99)
 
@@ -105,7 +105,7 @@ class SearchTime:
 
 
 def time_encoding(encode: Encode, number: int) -> float:
-    """Return the seconds that encoding a batch of so many queries takes, median."""
+    """Return the seconds that encoding a batch of ``number`` queries takes, median."""
     encode(0, min(WARM_UP, number))
     return _median(lambda: encode(0, number))[0]
 
@@ -116,11 +116,11 @@ def time_search(index: Index, queries: Encoded, encode: Encode, encode_seconds: 
     Args:
         index: the built index, at the point to time.
         queries: encoded.
-        encode: what encoded them.
-        encode_seconds: what :func:`time_encoding` gave.
+        encode: the callback that encoded them.
+        encode_seconds: what :func:`time_encoding` returned.
         k: results of each query.
     """
-    # Batches and single queries may take different paths.
+    # Both are warmed up, as batches and single queries may take different code paths.
     index.search(queries[:WARM_UP], k)
     for row in range(min(3, len(queries))):
         index.search(encode(row, row + 1), k)
@@ -168,7 +168,7 @@ def time_exact_scan(gallery: np.ndarray, queries: np.ndarray, k: int) -> dict[st
 
 
 def _median(work: Callable[[], Result], enough: float = ENOUGH_SECONDS) -> tuple[float, Result]:
-    """Return the median of some repeats' seconds, and what the last gave."""
+    """Return the median of the seconds of repeated work, and its last result."""
     times: list[float] = []
     while True:
         start = time.perf_counter()
@@ -179,7 +179,7 @@ def _median(work: Callable[[], Result], enough: float = ENOUGH_SECONDS) -> tuple
 
 
 def _spread(number: int, most: int) -> np.ndarray:
-    """Return rows evenly over the queries, which often come sorted by class."""
+    """Return evenly spaced rows of the queries, which are often sorted by class."""
     return np.linspace(0, number - 1, min(most, number)).astype(int)
 
 

@@ -1,4 +1,4 @@
-"""Tradeoff of an index: what it finds and what it costs at each of its query settings."""
+"""Trade-off of an index: what it finds and what it costs at each of its query settings."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Cost:
 
     @classmethod
     def of(cls, candidates: np.ndarray, gallery: int) -> Cost:
-        """Return the cost of searches that compared so many gallery items each, int64 ``(q,)``."""
+        """Return the cost of searches, given each query's number of candidates, int64 ``(q,)``."""
         mean = float(candidates.mean())
         return cls(mean, float(candidates.mean() / gallery), int((candidates == 0).sum()))
 

@@ -21,9 +21,9 @@ class Index(ABC):
     """Finds each query's candidates in the gallery and ranks them.
 
     The constructor takes the keys of the option's YAML, the ranking asked for, and the kind of codes that the method
-    gives; it refuses what doesn't go together before any data is read.  Keys that concern queries alone may take
-    lists: one build then serves every combination of their values (:meth:`points`), and :meth:`set_point` chooses one.
-    Before the first choice, and in what is saved, the last point is in effect.
+    gives; it refuses what doesn't go together before any data is read.  Keys that concern queries alone, the query
+    settings, may take lists: one build then serves every combination of their values (:meth:`points`), of which
+    :meth:`set_point` chooses one.  Until then, and in a saved index, the last point is in effect.
 
     Args:
         gives: what the method gives for an item.
@@ -53,7 +53,7 @@ class Index(ABC):
         if ranking == "auto":
             self.ranking = possible[0]
         elif ranking in possible:
-            self.ranking = possible[possible.index(ranking)]
+            self.ranking = possible[possible.index(ranking)]  # the same word, with the type of a ranking
         else:
             right = " or ".join([*possible, "auto"])
             raise wrong_value("ranking", ranking, f"{right} with index={self.option}{self.ranked_by()}")
@@ -85,13 +85,13 @@ class Index(ABC):
         return [{}]
 
     def set_point(self, point: Mapping[str, int]) -> None:
-        """Search with one of the :meth:`points` from now on: quick, and without building anything again."""
+        """Search at one of the :meth:`points` from now on; nothing is built again."""
         if point:
             raise ValueError(f"{type(self).__name__} has no query settings, but was given {dict(point)}")
 
     @property
     def ranks_features(self) -> bool:
-        """Whether distances are those of the original features, so that exact cosine ranking is what can be missed."""
+        """Whether distances are those of the original features, so that recall is relative to exact cosine ranking."""
         return False
 
     def needs_projections(self, side: Side) -> bool:
@@ -143,12 +143,12 @@ class Index(ABC):
 
 
 def query_values(key: str, value: object, least: int = 1) -> list[int]:
-    """Return a key's values, ascending and each once.
+    """Return the values of a query setting, ascending, without duplicates.
 
     Args:
         key: the dotted configuration key, such as ``index.probes``.
         value: what was given: one number or a list of them.
-        least: the smallest number that makes sense.
+        least: the smallest number allowed.
 
     Raises:
         UsageError: not whole numbers of at least ``least``.

@@ -21,10 +21,10 @@ from lshbench.types import CodeKind, Encoded
 
 @dataclass(kw_only=True, eq=False)
 class BinaryEngine(CandidateEngine):
-    """A faiss index over a method's codes, which compares whole codes of those items that a query visits.
+    """A faiss index over a method's codes, which compares a query's whole code with those of its candidates.
 
     Attributes:
-        stats: faiss's variable that counts distances.
+        stats: name of faiss's variable that counts distances.
     """
 
     gives: CodeKind = "binary"
@@ -36,7 +36,7 @@ class BinaryEngine(CandidateEngine):
 
     @abstractmethod
     def _empty(self, bits: int, packed: np.ndarray) -> Any:
-        """Return the faiss index, trained and without items, for codes of so many bits."""
+        """Return the faiss index for codes of ``bits`` bits, trained and without items."""
 
     def _make(self, gallery: Encoded) -> Any:
         packed = self._asked(gallery)
@@ -61,7 +61,7 @@ class BinaryEngine(CandidateEngine):
 
 @dataclass(kw_only=True, eq=False)
 class _HashEngine(BinaryEngine):
-    """Hash tables over consecutive bits; a query visits all keys that differ from its own in ``nflip`` bits at most."""
+    """Hash tables over consecutive bits; a query probes all keys that differ from its own in ``nflip`` bits at most."""
 
     b: int | str = "auto"
     nflip: int | list[int] = 0
@@ -78,7 +78,7 @@ class _HashEngine(BinaryEngine):
             self._key_bits(self.bits, None)
 
     def _key_bits(self, bits: int, items: int | None) -> int:
-        """Return how many bits a table's key has, at most if the items aren't known; refuse what codes can't give."""
+        """Return the length of a bucket key, the most if the items aren't known; refuse one too long for the code."""
         limit = min(bits // self.nhash, LONGEST_KEY)
         if limit < 1:
             raise wrong_value("index.nhash", self.nhash, f"at most {bits}, the number of bits")
@@ -98,9 +98,9 @@ class BinaryHashEngine(_HashEngine):
     """``IndexBinaryHash``: one table.
 
     Args:
-        b: bits of a key; ``auto`` is log2(n) - 4, as with ``index=buckets``.
-        nflip: bits in which the keys that a query visits may differ from its own; or a list.
-        bits: the code's length, if known, so that what it doesn't allow is refused before any work.
+        b: bits of a bucket key; ``auto`` is log2(n) - 4, as with ``index=buckets``.
+        nflip: the most bits in which a probed key differs from the query's own; or a list.
+        bits: the code's length, if known, so that keys too long for it are refused before any work.
     """
 
     option = "binary_hash"
@@ -114,10 +114,10 @@ class BinaryMultiHashEngine(_HashEngine):
     """``IndexBinaryMultiHash``: several tables over consecutive bits (Norouzi, Punjani, Fleet, CVPR 2012).
 
     Args:
-        nhash: tables.
-        b: bits of each one's key; ``auto`` is log2(n) - 4, or the code's share of a table if that is less.
-        nflip: bits in which the keys that a query visits in each table may differ from its own; or a list.
-        bits: the code's length, if known, so that what it doesn't allow is refused before any work.
+        nhash: number of tables.
+        b: bits of each table's key; ``auto`` is log2(n) - 4, or the code's share of a table if that is less.
+        nflip: the most bits in which a probed key of a table differs from the query's own; or a list.
+        bits: the code's length, if known, so that keys too long for it are refused before any work.
     """
 
     nhash: int = 4
@@ -129,11 +129,11 @@ class BinaryMultiHashEngine(_HashEngine):
 
 @dataclass(kw_only=True, eq=False)
 class BinaryIvfEngine(BinaryEngine):
-    """``IndexBinaryIVF``: codes by their nearest of ``nlist`` trained codes, of which a query visits the nearest few.
+    """``IndexBinaryIVF``: inverted lists of codes around ``nlist`` centroids, of which a query probes the nearest few.
 
     Args:
-        nlist: lists.
-        nprobe: lists that a query visits; or several such numbers.
+        nlist: number of lists.
+        nprobe: lists that a query probes; or a list of such numbers.
         seed: of the first centroids.
     """
 
@@ -155,7 +155,7 @@ class BinaryIvfEngine(BinaryEngine):
             raise wrong_value("index.nlist", self.nlist, f"at most {len(packed)}, the items of the gallery")
         dimensions = 8 * packed.shape[1]
         engine = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(dimensions), dimensions, self.nlist)
-        engine.cp.seed = 1234 + self.seed  # 1234 is faiss's own
-        engine.cp.min_points_per_centroid = 1  # fewer would only be warned about
+        engine.cp.seed = 1234 + self.seed  # 1234 is faiss's default
+        engine.cp.min_points_per_centroid = 1  # with its default, faiss warns of fewer
         engine.train(packed)
         return engine

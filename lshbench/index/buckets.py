@@ -1,12 +1,12 @@
-"""Hash tables over a code's bits, multi-probe, and candidates ranked by an exact distance.
+"""Multi-probe hash tables over a code's bits, whose candidates are ranked by an exact distance.
 
-A gallery item lies in one bucket of each table; a query looks into its own bucket of each, and with ``probes`` above 1
-into those that it most nearly fell into.  What it finds is ranked, each item once; the rest is never retrieved.
+A gallery item is in one bucket of each table; a query probes its own bucket of each, and with ``probes`` above 1 also
+those that it missed by the smallest margins.  Its candidates are ranked, each once; other items are never retrieved.
 
 The probing sequence is that of Lv, Josephson, Wang, Charikar, Li, Multi-probe LSH, VLDB 2007, section 4.3: the score of
 a bucket is the sum of the squared margins (a query's real-valued projections) of the bits in which its key differs from
-the query's.  Over all tables together the ``(probes - 1) * tables`` buckets of the least score are visited, empty
-ones included.  Queries without projections go by the number of differing bits.
+the query's.  Over all tables together the ``(probes - 1) * tables`` buckets of the lowest score are probed, empty
+ones included.  For queries without projections the score is the number of differing bits.
 
 Kernels are in :mod:`lshbench.kernels.probes`, :mod:`lshbench.kernels.rescoring` and :mod:`lshbench.kernels.buckets`.
 """
@@ -39,15 +39,15 @@ RESCORE = {"cosine": rescoring.COSINE, "hamming": rescoring.HAMMING, "embedding"
 DRAWS = ("subsets", "disjoint")
 
 BLOCK_CANDIDATES = 1 << 22
-"""Candidates whose distances are held at a time when whole rankings are asked for."""
+"""Candidates whose distances are held at a time for complete rankings."""
 
 TOGETHER = 1 << 18
-"""Multiplications (some 50 microseconds of them) from which one query's rescoring is worth starting other threads."""
+"""Multiplications (about 50 microseconds) from which rescoring a single query on all threads pays off."""
 
 
 @dataclass(frozen=True)
 class _Single:
-    """What single queries are searched with, ``k`` results each."""
+    """A prepared search of single queries for ``k`` results each."""
 
     k: int
     searched: Frame[kernels.SearchedIndex]
@@ -58,19 +58,19 @@ class BucketsIndex(Index):
     """L hash tables over subsets of a code's bits.
 
     Args:
-        tables: how many, or several numbers: the first so many of the largest number are looked into.
-        bits_per_table: bits that make a bucket's key; ``auto`` is about log2(n) - 4, some 16 items a bucket were they
+        tables: number of tables, or a list of numbers: as many as the largest are built, the first ones probed.
+        bits_per_table: bits that make a bucket key; ``auto`` is about log2(n) - 4, or 16 items a bucket if they are
             spread evenly.
-        probes: buckets that a query visits, as a multiple of the tables, or several numbers.
+        probes: buckets that a query probes, as a multiple of the tables; or a list of numbers.
         draw: ``subsets`` (each table reads its own random choice of the code's bits) or ``disjoint`` (consecutive
             bits, none twice).
         rescore: ``cosine`` of the original features, ``hamming`` distance of whole codes, or ``embedding``: the cosine
-            of the query's projections and the item's code of -1 and 1 (the asymmetric similarity, which needs no
-            more than codes of the gallery).
+            of the query's projections and the item's code of -1 and 1 (asymmetric similarity, which needs only the
+            codes of the gallery).
         shortlist: with ``rescore=cosine``, how many candidates are rescored, those nearest by Hamming distance (ties by
-            the smaller row), or several numbers; all by default.  The others are compared and not retrieved.
+            the smaller row), or a list of numbers; all by default.  The others count as compared, not as retrieved.
         seed: decides the subsets.
-        bits: the code's length, if known, so that what it doesn't allow is refused before any work.
+        bits: the code's length, if known, so that keys too long for it are refused before any work.
         gives, ranking: see :class:`lshbench.index.base.Index`.
     """
 
@@ -129,7 +129,7 @@ class BucketsIndex(Index):
         return [dict(zip(names, point, strict=True)) for point in product(*(values[name] for name in names))]
 
     def set_point(self, point: Mapping[str, int]) -> None:
-        """Let queries be searched at one of :meth:`points`, or another with fewer tables.
+        """Search at one of :meth:`points` from now on, or at another one with fewer tables.
 
         Raises:
             ValueError: more tables than there are, a number below 1, or a shortlist where the index was made for none.
@@ -150,7 +150,7 @@ class BucketsIndex(Index):
         return side == "query" and (self.probes[-1] > 1 or self.rescore == "embedding")
 
     def _table_bits(self, bits: int, items: int) -> int:
-        """Return how many bits a table's key has; refuse what a code of so many can't give."""
+        """Return the length of a bucket key; refuse one too long for the code."""
         tables, given = self.tables[-1], self.bits_per_table
         limit = bits // tables if self.draw == "disjoint" else bits
         if limit < 1:
@@ -176,12 +176,12 @@ class BucketsIndex(Index):
         return self
 
     def add(self, items: Encoded) -> Self:
-        """Take in further gallery items, whose rows follow those that are there.
+        """Add gallery items, whose rows follow the present ones.
 
-        The tables are written anew, and with ``rescore=cosine`` so are the vectors, in memory: add many at a time.
+        All tables are copied, and with ``rescore=cosine`` so are all vectors, in memory: add many items at a time.
 
         Raises:
-            ValueError: codes or vectors of another length than those that are there.
+            ValueError: codes or vectors of another length than the present ones.
         """
         codes = items.binary
         self._check_widths(items)
@@ -218,7 +218,7 @@ class BucketsIndex(Index):
         self._built = True
 
     def _at_point(self, gallery: rescoring.Gallery) -> Frame[kernels.SearchedIndex]:
-        """Return what kernels read; a change makes a new one, so that a search under way keeps to its own."""
+        """Return the index as kernels read it; a change makes a new one, so that a search in progress keeps its own."""
         used, probes, shortlist = self._point
         tables = self._tables.searched(used, probes)
         shortlist = min(shortlist, len(self))
@@ -287,7 +287,7 @@ class BucketsIndex(Index):
                 yield block
 
     def candidates(self, queries: Encoded) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield queries' candidates in no order, those on the shortlist if there is one, a block of queries at a time.
+        """Yield candidates (the shortlist, if there is one) in no particular order, a block of queries at a time.
 
         Yields:
             The first query and the one past the last; where each query's candidates begin, int64 ``(q + 1,)``; gallery
@@ -363,11 +363,11 @@ class BucketsIndex(Index):
 
 
 _UNREAD = np.empty((1, 0), np.float32)
-"""Stands for what is not read of one query."""
+"""Placeholder for an array of a single query that isn't read."""
 
 
 def _within(offsets: np.ndarray, distances: np.ndarray, bits: int) -> np.ndarray:
-    """Return how many candidates of each list are at most so far, int64 ``(q, bits + 1)``."""
+    """Return how many candidates of each list are within each Hamming distance, int64 ``(q, bits + 1)``."""
     queries = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     cells = queries * (bits + 1) + distances[offsets[0] : offsets[-1]].astype(np.int64)
     counts = np.bincount(cells, minlength=(len(offsets) - 1) * (bits + 1))

@@ -10,13 +10,13 @@ from lshbench.kernels.words import code_words
 from lshbench.types import Codes
 
 SORTED_QUERIES = 64
-"""Queries from which a batch goes in the order of its codes."""
+"""Batch size from which queries are searched in the order of their codes."""
 
 
 def search_order(packed: np.ndarray) -> np.ndarray:
     """Return the order in which to search queries, int64 ``(q,)``: by the code's first bits in a large batch.
 
-    Neighbours then share candidates, which are still in the processor's cache.
+    Consecutive queries then share candidates, which are still in the processor's cache.
     """
     if len(packed) < SORTED_QUERIES:
         return np.arange(len(packed))
@@ -34,7 +34,7 @@ def row_words(codes: Codes) -> np.ndarray:
 
 
 def plain_rows(array: np.ndarray) -> np.ndarray:
-    """Return an array as a writable one in C order, copied only if it is not."""
+    """Return an array as writable and in C order, copied only if it is not."""
     if array.flags.carray:
         return array
     array = np.ascontiguousarray(array)
@@ -44,8 +44,8 @@ def plain_rows(array: np.ndarray) -> np.ndarray:
 def writable_view(array: np.ndarray) -> np.ndarray:
     """Return a view of an array that is flagged writable, for kernels that only read it.
 
-    Read-only arrays, such as memory maps, are another type to the kernels, which would be compiled once more.  The
-    caller keeps the array itself.
+    Read-only arrays, such as memory maps, are another type to numba, which would compile the kernels once more.  The
+    caller has to keep the array alive.
     """
     array = np.ascontiguousarray(array)
     if array.flags.writeable or not array.size:

@@ -2,15 +2,15 @@
 
 They stand beside our own so that every method can be compared with an engine.  One rule holds for all of them: **what
 faiss gives is the ranking, and items that it doesn't give were never retrieved.**  Complete rankings ask it for all
-that it can give: every item of the buckets or lists that a query visits (a range search without a limit), the whole
+that it can give: every item of the buckets or lists that a query probes (a range search without a limit), the whole
 gallery of ``lsh``, the ``ef_search`` results of ``hnsw``.
 
 Candidates are the distances that faiss says it computed.  It counts a batch, not a query: a query that found fewer than
 ``k`` was compared with just these, and what is left of the count is spread evenly over the others (over all of them for
 ``hnsw``, which computes more distances than it gives results).  A query alone has its own count.
 
-Of items at the same distance as the last result, faiss decides which are among the results; those that are given come
-by (distance, gallery row).  Memory is what faiss writes to a file, which its hash tables exceed while they are in use.
+Of items at the same distance as the last result, faiss decides which it gives; results are ordered by (distance,
+gallery row).  Memory is the size of what faiss writes to a file; its hash tables take more while they are in use.
 
 Over codes: :mod:`lshbench.index.binary_engines`.
 """
@@ -42,7 +42,7 @@ BLOCK_CANDIDATES = 1 << 24
 REVERSED = np.packbits(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little"
 ).ravel()
-"""Bytes with their bits in the other order: faiss counts them from the lowest, ``Codes`` from the highest."""
+"""Every byte with its bits reversed: faiss numbers bits from the lowest, ``Codes`` from the highest."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -171,7 +171,7 @@ class CandidateEngine(Engine):
 class LshEngine(Engine):
     """``IndexLSH``: signs of random projections of the features, all of them compared by Hamming distance.
 
-    faiss projects the features themselves, without centring them: what it offers for that is ``train_thresholds``.
+    faiss projects the features without centring them; its remedy for that is ``train_thresholds``.
     Complete rankings are made from faiss's codes by our kernels, which give the same distances.
 
     Args:
@@ -195,7 +195,7 @@ class LshEngine(Engine):
     def _make(self, gallery: Encoded) -> Any:
         vectors = np.ascontiguousarray(gallery.features, np.float32)
         engine = faiss.IndexLSH(vectors.shape[1], self.nbits, True, self.train_thresholds)
-        engine.rrot.init(5 + self.seed)  # 5 is what faiss starts it with
+        engine.rrot.init(5 + self.seed)  # 5 is faiss's default
         engine.train(vectors)
         engine.add(vectors)
         self._codes = None
@@ -218,16 +218,16 @@ class LshEngine(Engine):
 
 @dataclass(kw_only=True, eq=False)
 class HnswEngine(CandidateEngine):
-    """``IndexHNSWFlat``: a graph of near items, walked towards the query by cosine of the features.
+    """``IndexHNSWFlat``: a graph of neighbouring items, searched greedily by cosine of the features.
 
     Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using hierarchical navigable small
-    world graphs, TPAMI 2018.  Keeps a copy of the features at length 1.  Built on one thread, as several link the items
-    in an order that no second run repeats.
+    world graphs, TPAMI 2018.  Keeps a copy of the features at length 1.  Built on one thread, as the graph of several
+    would differ from run to run.
 
     Args:
         m: links of an item in each layer above the lowest, which has twice as many.
-        ef_construction: candidates kept in view while an item is linked.
-        ef_search: candidates kept in view while a query walks, and how many results it has at most; or a list.
+        ef_construction: length of the candidate list while an item is inserted.
+        ef_search: length of a query's candidate list, and so the most results that it has; or a list of numbers.
     """
 
     m: int = 32
@@ -263,7 +263,7 @@ class HnswEngine(CandidateEngine):
         counters: Any = faiss.cvar
         stats = counters.hnsw_stats
         stats.reset()
-        # For more results faiss would silently keep more in view than the point says.
+        # For more results faiss would silently lengthen the candidate list beyond the point's.
         cosines, ids = self._engine.search(asked, min(k, self.value))
         return 1 - cosines, ids, spread(np.zeros(len(asked), np.int64), stats.ndis, np.arange(len(asked)))
 
@@ -277,7 +277,7 @@ class HnswEngine(CandidateEngine):
 
 
 def spread(counts: np.ndarray, total: int, rows: np.ndarray) -> np.ndarray:
-    """Return counts, int64 ``(q,)``, with what is missing from their total spread evenly over some rows."""
+    """Return counts, int64 ``(q,)``, with what they lack of a total spread evenly over some rows."""
     counts = counts.astype(np.int64)
     if len(rows):
         share, more = divmod(int(total) - int(counts.sum()), len(rows))

@@ -1,4 +1,4 @@
-"""Files of a saved index.  ``index.json`` is written last, in one step: if it exists, the others are whole."""
+"""Files of a saved index.  ``index.json`` is written last, in one step: if it exists, the others are complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_array(path: Path) -> np.ndarray:
     """Return a saved array as a memory map; nothing that is written to it reaches the file."""
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty")
-    # Copy on write, as read-only arrays are another type to compiled loops, which would be compiled once more.
+    # Copy on write: read-only arrays are another type to numba, which would compile the kernels once more.
     return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
 
 

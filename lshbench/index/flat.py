@@ -81,7 +81,7 @@ class FlatIndex(Index):
         return own + self.vectors.inverse_norms.nbytes
 
     def save(self, folder: Path) -> None:
-        """Write codes as words, projections, or the features' inverse norms, and ``index.json`` last."""
+        """Write packed words, projections, or the features' inverse norms, and ``index.json`` last."""
         if self.ranking == "hamming":
             file, array, items = WORDS, self.codes.words, len(self.codes)
             details: dict[str, int] = {"bits": self.codes.bits}

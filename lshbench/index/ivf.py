@@ -1,8 +1,8 @@
-"""Inverted lists: the gallery by cluster, of which a query visits the nearest few.
+"""Inverted lists: the gallery by cluster, of which a query probes the nearest few.
 
 Jegou, Douze, Schmid, Product quantization for nearest neighbor search, TPAMI 2011, section 4 (IVF), with
 exact cosine of the original features inside the lists.  Clusters are those of a method that gives them (``kmeans``);
-for any other method the index finds its own, by spherical k-means (faiss) over the gallery's features.
+with ``method=none`` the index finds its own, by spherical k-means (faiss) over the gallery's features.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ GATHER_ROWS = 8192
 """Gallery vectors copied together at a time."""
 
 TILE = 16
-"""Columns that matrix products treat alike, a divisor of ``GATHER_ROWS``."""
+"""Gallery vectors of a matrix product are padded to a multiple of this, so that BLAS rounds all columns alike."""
 
 TRAINING_ITEMS = 256
-"""Gallery items a cluster, at most, that the index's own clusters are found from: as many as faiss takes by default."""
+"""Most gallery items a cluster that the index's own k-means is trained on: faiss's default."""
 
 
 class IvfIndex(Index):
-    """Inverted lists, ranked by cosine of the original features; what isn't visited is never retrieved.
+    """Inverted lists, ranked by cosine of the original features; items of other lists are never retrieved.
 
-    Gallery vectors stay where they are (a memory map, say): only row numbers are put in order of clusters.
+    Gallery vectors are not copied, as they may be a memory map: only row numbers are grouped by cluster.
 
     Args:
-        nprobe: clusters that a query visits, nearest first, or several such numbers.
+        nprobe: clusters that a query probes, nearest first; or a list of such numbers.
         clusters: how many the method has, if known, so that a greater ``nprobe`` is refused before any work; or how
-            many the index makes for a method that has none.
+            many the index finds itself with ``method=none``.
         seed: of the index's own clusters.
         gives, ranking: see :class:`lshbench.index.base.Index`.
     """
@@ -105,7 +105,7 @@ class IvfIndex(Index):
         return self
 
     def _find_centroids(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the directions of clusters of the gallery's own, float32 ``(clusters, d)``."""
+        """Return the centroids of the index's own clusters, at length 1, float32 ``(clusters, d)``."""
         assert self.clusters is not None, "checked by the constructor"
         if self.clusters > len(vectors):
             raise wrong_value("index.clusters", self.clusters, f"at most {len(vectors)}, the items of the gallery")
@@ -114,7 +114,7 @@ class IvfIndex(Index):
             vectors = vectors[np.sort(generator.choice(len(vectors), most, replace=False))]
         clustering = faiss.Clustering(vectors.shape[1], self.clusters)
         clustering.seed, clustering.spherical = self.seed, True
-        clustering.min_points_per_centroid = 1  # fewer would only be warned about
+        clustering.min_points_per_centroid = 1  # with its default, faiss warns of fewer
         clustering.train(directions(vectors), faiss.IndexFlatIP(vectors.shape[1]))
         return faiss.vector_to_array(clustering.centroids).reshape(self.clusters, -1)
 
@@ -132,9 +132,12 @@ class IvfIndex(Index):
         return found
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
-        found = [list_neighbors(offsets, rows, distances, k) for _, _, offsets, rows, distances in self._lists(queries)]
-        names = ("ids", "distances", "candidates")
-        return Neighbors(*(np.concatenate([getattr(part, name) for part in found]) for name in names))
+        results = Neighbors.unfilled(np.zeros(len(queries), np.int64), k)
+        for start, stop, offsets, rows, distances in self._lists(queries):
+            found = list_neighbors(offsets, rows, distances, k)
+            results.ids[start:stop], results.distances[start:stop] = found.ids, found.distances
+            results.candidates[start:stop] = found.candidates
+        return results
 
     def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
         for start, stop, offsets, rows, distances in self._lists(queries):
@@ -167,7 +170,7 @@ class IvfIndex(Index):
     def _distances(self, queries: np.ndarray, probes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and distances of all candidates, query by query, in the order of their probes.
 
-        One matrix product for each cluster against all the queries that visit it.
+        One matrix product for each cluster and all the queries that probe it.
         """
         begins = (np.cumsum(sizes) - sizes.ravel()).astype(np.int64)
         rows = np.empty(int(sizes.sum()), np.int32)
@@ -190,9 +193,9 @@ class IvfIndex(Index):
         return rows, distances
 
     def _gather(self, rows: np.ndarray) -> np.ndarray:
-        """Return gallery vectors, filled up with zeros to whole tiles.
+        """Return gallery vectors, padded with zeros to whole tiles.
 
-        Products round the columns of an incomplete tile otherwise, which would tell equal vectors apart.
+        Products round the columns of an incomplete tile differently, which would tell equal vectors apart.
         """
         vectors = self.gallery.vectors
         gathered = np.empty((-(-len(rows) // TILE) * TILE, vectors.shape[1]), np.float32)

@@ -14,31 +14,39 @@ from lshbench.kernels import probes as kernels
 from lshbench.types import Codes
 
 SMALL = 12
-"""Tables of so few bits have an entry for every possible key, however few items there are."""
+"""Longest key whose tables have an entry for every possible key even if there are few items."""
 
 LONGEST_KEY = 64
-"""Bits of a bucket's key: one word."""
+"""Most bits of a bucket key: one word."""
 
 FILES = ("columns", "offsets", "keys", "begins", "directory", "ids")
 
 
 def check_key_bits(key: str, value: object) -> None:
-    """Refuse what is neither ``auto`` nor a length of a bucket's key (UsageError); ``key`` is the configuration's."""
+    """Check the length of a bucket key: ``auto``, or a number of bits.
+
+    Args:
+        key: the dotted configuration key, such as ``index.b``.
+        value: what was given.
+
+    Raises:
+        UsageError: it is neither.
+    """
     number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LONGEST_KEY
     if value != "auto" and not number:
         raise wrong_value(key, value, f"auto, or a number from 1 to {LONGEST_KEY}")
 
 
 def default_key_bits(items: int, limit: int) -> int:
-    """Return the ``auto`` length of a key: about log2(n) - 4, some 16 items a bucket were they spread evenly."""
+    """Return the ``auto`` length of a bucket key: about log2(n) - 4, or 16 items a bucket if spread evenly."""
     return max(1, min(round(math.log2(max(items, 1))) - 4, limit, LONGEST_KEY))
 
 
 def draw_subsets(bits: int, tables: int, size: int, seed: int) -> np.ndarray:
-    """Return which bits each table reads, int32 ``(tables, size)``: the first of a permutation a table.
+    """Return which bits each table reads, int32 ``(tables, size)``: the first ``size`` of a random permutation each.
 
-    Tables of fewer bits are those of more bits cut short, so that a larger ``size`` only takes candidates away, and
-    fewer tables are the first of more.  Roy, Agarwal, Chakrabarti, De, Locality sensitive hashing in Fourier frequency
+    For one seed, shorter keys are prefixes of longer ones, so that a larger ``size`` only removes candidates, and fewer
+    tables are the first of more.  Roy, Agarwal, Chakrabarti, De, Locality sensitive hashing in Fourier frequency
     domain for soft set containment search, NeurIPS 2023, in its published code.
     """
     generator = np.random.default_rng(seed)
@@ -48,7 +56,7 @@ def draw_subsets(bits: int, tables: int, size: int, seed: int) -> np.ndarray:
 def consecutive_bits(tables: int, size: int) -> np.ndarray:
     """Return which bits each table reads, int32 ``(tables, size)``, no bit twice.
 
-    Indyk, Motwani, Approximate nearest neighbors, STOC 1998: with independent bits, tables are independent draws.
+    Indyk, Motwani, Approximate nearest neighbors, STOC 1998: if bits are independent, so are tables.
     """
     return np.arange(tables * size, dtype=np.int32).reshape(tables, size)
 
@@ -79,7 +87,7 @@ class BucketTables:
 
     @classmethod
     def empty(cls, columns: np.ndarray, items: int) -> BucketTables:
-        """Return tables without items, whose layout suits about that many."""
+        """Return tables without items, in the layout for an expected number of items."""
         tables, size = columns.shape
         ids = np.empty((tables, 0), np.int32)
         if size <= max(SMALL, int(items).bit_length()):
@@ -107,7 +115,7 @@ class BucketTables:
         return self.columns.shape[1] - (self.directory.shape[1] - 1).bit_length() + 1
 
     def with_items(self, codes: Codes) -> BucketTables:
-        """Return tables that hold further items, whose rows follow those that are there."""
+        """Return tables with further items added, whose rows follow the present ones."""
         total = self.items + len(codes)
         if total >= 1 << 31:
             raise ValueError(f"{total} items: tables hold fewer than {1 << 31}")
@@ -147,7 +155,7 @@ class BucketTables:
         return keys[starts], np.append(starts, len(keys)).astype(np.int32), rows[order]
 
     def searched(self, used: int, probes: int) -> kernels.Tables:
-        """Return the first ``used`` tables as kernels take them, with the buckets that ``probes`` visits of each."""
+        """Return the first ``used`` tables as kernels take them, and the probing sequence without projections."""
         buckets = kernels.Buckets(self.shift, self.offsets, self.keys, self.begins, self.directory)
         flips, owners = kernels.undirected_probes(probes, self.columns[:used])
         return kernels.Tables(self.columns, used, buckets, self.ids, flips, owners)

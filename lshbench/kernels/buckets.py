@@ -1,7 +1,7 @@
-"""Kernels of :mod:`lshbench.index.buckets`: the candidates nearest to each query, queries in batches or one alone.
+"""Kernels of :mod:`lshbench.index.buckets`: the nearest candidates of a batch of queries, or of a single one.
 
-``order`` int64 ``(q,)`` is throughout the order in which a batch is gone through: neighbours in it may share what the
-cache holds.
+Throughout, ``order`` int64 ``(q,)`` is the order in which the queries of a batch are processed: consecutive ones may
+share candidates that are still in the cache.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from lshbench.kernels.topk import NO_LIMIT, collect, select, smallest
 from lshbench.kernels.words import lowest_bit, popcount
 
 CHUNK = 16
-"""Queries that a thread takes at a time, which share its scratch memory."""
+"""Queries that a thread takes at a time; they share scratch memory."""
 
 ALL = np.iinfo(np.int64).max
 """No limit to what one thread rescores."""
 
 BLOCK = 64
-"""Codes whose distances are taken before any is looked at: a bit each in a word."""
+"""Codes whose distances are computed before any is inspected: one bit of a mask each."""
 
 ALL_NEAR = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""The mask of a block of codes which are all near."""
+"""The mask of a block whose codes are all near."""
 
 
 @kernel
 def _write_nearest(room: np.ndarray, count: int, ids: np.ndarray, nearest: np.ndarray) -> None:
-    """Write a collection's nearest candidates in order, and -1 and infinity behind the last."""
+    """Write a collection's nearest candidates in order, then -1 and infinity."""
     found = smallest(room, count, len(ids))
     count = len(found)
     for column in range(count):
@@ -58,11 +58,11 @@ def _write_nearest(room: np.ndarray, count: int, ids: np.ndarray, nearest: np.nd
 
 @kernel
 def _collect_nearest(query: np.ndarray, items: np.ndarray | tuple, rows: np.ndarray, k: int, room: np.ndarray) -> int:
-    """Collect the keys of the ``k`` nearest candidates, and of some that are not; return how many.
+    """Collect sort keys of candidates, the ``k`` nearest among them; return how many keys.
 
     Args:
         query, items: of one kind of rescoring (:func:`lshbench.kernels.rescoring.candidate_distance`).
-        room: uint64, at least ``2 k``; candidates nearer than the k-th so far are collected there.
+        room: uint64, at least ``2 k``, the buffer of the collection.
     """
     count, limit = 0, NO_LIMIT
     for j in range(len(rows)):
@@ -98,7 +98,7 @@ def _nearest(
 def nearest_of_known(
     rows: np.ndarray, distances: np.ndarray, room: np.ndarray, ids: np.ndarray, nearest: np.ndarray
 ) -> None:
-    """Do what :func:`_nearest` does where distances are known, float32, one for each row."""
+    """Fill a query's results like :func:`_nearest`, from known distances, float32, one for each row."""
     k = len(ids)
     count, limit = 0, NO_LIMIT
     for j in range(len(rows)):
@@ -112,7 +112,7 @@ def nearest_of_known(
 def _shorten(
     query: np.ndarray, codes: np.ndarray, count: int, shortlist: int, found: np.ndarray, room: np.ndarray
 ) -> int:
-    """Keep of all candidates those nearest by Hamming distance, ties by the smaller row; return how many.
+    """Keep the shortlist: the candidates nearest by Hamming distance, ties by the smaller row; return how many.
 
     Args:
         query: uint64 ``(w,)``.
@@ -133,9 +133,9 @@ def _shorten(
 def _near(
     query: np.ndarray, ordered: np.ndarray, start: np.uint64, size: int, farthest: np.uint64, distances: np.ndarray
 ) -> np.uint64:
-    """Fill ``distances`` uint64 with those of some codes; return a mask of the codes at most ``farthest`` away.
+    """Fill ``distances`` uint64 with those of ``size`` codes; return a mask of the codes at most ``farthest`` away.
 
-    Without a branch in them, and for a constant size, these loops take several codes at a time.
+    Without branches, and for a constant size, the compiler vectorises these loops.
     """
     asked, plane = query[0], ordered[0]
     for j in range(size):
@@ -160,11 +160,11 @@ def _nearest_in_ranges(
     ids: np.ndarray,
     nearest: np.ndarray,
 ) -> int:
-    """Do what :func:`_nearest` does by Hamming distance in ranges of codes in a table's order; return their number.
+    """Fill a query's results with the nearest codes of some ranges of a table; return how many were compared.
 
     Args:
         ranges: int32, where each starts and stops.
-        ordered: uint64 ``(w, n)``.
+        ordered: uint64 ``(w, n)``, the codes in the table's order.
         table: int32 ``(n,)``, the rows that those codes belong to.
     """
     k = len(ids)
@@ -197,17 +197,17 @@ def _nearest_in_ranges(
 
 
 class SearchedIndex(NamedTuple):
-    """An index as a search at one of its operating points reads it."""
+    """An index at one of its query settings, as kernels read it."""
 
     tables: Tables
     gallery: Gallery
     kind: int  # of rescoring: COSINE, HAMMING or EMBEDDING
-    probes: int  # buckets visited, as a multiple of the tables in use
+    probes: int  # buckets probed, as a multiple of the tables in use
     shortlist: int  # how many candidates, nearest by Hamming distance, are rescored by cosine; 0 for all
 
 
 class SingleSearch(NamedTuple):
-    """What single queries are searched with, one after the other."""
+    """An index, and the scratch memory with which single queries are searched."""
 
     searched: SearchedIndex
     scratch: Scratch
@@ -227,8 +227,8 @@ def search_one(
     """Search one query.
 
     Args:
-        most: multiplications that rescoring may take here; where there are more, only ``unit`` and ``found`` are
-            filled, and the rest, of what is on the shortlist, is left to more threads.
+        most: multiplications that rescoring may take on this thread; beyond it only ``unit`` and ``found`` (the
+            shortlist, if there is one) are filled, and rescoring is left to the caller, on all threads.
         nearest_ids: int64 ``(q, k)``, gallery rows; -1 where there are fewer.
         nearest: float32 ``(q, k)``, their distances; infinity where there are fewer.
         candidates: int64 ``(q,)``, filled with how many candidates the queries have.
@@ -275,7 +275,7 @@ def search_single(
     nearest: np.ndarray,
     candidates: np.ndarray,
 ) -> int:
-    """Do what :func:`search_one` does for the first query, with the numbers of a :class:`SingleSearch`'s frame."""
+    """Search the first query like :func:`search_one`; ``frame`` has the numbers of a :class:`SingleSearch`."""
     searched, scratch = read_frame(frame, SingleSearch)
     queries = Queries(codes, projections, vectors)
     return search_one(searched, queries, 0, scratch, most, nearest_ids, nearest, candidates)
@@ -295,10 +295,10 @@ def search(
     nearest: np.ndarray,
     candidates: np.ndarray,
 ) -> int:
-    """Do what :func:`search_one` does for all queries, with all threads; return one that is not finite, or -1.
+    """Search all queries like :func:`search_one`, on all threads; return a query that is not finite, or -1.
 
     Args:
-        frame: of a :class:`SearchedIndex`, as threads can't be given nested tuples.
+        frame: the numbers of a :class:`SearchedIndex`, as parallel loops can't take nested tuples.
     """
     chunks = (len(candidates) + CHUNK - 1) // CHUNK
     wrong = np.full(chunks, -1, np.int64)
@@ -314,7 +314,7 @@ def search(
 
 @kernel(parallel=True)
 def count_candidates(frame: np.ndarray, queries: Queries, order: np.ndarray, counts: np.ndarray) -> None:
-    """Fill ``counts`` int64 ``(q,)`` with how many candidates the queries have, or keep on the shortlist."""
+    """Fill ``counts`` int64 ``(q,)`` with each query's number of candidates, after the shortlist if there is one."""
     for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
         searched = _read(frame)
         tables, shortlist = searched.tables, searched.shortlist

@@ -1,8 +1,8 @@
 """Compilation of kernels, and where their machine code is kept: ``<cache>/kernels/<digest>``.
 
-numba keeps machine code by the file that a function stands in, and misses edits of functions in other files that it
-calls (numba#1833).  Hence the digest of all kernels' source: after an edit anywhere in the package, every kernel is
-compiled again.  ``$NUMBA_CACHE_DIR``, where it is set, stands for ``<cache>/kernels``.
+numba's cache checks only the file that defines a function, and misses edits of functions in other files that it calls
+(numba#1833).  Hence the digest of all kernels' source: after an edit anywhere in this package, every kernel is compiled
+again.  ``$NUMBA_CACHE_DIR``, where it is set, replaces ``<cache>/kernels``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from numba.core.caching import FunctionCache
 from lshbench.runtime.cache import cache_dir
 
 UNUSED_DAYS = 30
-"""Machine code of other versions of the kernels is deleted when it has not been used for so long."""
+"""Days without use after which the machine code of other versions of the kernels is deleted."""
 
 OTHER_LOOPS = ("comprehension", "fusion", "inplace_binop", "numpy", "reduction", "setitem", "stencil")
 LOOPS_ONLY = {"prange": True, **dict.fromkeys(OTHER_LOOPS, False)}
-"""Threads for explicit loops only: numba would compile array expressions as loops of their own, which takes long."""
+"""Only explicit loops are parallel: numba would make array expressions parallel loops too, slow to compile."""
 
 
 def source_digest() -> str:
@@ -59,7 +59,7 @@ def _writable_folder() -> Path | None:
 
 def _delete_unused(parent: Path) -> None:
     oldest = time.time() - 86400 * UNUSED_DAYS
-    for lock in parent.glob("*/lock"):  # nothing but such folders holds one
+    for lock in parent.glob("*/lock"):  # only such folders hold a lock
         with suppress(OSError):
             if lock.parent.stat().st_mtime < oldest:
                 shutil.rmtree(lock.parent, ignore_errors=True)
@@ -69,7 +69,7 @@ FOLDER = _writable_folder()
 
 
 def _lock() -> FileLock:
-    """Return the folder's lock: a new one each time, as a process must not use one that it has inherited by a fork."""
+    """Return the folder's lock: a new object each time, as a process must not use one inherited through a fork."""
     return FileLock(f"{FOLDER}/lock")
 
 
@@ -86,7 +86,7 @@ class _LockedCache(FunctionCache):
 
 
 def kernel(function: Callable | None = None, *, parallel: bool = False, **options: Any) -> Any:
-    """Compile a function with :func:`numba.njit` and keep its machine code; for this package's functions only.
+    """Compile a function with :func:`numba.njit` and cache its machine code; for functions of this package only.
 
     Args:
         parallel: spread explicit loops (``prange``) over threads.

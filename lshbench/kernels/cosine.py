@@ -18,26 +18,26 @@ from lshbench.kernels.labels import Labels, share_label
 from lshbench.kernels.topk import NO_LIMIT, collect, smallest
 
 CHUNK = 4
-"""Queries that share working space."""
+"""Queries that share scratch memory."""
 
 BLOCK = 2048
-"""Similarities of a query that are placed at a time."""
+"""Items that are placed among a query's relevant ones at a time."""
 
 FEWEST_BINS, BINS_AN_ITEM, MOST_BINS = 256, 32, 1 << 16
-"""Bins of the table over a query's relevant similarities: enough for few to share one, few enough for the cache."""
+"""Bins over the similarities of a query's relevant items: enough that few share one, few enough for the cache."""
 
 FULL = 32
-"""Relevant items of one bin that are put in order by insertion; with more, all are sorted by radix."""
+"""Relevant items in one bin up to which insertion sort is used; with more, all are radix sorted."""
 
 STEPS = 2
-"""Relevant items of one bin among which another is placed without a search."""
+"""Relevant items in one bin up to which others are placed among them without a binary search."""
 
 LEAST_SPAN = np.float32(1e-30)
 ZERO, ONE, TWO = np.uint32(0), np.uint32(1), np.uint32(2)
 
 
 class Scratch(NamedTuple):
-    """Working space of one thread, for queries with up to ``r`` relevant items of ``n``."""
+    """Scratch memory of one thread, for queries with up to ``r`` relevant items of ``n``."""
 
     keys: UInt64Vector  # (r,)
     spare: UInt64Vector  # (r,)
@@ -67,7 +67,7 @@ def _make_scratch(relevant: int, items: int) -> Scratch:
 
 @kernel(parallel=True)
 def squared_norms(vectors: np.ndarray, squares: np.ndarray) -> None:
-    """Fill ``squares`` float64 ``(n,)``, where float32 squares can't overflow: only NaN and infinity aren't finite."""
+    """Fill ``squares`` float64 ``(n,)``, where float32 values don't overflow: only NaN and infinity aren't finite."""
     for row in prange(len(vectors)):
         total = 0.0
         for value in vectors[row]:
@@ -78,13 +78,13 @@ def squared_norms(vectors: np.ndarray, squares: np.ndarray) -> None:
 @kernel(inline="always")
 def similarity_of(product: np.float32, inverse_norm: np.float32) -> np.float32:
     """Return the similarity of a unit query to a gallery row, from their product."""
-    # Adding 0 turns -0 into 0, which it has to tie with.
+    # -0 has to tie with 0, but would sort after it: adding 0 makes it 0.
     return product * inverse_norm + np.float32(0)
 
 
 @kernel
 def _scale(products: np.ndarray, inverse_norms: np.ndarray, similarity: np.ndarray) -> None:
-    """Fill ``similarity`` float32 ``(n,)`` from products ``(tiles, tile)``: one stream, from which later reads gain."""
+    """Fill ``similarity`` float32 ``(n,)`` from products ``(tiles, tile)``: contiguous, for the reads that follow."""
     tile = products.shape[1]
     for first in range(0, len(similarity), tile):
         last = min(first + tile, len(similarity))
@@ -107,7 +107,7 @@ def _find_rows(mask: np.ndarray, gallery_masks: np.ndarray, rows: np.ndarray) ->
 
 @kernel(inline="always")
 def _bin(value: np.float32, top: np.float32, scale: np.float32, last: np.float32) -> np.int32:
-    # Subtraction, product and truncation round without changing order, so that bins keep the order of similarities.
+    # Subtraction, product and truncation are monotonic as rounded, so that bins keep the order of similarities.
     place = (top - value) * scale
     return np.int32(min(max(place, np.float32(0)), last))
 
@@ -122,18 +122,18 @@ def _sort_relevant(
     values: np.ndarray,
     table: np.ndarray,
 ) -> tuple[np.ndarray, np.float32, np.float32]:
-    """Put the relevant items in order of similarity, ties by row, through a table over evenly spaced bins.
+    """Sort the relevant items by similarity, ties by row, and fill a table over evenly spaced bins.
 
     Args:
         similarity: float32 ``(n,)``.
         rows: of the ``r`` relevant items, ascending.
-        own, keys, spare: working space for them, float32, uint64 and uint64.
-        values: float32 ``(r + 1,)``, filled with their similarities, falling, and -inf behind the last.
-        table: int32 ``(bins + 2,)``, filled with ``2 f + s`` for each bin: ``f`` relevant items stand in bins before
-            it, and ``s`` is 1 if some stand in it, so that an item of a bin where none does comes right after ``f``.
+        own, keys, spare: scratch memory for them, float32, uint64 and uint64.
+        values: float32 ``(r + 1,)``, filled with their similarities, descending, and -inf behind the last.
+        table: int32 ``(bins + 2,)``, filled with ``2 f + s`` for each bin: ``f`` relevant items are in bins before it,
+            and ``s`` is 1 if it has any itself; an item in a bin that has none ranks right after those ``f``.
 
     Returns:
-        Sorted keys (similarity, row), and what :func:`_bin` takes to find a bin.
+        Sorted keys (similarity, row), and the ``top`` and ``scale`` that :func:`_bin` takes.
     """
     for j in range(len(rows)):
         own[j] = similarity[rows[j]]
@@ -151,7 +151,7 @@ def _sort_relevant(
         table[j] = start
         start += count
         most = max(most, count)
-    # Each item moves on what began as its bin's start to where the next bin starts.
+    # A counting sort: each item advances its bin's start, which ends up where the next bin starts.
     for j in range(len(rows)):
         place = np.uint32(_bin(own[j], top, scale, last)) + ONE
         keys[np.uint32(table[place]) // TWO] = sort_key(descending(own[j]), rows[j])
@@ -176,8 +176,8 @@ def _sort_relevant(
 
 @kernel
 def _search(values: np.ndarray, low: int, high: int, value: np.float32) -> int:
-    """Return the first of items ``low`` to ``high`` (one at least) that is no more similar, or ``high``."""
-    if values[low] <= value:  # spares a bin of equal similarities the search
+    """Return the first of items ``low`` to ``high`` (at least one) no more similar than ``value``, or ``high``."""
+    if values[low] <= value:  # no search in a bin of equal similarities
         return low
     if values[high - 1] > value:
         return high
@@ -200,20 +200,20 @@ def _place(
     close: np.ndarray,
     tally: np.ndarray,
 ) -> int:
-    """Count items by bin where that tells their place, and return how many share a bin with a relevant item.
+    """Count the items whose bin alone decides their place; return how many share a bin with a relevant item.
 
     Args:
         similarity: of up to ``BLOCK`` items.
         table: as :func:`_sort_relevant` fills it.
         bins: int32, filled with each item's bin.
-        close: int32, filled with the numbers of the items returned.
+        close: int32, filled with the indices of the items that share a bin with a relevant one.
         tally: int32 ``(2 r + 2,)``; ``[2 j]`` counts the items between the relevant items ``j - 1`` and ``j``,
             ``[2 j + 1]`` those that tie with ``j``, the first of its group.
     """
     last = np.float32(len(table) - 2)
     for j in range(len(similarity)):
         bins[j] = _bin(similarity[j], top, scale, last)
-    # No branch, which would often go the unforeseen way; unsigned numbers index without a check for negative ones.
+    # No branch, which would often be mispredicted; unsigned indices need no check for negative ones.
     count = ZERO
     for j in range(len(similarity)):
         entry = np.uint32(table[np.uint32(bins[j])])
@@ -238,16 +238,16 @@ def _place_close(
     strangers: np.ndarray,
     strange: int,
 ) -> int:
-    """Count the items that share a bin with relevant ones, whose similarities tell their places.
+    """Count the items that share a bin with relevant ones, whose similarities decide their places.
 
     Args:
         similarity: of items ``start`` and after, as :func:`_place` took them.
-        strangers: uint64, with room for all items; (relevant item, row) of irrelevant items that tie with relevant
-            ones are appended.  Nothing is where it has no room at all.
-        strange: how many it has.
+        strangers: uint64, (relevant item, row) of the irrelevant items that tie with relevant ones, to which more are
+            appended, with room for all of them; of length 0 where positions aren't asked for.
+        strange: how many it holds.
 
     Returns:
-        How many it has then.
+        How many it holds afterwards.
     """
     gallery_masks = labels.gallery_masks
     single = gallery_masks.shape[0] == 0
@@ -268,7 +268,7 @@ def _place_close(
         tally[TWO * first + np.uint32(tie)] += np.int32(1)
         if len(strangers):
             row = start + np.int64(item)
-            # Written whether it counts or not: most ties are the relevant items themselves.
+            # Written in any case, and overwritten unless it is irrelevant: most ties are the relevant items themselves.
             strangers[strange] = sort_key(np.uint64(first), row)
             odd = labels.gallery[row] != label if single else not share_label(mask, gallery_masks, row)
             strange += int(tie & odd)
@@ -277,7 +277,7 @@ def _place_close(
 
 @kernel
 def _untie(values: np.ndarray, keys: np.ndarray, strangers: np.ndarray, positions: np.ndarray) -> None:
-    """Move relevant items on behind irrelevant ones of equal similarity and smaller row.
+    """Order ties by row: move relevant items behind irrelevant ones of equal similarity and smaller row.
 
     Args:
         values, keys: of the relevant items, as :func:`_sort_relevant` leaves them.
@@ -312,7 +312,7 @@ def _rank_one(
     groups: np.ndarray,
     positions: np.ndarray,
 ) -> int:
-    """Rank one query with relevant items: :func:`rank` with its slices; products ``(tiles, tile)``."""
+    """Rank the gallery for one query that has relevant items, as :func:`rank` does; products ``(tiles, tile)``."""
     items = len(inverse_norms)
     relevant = groups.shape[1]
     similarity, bins, close = scratch.similarity, scratch.bins, scratch.close
@@ -333,7 +333,7 @@ def _rank_one(
     for start in range(0, items, BLOCK):
         own = similarity[start : min(items, start + BLOCK)]
         count = _place(own, table, top, scale, bins, close, tally)
-        if with_positions and strange + count > len(strangers):  # never, where values are real
+        if with_positions and strange + count > len(strangers):  # rare: real-valued similarities hardly ever tie
             longer = np.empty(2 * len(strangers) + BLOCK, np.uint64)
             longer[:strange] = strangers[:strange]
             strangers = longer
@@ -357,7 +357,7 @@ def _rank_one(
         before += size
         first = behind
     if strange:
-        # They come in order of rows, so that order by group is all that is missing.
+        # They are in order of rows already: a stable sort by group is all that is missing.
         tied = radix_sort(strangers[:strange], np.empty(strange, np.uint64))
         _untie(values, keys, tied, positions)
     return total
@@ -377,7 +377,7 @@ def rank(
     groups: np.ndarray,
     positions: np.ndarray,
 ) -> None:
-    """Fill the groups of each query (before, relevant before, size, relevant) from its slot on, and count them.
+    """Fill each query's tie groups (items before, relevant before, size, relevant) from its slot on, and count them.
 
     Args:
         start: the first query's row of the similarities.
@@ -416,7 +416,7 @@ def rank(
 
 @kernel(parallel=True)
 def close_gaps(groups: np.ndarray, slots: np.ndarray, offsets: np.ndarray) -> None:
-    """Move each query's groups from its slot to where they follow one another: in place, never to the right."""
+    """Move each query's groups from its slot to right behind the last query's: in place, never to the right."""
     for field in prange(len(groups)):
         for i in range(len(offsets) - 1):
             for j in range(offsets[i + 1] - offsets[i]):
@@ -433,16 +433,16 @@ def collect_tile(
     counts: np.ndarray,
     limits: np.ndarray,
 ) -> None:
-    """Collect each query's ``k`` most similar of a tile's items, whose first row is given, and those of tiles before.
+    """Add a tile's items, from row ``first`` on, to each query's collection of its ``k`` most similar items.
 
     Args:
-        rooms, counts, limits: a collection (:mod:`lshbench.kernels.topk`) a query.
+        rooms, counts, limits: a collection (:mod:`lshbench.kernels.topk`) for each query.
     """
     size = min(similarities.shape[1], len(inverse_norms) - first)
     norms = inverse_norms[first : first + size]
     for i in prange(len(counts)):
         room, count, limit = rooms[i], counts[i], limits[i]
-        # Rows ascend: a later one has to be more similar than the k-th.
+        # Rows ascend and ties go to the smaller one: only an item more similar than the k-th is added.
         least = np.float32(-np.inf) if limit == NO_LIMIT else descending_value(order_of(limit))
         products = similarities[i, :size]
         for j in range(size):
@@ -457,7 +457,7 @@ def collect_tile(
 
 @kernel(parallel=True)
 def write_nearest(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
-    """Write each query's ``k`` most similar items in order; there are at least k."""
+    """Write each query's ``k`` most similar items in order; collections hold at least as many."""
     for i in prange(len(counts)):
         found = smallest(rooms[i], counts[i], k)
         for column in range(k):

@@ -1,8 +1,8 @@
-"""Named tuples of arrays that compiled code takes by their addresses.
+"""Frames: named tuples of arrays, passed to compiled code as numbers and addresses.
 
-Passing twenty arrays from Python costs two microseconds, and a search of one query in hash tables some five.  The
-annotations of a named tuple's fields are the layout, for writing and for reading: ``int``, one of the kinds of array
-below, or another such named tuple.
+Passing twenty arrays from Python to a kernel takes two microseconds, where a search of hash tables takes about five.
+The annotations of a named tuple's fields are the layout, for writing and for reading: ``int``, one of the kinds of
+array below, or another such named tuple.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def _layout(kind: Any) -> types.Type:
 
 @dataclass(frozen=True)
 class Frame(Generic[Held]):
-    """The numbers, addresses and shapes of a named tuple, which lives as long as the frame.
+    """The ints of a named tuple and the addresses and shapes of its arrays, which the frame keeps alive.
 
     Attributes:
-        numbers: int64: of each field an int itself, or an array's address and shape.
+        numbers: int64; for each field the int itself, or the array's address and shape.
         held: the named tuple.
     """
 
@@ -84,7 +84,7 @@ def _numbers(value: Any, kind: types.Type, name: str) -> Iterator[int]:
 
 @intrinsic
 def read_frame(typing_context: Any, numbers: Any, struct: Any) -> Any:
-    """Return the named tuple of a type (the second argument) whose frame has these numbers."""
+    """Return the named tuple, of the type given second, that the numbers of a frame describe."""
     whole = _layout(struct.instance_class)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

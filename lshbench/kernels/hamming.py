@@ -2,7 +2,7 @@
 
 Shapes throughout: query words uint64 ``(q, words)``, gallery words uint64 ``(words, n)`` as
 :mod:`lshbench.kernels.words` makes them, histograms uint32 ``(q, bits + 1)``.  Queries are spread over the threads in
-chunks, and a chunk goes through the gallery tile by tile, so that a tile is read from the second-level cache.
+chunks, and a chunk reads the gallery tile by tile, so that a tile stays in the second-level cache.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ TILE_WORDS = 1 << 15
 """Words of a tile: 256 KB."""
 
 PACKS = 64
-"""Packs of 64 items that are worked on at a time."""
+"""Packs of 64 items that are processed at a time."""
 
 NEAREST_PACKS = 16
-"""The same where the nearest are searched: the distance limit is set after the first lot."""
+"""The same in a top-k search, whose distance limit can first be set after as many."""
 
 PAIR_BITS = 127
 """Longest codes whose distances are counted two at a time."""
 
 PAIR_ITEMS = 4096
-"""Fewest items for which clearing and adding up the table of pairs pays."""
+"""Fewest items for which clearing and adding up the table of pairs pays off."""
 
 SPARSE = 16
-"""Items within a distance limit are picked out one by one where they are fewer than one in this many."""
+"""Items within a distance limit are picked out one by one where they are at most one in this many."""
 
 SIXTEEN, FORTY_EIGHT = np.uint64(16), np.uint64(48)
 DISTANCE = np.uint64(0x7FFF)
@@ -47,7 +47,7 @@ ONE = np.uint32(1)
 @kernel
 def chunk_size(queries: int) -> int:
     """Return how many queries share a tile."""
-    # Few queries: one a chunk, so that all threads have some.
+    # With few queries chunks are smaller, so that every thread has some.
     return max(1, min(CHUNK, queries // 16))
 
 
@@ -71,8 +71,8 @@ def _count_pairs(
     """Count items two at a time, and return the first item not counted.
 
     A table over pairs of distances takes one increment for two items; its rows and columns add up to the histogram.
-    There are two tables by turns: an increment that follows another of the same counter has to wait for it, which
-    equal codes in a row would make the rule.
+    Two tables take turns: an increment has to wait for the last one of the same counter, which would be the rule where
+    equal codes follow each other.
     """
     half_table = len(pairs) // 2
     second = np.uint64(half_table)
@@ -166,7 +166,7 @@ def slice_histograms(
             for i in range(chunk * size, last):
                 low = min(max(starts[i], begin), end)
                 high = min(max(stops[i], low), end)
-                # Before, in and after the slice; as one call, which is compiled once.
+                # Before, in and after the slice: a single call, so that it is compiled once.
                 for part in range(3):
                     first = begin if part == 0 else (low if part == 1 else high)
                     behind = low if part == 0 else (high if part == 1 else end)
@@ -182,7 +182,7 @@ def masked_histograms(
 ) -> None:
     """Fill the histograms of all items and of those that share a label with the query.
 
-    Both come from one table: an item's counter is its distance, one table further on where it is relevant.
+    Both are halves of one table: an item is counted at its distance, in the second half if it is relevant.
     """
     items = words.shape[1]
     tile = tile_size(words.shape[0])
@@ -220,7 +220,7 @@ def masked_histograms(
 
 @kernel(parallel=True)
 def accumulate(counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, groups: np.ndarray) -> None:
-    """Fill ``within`` with running totals, and ``groups`` with how many distances have a relevant item."""
+    """Fill ``within`` with cumulative counts, and ``groups`` with how many distances have a relevant item."""
     for i in prange(len(counts)):
         total = np.int64(0)
         filled = 0
@@ -233,7 +233,7 @@ def accumulate(counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, gro
 
 @kernel(parallel=True)
 def fill_groups(counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, groups: np.ndarray) -> None:
-    """Fill ``groups`` int64 ``(4, g)``: items before, relevant before, items, relevant."""
+    """Fill the tie groups, int64 ``(4, g)``: items before, relevant before, size, relevant."""
     for i in prange(len(counts)):
         before = np.int64(0)
         relevant_before = np.int64(0)
@@ -252,9 +252,9 @@ def fill_groups(counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, g
 
 @kernel(parallel=True)
 def distance_limits(counts: np.ndarray, relevant: np.ndarray, rank: int, limits: np.ndarray, found: np.ndarray) -> None:
-    """Fill ``limits`` with the distance at which a rank is reached, ``found`` with the relevant items up to there.
+    """Fill ``limits`` with the distance at which a rank is reached, ``found`` with how many relevant items are within.
 
-    Picking items out pays where they are few; otherwise the limit is the largest distance.
+    Picking out items pays off where they are few; otherwise the limit is the largest distance.
     """
     for i in prange(len(counts)):
         step = 0
@@ -290,8 +290,8 @@ def fill_positions(
     """Fill the positions of relevant items in the order (distance, gallery row), up to each query's distance limit.
 
     Every distance has one 64-bit counter: its low half is the position of the next item at that distance, its high half
-    the slot in which the next relevant one's position goes.  Each item's position is written, and the slot moves on
-    after relevant ones only, so that nothing depends on a branch; a spare slot behind each group takes the last write.
+    the slot for the position of the next relevant one.  Each item's position is written, and the slot advances after
+    relevant ones only, which takes no branch; a spare slot behind each group takes the last write.
     """
     items = words.shape[1]
     distances = counts.shape[1]
@@ -303,7 +303,7 @@ def fill_positions(
         before = np.uint64(1)
         for step in range(distances):
             inside = step <= limit and relevant[i, step] > 0
-            # Slot 0 takes what nobody asks for: nothing relevant moves it on.
+            # Distances without relevant items write to slot 0, which is never read.
             counters[step] = ((slot if inside else np.uint64(0)) << THIRTY_TWO) | before
             before += np.uint64(counts[i, step])
             slot += np.uint64(relevant[i, step] + ONE) if inside else np.uint64(0)
@@ -360,8 +360,8 @@ def nearest_serial(
 ) -> None:
     """Fill the first ``k`` columns with the nearest items, ties by the smaller row; k is at most n.
 
-    Items up to a distance limit are collected; when they are some more than k, the farthest go and the limit falls
-    below the k-th distance.  One thread: starting others takes longer than a query or two.
+    Items within a distance limit are collected; once there are well more than ``k``, only the ``k`` nearest are kept,
+    and the limit falls below the k-th distance.  On one thread: starting others takes longer than a query or two.
     """
     items = words.shape[1]
     tile = tile_size(words.shape[0])
@@ -394,7 +394,7 @@ def nearest_serial(
                             keys[count] = sort_key(np.uint64(far), row)
                             count += 1
                     start = end
-                # The first cut comes as soon as there are k, later ones when they are worth it.
+                # The first cut comes as soon as there are k, as it sets the limit; later ones once they pay off.
                 if count >= 2 * k or (limit == bits and count >= k):
                     limit = keep_by_counting(keys[:count], k, histogram) - 1
                     count = k
@@ -412,7 +412,7 @@ def nearest_serial(
 def nearest_parallel(
     queries: np.ndarray, words: np.ndarray, bits: int, k: int, ids: np.ndarray, distances: np.ndarray
 ) -> None:
-    """Do what :func:`nearest_serial` does with all threads."""
+    """Fill the first ``k`` columns like :func:`nearest_serial`, on all threads."""
     size = max(1, min(chunk_size(len(queries)), (1 << 15) // k))
     for chunk in prange((len(queries) + size - 1) // size):
         rows = slice(chunk * size, min(len(queries), (chunk + 1) * size))

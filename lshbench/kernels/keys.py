@@ -1,6 +1,7 @@
-"""Sort keys: 32 bits that order (a float32's or a Hamming distance) above a gallery row's, in one uint64.
+"""Sort keys: a uint64 with the value to sort by in its high half and the gallery row in its low half.
 
-One sort of integers gives the stable order: by value, ties by the smaller row.
+Sorting these integers gives the stable order: by value, ties by the smaller row.  The high half holds order bits: a
+Hamming distance itself, or 32 bits whose order as integers is that of float32 values.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SIGN = np.uint64(0x80000000)
 RADIX = np.uint64(11)
 DIGIT = np.uint64(2047)
 INSERTION = 128
-"""Keys up to which sorting by insertion is quicker."""
+"""Number of keys up to which insertion sort is faster."""
 
 
 @intrinsic
@@ -44,50 +45,50 @@ def _bits_float(typing_context: Any, word: Any) -> Any:
 
 @kernel
 def sort_key(order: np.uint64, row: int) -> np.uint64:
-    """Return the sort key of 32 bits that order and of a row."""
+    """Return the sort key of order bits and a row."""
     return order << THIRTY_TWO | np.uint64(row)
 
 
 @kernel
 def order_of(key: np.uint64) -> np.uint64:
-    """Return the 32 bits by which a sort key orders first."""
+    """Return the order bits of a sort key, its high half."""
     return key >> THIRTY_TWO
 
 
 @kernel
 def row_of(key: np.uint64) -> np.int64:
-    """Return the row in a sort key."""
+    """Return the row in a sort key, its low half."""
     return np.int64(key & LOW)
 
 
 @kernel
 def ascending(value: np.float32) -> np.uint64:
-    """Return 32 bits that order as float32 values do (-0 before 0)."""
+    """Return order bits that sort as float32 values do (-0 before 0)."""
     word = _float_bits(value)
     return (~word & LOW) if word & SIGN else word | SIGN
 
 
 @kernel
 def descending(value: np.float32) -> np.uint64:
-    """Return 32 bits that order against float32 values."""
+    """Return order bits that sort float32 values from the largest to the smallest."""
     return ~ascending(value) & LOW
 
 
 @kernel
 def ascending_value(order: np.uint64) -> np.float32:
-    """Return the value of which these are the :func:`ascending` bits."""
+    """Return the value whose :func:`ascending` bits are given."""
     return _bits_float(order & ~SIGN if order & SIGN else ~order & LOW)
 
 
 @kernel
 def descending_value(order: np.uint64) -> np.float32:
-    """Return the value of which these are the :func:`descending` bits."""
+    """Return the value whose :func:`descending` bits are given."""
     return ascending_value(~order & LOW)
 
 
 @kernel
 def radix_sort(keys: np.ndarray, spare: np.ndarray) -> np.ndarray:
-    """Sort keys by their high halves, equal ones in the order given: three passes of eleven bits.
+    """Sort keys by their order bits, stably: three passes of eleven bits.
 
     Args:
         keys, spare: uint64 of one length; both are overwritten.

@@ -15,7 +15,7 @@ from lshbench.types import Relevance
 
 
 class Labels(NamedTuple):
-    """Labels of queries and gallery, as numbers or as bit masks; the half that is not in use is empty."""
+    """Labels of queries and gallery, as numbers or, where items may have several, as bit masks; the other is empty."""
 
     queries: Int32Vector  # (q,); empty where items may have several labels
     gallery: Int32Vector  # (n,), likewise
@@ -78,7 +78,7 @@ class LabelTable:
 
 
 def _small_numbers(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return equal labels as equal int32 numbers."""
+    """Return labels renumbered as int32, equal labels as equal numbers."""
     sides = [side for side in (queries, gallery) if len(side)]
     low = min((int(side.min()) for side in sides), default=0)
     if max((int(side.max()) for side in sides), default=0) - low < 1 << 31:

@@ -1,4 +1,4 @@
-"""Kernels of :mod:`lshbench.ranking.lists`, over sort keys (:mod:`lshbench.kernels.keys`) of ascending distances."""
+"""Kernels of :mod:`lshbench.ranking.lists`: sort candidate lists by (distance, row), group ties, write the nearest."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lshbench.kernels.labels import Labels, is_relevant
 def sort_lists(
     offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, keys: np.ndarray, twice: np.ndarray
 ) -> None:
-    """Fill ``keys`` with each query's sorted keys; ``twice`` tells where a (distance, row) comes twice."""
+    """Fill ``keys`` with each query's sort keys, sorted; set ``twice`` for a query whose list repeats a candidate."""
     for i in prange(len(offsets) - 1):
         for j in range(offsets[i], offsets[i + 1]):
-            # Adding 0 turns -0 into 0, which it has to tie with.
+            # -0 has to tie with 0, but would sort before it: adding 0 makes it 0.
             keys[j] = sort_key(ascending(distances[j] + np.float32(0)), rows[j])
         own = keys[offsets[i] : offsets[i + 1]]
         own.sort()
@@ -28,7 +28,7 @@ def sort_lists(
 
 @kernel(parallel=True)
 def count_groups(offsets: np.ndarray, keys: np.ndarray, labels: Labels, counts: np.ndarray) -> None:
-    """Fill columns 1 to q of ``counts`` int64 ``(2, q + 1)``: groups with a relevant item, and relevant items."""
+    """Fill columns 1 to q of ``counts`` int64 ``(2, q + 1)``: tie groups with a relevant item, and relevant items."""
     for i in prange(len(offsets) - 1):
         groups = 0
         relevant = 0
@@ -52,7 +52,7 @@ def fill_groups(
     groups: np.ndarray,
     positions: np.ndarray,
 ) -> None:
-    """Fill the groups (before, relevant before, size, relevant) and the positions of relevant items.
+    """Fill the tie groups (items before, relevant before, size, relevant) and the positions of relevant items.
 
     Args:
         slots: int64 ``(2, q + 1)``, where each query's groups and positions begin.
@@ -85,7 +85,7 @@ def fill_groups(
 
 @kernel(parallel=True)
 def write_nearest(offsets: np.ndarray, keys: np.ndarray, ids: np.ndarray, distances: np.ndarray) -> None:
-    """Write rows and distances of each query's first keys."""
+    """Write the rows and distances of each query's nearest candidates, whose keys come first."""
     for i in prange(len(offsets) - 1):
         for column in range(min(ids.shape[1], offsets[i + 1] - offsets[i])):
             key = keys[offsets[i] + column]

@@ -1,11 +1,11 @@
-"""Kernels of hash tables: bucket keys, building, probing, and the candidates in the buckets that a query visits.
+"""Kernels of hash tables: bucket keys, building, multi-probing, and the candidates in the buckets probed.
 
 Throughout, with L tables over ``s`` bits each and n gallery items (:class:`lshbench.index.tables.BucketTables`):
 
 - codes uint8 ``(n, ceil(bits / 8))`` as :class:`lshbench.types.Codes` packs them;
-- columns int32 ``(L, s)``: the bits of the code that make a table's bucket key, the first one its most significant bit;
-- seen uint64 ``(ceil(n / 64),)``: a bit an item, set for a query's candidates; all zero between queries.  At a bit an
-  item it stays in the processor's cache where a stamp or a hash set would not.
+- columns int32 ``(L, s)``: the bits of the code that make a table's bucket key, most significant first;
+- seen uint64 ``(ceil(n / 64),)``: one bit an item, set for a query's candidates; all zero between queries.  At one bit
+  an item it stays in the processor's cache, where a stamp an item or a hash set would not.
 
 A set of perturbed bits is a mask over a table's bits in the order of their costs; see :func:`_further_keys`.
 """
@@ -22,28 +22,28 @@ from lshbench.kernels.frames import Int32Matrix, Int32Vector, Int64Vector, UInt6
 from lshbench.kernels.words import lowest_bit, prefetch
 
 FINEST = np.float64(1 << 40)
-"""Largest cost of a perturbed bit.  Whole numbers, so that sums do not depend on the order of adding."""
+"""Largest cost of a perturbed bit.  Costs are integers, so that sums don't depend on the order of addition."""
 
 ONE, SIX, BIT = np.uint64(1), np.uint64(6), np.uint64(63)
 LAST = 8
-"""Bits of a mark that hold the last bit of its set."""
+"""Low bits of a heap entry's mark, which hold the index of the last bit in its set."""
 
 
 class Buckets(NamedTuple):
     """Where the buckets of each table start and stop within its ids."""
 
-    shift: int  # -1 where every possible key has an entry; else the bits of a key that the directory doesn't read
-    offsets: Int32Vector  # a table's first entry is at begins[table] + table: each table before has one entry more
+    shift: int  # low bits of a key that the directory doesn't read; -1 where every possible key has an entry
+    offsets: Int32Vector  # a table's entries, one more than its buckets, begin at begins[table] + table
     keys: UInt64Vector  # the tables' distinct keys, each table's ascending; empty where every key has an entry
     begins: Int64Vector  # (L + 1,), where each table's keys begin
     directory: Int32Matrix  # (L, 2^d + 1), how many of the table's keys have smaller top bits
 
 
 class Tables(NamedTuple):
-    """Hash tables, and which of their buckets a query visits."""
+    """Hash tables, and which of their buckets a query probes."""
 
     columns: Int32Matrix  # (L, s)
-    used: int  # how many tables, the first ones, are looked into
+    used: int  # how many of the tables, the first ones, are probed
     buckets: Buckets  # of all tables
     ids: Int32Matrix  # (L, n), gallery rows bucket by bucket
     flips: UInt64Vector  # these two as `undirected_probes` returns them
@@ -51,7 +51,7 @@ class Tables(NamedTuple):
 
 
 class _Heap(NamedTuple):
-    """Sets of perturbed bits, that of the least score first: a binary heap."""
+    """Binary heap of sets of perturbed bits, lowest score first."""
 
     scores: Int64Vector  # the sums of the bits' costs
     masks: UInt64Vector  # the sets
@@ -83,9 +83,7 @@ def merge_dense(
     offsets: np.ndarray,
     ids: np.ndarray,
 ) -> None:
-    """Fill tables that have an entry for every key with old items and, behind them in each bucket, new ones.
-
-    A counting sort.
+    """Fill tables that have an entry for every key, by counting sort: in each bucket old items, then new ones.
 
     Args:
         old_offsets, offsets: int32 ``(L, 2^s + 1)``.
@@ -96,7 +94,7 @@ def merge_dense(
     for table in prange(len(columns)):
         starts = offsets[table]
         starts[:] = 0
-        # Keys are taken twice, which is cheaper than keeping them.
+        # Keys are computed twice, which is cheaper than storing them.
         for i in range(len(codes)):
             starts[bucket_key(codes[i], columns[table]) + ONE] += 1
         slots = np.empty(buckets, np.int32)
@@ -184,7 +182,7 @@ def _sift_down(heap: _Heap, place: int, size: int) -> None:
 
 @kernel
 def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
-    """Fill ``costs`` int64 ``(bits,)`` of turning each bit: its squared projection, the largest :data:`FINEST`."""
+    """Fill ``costs`` int64 ``(bits,)`` of flipping each bit: its squared projection, at most :data:`FINEST`."""
     largest = 0.0
     for value in projections:
         largest = max(largest, np.float64(value) * np.float64(value))
@@ -196,18 +194,18 @@ def bit_costs(projections: np.ndarray, costs: np.ndarray) -> None:
 
 @kernel
 def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owners: np.ndarray) -> np.int64:
-    """Fill up a query's own buckets with those of the least score over all tables; return how many there are then.
+    """Append the bucket keys of the lowest scores over all tables to a query's own; return how many keys there are.
 
-    The score of a set of perturbed bits is the sum of their costs.  Sets come in ascending order from a heap: the one
-    taken out is followed by itself with its last bit (in the order of costs) moved on by one, and by itself with the
-    bit after the last one added.  Lv, Josephson, Wang, Charikar, Li, Multi-probe LSH, VLDB 2007, section 4.4, with
-    one heap for all tables, as scores of different tables compare.  Equal scores go by mask, then by table; a
-    follower has a larger mask, which makes the order that of sorting all sets.
+    The score of a set of perturbed bits is the sum of their costs.  A heap gives the sets in ascending order: each one
+    taken out is replaced by two successors, itself with its last bit (in the order of costs) shifted to the next one,
+    and itself expanded by that next bit.  Lv, Josephson, Wang, Charikar, Li, Multi-probe LSH, VLDB 2007, section 4.4,
+    with one heap for all tables, as scores are comparable between tables.  Equal scores are ordered by mask, then by
+    table; a successor has a larger mask, so that the order is that of sorting all sets.
 
     Args:
-        costs: of turning each bit of the code; where all are alike, buckets come in the order of Hamming distance.
+        costs: of flipping each bit of the code; where all are equal, buckets come in the order of Hamming distance.
         columns: of the tables in use.
-        keys, owners: as :func:`_visited_keys` returns them; the query's own keys stand first, a table each.
+        keys, owners: as :func:`_visited_keys` returns them; the query's own key in each table comes first.
     """
     used, size = columns.shape
     flips = np.empty((used, size), np.uint64)
@@ -250,7 +248,7 @@ def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owne
         if last + 1 < size:
             more = score + prices[owner, last + 1]
             there = ONE << np.uint64(last + 1)
-            # The moved set takes the place of the one taken out, which saves a way up and down the heap.
+            # The shifted set overwrites the one taken out, which saves a removal from the heap.
             scores[0] = more - prices[owner, last]
             masks[0] = (mask ^ ONE << np.uint64(last)) | there
             marks[0] = mark + 1
@@ -269,12 +267,12 @@ def _further_keys(costs: np.ndarray, columns: np.ndarray, keys: np.ndarray, owne
 
 @kernel
 def undirected_probes(probes: int, columns: np.ndarray) -> tuple:
-    """Return which buckets a query without projections visits, relative to its own: those of the nearest keys.
+    """Return which buckets a query without projections probes: those whose keys differ from its own in the fewest bits.
 
-    A query with projections visits as many.
+    A query with projections probes as many.
 
     Returns:
-        The bits, uint64, in which a key differs from the query's own, and the tables, int32; each table's own first.
+        The bits, uint64, in which each key differs from the query's own, and its table, int32; own keys come first.
     """
     used, size = columns.shape
     room = used * probes
@@ -293,7 +291,7 @@ def undirected_probes(probes: int, columns: np.ndarray) -> tuple:
 def _visited_keys(
     code: np.ndarray, projections: np.ndarray, probes: int, columns: np.ndarray, flips: np.ndarray, owners: np.ndarray
 ) -> tuple:
-    """Return the keys of the buckets that a query visits, uint64, and their tables, int32."""
+    """Return the keys of the buckets that a query probes, uint64, and their tables, int32."""
     used = len(columns)
     keys = np.empty(len(flips), np.uint64)
     for table in range(used):
@@ -311,10 +309,10 @@ def _visited_keys(
 
 @kernel
 def _ranges(keys: np.ndarray, buckets: Buckets, found: np.ndarray) -> np.uint64:
-    """Fill ``found`` with where the first table's buckets of some keys start and stop; return how many numbers."""
+    """Fill ``found`` with start and stop of those of the first table's buckets that aren't empty; return its length."""
     offsets = buckets.offsets
     count = np.uint64(0)
-    if buckets.shift < 0:  # written whether it holds something or not, which can't be foretold
+    if buckets.shift < 0:  # empty ones are overwritten: a branch would often be mispredicted
         for key in keys:
             start, stop = offsets[key], offsets[key + ONE]
             found[count] = start
@@ -345,26 +343,26 @@ def gather(
     Args:
         code: uint8 ``(ceil(bits / 8),)``.
         projections: float32 ``(bits,)``, or empty.
-        probes: buckets visited, as a multiple of the tables in use.
-        seen: cleared again.
+        probes: buckets probed, as a multiple of the tables in use.
+        seen: all zero, and all zero again afterwards.
         found: of length ``2 n + 2``.
-        ranges: with one table in use, give where its buckets start and stop, one after the other, and not the rows.
+        ranges: with one table in use, fill in where each bucket starts and stops, and not the rows.
     """
     columns, used, buckets, ids, flips, owners = tables
-    # All keys first: the loop over them then needs no calls, whose many arguments would take longer than a bucket.
+    # All keys first: a call in the loop over them, with its many arguments, would take longer than a bucket.
     keys, owners = _visited_keys(code, projections, probes, columns[:used], flips, owners)
     count = np.uint64(0)
-    if used == 1:  # buckets of one table have nothing in common
+    if used == 1:  # buckets of one table are disjoint
         count = _ranges(keys, buckets, found)
         return np.int64(count) if ranges else _expand(ids[0], found, np.int64(count))
-    # Where they lie before what they hold: loads that wait for no other are waited for together.
+    # All buckets are located before any is read: loads that don't depend on each other overlap.
     starts, stops = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
     for visit in range(len(keys)):
         place = find_bucket(owners[visit], keys[visit], buckets)
         starts[visit], stops[visit] = place
         prefetch(ids[owners[visit]], np.uint64(starts[visit]))
     for visit in range(len(keys)):
-        # Written whether it is new or not, as whether it is can't be foretold: a branch would often be taken wrongly.
+        # A row seen before is overwritten by the next one: a branch would often be mispredicted.
         for row in ids[owners[visit], starts[visit] : stops[visit]]:
             word, bit = np.uint64(row) >> SIX, np.uint64(row) & BIT
             before = seen[word]
@@ -379,7 +377,7 @@ def gather(
 @kernel
 def _expand(ids: np.ndarray, found: np.ndarray, count: np.int64) -> np.int64:
     """Replace ranges of one table's ids by the rows there; return how many."""
-    # From the end of the memory, where what is written never gets ahead of what is read.
+    # Ranges go to the end of the memory first, where rows written from its start never overtake them.
     first = len(found) - count
     for j in range(count - 1, -1, -1):
         found[first + j] = found[j]

@@ -1,4 +1,4 @@
-"""Kernels that take candidates' distances from one query: by cosine, by Hamming distance, or by its projections."""
+"""Kernels that rescore a query's candidates: by cosine, by Hamming distance, or by the query's projections."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lshbench.kernels.topk import room_for
 from lshbench.kernels.words import popcount, prefetch
 
 COSINE, HAMMING, EMBEDDING = 0, 1, 2
-"""How candidates are rescored."""
+"""Kinds of rescoring."""
 
 AHEAD = 16
 """How many candidates ahead memory is prefetched."""
 
 SUMS = {"reassoc", "nsz", "contract"}
-"""What the compiler may do to sums of products, so that it can vectorise them."""
+"""Fast-math flags for sums of products, without which the compiler can't vectorise them."""
 
 
 class Queries(NamedTuple):
@@ -38,25 +38,26 @@ class Gallery(NamedTuple):
     inverse_norms: Float32Vector  # (n,), of the vectors
     words: UInt64Matrix  # (n, w), the codes
     code_bytes: UInt8Matrix  # (n, 8 w), the same memory
-    # (w, n), the codes in the order of the first table where that is the only one: its buckets are then runs of memory
+    # (w, n), the codes in the order of the first table, whose buckets are then contiguous: for Hamming distance and one
+    # table in use
     ordered_words: UInt64Matrix
 
 
 class Scratch(NamedTuple):
-    """Working space of one thread, for queries one after the other."""
+    """Scratch memory of one thread, used for one query after the other."""
 
     seen: UInt64Vector  # these two as `lshbench.kernels.probes.gather` takes them
     found: Int32Vector
     distances: Float32Vector  # (n,), of candidates
-    room: UInt64Vector  # of a collection (`lshbench.kernels.topk`)
+    room: UInt64Vector  # the buffer of a collection (`lshbench.kernels.topk`)
     unit: Float32Vector  # (d,), the query's vector at length 1
     words: UInt64Vector  # (w,), the query's code; zeros beyond its bytes
-    sums: Float32Matrix  # (bytes, 256), what each value of a code's byte adds to the cosine of projections and signs
+    sums: Float32Matrix  # (bytes, 256), lookup table of `_fill_sums`
 
 
 @kernel
 def make_scratch(kind: int, items: int, k: int, dimensions: int, width: int) -> Scratch:
-    """Return working space for collections of ``k``; pages of it that are never written cost nothing."""
+    """Return scratch memory for collections of ``k`` keys; pages of it that are never written cost nothing."""
     return Scratch(
         np.zeros((items + 63) // 64, np.uint64),
         np.empty(2 * items + 2, np.int32),
@@ -81,10 +82,10 @@ def _scale_to_unit(vector: np.ndarray, out: np.ndarray) -> bool:
 
 
 def candidate_distance(query: np.ndarray, items: np.ndarray | tuple, row: np.uint64) -> np.float32:
-    """Return a candidate's distance, by the kind of rescoring that a query of this type is for.
+    """Return a candidate's distance, by the kind of rescoring that the arguments' types stand for.
 
-    Types decide while compiling, so that loops are written once and cost as much as one for each kind.  Functions as
-    arguments would do that too, but what they are compiled into can't be kept on disk.
+    Types are known at compile time, so that loops are written once and are as fast as one for each kind.  Passing
+    functions as arguments would do that too, but numba can't cache what it compiles for them.
     """
     raise NotImplementedError
 
@@ -124,7 +125,7 @@ def _embedding_distance(query: Any, items: Any, row: Any) -> Any:
 
 
 def prefetch_item(items: np.ndarray | tuple, row: np.uint64) -> None:
-    """Prefetch the first line of memory that a candidate's distance reads; the processor prefetches those behind it."""
+    """Prefetch the first cache line that a candidate's distance reads; the processor prefetches the next ones."""
     raise NotImplementedError
 
 
@@ -147,9 +148,9 @@ def _prefetch_code(items: Any, row: Any) -> Any:
 
 @kernel
 def _fill_sums(projections: np.ndarray, sums: np.ndarray) -> None:
-    """Fill ``sums`` float32 ``(bytes, 256)``: what each value of a code's byte adds to the product with its signs.
+    """Fill the lookup table ``sums`` float32 ``(bytes, 256)``: what each value of a code's byte adds to the similarity.
 
-    Scaled so that their total is the cosine of the projections and the signs.
+    Entries are scaled so that those of a code's bytes add up to the cosine of the projections and its signs.
     """
     total = 0.0
     for value in projections:
@@ -170,7 +171,7 @@ def _fill_sums(projections: np.ndarray, sums: np.ndarray) -> None:
 
 @kernel
 def prepare(kind: int, shortlist: int, queries: Queries, i: int, scratch: Scratch) -> bool:
-    """Fill what rescoring reads of one query (unit, words or sums); return whether it is finite."""
+    """Fill the scratch memory that rescoring reads of one query (unit, words, sums); return whether it is finite."""
     if kind == HAMMING or shortlist:
         scratch.words.view(np.uint8)[: queries.codes.shape[1]] = queries.codes[i]
     if kind == EMBEDDING:
@@ -189,7 +190,7 @@ def fill(query: np.ndarray, items: np.ndarray | tuple, rows: np.ndarray, out: np
 
 @kernel
 def distances_of(kind: int, scratch: Scratch, rows: np.ndarray, gallery: Gallery, out: np.ndarray) -> None:
-    """Fill ``out`` float32 with the distances of candidates from the query that is prepared."""
+    """Fill ``out`` float32 with the distances of candidates from the query last prepared."""
     if kind == COSINE:
         fill(scratch.unit, (gallery.vectors, gallery.inverse_norms), rows, out)
     elif kind == HAMMING:
@@ -202,7 +203,7 @@ def distances_of(kind: int, scratch: Scratch, rows: np.ndarray, gallery: Gallery
 def cosine_distances_parallel(
     unit: np.ndarray, rows: np.ndarray, vectors: np.ndarray, inverse_norms: np.ndarray, parts: int, out: np.ndarray
 ) -> None:
-    """Fill ``out`` with the distances of one query's many candidates, with all threads."""
+    """Fill ``out`` with the cosine distances of one query's many candidates, on all threads."""
     for part in prange(parts):
         own = slice(part * len(rows) // parts, (part + 1) * len(rows) // parts)
         fill(unit, (vectors, inverse_norms), rows[own], out[own])

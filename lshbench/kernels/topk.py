@@ -1,8 +1,9 @@
-"""The k smallest of many distinct sort keys (:mod:`lshbench.kernels.keys`), collected in bounded room.
+"""Top-k selection: the k smallest of many distinct sort keys (:mod:`lshbench.kernels.keys`), in bounded memory.
 
-A collection is an array of keys (:func:`room_for` says how long), how many it holds, and a limit: only keys below it
-can still be among the k smallest.  It starts with 0 and :data:`NO_LIMIT`.  Hamming distances are few and rows come in
-order: there, counting selects and sorts (:func:`keep_by_counting`, :func:`sort_by_counting`).
+A collection is a buffer of keys (``room``, as long as :func:`room_for` says), the number of keys in it, and a limit:
+only keys below the limit can still be among the k smallest.  A new one holds 0 keys and has the limit
+:data:`NO_LIMIT`.  Hamming distances take few values and rows come in ascending order, so that they are selected and
+sorted by counting (:func:`keep_by_counting`, :func:`sort_by_counting`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from lshbench.kernels.compilation import kernel
 from lshbench.kernels.keys import order_of
 
 IN_ORDER = 16
-"""Values of k up to which keeping the collection in order is quicker than selecting from a larger one."""
+"""Largest k for which keeping the collection sorted is faster than selecting from a larger buffer."""
 
 NO_LIMIT = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Above any key: the limit of a collection of fewer than k keys."""
@@ -23,13 +24,13 @@ ONE = np.uint32(1)
 
 @kernel
 def room_for(k: int) -> int:
-    """Return how many keys a collection of the ``k`` smallest has to have room for."""
+    """Return the buffer length of a collection of the ``k`` smallest keys."""
     return max(4 * k, 32)
 
 
 @kernel
 def select(keys: np.ndarray, k: int) -> None:
-    """Bring the ``k`` smallest of distinct keys to the front, the largest of them last (Hoare's quickselect)."""
+    """Move the ``k`` smallest of distinct keys to the front, the largest of these last (Hoare's quickselect)."""
     low = 0
     high = len(keys) - 1
     target = k - 1
@@ -57,7 +58,7 @@ def select(keys: np.ndarray, k: int) -> None:
 
 @kernel
 def collect(key: np.uint64, room: np.ndarray, count: int, limit: np.uint64, k: int) -> tuple[int, np.uint64]:
-    """Add a key below the limit to a collection; return how many it holds then, and its limit."""
+    """Add a key below the limit to a collection; return its new number of keys and its new limit."""
     if k <= IN_ORDER:
         place = min(count, k - 1)
         while place > 0 and room[place - 1] > key:
@@ -76,7 +77,7 @@ def collect(key: np.uint64, room: np.ndarray, count: int, limit: np.uint64, k: i
 
 @kernel
 def smallest(room: np.ndarray, count: int, k: int) -> np.ndarray:
-    """Return the ``k`` smallest keys of a collection in order, or all that there are: a view of its room."""
+    """Return the ``k`` smallest keys of a collection, sorted, or all if it holds fewer: a view of its buffer."""
     if count > k:
         select(room[:count], k)
         count = k
@@ -88,13 +89,13 @@ def smallest(room: np.ndarray, count: int, k: int) -> np.ndarray:
 
 @kernel
 def keep_by_counting(keys: np.ndarray, k: int, histogram: np.ndarray) -> int:
-    """Bring the ``k`` smallest of keys whose rows ascend to the front, in the order given.
+    """Move the ``k`` smallest of keys whose rows ascend to the front, in the order given.
 
     Args:
-        histogram: uint32, as long as there are values to order by.
+        histogram: uint32, a counter for each possible value; overwritten.
 
     Returns:
-        The largest value kept, which a later row has to undercut.
+        The largest value kept: a later row needs a smaller one to be among the ``k``.
     """
     histogram[:] = 0
     for key in keys:
@@ -120,7 +121,7 @@ def keep_by_counting(keys: np.ndarray, k: int, histogram: np.ndarray) -> int:
 
 @kernel
 def sort_by_counting(keys: np.ndarray, out: np.ndarray, histogram: np.ndarray) -> None:
-    """Fill ``out`` with keys whose rows ascend, in order; the histogram is that of :func:`keep_by_counting`."""
+    """Fill ``out`` with keys whose rows ascend, sorted; the histogram is as for :func:`keep_by_counting`."""
     histogram[:] = 0
     for key in keys:
         histogram[order_of(key)] += ONE

@@ -1,9 +1,9 @@
-"""Codes as 64-bit words, and the kernels that take Hamming distances from them.
+"""Packed words: codes as 64-bit words, and the kernels that compute Hamming distances from them.
 
-Words lie plane by plane, uint64 ``(words, n)``, so that one vector instruction takes the same word of several items.
-Distances come in packs of 64 items, four to an entry of 64 bits: lane ``s`` (16 bits) of a pack's entry ``j`` (of 16)
-belongs to item ``16 s + j`` of the pack.  Counting bits in 64-bit elements and joining four counts by shifts needs no
-narrowing of vectors, which costs more than the counts themselves.
+Words are stored plane by plane, uint64 ``(words, n)``, so that one vector instruction reads the same word of several
+items.  Distances come in packs of 64 items, four to an entry of 64 bits: lane ``s`` (16 bits) of a pack's entry ``j``
+(of 16) belongs to item ``16 s + j`` of the pack.  Counting bits in 64-bit elements and merging four counts by shifts
+avoids narrowing vectors, which costs more than the counts themselves.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOPS = np.uint64(0x8000_8000_8000_8000)
 def code_words(codes: Codes) -> np.ndarray:
     """Return packed codes as uint64 ``(ceil(bits / 64), n)``; bits beyond the code's length are zero.
 
-    One word a code that is already eight bytes wide is a view, anything else a copy as large as the codes.
+    A view for codes of exactly 64 bits that are writable, else a copy of the codes' size.
     """
     width = codes.packed.shape[1]
     words = (width + 7) // 8
@@ -56,7 +56,7 @@ def popcount(typing_context: Any, word: Any) -> Any:
 
 @intrinsic
 def lowest_bit(typing_context: Any, word: Any) -> Any:
-    """Return the number of the lowest set bit of a uint64 that isn't 0: LLVM's ``cttz``."""
+    """Return the index of the lowest set bit of a uint64 that isn't 0: LLVM's ``cttz``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], context.get_constant(types.boolean, True))
@@ -108,10 +108,10 @@ def _four(word: np.uint64, plane: np.ndarray, item: int) -> np.uint64:
 
 @kernel
 def packed_distances(query: np.ndarray, words: np.ndarray, start: int, packs: int, distances: np.ndarray) -> None:
-    """Fill ``distances`` uint64 ``(16 * packs,)`` with those of ``64 * packs`` items from ``start``."""
+    """Fill ``distances`` uint64 ``(16 * packs,)`` with those of the ``64 * packs`` items from ``start`` on."""
     stop = start + 64 * packs
     planes = words.shape[0]
-    # The common lengths keep the sum in registers; longer codes go over the entries again, two words at a time.
+    # Codes of up to 128 bits keep the sum in registers; longer ones add to the entries, two words at a time.
     if planes == 1:
         a = query[0]
         first = words[0, start:stop]
@@ -158,5 +158,5 @@ def near_items(distances: np.ndarray, pack: int, limit: int) -> np.uint64:
 
 @kernel(inline="always")
 def lane_of(distances: np.ndarray, pack: int, item: int) -> np.uint64:
-    """Return the lane that belongs to item ``item`` (0 to 63) of a pack."""
+    """Return the distance in the lane of item ``item`` (0 to 63) of a pack."""
     return (distances[16 * pack + (item & 15)] >> np.uint64(16 * (item >> 4))) & LANE

@@ -12,9 +12,9 @@ from typing import Self
 
 import numpy as np
 
-from lshbench.errors import wrong_value
 from lshbench.methods.base import ENCODE_ROWS
 from lshbench.methods.linear import LinearHasher, check_components, random_rotation
+from lshbench.training.constraints import Count, CountOrAll, check_fields
 from lshbench.training.history import Epoch
 from lshbench.training.pca import principal_axes
 from lshbench.types import Features, Progress
@@ -34,6 +34,9 @@ class Itq(LinearHasher):
         max_points: training items that the rotation is learnt from, drawn by the seed; None takes all.
     """
 
+    iterations: Count
+    max_points: CountOrAll
+
     def __init__(
         self,
         *,
@@ -44,13 +47,10 @@ class Itq(LinearHasher):
         max_points: int | None = 100_000,
     ) -> None:
         super().__init__(bits, seed)
-        if iterations < 1:
-            raise wrong_value("method.iterations", iterations, "at least 1")
-        if max_points is not None and max_points < 1:
-            raise wrong_value("method.max_points", max_points, "at least 1, or null for all training items")
         self.iterations = iterations
         self.standardize = standardize
         self.max_points = max_points
+        check_fields("method", self)
 
     def fit(self, train: Features, progress: Progress) -> Self:
         check_components(self.bits, train.x)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import faiss
 import numpy as np
 
 from lshbench.errors import wrong_value
 from lshbench.methods.base import ENCODE_ROWS, Method
+from lshbench.training.constraints import Constraint, Count, CountOrAll, check_fields
 from lshbench.training.history import Epoch
 from lshbench.types import Clusters, Features, Progress, Side
 
@@ -46,6 +47,12 @@ class KMeans(Method):
     bits: int
     centroids: np.ndarray
 
+    clusters: Count
+    iterations: Count
+    tolerance: Annotated[float, Constraint(lambda value: 0 <= value < 1, "0, or a small share such as 0.0001")]
+    restarts: Count
+    max_points_per_cluster: CountOrAll
+
     def __init__(
         self,
         *,
@@ -57,13 +64,6 @@ class KMeans(Method):
         max_points_per_cluster: int | None = None,
         seed: int = 0,
     ) -> None:
-        for key, value in {"clusters": clusters, "iterations": iterations, "restarts": restarts}.items():
-            if value < 1:
-                raise wrong_value(f"method.{key}", value, "at least 1")
-        if max_points_per_cluster is not None and max_points_per_cluster < 1:
-            raise wrong_value("method.max_points_per_cluster", max_points_per_cluster, "at least 1, or null for all")
-        if not 0 <= tolerance < 1:
-            raise wrong_value("method.tolerance", tolerance, "0, or a small share such as 0.0001")
         self.clusters = clusters
         self.iterations = iterations
         self.tolerance = tolerance
@@ -71,6 +71,7 @@ class KMeans(Method):
         self.spherical = spherical
         self.max_points_per_cluster = max_points_per_cluster
         self.seed = seed
+        check_fields("method", self)
         self.bits = max(1, math.ceil(math.log2(clusters)))
         self.history = []
 

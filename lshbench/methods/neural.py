@@ -124,9 +124,7 @@ class NeuralUnsupervised(AttractingHasher):
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
-        share = auto.balance_share(self.bits, self.fence_weight)
-        self.balance_weight = auto.resolve("balance_weight", self.balance_weight, share)
-        self.temperature = auto.resolve("temperature", self.temperature, auto.temperature(self.bits))
+        auto.resolve(self, partial(auto.balance_share, fence_weight=self.fence_weight))
         super().__post_init__()
 
     def graph(self, data: TrainingData, progress: Progress) -> NeighborGraph:

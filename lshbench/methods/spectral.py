@@ -8,12 +8,13 @@ belong to.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 
-from lshbench.errors import UsageError, wrong_value
+from lshbench.errors import UsageError
 from lshbench.methods.base import ENCODE_ROWS, BinaryHasher
+from lshbench.training.constraints import Constraint, check_fields
 from lshbench.training.pca import Axes, principal_axes
 from lshbench.types import Features, Progress, Side
 
@@ -35,12 +36,13 @@ class Spectral(BinaryHasher):
     weight: np.ndarray
     phase: np.ndarray
 
+    quantile: Annotated[float, Constraint(lambda value: 0 <= value < 0.5, "from 0 to below 0.5")]
+
     def __init__(self, *, bits: int, quantile: float = 0.01, standardize: bool = False) -> None:
         super().__init__(bits, seed=0)  # nothing is drawn
-        if not 0 <= quantile < 0.5:
-            raise wrong_value("method.quantile", quantile, "from 0 to below 0.5")
         self.quantile = quantile
         self.standardize = standardize
+        check_fields("method", self)
 
     def fit(self, train: Features, progress: Progress) -> Self:
         axes = principal_axes(train.x, min(self.bits, *train.x.shape), standardize=self.standardize)

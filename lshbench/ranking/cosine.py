@@ -1,11 +1,11 @@
 """Ranking by cosine similarity, without the full matrix and without sorting what isn't needed.
 
 Similarities come from blocked matrix products.  Of a query's similarities only those of the relevant items are sorted;
-every other item is then placed among them: a table over evenly spaced bins names the few groups that its similarity may
-fall between, and exact comparisons decide.  Ties are exactly equal float32 similarities.
+every other item is then placed among them: a table over evenly spaced bins narrows its place down to a few groups, and
+exact comparisons decide.  Ties are exactly equal float32 similarities.
 
-Every product goes through the same shapes (the last tile of the gallery is filled up with zeros, queries to a multiple
-of eight), because BLAS may round a product differently at a matrix's edge.  A gallery in another order of rows gives
+All products have the same shapes (the last tile of the gallery is padded with zeros, queries to a multiple of eight),
+because BLAS may round a product differently at a matrix's edge.  A gallery in another order of rows gives
 the same similarities: to the last bit, where BLAS rounds alike all over a matrix (MKL, OpenBLAS for AVX-512), else
 within float32's rounding (OpenBLAS for AVX2).
 
@@ -28,14 +28,14 @@ TILE = 1 << 14
 """Gallery items in one matrix product, at most: with fewer, products get slower."""
 
 BLOCK_BYTES = 1 << 28
-"""About how much the similarities of one block of queries take, unless its queries get too few."""
+"""Bytes for the similarities of one block of queries, about; more where that would be too few queries."""
 
 FEWEST_QUERIES, MOST_QUERIES = 128, 1024
 """Queries of a block: fewer make products slow, more don't make them faster."""
 
 GROUP_BYTES = 16 << 20
-"""About how much the rankings take that are given at a time: memory that malloc keeps for the next, and doesn't give
-back to the system (which takes up to 32 MB), whose first touch costs more than the rest of the work on it."""
+"""Bytes of the rankings yielded at a time, about: below 32 MB malloc reuses memory instead of returning it to the
+system, and the first touch of new memory costs more than all other work on it."""
 
 LEAST_NORM, GREATEST_NORM = 1e-15, 1e30
 """Norms with which products of unscaled rows keep their precision in float32."""
@@ -80,7 +80,7 @@ class VectorGallery:
         return max(16, -(-len(self) // (16 * tiles)) * 16)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Return rows ``start`` to ``stop``, filled up with zeros beyond the last."""
+        """Return rows ``start`` to ``stop``, padded with zeros beyond the last."""
         rows = self.vectors[start:stop]
         if self.scaled:
             rows = _scaled(rows, _norms(rows, "gallery"))
@@ -92,7 +92,7 @@ class VectorGallery:
 def cosine_blocks(
     queries: np.ndarray, gallery: np.ndarray | VectorGallery, relevance: Relevance, *, positions: int | None = None
 ) -> Iterator[RankedBlock]:
-    """Rank the whole gallery for every query, block of queries by block.
+    """Rank the whole gallery for every query, a block of queries at a time.
 
     Args:
         queries: float32 ``(q, d)``.
@@ -129,7 +129,7 @@ def _blocks(
     step = -(-len(queries) // -(-len(queries) // step)) if len(queries) else step  # blocks of one size
     tile = gallery.tile
     tiles = -(-len(gallery) // tile)
-    last = gallery.rows((tiles - 1) * tile, tiles * tile)  # a copy, where it has to be filled up
+    last = gallery.rows((tiles - 1) * tile, tiles * tile)  # a copy, where it has to be padded
     similarities = np.empty((tiles, -(-step // 8) * 8, tile), np.float32)
     for first in range(0, len(queries), step):
         units = _units(queries[first : first + step])
@@ -179,7 +179,7 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
     Args:
         queries: float32 ``(q, d)``.
         gallery: float32 ``(n, d)``; a :class:`VectorGallery` saves taking its norms again.
-        k: how many; beyond the gallery's size, rows are filled up with -1 and infinity.
+        k: how many; beyond the gallery's size, rows are padded with -1 and infinity.
 
     Returns:
         Neighbours with distances 1 - cosine.
@@ -191,7 +191,7 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
     results = Neighbors.unfilled(np.full(len(queries), len(gallery), np.int64), k)
     nearest = min(k, len(gallery))
     tile = gallery.tile
-    # What is kept of a query is little, so that blocks can be large and the gallery is read few times.
+    # Little is kept of a query, so that blocks can be large and the gallery is read few times.
     step = max(1, min(4 * MOST_QUERIES, BLOCK_BYTES // (8 * room_for(nearest) + 4 * tile)))
     for start in range(0, len(queries) if nearest else 0, step):
         stop = min(start + step, len(queries))
@@ -217,7 +217,7 @@ def _checked(queries: np.ndarray, gallery: np.ndarray | VectorGallery) -> Vector
 
 
 def _norms(vectors: np.ndarray, what: str) -> np.ndarray:
-    """Return norms, float64 ``(n,)``, summed in one order whatever the row's place."""
+    """Return norms, float64 ``(n,)``, every row summed in the same order."""
     if vectors.ndim != 2 or vectors.dtype != np.float32:
         raise ValueError(f"{what} vectors are float32 (n, d), not {vectors.dtype} {vectors.shape}")
     squares = np.empty(len(vectors))
@@ -236,7 +236,7 @@ def _scaled(rows: np.ndarray, norms: np.ndarray) -> np.ndarray:
 
 
 def _units(queries: np.ndarray) -> np.ndarray:
-    """Return queries of norm 1, zeros below them up to a multiple of eight rows."""
+    """Return queries scaled to length 1, padded with zero rows to a multiple of eight."""
     units = np.zeros((-(-len(queries) // 8) * 8, queries.shape[1]), np.float32)
     units[: len(queries)] = _scaled(queries, _norms(queries, "query"))
     return units

@@ -2,10 +2,10 @@
 
 Label metrics need, of a query's ranking, how many items and how many relevant items stand at each distance
 (:class:`lshbench.types.RankedBlock`): two histograms over ``bits + 1`` distances.  With single labels the gallery is
-put in order of labels once, so that a query's relevant items are a slice and each item is counted once; with multiple
-labels a bit mask tells them.  The positions of relevant items in the stable order (distance, then gallery row) take a
-second pass with a running counter for each distance; nearest neighbours take one pass that keeps the items below a
-threshold which only falls.
+sorted by label once, so that a query's relevant items are a slice and each item is counted once; with multiple labels
+bit masks tell which are relevant.  The positions of relevant items in the stable order (distance, then gallery row)
+take a second pass with a running counter for each distance; top-k search takes one pass, which keeps the items below a
+falling threshold.
 
 Kernels are in :mod:`lshbench.kernels.hamming`.
 """
@@ -24,10 +24,10 @@ from lshbench.kernels.words import code_words
 from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
 
 BLOCK_BYTES = 1 << 26
-"""About how much the rankings of one block of queries take."""
+"""Bytes of the rankings of one block of queries, about."""
 
 FEW_WORDS = 1 << 19
-"""Words to compare in the time that starting other threads takes, some 0.1 ms."""
+"""Words compared in the time that starting other threads takes, about 0.1 ms: smaller searches use one thread."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CodeGallery:
 
     @classmethod
     def from_codes(cls, codes: Codes) -> CodeGallery:
-        """Prepare codes: a view for codes of 57 to 64 bits without spare ones, a copy otherwise."""
+        """Prepare codes: a view for codes of exactly 64 bits that are writable, else a copy."""
         return cls(code_words(codes), codes.bits)
 
     def __len__(self) -> int:
@@ -54,14 +54,14 @@ class CodeGallery:
 def hamming_blocks(
     queries: Codes, gallery: Codes | CodeGallery, relevance: Relevance, *, positions: int | None = None
 ) -> Iterator[RankedBlock]:
-    """Rank the whole gallery for every query, block of queries by block.
+    """Rank the whole gallery for every query, a block of queries at a time.
 
     Args:
         queries: codes of the queries.
         gallery: codes of the gallery, of the same length.
         relevance: labels of both, in the same order.
-        positions: the last position of relevant items in the stable order that is given, in a second pass, which a
-            low one makes cheaper in a large gallery; 0 for none, None for all.
+        positions: the last position of relevant items in the stable order to give; 0 for none, None for all.  They
+            take a second pass, which is cheaper for a low one in a large gallery.
 
     Yields:
         Rankings with ``within``, some tens of MB at a time.
@@ -148,7 +148,7 @@ def hamming_neighbors(queries: Codes, gallery: Codes | CodeGallery, k: int) -> N
     Args:
         queries: codes of the queries.
         gallery: codes of the gallery, of the same length; a :class:`CodeGallery` saves preparing it again.
-        k: how many; beyond the gallery's size, rows are filled up with -1 and infinity.
+        k: how many; beyond the gallery's size, rows are padded with -1 and infinity.
 
     Raises:
         ValueError: codes of different lengths, or k below 1.

@@ -1,7 +1,7 @@
 """Ranking of candidate lists, for indexes that compare a query with part of the gallery only.
 
-Lists come in compressed rows: query ``i`` was compared with gallery rows ``rows[offsets[i]:offsets[i + 1]]``, in any
-order.  Items outside a query's list count as never retrieved.
+Lists are stored as compressed sparse rows: query ``i`` was compared with gallery rows
+``rows[offsets[i]:offsets[i + 1]]``, in any order.  Items outside a query's list count as never retrieved.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BLOCK_ITEMS = 1 << 22
 def list_blocks(
     offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, relevance: Relevance, *, positions: int | None = None
 ) -> Iterator[RankedBlock]:
-    """Rank each query's candidates by (distance, gallery row), block of queries by block.
+    """Rank each query's candidates by (distance, gallery row), a block of queries at a time.
 
     Args:
         offsets: integers ``(q + 1,)``, ascending.
@@ -76,7 +76,7 @@ def list_neighbors(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray,
 
     Args:
         offsets, rows, distances: as for :func:`list_blocks`.
-        k: how many; where a list is shorter, -1 and infinity fill up.
+        k: how many; shorter lists are padded with -1 and infinity.
 
     Raises:
         ValueError: as :func:`list_blocks`, or k below 1.
@@ -104,7 +104,7 @@ def _checked(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray) -> np
 
 
 def query_blocks(counts: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:
-    """Yield runs of queries (first, one past the last) with about ``limit`` candidates; one query at least.
+    """Yield runs of queries (first, one past the last) with at most ``limit`` candidates, or of one query with more.
 
     Args:
         counts: integers ``(q,)``, candidates of each query.

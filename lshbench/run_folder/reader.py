@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -29,6 +29,8 @@ from lshbench.run_folder.metrics import SCHEMA_VERSION, RunMetrics
 
 if TYPE_CHECKING:
     import pyarrow
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,16 @@ class Run:
 
 
 def finished_runs(root: Path) -> Iterator[Run]:
-    """Yield the finished runs below a folder, in the order of their paths; skip damaged ones."""
+    """Yield the finished runs below a folder, in the order of their paths; warn of those that can't be read."""
     for folder, names, files in os.walk(root):
         if METRICS in files:
             names.clear()
-            with suppress(UsageError):
-                yield Run.open(Path(folder))
+            try:
+                run = Run.open(Path(folder))
+            except UsageError as error:
+                log.warning("left out: %s", error)
+            else:
+                yield run
         names[:] = sorted(name for name in names if not name.startswith("."))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,20 @@ def open_inputs(run: Run, config: dict[str, Any], progress: Progress) -> tuple[I
     Raises:
         UsageError: it can't be found.
     """
-    try:
-        inputs = Inputs.from_config(config, config["threads"] or available_cores(), cache_dir(config["cache"]))
+    with _reopening(run):
+        inputs = _inputs(config)
         return inputs, inputs.open(progress)
+
+
+def _inputs(config: dict[str, Any]) -> Inputs:
+    return Inputs.from_config(config, config["threads"] or available_cores(), cache_dir(config["cache"]))
+
+
+@contextmanager
+def _reopening(run: Run) -> Iterator[None]:
+    """Say in errors that it is the run's data set that can't be opened, and where it was looked for."""
+    try:
+        yield
     except UsageError as error:
         name = run.metrics.dataset.name
         raise UsageError(f"the run's data set, {name}, can't be opened again: {error}{_where(run)}") from error
@@ -64,10 +76,15 @@ def _relative_paths(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], st
     for node, keys in ((config, ("cache",)), *((config[group], keys) for group, keys in PATHS.items())):
         for key in keys:
             value = node.get(key)
-            # Words, such as hub, are no paths.
-            word = value == "auto" if key == "root" else key == "weights" and not str(value).endswith(".safetensors")
-            if isinstance(value, str) and not word and not Path(value).expanduser().is_absolute():
+            if isinstance(value, str) and _is_path(key, value) and not Path(value).expanduser().is_absolute():
                 yield node, key
+
+
+def _is_path(key: str, value: str) -> bool:
+    """Return whether the text of one of :data:`PATHS`' keys is a path, and no word such as ``auto`` or ``hub``."""
+    if key == "root":
+        return value != "auto"
+    return key != "weights" or value.endswith(".safetensors")
 
 
 def _started_in(run: Run) -> Path:
@@ -80,8 +97,11 @@ def reopen_dataset(run: Run, config: dict[str, Any], progress: Progress) -> Data
     Raises:
         UsageError: it can't be found, or holds other items than it did.
     """
-    dataset, items = open_inputs(run, config, progress)[1].dataset, GalleryItems.open(run).ids
-    if items[-1] >= len(dataset.labels) or not np.array_equal(dataset.labels[items], run.array(GALLERY_LABELS)):
+    with _reopening(run):
+        inputs = _inputs(config)
+        dataset = inputs.source.open(inputs.cache, progress)  # without a fingerprint, which reads all items
+    items = GalleryItems.open(run).ids
+    if items.max() >= len(dataset.labels) or not np.array_equal(dataset.labels[items], run.array(GALLERY_LABELS)):
         raise UsageError(f"the run's data set, {dataset.name}, is there, but its items are no longer those of the run")
     return dataset
 

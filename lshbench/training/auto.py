@@ -6,20 +6,28 @@ depends on the processor (:func:`lshbench.runtime.device.resolve_precision`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from lshbench.errors import wrong_value
 
 
-def resolve(key: str, value: float | str, rule: float) -> float:
-    """Return the value of a method's key: as given, or what its rule says where it is ``auto``.
+def resolve(method: Any, balance: Callable[[int], float]) -> None:
+    """Set ``balance_weight`` and ``temperature`` of a method without labels to numbers where they are ``auto``.
+
+    Args:
+        method: has these two as attributes, and a code length ``bits`` that is checked.
+        balance: the weight of balance for a code length: :func:`balance_ratio` or :func:`balance_share`.
 
     Raises:
         UsageError: another word.
     """
-    if value == "auto":
-        return rule
-    if isinstance(value, str):
-        raise wrong_value(f"method.{key}", value, "a number, or auto")
-    return value
+    for key, rule in {"balance_weight": balance, "temperature": temperature}.items():
+        value = getattr(method, key)
+        if value == "auto":
+            setattr(method, key, rule(method.bits))
+        elif isinstance(value, str):
+            raise wrong_value(f"method.{key}", value, "a number, or auto")
 
 
 def temperature(bits: int) -> float:

@@ -23,6 +23,19 @@ class Constraint:
     holds: Callable[[Any], bool]
     expected: str
 
+    def check(self, key: str, value: object) -> None:
+        """Check the value of a dotted key.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        try:
+            right = self.holds(value)
+        except TypeError:  # text or null in place of a number
+            right = False
+        if not right:
+            raise wrong_value(key, value, self.expected)
+
 
 def at_least(low: float, expected: str) -> Constraint:
     """Return the constraint to finite numbers from ``low`` on."""
@@ -47,11 +60,23 @@ def check_fields(prefix: str, settings: object) -> None:
     """
     for name, hint in get_type_hints(type(settings), include_extras=True).items():
         for constraint in getattr(hint, "__metadata__", ()):
-            if not constraint.holds(value := getattr(settings, name)):
-                raise wrong_value(f"{prefix}.{name}", value, constraint.expected)
+            constraint.check(f"{prefix}.{name}", getattr(settings, name))
 
 
-Count = Annotated[int, at_least(1, "at least 1")]
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+WHOLE = Constraint(_is_whole, "a whole number")
+
+Switch = Annotated[bool, Constraint(lambda value: isinstance(value, bool), "true or false")]
+Count = Annotated[int, WHOLE, at_least(1, "at least 1")]
+CountOrAll = Annotated[
+    int | None,
+    Constraint(
+        lambda value: value is None or (_is_whole(value) and value >= 1), "at least 1 (a whole number), or null for all"
+    ),
+]
 Weight = Annotated[float, at_least(0, "0 or a positive number")]
 Positive = Annotated[float, Constraint(lambda value: 0 < value < math.inf, "a positive number")]
 Share = Annotated[float, between(0, 1, "from 0 to 1")]

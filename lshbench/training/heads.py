@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lshbench.errors import wrong_value
-from lshbench.training.constraints import Dropped, one_of
+from lshbench.training.constraints import Dropped, Switch, one_of
 from lshbench.training.layers import Dropout, HiddenLinear
 from lshbench.training.settings import Group
 
@@ -44,7 +44,7 @@ class Head(Group):
     prefix = "method.head"
 
     hidden: Sequence[int]
-    batch_norm: bool
+    batch_norm: Switch
     activation: Annotated[str, one_of(*ACTIVATIONS)]
     dropout: Dropped
 

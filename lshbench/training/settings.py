@@ -11,7 +11,7 @@ import torch
 
 from lshbench.errors import UsageError, wrong_value
 from lshbench.runtime.device import resolve_precision
-from lshbench.training.constraints import Count, Positive, Weight, at_least, between, check_fields, one_of
+from lshbench.training.constraints import WHOLE, Count, Positive, Weight, at_least, between, check_fields, one_of
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class Training(Group):
     epochs: Count
     batch_size: Count
     min_batches: Count
-    max_batches: int
+    max_batches: Annotated[int, WHOLE]
     optimizer: Annotated[str, one_of("adamw", "adam", "sgd")]
     learning_rate: Positive
     schedule: Annotated[str, one_of("one_cycle", "cosine", "constant")]
     weight_decay: Weight
     validation: Annotated[float, between(0, 0.5, "from 0 to 0.5")]
-    patience: Annotated[int, at_least(0, "at least 1, or 0 to never stop early")]
+    patience: Annotated[int, WHOLE, at_least(0, "at least 1, or 0 to never stop early")]
     precision: Annotated[str, one_of("auto", "float32", "bfloat16")]
 
     def __post_init__(self) -> None:

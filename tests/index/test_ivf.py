@@ -95,6 +95,12 @@ def test_all_clusters_make_the_exhaustive_cosine_ranking() -> None:
     np.testing.assert_array_equal(found.candidates, exact.candidates)
 
 
+def test_no_queries_have_no_results() -> None:
+    gallery, queries, _ = sides()
+    found = IvfIndex().build(gallery).search(queries[:0], 3)
+    assert (found.ids.shape, found.distances.shape, found.candidates.shape) == ((0, 3), (0, 3), (0,))
+
+
 def test_a_visit_to_an_empty_cluster_finds_nothing() -> None:
     gallery, queries, relevance = sides()
     last = Encoded(queries.features, Clusters(queries.codes.numbers[:, :1] * 0 + 8))

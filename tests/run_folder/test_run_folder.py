@@ -387,12 +387,15 @@ def test_arrays_keep_their_order_and_shape_in_safetensors(tmp_path: Path) -> Non
         ('{"schema_version": 2}', "schema_version=2: expected 1"),
     ],
 )
-def test_a_folder_without_a_whole_finished_run_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+def test_a_folder_without_a_whole_finished_run_is_refused(
+    tmp_path: Path, content: str | None, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     if content is not None:
         (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(UsageError, match=message):
         Run.open(tmp_path)
     assert list(finished_runs(tmp_path)) == []
+    assert ("left out: " in caplog.text and message in caplog.text) == (content is not None)
     with pytest.raises(UsageError, match="is no folder"):
         Run.open(tmp_path / "absent")
 

@@ -176,8 +176,7 @@ class FourierUnsupervised(JointFourier):
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
-        self.balance_weight = auto.resolve("balance_weight", self.balance_weight, auto.balance_ratio(self.bits))
-        self.temperature = auto.resolve("temperature", self.temperature, auto.temperature(self.bits))
+        auto.resolve(self, auto.balance_ratio)
         super().__post_init__()
 
     def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.methods.fourier.map import FourierMap, MapLayer, sample_frequencies
-from lshbench.training.constraints import Count, Dropped, Positive, Share, at_least
+from lshbench.training.constraints import WHOLE, Count, Dropped, Positive, Share, at_least
 from lshbench.training.heads import ACTIVATIONS, Components, Head, Standardise
 from lshbench.training.layers import Dropout, HiddenLinear
 from lshbench.types import Side
@@ -25,17 +25,17 @@ class Shape:
 
     Attributes:
         map_dim: leading principal components that are mapped; 0: no map, and nothing reads the next four.
-        frequencies: of each component, m.
+        frequencies: drawn for each component, m.
         threshold: T of the dominance similarity, in units of the scaled components.
         band: frequencies are drawn from [-band, band].
-        scale: common deviation of the components as they enter the map.
-        skip: whether the encoders see the standardised features beside the map.
+        scale: standard deviation to which the components are scaled before the map.
+        skip: whether the encoders also take the standardised features, beside the map.
         unit_length: whether the encoders' outputs are scaled to length 1 before the hash layer, as published.
         gallery_dropout: dropout of the gallery's encoder; the head's is that of the query's.
-        gallery_share: of the gallery's encoder in a query's hidden representation; the query's own has the rest.
+        gallery_share: of the gallery's encoder in a query's hidden representation; its own has the rest.
     """
 
-    map_dim: Annotated[int, at_least(0, "at least 0")]
+    map_dim: Annotated[int, WHOLE, at_least(0, "at least 0")]
     frequencies: Count
     threshold: Positive
     band: Positive
