@@ -182,13 +182,16 @@ class Identity:
     source: str
 
 
-def identity(config: dict[str, Any], params: dict[str, Any], fingerprint: str) -> Identity:
+def identity(
+    config: dict[str, Any], params: dict[str, Any], fingerprint: str, encoder: dict[str, Any] | None = None
+) -> Identity:
     """Return the identity of a run: the one definition of "the same run" and of "repeats".
 
     Args:
         config: the resolved configuration.
         params: the method's values in effect, in which what the configuration calls ``auto`` is resolved.
         fingerprint: of the data.
+        encoder: what features of images depend on besides them, with what ``auto`` came to and the weights' content.
     """
     kept = {key: value for key, value in config.items() if key not in NO_FIGURES[""]}
     kept["method"] = kept["method"] | params
@@ -199,8 +202,8 @@ def identity(config: dict[str, Any], params: dict[str, Any], fingerprint: str) -
     source = source_digest(*(node["_target_"] for node in nodes if "_target_" in node))
     compared = {key: value for key, value in kept.items() if key not in ("evaluation", "reference")}
     return Identity(
-        run=_digest({"config": kept, "data": fingerprint, "source": source}),
-        configuration=_digest({"config": _without_seeds(compared), "source": source}),
+        run=_digest({"config": kept, "data": fingerprint, "encoder": encoder, "source": source}),
+        configuration=_digest({"config": _without_seeds(compared), "encoder": encoder, "source": source}),
         source=source,
     )
 

@@ -113,7 +113,8 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> Run:
         data = experiment.inputs.open(progress)
     check_overlap(experiment.inputs.protocol, data.selection)
     method = experiment.system.method
-    names = identity(config, method.in_effect(), data.fingerprint)
+    encoder = experiment.inputs.encoder(data, progress)
+    names = identity(config, method.in_effect(), data.fingerprint, encoder)
     if config["resume"] and (finished := find_finished(Path(config["output"]), names.run)) is not None:
         log.info("already finished in %s (resume=true)", finished)
         RunFolder.discard(folder)

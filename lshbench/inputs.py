@@ -69,6 +69,10 @@ class Inputs:
         selection = self.protocol.select(dataset, self.seed, self.source.max_gallery, self.source.max_queries)
         return OpenedData(dataset, selection, dataset.fingerprint(selection.items()))
 
+    def encoder(self, data: OpenedData, progress: Progress) -> dict[str, Any] | None:
+        """Return what features of images depend on besides them (:meth:`Backbone.key`); None for ready features."""
+        return self.backbone.key(self.device, progress) if data.dataset.kind == "images" else None
+
     def load(self, data: OpenedData, progress: Progress) -> Roles:
         """Return the features of the selected items, from the cache or extracted."""
         return load_roles(

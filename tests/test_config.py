@@ -14,6 +14,7 @@ import lshbench
 from lshbench.config import GROUPS, Identity, build, check_root, conf_folder, identity, options, source_digest
 from lshbench.errors import UsageError
 from lshbench.protocols.splits import EvaluationProtocol, SplitProtocol
+from tests.options import composed
 
 ROOT = {"bits": 64, "seed": 0, "ranking": "auto", "threads": None, "device": "auto"}
 
@@ -78,6 +79,23 @@ def test_options_of_a_users_own_folder_are_read_alike(tmp_path: Path) -> None:
 
 def of(config: dict, params: dict | None = None, fingerprint: str = "sha256:1") -> Identity:
     return identity(config, params or {}, fingerprint)
+
+
+def test_identity_counts_what_an_encoder_came_to(shared_cache: Path) -> None:
+    from lshbench.inputs import Inputs
+    from lshbench.runtime.progress import silent
+
+    found = []
+    for precision in ("float32", "bfloat16"):
+        config = composed(f"backbone.precision={precision}", "dataset.max_gallery=20", "dataset.max_queries=10")
+        inputs = Inputs.from_config(config, 1, shared_cache)
+        encoder = inputs.encoder(inputs.open(silent), silent)
+        assert encoder is not None
+        assert encoder["weights"].startswith("sha256:")
+        # The same words in the configuration, as where auto comes to another precision on another machine.
+        found.append(identity(composed(), {}, "data", encoder))
+    assert found[0].run != found[1].run
+    assert found[0].configuration != found[1].configuration
 
 
 def test_identity_ignores_where_results_go_and_nothing_else() -> None:
