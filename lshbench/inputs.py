@@ -60,6 +60,7 @@ class Inputs:
         """
         protocol = build(config, "protocol", EvaluationProtocol)
         source = build(config, "dataset", Source)
+        source.own_folders = (Path(config["output"]).expanduser().resolve(),) if config.get("output") else ()
         backbone = build(config, "backbone", Backbone)
         return cls(source, protocol, backbone, config["seed"], config["device"], threads, cache)
 

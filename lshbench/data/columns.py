@@ -1,4 +1,4 @@
-"""Find a table's columns and splits by type and name, and read single rows of Arrow columns.
+"""Find a table's columns by type and name, and read single rows of Arrow columns.
 
 Knows `datasets` only by the shapes of its feature types, so that Parquet files without its metadata work too.
 """
@@ -6,7 +6,7 @@ Knows `datasets` only by the shapes of its feature types, so that Parquet files 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,9 +28,6 @@ LABEL_NAMES = (
 )  # fmt: skip
 COARSE = re.compile(r"(^|_)(coarse|super)_?", re.IGNORECASE)
 NOT_A_LABEL = re.compile(r"(^|_)(index|idx|ids?|level_\d+|width|height|size|row|number|year|date|time)(_+|$)", re.I)
-
-GALLERY_SPLITS = ("train", "training", "gallery", "database", "base", "trainval")
-QUERY_SPLITS = ("test", "testing", "query", "queries", "validation", "val", "valid", "dev", "eval")
 
 
 @dataclass(frozen=True)
@@ -146,43 +143,6 @@ def _find_label(columns: Sequence[Column], key: str, there: str) -> Column | Non
 
 def _place(name: str, names: Sequence[str]) -> int:
     return names.index(name.lower()) if name.lower() in names else len(names)
-
-
-def find_splits(there: Iterable[str], gallery: str, query: str) -> tuple[str, list[str]]:
-    """Return the gallery split's name, and those of the splits that may hold queries, best first.
-
-    The second list is empty where there is one split only and none was named.
-
-    Args:
-        there: the splits' names.
-        gallery: the split that is the gallery, or ``auto``.
-        query: the split that is the queries, or ``auto``.
-
-    Raises:
-        UsageError: a split that isn't there, or ``auto`` finds none.
-    """
-    names = list(there)
-    listed = ", ".join(names) or "none"
-    for key, wanted in (("dataset.gallery_split", gallery), ("dataset.query_split", query)):
-        if wanted != "auto" and wanted not in names:
-            raise UsageError(f"{key}={wanted!r}: there is no such split; there are: {listed}")
-    if gallery == "auto":
-        left = [name for name in names if name != query]
-        by_name = [name for wanted in GALLERY_SPLITS for name in left if name.lower() == wanted]
-        if not by_name and len(left) != 1:
-            raise UsageError(
-                f"dataset.gallery_split=auto: no split is called {GALLERY_SPLITS[0]}; name one of: {listed}"
-            )
-        gallery = (by_name or left)[0]
-    if query != "auto":
-        return gallery, [query]
-    others = [name for name in names if name != gallery]
-    queries = [name for wanted in QUERY_SPLITS for name in others if name.lower() == wanted]
-    if others and not queries:
-        if len(others) > 1:
-            raise UsageError(f"dataset.query_split=auto: no split is called test or validation; name one of: {listed}")
-        queries = others
-    return gallery, queries
 
 
 def read_labels(column: pa.ChunkedArray, where: str, names: tuple[str, ...] | None) -> RawLabels:

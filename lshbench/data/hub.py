@@ -12,9 +12,10 @@ import numpy as np
 
 from lshbench.data.base import Dataset
 from lshbench.data.checks import has_unlabelled, read_features
-from lshbench.data.columns import Column, VectorColumn, find_column, find_splits, list_columns, offsets_of, read_labels
+from lshbench.data.columns import Column, VectorColumn, find_column, list_columns, offsets_of, read_labels
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.split_names import describe_unused, find_splits
 from lshbench.data.values import check_name, existing_path
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
@@ -151,6 +152,8 @@ class HubSource(SplitSource):
             repository.name, gallery.name, len(gallery), query.name, len(query),
             gallery.kind, gallery.items.name, gallery.items.type, gallery.label.name, gallery.label.type,
         )  # fmt: skip
+        if unused := describe_unused(repository.splits.files, (gallery.name, query.name)):
+            log.info("%s: splits that are not used: %s", repository.name, unused)
         return dataset
 
     def _open_split(
