@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,8 @@ def _hdf5_array(name: str, stored: h5py.Dataset, path: Path) -> NamedArray:
             name, stored.shape, "U", lambda rows: stored.asstr()[:][rows],
             lambda: raw_labels(np.array(stored.asstr()[:], dtype=str), f"{path.name}: {name!r}"), (path,),
         )  # fmt: skip
-    offset = stored.id.get_offset() if stored.chunks is None else None
+    sources = _hdf5_sources(stored, path)
+    offset = stored.id.get_offset() if stored.chunks is None and not sources else None
     if offset is not None and stored.dtype.kind in "fiub":
         return _array(name, np.memmap(path, stored.dtype, "r", offset, stored.shape), path)
 
@@ -156,7 +158,36 @@ def _hdf5_array(name: str, stored: h5py.Dataset, path: Path) -> NamedArray:
         blocks = [stored[part[0] : part[-1] + 1][part - part[0]] for part in parts if len(part)]
         return np.concatenate(blocks) if blocks else np.empty((0, *stored.shape[1:]), stored.dtype)
 
-    return _array(name, stored, path, read)
+    return replace(_array(name, stored, path, read), files=(path, *sources))
+
+
+def _hdf5_sources(stored: h5py.Dataset, path: Path) -> list[Path]:
+    """Return the other files that hold values of a data set: a virtual one's sources, and theirs; external storage.
+
+    Raises:
+        ValueError: a source is not there: HDF5 itself would read zeros in its place.
+    """
+    import h5py
+
+    found = {_hdf5_neighbour(os.fsdecode(file), path, stored.name) for file, _, _ in stored.external or ()}
+    for source in stored.virtual_sources() if stored.is_virtual else ():
+        named = path if source.file_name == "." else _hdf5_neighbour(source.file_name, path, stored.name)
+        with h5py.File(named, "r") as file:
+            inner = file.get(source.dset_name)
+            if inner is None:
+                raise ValueError(f"{stored.name} is virtual, and {named} has no {source.dset_name}")
+            found |= {*([] if source.file_name == "." else [named]), *_hdf5_sources(inner, named)}
+    return sorted(found)
+
+
+def _hdf5_neighbour(name: str, holder: Path, dataset: str) -> Path:
+    """Return a file that a data set names, as HDF5 finds it: beside the file that names it, else as it stands."""
+    if "%b" in name:
+        raise ValueError(f"{dataset} takes its values from a series of files, {name}; expected single files")
+    for candidate in (holder.parent / name, Path(name)):
+        if candidate.is_file():
+            return candidate.resolve()
+    raise ValueError(f"{dataset} takes its values from {name}, which is not there")
 
 
 def _open_parquet(path: Path) -> list[NamedArray]:

@@ -104,6 +104,7 @@ def _ready(
         return SplitFeatures(entry.x, entry.digests, 0.0, True)
     start = time.perf_counter()
     x = split.read_features(rows, progress)
+    _check_unchanged(split, rows, key)
     seconds = time.perf_counter() - start
     digests = row_digests(x)
     if seconds > SLOW_SECONDS:
@@ -118,6 +119,19 @@ def _ready(
         except UsageError as error:
             log.warning("the features are not kept for the next run: %s", error)
     return SplitFeatures(x, digests, 0.0, False)
+
+
+def _check_unchanged(split: Split, rows: np.ndarray, key: dict[str, Any]) -> None:
+    """Check that what was read is what the key of its features stands for.
+
+    Raises:
+        UsageError: the files changed meanwhile.
+    """
+    if split.fingerprint(rows) != key["data"]:
+        raise UsageError(
+            f"the files of {split.name!r} ({split.describe(int(rows[0]))} ...) changed while they were read; expected "
+            "files that nothing writes to: run again when they are complete"
+        )
 
 
 def _extracted(
@@ -142,6 +156,7 @@ def _extracted(
         features = writer.create(len(rows), encoder.dim)
         workers, skip = number_or_none(backbone.workers) or threads, backbone.unreadable == "skip"
         found = extract(split, rows, encoder, features.write, threads=workers, skip=skip, progress=progress)
+        _check_unchanged(split, rows, key)
         writer.write_digests(found.digests)
         writer.unreadable = found.unreadable
         seconds = time.perf_counter() - started
