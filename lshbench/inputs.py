@@ -14,6 +14,7 @@ from lshbench.data.base import Dataset, Source
 from lshbench.features.backbone import Backbone
 from lshbench.features.roles import Roles, load_roles
 from lshbench.protocols.splits import EvaluationProtocol, Selection
+from lshbench.protocols.unanswered import Unanswered, check_answered, find_unanswered
 from lshbench.types import Progress
 
 
@@ -25,11 +26,13 @@ class OpenedData:
         dataset: its labels are read, its items not yet.
         selection: gallery, queries and training items.
         fingerprint: ``sha256:...`` of the content that the items come from.
+        unanswered: queries that have nothing to find in the gallery.
     """
 
     dataset: Dataset
     selection: Selection
     fingerprint: str
+    unanswered: Unanswered
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,16 @@ class Inputs:
         return cls(source, protocol, backbone, config["seed"], config["device"], threads, cache)
 
     def open(self, progress: Progress) -> OpenedData:
-        """Open the data set, read its labels and select gallery, queries and training items."""
+        """Open the data set, read its labels and select gallery, queries and training items.
+
+        Raises:
+            UsageError: data that can't be used, or queries of which none has anything to find.
+        """
         dataset = self.source.open(self.cache, progress)
         selection = self.protocol.select(dataset, self.seed, self.source.max_gallery, self.source.max_queries)
-        return OpenedData(dataset, selection, dataset.fingerprint(selection.items()))
+        unanswered = find_unanswered(dataset.labels, selection, dataset.gallery.class_names)
+        check_answered(unanswered)
+        return OpenedData(dataset, selection, dataset.fingerprint(selection.items()), unanswered)
 
     def load(self, data: OpenedData, progress: Progress) -> Roles:
         """Return the features of the selected items, from the cache or extracted."""
