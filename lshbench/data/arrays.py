@@ -1,4 +1,4 @@
-"""Precomputed features in .npz, .npy, Parquet or HDF5 files (also in the layout of ann-benchmarks)."""
+"""Precomputed features in files: NumPy, Parquet, HDF5 (ann-benchmarks' layout too), MATLAB, PyTorch, fvecs."""
 
 from __future__ import annotations
 
@@ -33,12 +33,20 @@ from lshbench.types import Progress
 log = logging.getLogger(__name__)
 
 SIDES = ("gallery", "query")
-SHORT_WORDS = {"tr": TRAINING, "trn": TRAINING, "db": DATABASE, "retrieval": DATABASE, "te": TEST, "tst": TEST}
+SHORT_WORDS = {
+    "tr": TRAINING,
+    "trn": TRAINING,
+    "learn": TRAINING,
+    "db": DATABASE,
+    "retrieval": DATABASE,
+    "te": TEST,
+    "tst": TEST,
+}
 """Further words for splits in the names of arrays."""
 CANONICAL = {TRAINING: "train", DATABASE: "database", TEST: "test", QUERY: "query", VALIDATION: "val"}
 NAMELESS = "(no split)"
 LABEL_WORDS = {*LABEL_NAMES, "lbl", "targets", "cat"}
-NOT_FEATURES = {"neighbors", "neighbours", "distances", "indices", "ids", "logits", "avgdist"}
+NOT_FEATURES = {"neighbors", "neighbours", "groundtruth", "gt", "distances", "indices", "ids", "logits", "avgdist"}
 """Two-dimensional arrays of ann-benchmarks' files, and others, that describe items but are no features."""
 
 
@@ -65,7 +73,12 @@ class ArraySplit(RawSplit):
 
     def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
         where = f"{self.features.files[0].name}: {self.features.name!r}"
-        return read_features(rows, self.width, self.features.read, where, progress)
+        read = self.features.read if self.features.kind != "b" else self._read_signs
+        return read_features(rows, self.width, read, where, progress)
+
+    def _read_signs(self, rows: np.ndarray) -> np.ndarray:
+        """Return truth values as 1 and -1, of which the cosine is a function of the Hamming distance."""
+        return np.where(self.features.read(rows), np.float32(1), np.float32(-1))
 
 
 @dataclass
@@ -132,6 +145,8 @@ class ArraySource(SplitSource):
         for split in splits:
             used += [split.features, split.label_array]
             log.info("%s: %s: features %s, labels %s", self.name, split.name, split.features, split.label_array)
+            if split.features.kind == "b":
+                log.info("%s: truth values are taken as 1 and -1: cosine ranks them by Hamming distance", self.name)
         self._log_unused([array for array in there if not any(array is one for one in used)])
         return self.dataset(*splits)
 
@@ -158,7 +173,10 @@ class ArraySource(SplitSource):
                 return [arrays]
         groups = self._groups(arrays)
         complete = {word: part for word, part in groups.items() if self._is_complete(part)}
+        if not complete and (turned := self._turned(arrays, key)) is not None:
+            return turned
         if not complete:
+            self._check_named(arrays)
             if len([word for word in groups if word]) <= 1:
                 return [arrays]
             raise self._incomplete(groups, key, arrays)
@@ -177,6 +195,24 @@ class ArraySource(SplitSource):
         gallery, queries = find_splits((word or NAMELESS for word in complete), self.gallery_split, self.query_split)
         chosen = [gallery, *queries[:1]]
         return [complete["" if word == NAMELESS else word] for word in chosen]
+
+    def _check_named(self, arrays: Sequence[NamedArray]) -> None:
+        """Refuse a name of features or labels that no array has, or that one of another shape has."""
+        if self.features_column != "auto":
+            found = _holding(arrays, self.features_column)
+            if not any(len(array.shape) == 2 for array in found):
+                _by_name(arrays, self.features_column, "dataset.features_column", two_dimensional=True)
+        if self.label_column != "auto" and not _holding(arrays, self.label_column):
+            _by_name(arrays, self.label_column, "dataset.label_column", two_dimensional=False)
+
+    def _turned(self, arrays: list[NamedArray], key: str) -> list[list[NamedArray]] | None:
+        """Return the choice where items are columns, if the numbers of labels leave no doubt of it; else None."""
+        other = [array.transposed() if len(array.shape) == 2 and array.kind in "fiub" else array for array in arrays]
+        if not any(map(self._is_complete, self._groups(other).values())):
+            return None
+        log.warning("%s: %s: items are in columns, by the number of labels", self.name, _list(arrays))
+        arrays[:] = other
+        return self._choose(arrays, key)
 
     def _choose_side(self, arrays: list[NamedArray], side: str, labels: list[NamedArray]) -> list[NamedArray]:
         """Return the arrays of a side's file that belong together: all, or those of one split that are named so."""
@@ -262,11 +298,11 @@ class ArraySource(SplitSource):
         if self.features_column != "auto":
             return _by_name(arrays, self.features_column, "dataset.features_column", two_dimensional=True)
 
-        def order(array: NamedArray) -> tuple[bool, int]:
+        def order(array: NamedArray) -> tuple[int, int]:
             places = [FEATURE_NAMES.index(word) for word in _words(array.name) if word in FEATURE_NAMES]
-            return array.kind != "f", min(places, default=len(FEATURE_NAMES))
+            return "fiub".index(array.kind), min(places, default=len(FEATURE_NAMES))
 
-        # Floats before integers, usual names before others, in their order.
+        # Floats before integers before truth values, usual names before others, in their order.
         if found := sorted(filter(_can_be_features, arrays), key=order):
             return _first(found, order, "dataset.features_column", "features", arrays)
         raise UsageError(f"{key}: no two-dimensional array of numbers to take as features; there are: {_list(arrays)}")
@@ -321,11 +357,13 @@ def _has_features(arrays: Sequence[NamedArray]) -> bool:
 
 
 def _can_be_features(array: NamedArray) -> bool:
-    numbers = len(array.shape) == 2 and array.kind in "fiu" and array.shape[1] > 1
+    numbers = len(array.shape) == 2 and array.kind in "fiub" and array.shape[1] > 1
     return numbers and not (NOT_FEATURES | LABEL_WORDS) & set(_words(array.name))
 
 
 def _can_be_labels(array: NamedArray, count: int) -> bool:
+    if array.shape == (1, count) and count > 1:
+        return array.kind in "iubUSf"
     if array.shape[:1] != (count,):
         return False
     words = set(_words(array.name))
