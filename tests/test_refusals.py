@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lshbench.commands.refusals import explain, quoting_hint, taken
+from lshbench.commands.run import _is_read
 from tests.conftest import Command
 
 SMALL = (
@@ -94,7 +95,7 @@ PATHS = (
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_is_taken_as_it_stands(path: str) -> None:
-    override = OverridesParser.create().parse_override(taken(f"dataset.path={path}"))
+    override = OverridesParser.create().parse_override(taken(f"dataset.path={path}", _is_read))
     assert (override.key_or_group, override.value()) == ("dataset.path", path)
 
 
@@ -102,7 +103,7 @@ def test_a_path_is_taken_as_it_stands(path: str) -> None:
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters=",$"), min_size=1, max_size=20))
 def test_any_path_is_taken_as_it_stands(name: str) -> None:
     path = f"/{name}/x.npz"
-    override = OverridesParser.create().parse_override(taken(f"dataset.path={path}"))
+    override = OverridesParser.create().parse_override(taken(f"dataset.path={path}", _is_read))
     assert override.value() == path
 
 
@@ -111,13 +112,13 @@ def test_any_path_is_taken_as_it_stands(name: str) -> None:
     ["bits=16,32", "index.probes=[1,4]", "seed=range(3)", "dataset.path=null", "-m", "~method", "a=1.5", "bits=[1"],
 )
 def test_other_arguments_are_left_alone(argument: str) -> None:
-    assert taken(argument) == argument
+    assert taken(argument, _is_read) == argument
 
 
 def test_defects_are_not_explained_away() -> None:
     assert explain(KeyError("a"), []) is None
     assert explain(TypeError("a"), ["bits=16"]) is None
-    assert quoting_hint("what", ["-m"]) == "what"
+    assert quoting_hint("what", ["-m"], _is_read) == "what"
 
 
 def test_a_path_that_needs_quotes_runs(tmp_path: Path, lshbench: Command) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -16,30 +16,23 @@ _PATH = re.compile(r"^~|[/\\]|\.\w{1,11}$|[^\x00-\x7f]")
 _OVERRIDE = re.compile(r"^(\+{0,2}[\w@/.]+)=(.+)$", re.DOTALL)
 
 
-def taken(argument: str) -> str:
+def taken(argument: str, is_read: Callable[[str], bool]) -> str:
     """Return an argument as Hydra can read it: a path with ``=``, ``[``, ``~`` or other letters is put into quotes.
 
     Anything else, such as a list or several values of a sweep, stays as it is.
+
+    Args:
+        argument: of the command line.
+        is_read: whether Hydra can read an argument.
     """
     found = _OVERRIDE.match(argument)
-    if found is None or found[2][0] in "'\"[{" or "," in found[2] or not _PATH.search(found[2]) or _is_read(argument):
+    if found is None or found[2][0] in "'\"[{" or "," in found[2] or not _PATH.search(found[2]) or is_read(argument):
         return argument
     # Inside quotes only the quote itself is escaped, and backslashes before it.
     value = re.sub(r'(\\*)"', r'\1\1\\"', found[2])
     value += "\\" * (len(value) - len(value.rstrip("\\")))
     quoted = f'{found[1]}="{value}"'
-    return quoted if _is_read(quoted) else argument
-
-
-def _is_read(argument: str) -> bool:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        OverridesParser.create().parse_override(argument)
-    except HydraException:
-        return False
-    return True
+    return quoted if is_read(quoted) else argument
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
@@ -87,10 +80,10 @@ def missing_working_folder() -> str | None:
     return None
 
 
-def quoting_hint(message: str, arguments: Sequence[str]) -> str:
+def quoting_hint(message: str, arguments: Sequence[str], is_read: Callable[[str], bool]) -> str:
     """Return Hydra's message on an argument that it can't parse, with how to write it."""
     parsed = [argument for argument in arguments if not argument.startswith("-")]
-    bad = next((argument for argument in parsed if not _is_read(argument)), None)
+    bad = next((argument for argument in parsed if not is_read(argument)), None)
     found = _OVERRIDE.match(bad) if bad else None
     if found is None:
         return message

@@ -14,6 +14,7 @@ from typing import Any, cast
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -97,7 +98,7 @@ def main(arguments: list[str]) -> None:
         _stop("--experimental-rerun reads a pickle, which lshbench never does: use the command in metrics.json")
     if (gone := missing_working_folder()) is not None:
         _stop(gone)
-    arguments = [taken(argument) for argument in arguments]
+    arguments = [taken(argument, _is_read) for argument in arguments]
     verbose = [flag for flag in arguments if flag in ("-v", "--verbose")]
     arguments = [argument for argument in arguments if argument not in verbose]
     traceback = bool(verbose) or os.environ.get(FULL_ERROR) == "1"
@@ -122,6 +123,15 @@ def main(arguments: list[str]) -> None:
                 _stop(message)
             sys.stderr.write(f"lshbench: {type(error).__name__}: {error} (-v shows where)\n")
         sys.exit(1)
+
+
+def _is_read(argument: str) -> bool:
+    """Whether Hydra can read an argument as an override."""
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    return True
 
 
 def complete(arguments: list[str]) -> None:
@@ -199,7 +209,7 @@ def _readable(error: Exception, arguments: list[str]) -> str:
     lines = [line.rstrip() for line in str(error).replace("\t", "  ").split("\n")]
     text = "\n".join(line for line in lines if line.strip())
     if "See https://hydra.cc" in text:
-        return quoting_hint(text, arguments)
+        return quoting_hint(text, arguments, _is_read)
     # Where Hydra looked helps nobody who misspelt an option.
     return text.split("\nConfig search path:")[0]
 
