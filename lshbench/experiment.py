@@ -213,6 +213,7 @@ def run_experiment(
             backbone=inputs.backbone.name if data.dataset.kind == "images" else None,
             fingerprint=data.fingerprint,
             queries_without_relevant=evaluation.summary["counts"]["queries_without_relevant"],
+            unanswered=str(data.unanswered) if data.unanswered.count else None,
         ),
         protocol=ProtocolMetrics.from_json({"name": config["protocol"]["name"], **audited}),
         method=MethodMetrics(

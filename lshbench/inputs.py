@@ -14,6 +14,7 @@ from lshbench.data.base import Dataset, Source
 from lshbench.features.backbone import Backbone
 from lshbench.features.roles import Roles, load_roles
 from lshbench.protocols.splits import EvaluationProtocol, Selection
+from lshbench.protocols.unanswered import Unanswered, check_answered, find_unanswered
 from lshbench.types import Progress
 
 
@@ -25,11 +26,13 @@ class OpenedData:
         dataset: its labels are read, its items not yet.
         selection: gallery, queries and training items.
         fingerprint: ``sha256:...`` of the content that the items come from.
+        unanswered: queries that have nothing to find in the gallery.
     """
 
     dataset: Dataset
     selection: Selection
     fingerprint: str
+    unanswered: Unanswered
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,21 @@ class Inputs:
         """
         protocol = build(config, "protocol", EvaluationProtocol)
         source = build(config, "dataset", Source)
+        source.own_folders = (Path(config["output"]).expanduser().resolve(),) if config.get("output") else ()
         backbone = build(config, "backbone", Backbone)
         return cls(source, protocol, backbone, config["seed"], config["device"], threads, cache)
 
     def open(self, progress: Progress) -> OpenedData:
-        """Open the data set, read its labels and select gallery, queries and training items."""
+        """Open the data set, read its labels and select gallery, queries and training items.
+
+        Raises:
+            UsageError: data that can't be used, or queries of which none has anything to find.
+        """
         dataset = self.source.open(self.cache, progress)
         selection = self.protocol.select(dataset, self.seed, self.source.max_gallery, self.source.max_queries)
-        return OpenedData(dataset, selection, dataset.fingerprint(selection.items()))
+        unanswered = find_unanswered(dataset.labels, selection, dataset.gallery.class_names)
+        check_answered(unanswered)
+        return OpenedData(dataset, selection, dataset.fingerprint(selection.items()), unanswered)
 
     def encoder(self, data: OpenedData, progress: Progress) -> dict[str, Any] | None:
         """Return what features of images depend on besides them (:meth:`Backbone.key`); None for ready features."""

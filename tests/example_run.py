@@ -29,6 +29,7 @@ METRICS: dict[str, Any] = {
         "backbone": "efficientnet_lite0",
         "fingerprint": "sha256:00",
         "queries_without_relevant": 0,
+        "unanswered": None,
     },
     "protocol": {
         "name": "full",

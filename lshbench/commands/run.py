@@ -14,11 +14,13 @@ from typing import Any, cast
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lshbench.commands.refusals import explain, missing_working_folder, quoting_hint, taken
 from lshbench.config import GROUPS, RootSchema, check_root, conf_folder, options, use_modules_beside
 from lshbench.errors import UsageError
 from lshbench.run_folder import RunFolder
@@ -53,9 +55,11 @@ def task(config: DictConfig) -> float | None:
             use_modules_beside(Path(source.path))
     folder = Path(context.runtime.output_dir)
     flags = [flag for flag in _config_flags(sys.argv[1:]) if flag]
-    command = ["lshbench", "run", *flags, *(str(override) for override in context.overrides.task)]
+    # As given: what an override refers to may not be there, which is explained below.
+    overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
+    command = ["lshbench", "run", *flags, *map(str, overrides)]
     try:
-        plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+        plain = _resolved(config)
         check_root(plain)
         from lshbench.experiment import run_config  # takes seconds, which a wrong bits= should not
 
@@ -78,10 +82,26 @@ def task(config: DictConfig) -> float | None:
         raise
 
 
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    """Return the values in effect.
+
+    Raises:
+        UsageError: a value that refers to something that isn't there, such as an environment variable.
+    """
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        key, first = getattr(error, "full_key", None) or "a value", str(error).split("\n")[0]
+        raise UsageError(f"{key}: can't be resolved: {first}") from error
+
+
 def main(arguments: list[str]) -> None:
     """Run ``lshbench run`` and exit: 0 done, 1 a job failed, 2 wrong use."""
     if "--experimental-rerun" in " ".join(arguments):
         _stop("--experimental-rerun reads a pickle, which lshbench never does: use the command in metrics.json")
+    if (gone := missing_working_folder()) is not None:
+        _stop(gone)
+    arguments = [taken(argument, _is_read) for argument in arguments]
     verbose = [flag for flag in arguments if flag in ("-v", "--verbose")]
     arguments = [argument for argument in arguments if argument not in verbose]
     traceback = bool(verbose) or os.environ.get(FULL_ERROR) == "1"
@@ -99,8 +119,22 @@ def main(arguments: list[str]) -> None:
         if isinstance(error, UsageError):  # a job of a sweep; it has been logged
             sys.exit(2)
         if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not _from_job(error):
-            _stop(_readable(error, arguments))
+            message = None if isinstance(error, HydraException) else explain(error, arguments)
+            _stop(message or _readable(error, arguments))
+        if not _from_job(error):
+            if (message := explain(error, arguments)) is not None:
+                _stop(message)
+            sys.stderr.write(f"lshbench: {type(error).__name__}: {error} (-v shows where)\n")
         sys.exit(1)
+
+
+def _is_read(argument: str) -> bool:
+    """Whether Hydra can read an argument as an override."""
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    return True
 
 
 def complete(arguments: list[str]) -> None:
@@ -177,6 +211,8 @@ def _readable(error: Exception, arguments: list[str]) -> str:
         return f"{given}: {first}"
     lines = [line.rstrip() for line in str(error).replace("\t", "  ").split("\n")]
     text = "\n".join(line for line in lines if line.strip())
+    if "See https://hydra.cc" in text:
+        return quoting_hint(text, arguments, _is_read)
     # Where Hydra looked helps nobody who misspelt an option.
     return text.split("\nConfig search path:")[0]
 

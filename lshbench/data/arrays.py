@@ -1,10 +1,10 @@
-"""Precomputed features in .npz, .npy, Parquet or HDF5 files (also in the layout of ann-benchmarks)."""
+"""Precomputed features in files: NumPy, Parquet, HDF5 (ann-benchmarks' layout too), MATLAB, PyTorch, fvecs."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,19 @@ import numpy as np
 from lshbench.data.array_files import NamedArray, open_arrays
 from lshbench.data.base import Dataset
 from lshbench.data.checks import read_features
-from lshbench.data.columns import FEATURE_NAMES, GALLERY_SPLITS, LABEL_NAMES, QUERY_SPLITS, find_column
+from lshbench.data.columns import COARSE, FEATURE_NAMES, LABEL_NAMES, find_column
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.split_names import (
+    DATABASE,
+    GALLERY_KINDS,
+    QUERY,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    find_splits,
+    split_kind,
+)  # fmt: skip
 from lshbench.data.values import check_name, existing_path
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
@@ -23,10 +33,20 @@ from lshbench.types import Progress
 log = logging.getLogger(__name__)
 
 SIDES = ("gallery", "query")
-GALLERY_WORDS = {*GALLERY_SPLITS, "db", "tr", "retrieval"}
-QUERY_WORDS = {*QUERY_SPLITS, "te"}
+SHORT_WORDS = {
+    "tr": TRAINING,
+    "trn": TRAINING,
+    "learn": TRAINING,
+    "db": DATABASE,
+    "retrieval": DATABASE,
+    "te": TEST,
+    "tst": TEST,
+}
+"""Further words for splits in the names of arrays."""
+CANONICAL = {TRAINING: "train", DATABASE: "database", TEST: "test", QUERY: "query", VALIDATION: "val"}
+NAMELESS = "(no split)"
 LABEL_WORDS = {*LABEL_NAMES, "lbl", "targets", "cat"}
-NOT_FEATURES = {"neighbors", "neighbours", "distances", "indices", "ids", "logits", "avgdist"}
+NOT_FEATURES = {"neighbors", "neighbours", "groundtruth", "gt", "distances", "indices", "ids", "logits", "avgdist"}
 """Two-dimensional arrays of ann-benchmarks' files, and others, that describe items but are no features."""
 
 
@@ -53,7 +73,12 @@ class ArraySplit(RawSplit):
 
     def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
         where = f"{self.features.files[0].name}: {self.features.name!r}"
-        return read_features(rows, self.width, self.features.read, where, progress)
+        read = self.features.read if self.features.kind != "b" else self._read_signs
+        return read_features(rows, self.width, read, where, progress)
+
+    def _read_signs(self, rows: np.ndarray) -> np.ndarray:
+        """Return truth values as 1 and -1, of which the cosine is a function of the Hamming distance."""
+        return np.where(self.features.read(rows), np.float32(1), np.float32(-1))
 
 
 @dataclass
@@ -62,7 +87,8 @@ class ArraySource(SplitSource):
 
     Arrays are found by shape, type and name: features are two-dimensional, labels have one value an item (or
     are a matrix of zeros and ones); names with train, gallery, base or database belong to the gallery, names
-    with test, query or val to the queries; without either, part of every class is held out as queries.
+    with test, query or val to the queries, test before val; without either, part of every class is held out as
+    queries.  Arrays of one split are paired with each other only, and those that are not used are named in the log.
     ``gallery_split`` and ``query_split`` are words in names.
 
     Args:
@@ -99,42 +125,166 @@ class ArraySource(SplitSource):
         self.name = (self._paths.get("path") or self._paths["gallery"]).stem
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
+        used: list[NamedArray] = []
+        there: list[NamedArray] = []
         if "path" in self._paths:
-            arrays = open_arrays(self._paths["path"], "dataset.path")
-            parts = {side: [a for a in arrays if self._side(a.name) == side] for side in ("gallery", "query", "")}
-            if parts["gallery"] and parts["query"]:
-                splits = [self._split(side, parts[side], "dataset.path", cache, arrays) for side in SIDES]
-            else:
-                named = self.features_column != "auto" and self.label_column != "auto"
-                whole = arrays if named else parts[""] or parts["gallery"] or arrays
-                splits = [self._split(self.name, whole, "dataset.path", cache)]
+            there = open_arrays(self._paths["path"], "dataset.path")
+            parts = self._choose(there, "dataset.path")
+            names = SIDES if len(parts) == 2 else (self.name,)
+            splits = [
+                self._split(name, part, "dataset.path", cache, there) for name, part in zip(names, parts, strict=True)
+            ]
         else:
-            sides = [side for side in SIDES if side in self._paths]
-            splits = [self._split(side, self._with_labels(side), f"dataset.{side}", cache) for side in sides]
+            splits = []
+            for side in (side for side in SIDES if side in self._paths):
+                key = f"dataset.{side}"
+                arrays, labels = self._open_side(side)
+                part = self._choose_side(arrays, side, labels)
+                splits.append(self._split(side, part + labels, key, cache, arrays + labels))
+                there += arrays + labels
         for split in splits:
+            used += [split.features, split.label_array]
             log.info("%s: %s: features %s, labels %s", self.name, split.name, split.features, split.label_array)
+            if split.features.kind == "b":
+                log.info("%s: truth values are taken as 1 and -1: cosine ranks them by Hamming distance", self.name)
+        self._log_unused([array for array in there if not any(array is one for one in used)])
         return self.dataset(*splits)
 
-    def _side(self, name: str) -> str:
-        """Return which part an array belongs to by its name: ``gallery``, ``query``, or neither."""
-        words = {*_words(name), name.lower()}
-        splits = (("gallery", self.gallery_split, GALLERY_WORDS), ("query", self.query_split, QUERY_WORDS))
-        for side, given, usual in splits:
-            if words & (usual if given == "auto" else {given.lower()}):
-                return side
-        return ""
+    def _log_unused(self, unused: Sequence[NamedArray]) -> None:
+        """Name the arrays that are there and not used, and what would take them."""
+        if not unused:
+            return
+        log.warning(
+            "%s: not used: %s (dataset.gallery_split and dataset.query_split choose by words in names, "
+            "dataset.features_column and dataset.label_column single arrays)",
+            self.name, _list(unused),
+        )  # fmt: skip
 
-    def _with_labels(self, side: str) -> list[NamedArray]:
-        """Return the arrays of a side's file, with those of its labels where they lie apart."""
+    def _choose(self, arrays: list[NamedArray], key: str) -> list[list[NamedArray]]:
+        """Return the arrays of gallery and queries, or of the one part that there is.
+
+        Raises:
+            UsageError: arrays that could be read in several ways: the keys that say which.
+        """
+        named = self.features_column != "auto" and self.label_column != "auto"
+        if named and self.gallery_split == self.query_split == "auto":
+            exact = {array.name for array in arrays}
+            if self.features_column in exact and self.label_column in exact:
+                return [arrays]
+        groups = self._groups(arrays)
+        complete = {word: part for word, part in groups.items() if self._is_complete(part)}
+        if not complete and (turned := self._turned(arrays, key)) is not None:
+            return turned
+        if not complete:
+            self._check_named(arrays)
+            if len([word for word in groups if word]) <= 1:
+                return [arrays]
+            raise self._incomplete(groups, key, arrays)
+        if len(complete) == 1 and {self.gallery_split, self.query_split} <= {"auto", None}:
+            halves = [word for word, part in groups.items() if word and word not in complete and _has_features(part)]
+            if halves and self.query_split == "auto":
+                raise self._incomplete({word: groups[word] for word in halves}, key, arrays)
+            return [next(iter(complete.values()))]
+        if "" in complete and any(split_kind(word) in GALLERY_KINDS for word in complete):
+            whole = [array for array in complete[""] if array.kind in "fiub" and len(array.shape) == 2]
+            raise UsageError(
+                f"{key}: {_list(whole)} could be all items, gallery or queries, beside those named after splits; "
+                "dataset.features_column and dataset.label_column name arrays, or dataset.gallery=FILE and "
+                f"dataset.query=FILE each side's file; there are: {_list(arrays)}"
+            )
+        gallery, queries = find_splits((word or NAMELESS for word in complete), self.gallery_split, self.query_split)
+        chosen = [gallery, *queries[:1]]
+        return [complete["" if word == NAMELESS else word] for word in chosen]
+
+    def _check_named(self, arrays: Sequence[NamedArray]) -> None:
+        """Refuse a name of features or labels that no array has, or that one of another shape has."""
+        if self.features_column != "auto":
+            found = _holding(arrays, self.features_column)
+            if not any(len(array.shape) == 2 for array in found):
+                _by_name(arrays, self.features_column, "dataset.features_column", two_dimensional=True)
+        if self.label_column != "auto" and not _holding(arrays, self.label_column):
+            _by_name(arrays, self.label_column, "dataset.label_column", two_dimensional=False)
+
+    def _turned(self, arrays: list[NamedArray], key: str) -> list[list[NamedArray]] | None:
+        """Return the choice where items are columns, if the numbers of labels leave no doubt of it; else None."""
+        other = [array.transposed() if len(array.shape) == 2 and array.kind in "fiub" else array for array in arrays]
+        if not any(map(self._is_complete, self._groups(other).values())):
+            return None
+        log.warning("%s: %s: items are in columns, by the number of labels", self.name, _list(arrays))
+        arrays[:] = other
+        return self._choose(arrays, key)
+
+    def _choose_side(self, arrays: list[NamedArray], side: str, labels: list[NamedArray]) -> list[NamedArray]:
+        """Return the arrays of a side's file that belong together: all, or those of one split that are named so."""
+        groups = {word: part for word, part in self._groups(arrays).items() if self._is_complete(part + labels)}
+        if len(groups) < 2:
+            return next(iter(groups.values()), arrays)
+        if "" in groups:
+            return groups[""]
+        if side == "gallery":
+            return groups[find_splits(groups, self.gallery_split or "auto", None)[0]]
+        return groups[find_splits(["", *groups], "", self.query_split or "auto")[1][0]]
+
+    def _groups(self, arrays: Sequence[NamedArray]) -> dict[str, list[NamedArray]]:
+        """Return the arrays by the split that their names tell; ``""`` for those that tell none.
+
+        Raises:
+            UsageError: a name that tells several.
+        """
+        given = {word.lower() for word in (self.gallery_split, self.query_split) if word not in (None, "auto")}
+        words = {array.name: self._split_words(array.name, given) for array in arrays}
+        groups: dict[str, list[NamedArray]] = {}
+        for array in arrays:
+            found = words[array.name]
+            if len(found) > 1:
+                raise UsageError(
+                    f"{array.name!r} tells several splits ({', '.join(sorted(found))}); dataset.gallery_split and "
+                    f"dataset.query_split say which; there are: {_list(arrays)}"
+                )
+            groups.setdefault(next(iter(found), ""), []).append(array)
+        return groups
+
+    def _split_words(self, name: str, given: set[str]) -> set[str]:
+        """Return the splits that a name tells: those that were asked for, else usual ones, spelt in one way."""
+        words = {*_words(name), name.lower()}
+        if asked := words & given:
+            return asked
+        kinds = {word: kind for word in words if (kind := SHORT_WORDS.get(word) or split_kind(word)) is not None}
+        if len(kinds) > 1:
+            kinds.pop("base", None)  # also a word of many models' names
+        return {CANONICAL[kind] for kind in kinds.values()}
+
+    def _is_complete(self, part: Sequence[NamedArray]) -> bool:
+        """Whether some arrays have features among them, and labels of as many items."""
+        if self.features_column != "auto":
+            features = [array for array in _holding(part, self.features_column) if len(array.shape) == 2]
+        else:
+            features = [array for array in part if _can_be_features(array)]
+        others = part if self.label_column == "auto" else _holding(part, self.label_column)
+        return any(
+            _can_be_labels(label, array.shape[0]) for array in features for label in others if label is not array
+        )
+
+    def _incomplete(self, groups: dict[str, list[NamedArray]], key: str, arrays: Sequence[NamedArray]) -> UsageError:
+        halves = " and ".join(repr(word) for word in groups if word)
+        return UsageError(
+            f"{key}: of {halves} there are not both features (two-dimensional numbers) and labels for each item; "
+            "expected names such as X_test and y_test; dataset.query_split=null leaves them out; dataset.gallery=FILE, "
+            "dataset.gallery_labels=FILE, dataset.query=FILE and dataset.query_labels=FILE take files apart; "
+            f"there are: {_list(arrays)}{_hint(arrays)}"
+        )
+
+    def _open_side(self, side: str) -> tuple[list[NamedArray], list[NamedArray]]:
+        """Return the arrays of a side's file, and the array of its labels where they lie apart."""
         arrays, key = open_arrays(self._paths[side], f"dataset.{side}"), f"{side}_labels"
         if key not in self._paths:
-            return arrays
+            return arrays, []
         found = open_arrays(self._paths[key], f"dataset.{key}")
         labels = found[0]
         if len(found) > 1:
             labels = self._find_labels(found, labels.shape[0], f"dataset.{key}", found)
         # Apart from the features' file, the labels need no telling name.
-        return [*(array for array in arrays if len(array.shape) == 2), replace(labels, name="labels")]
+        return [array for array in arrays if len(array.shape) == 2], [replace(labels, name="labels")]
 
     def _split(
         self, name: str, arrays: Sequence[NamedArray], key: str, cache: Path, there: Sequence[NamedArray] | None = None
@@ -148,16 +298,13 @@ class ArraySource(SplitSource):
         if self.features_column != "auto":
             return _by_name(arrays, self.features_column, "dataset.features_column", two_dimensional=True)
 
-        def fits(array: NamedArray) -> bool:
-            numbers = len(array.shape) == 2 and array.kind in "fiu" and array.shape[1] > 1
-            return numbers and not (NOT_FEATURES | LABEL_WORDS) & set(_words(array.name))
+        def order(array: NamedArray) -> tuple[int, int]:
+            places = [FEATURE_NAMES.index(word) for word in _words(array.name) if word in FEATURE_NAMES]
+            return "fiub".index(array.kind), min(places, default=len(FEATURE_NAMES))
 
-        def order(array: NamedArray) -> tuple[bool, bool, int]:
-            return array.kind != "f", not set(FEATURE_NAMES) & set(_words(array.name)), -array.shape[1]
-
-        # Floats before integers, usual names before others, then the widest.
-        if found := min(filter(fits, arrays), key=order, default=None):
-            return found
+        # Floats before integers before truth values, usual names before others, in their order.
+        if found := sorted(filter(_can_be_features, arrays), key=order):
+            return _first(found, order, "dataset.features_column", "features", arrays)
         raise UsageError(f"{key}: no two-dimensional array of numbers to take as features; there are: {_list(arrays)}")
 
     def _find_labels(
@@ -174,21 +321,49 @@ class ArraySource(SplitSource):
             telling = [array for array in fitting if LABEL_WORDS & set(_words(array.name))]
             found = telling or (fitting if len(fitting) == 1 else [])
         if not found:
-            hint = ""
-            if any(NOT_FEATURES & set(_words(array.name)) for array in there):
-                hint = (
-                    "; files of ann-benchmarks have neighbours but no labels, by which retrieval is judged "
-                    "here: add train_labels and test_labels to this one"
-                )
             raise UsageError(
                 f"{key}: no array of {count} labels (whole numbers or strings, one an item); "
-                f"dataset.label_column names one; there are: {_list(there)}{hint}"
+                f"dataset.label_column names one; there are: {_list(there)}{_hint(there)}"
             )
         # fine_labels before labels, as for columns.
-        return min(found, key=lambda array: _label_place(array.name))
+        return _first(sorted(found, key=_label_place), _label_place, "dataset.label_column", "labels", there)
+
+
+def _hint(there: Sequence[NamedArray]) -> str:
+    if not any(NOT_FEATURES & set(_words(array.name)) for array in there):
+        return ""
+    return (
+        "; files of ann-benchmarks have neighbours but no labels, by which retrieval is judged "
+        "here: add train_labels and test_labels to this one"
+    )
+
+
+def _first(
+    found: list[NamedArray], order: Callable[[NamedArray], object], key: str, what: str, there: Sequence[NamedArray]
+) -> NamedArray:
+    """Return the first of the arrays in an order.
+
+    Raises:
+        UsageError: the second is as good: the place in the file must not decide.
+    """
+    if len(found) > 1 and order(found[0]) == order(found[1]):
+        both = f"{found[0].name} and {found[1].name}"
+        raise UsageError(f"{key}=auto: {both} could both be the {what}; name one; there are: {_list(there)}")
+    return found[0]
+
+
+def _has_features(arrays: Sequence[NamedArray]) -> bool:
+    return any(map(_can_be_features, arrays))
+
+
+def _can_be_features(array: NamedArray) -> bool:
+    numbers = len(array.shape) == 2 and array.kind in "fiub" and array.shape[1] > 1
+    return numbers and not (NOT_FEATURES | LABEL_WORDS) & set(_words(array.name))
 
 
 def _can_be_labels(array: NamedArray, count: int) -> bool:
+    if array.shape == (1, count) and count > 1:
+        return array.kind in "iubUSf"
     if array.shape[:1] != (count,):
         return False
     words = set(_words(array.name))
@@ -199,23 +374,28 @@ def _can_be_labels(array: NamedArray, count: int) -> bool:
     return len(array.shape) == 2 and not NOT_FEATURES & words and (array.kind == "b" or bool(LABEL_WORDS & words))
 
 
-def _label_place(name: str) -> int:
-    joined = "_".join(_words(name))
-    return next((i for i, usual in enumerate(LABEL_NAMES) if usual in joined), len(LABEL_NAMES))
+def _label_place(array: NamedArray) -> tuple[bool, int]:
+    joined = f"_{'_'.join(_words(array.name))}_"
+    place = next((i for i, usual in enumerate(LABEL_NAMES) if f"_{usual}_" in joined), len(LABEL_NAMES))
+    return bool(COARSE.search(joined)), place
 
 
 def _by_name(arrays: Sequence[NamedArray], name: str, key: str, *, two_dimensional: bool) -> NamedArray:
     """Return the array of a name, or the one whose name holds it as words (``x`` for ``train_x``)."""
-    wanted = "_".join(_words(name))
-    exact = [array for array in arrays if array.name == name]
-    loose = [array for array in arrays if f"_{wanted}_" in f"_{'_'.join(_words(array.name))}_"]
-    found = exact or loose
+    found = _holding(arrays, name)
     if len(found) != 1:
         what = "there is no such array" if not found else "several names hold it"
         raise UsageError(f"{key}={name!r}: {what}; there are: {_list(arrays)}")
     if two_dimensional and len(found[0].shape) != 2:
         raise UsageError(f"{key}={name!r}: features are two-dimensional; there are: {_list(arrays)}")
     return found[0]
+
+
+def _holding(arrays: Sequence[NamedArray], name: str) -> list[NamedArray]:
+    """Return the array of a name, else those whose names hold it as words."""
+    wanted = "_".join(_words(name))
+    exact = [array for array in arrays if array.name == name]
+    return exact or [array for array in arrays if f"_{wanted}_" in f"_{'_'.join(_words(array.name))}_"]
 
 
 def _words(name: str) -> list[str]:

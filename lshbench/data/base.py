@@ -151,9 +151,11 @@ class Source(ABC):
 
     Attributes:
         name: as shown in results.
+        own_folders: folders of lshbench's own output, which are never data.
     """
 
     name: str = field(init=False)
+    own_folders: tuple[Path, ...] = field(init=False, default=(), compare=False)
     _: KW_ONLY
     max_gallery: int | None = None
     max_queries: int | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lshbench.data.base import Dataset, Split
+from lshbench.data.names import decoded, printable
 from lshbench.errors import UsageError
 from lshbench.types import Progress
 
@@ -54,8 +55,8 @@ def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = N
         UsageError: anything else.
     """
     values = np.asarray(values)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
+    if values.ndim == 2 and 1 in values.shape:
+        values = values.reshape(-1)
     kind = values.dtype.kind
     if values.ndim == 2 and (kind == "b" or (kind in "iuf" and bool(((values == 0) | (values == 1)).all()))):
         return RawLabels(values.astype(bool), where, names)
@@ -73,7 +74,7 @@ def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = N
         if kind == "O" and (missing := sum(value is None for value in values)):
             raise UsageError(f"{where} has no label for {missing} of {len(values)} items")
         if kind == "S" or (kind == "O" and all(isinstance(value, str | bytes) for value in values)):
-            values = np.array([value.decode() if isinstance(value, bytes) else value for value in values], str)
+            values = np.array([decoded(value) if isinstance(value, bytes) else value for value in values], str)
         if values.dtype.kind in "UT":
             return RawLabels(values, where, names)
     raise UsageError(
@@ -108,7 +109,7 @@ def match_labels(gallery: RawLabels, query: RawLabels) -> tuple[np.ndarray, np.n
             return left, right, names  # refused later, with the reason
         vocabulary = np.union1d(left, right)
         left, right = np.searchsorted(vocabulary, left), np.searchsorted(vocabulary, right)
-        names = tuple(str(word) for word in vocabulary)
+        names = tuple(printable(str(word)) for word in vocabulary)
     if gallery.offsets is None or query.offsets is None:
         return left.astype(np.int64), right.astype(np.int64), names
     for side, values in ((gallery, left), (query, right)):
@@ -133,7 +134,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
     """Check that the two splits can be used together, and return the data set.
 
     Raises:
-        UsageError: an empty split, labels of -1, one class only, or splits that don't go together.
+        UsageError: an empty split, labels of -1, a gallery of one class, or splits that don't go together.
     """
     for role, split in (("gallery", dataset.gallery), ("query", dataset.query)):
         _check_split(dataset.name, role, split)
@@ -172,7 +173,8 @@ def _check_split(name: str, role: str, split: Split) -> None:
                 "split has no labels)"
             )
         classes = int((labels[0] != labels).any()) + 1
-    if classes < 2:
+    # Queries of one class are judged by how many of the others they find before their own.
+    if classes < 2 and role == "gallery":
         raise UsageError(f"{where} has one class only: retrieval is judged by telling at least two apart")
 
 

@@ -1,4 +1,4 @@
-"""Find a table's columns and splits by type and name, and read single rows of Arrow columns.
+"""Find a table's columns by type and name, and read single rows of Arrow columns.
 
 Knows `datasets` only by the shapes of its feature types, so that Parquet files without its metadata work too.
 """
@@ -6,7 +6,7 @@ Knows `datasets` only by the shapes of its feature types, so that Parquet files 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,9 +28,8 @@ LABEL_NAMES = (
 )  # fmt: skip
 COARSE = re.compile(r"(^|_)(coarse|super)_?", re.IGNORECASE)
 NOT_A_LABEL = re.compile(r"(^|_)(index|idx|ids?|level_\d+|width|height|size|row|number|year|date|time)(_+|$)", re.I)
-
-GALLERY_SPLITS = ("train", "training", "gallery", "database", "base", "trainval")
-QUERY_SPLITS = ("test", "testing", "query", "queries", "validation", "val", "valid", "dev", "eval")
+NUMBERS = ("int", "uint", "float", "double", "half")
+_NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,9 @@ def _column(name: str, feature: Any) -> Column:
         return Column(name, "class", f"{feature.num_classes} classes", tuple(feature.names or ()) or None)
     if type_name == "Value":
         return Column(name, _value_kind(name, feature.dtype), str(feature.dtype))
+    if type_name == "Array2D" and 1 in feature.shape and str(feature.dtype).startswith(NUMBERS):
+        width = max(feature.shape)
+        return Column(name, "vector", f"{' x '.join(map(str, feature.shape))} {feature.dtype}", None, width)
     if isinstance(feature, Mapping) and {"bytes", "path"} <= set(feature):
         return Column(name, "image", "bytes and path of an image")
     single = isinstance(feature, list) and len(feature) == 1
@@ -79,8 +81,12 @@ def _column(name: str, feature: Any) -> Column:
     length = getattr(feature, "length", -1)
     width = length if isinstance(length, int) and length > 0 else None
     item = _column(name, inner)
-    kinds: dict[str, ColumnKind] = {"real": "vector", "class": "list", "integer": "list", "text": "list"}
+    kinds: dict[str, ColumnKind] = {
+        "real": "vector", "class": "list", "integer": "list", "text": "list", "vector": "vector"
+    }  # fmt: skip
     kind = kinds.get(item.kind, "other")
+    if item.kind == "vector":  # lists of lists: vectors if there is one inner list a row
+        return Column(name, kind, f"list of {item.type}", None, item.width if width == 1 else None)
     return Column(name, kind, f"list of {f'{width} x ' if width else ''}{item.type}", item.names, width)
 
 
@@ -94,6 +100,31 @@ def _value_kind(name: str, dtype: str) -> ColumnKind:
     if "binary" in dtype and name.lower() in IMAGE_NAMES:
         return "image"
     return "other"
+
+
+def is_label_name(name: str) -> bool:
+    """Whether a column's name is a usual one of labels, such as ``labels`` or ``image_labels``."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return name.lower() in LABEL_NAMES or bool({*words} & {*LABEL_NAMES})
+
+
+def numbered(columns: Sequence[Column]) -> list[Column]:
+    """Return the columns of numbers that are called alike and numbered without a gap, in their order: a vector's parts.
+
+    None are returned where several such series are of the same length, and of less than two columns.
+    """
+    series: dict[str, dict[int, Column]] = {}
+    for column in columns:
+        found = _NUMBERED.fullmatch(column.name)
+        if found is not None and column.kind in ("real", "integer") and not is_label_name(found[1].strip("_- ")):
+            series.setdefault(found[1], {})[int(found[2])] = column
+    whole = [
+        [parts[number] for number in sorted(parts)]
+        for parts in series.values()
+        if len(parts) > 1 and max(parts) - min(parts) + 1 == len(parts) and min(parts) in (0, 1)
+    ]
+    whole.sort(key=len, reverse=True)
+    return whole[0] if whole and (len(whole) == 1 or len(whole[0]) > len(whole[1])) else []
 
 
 def find_column(columns: Sequence[Column], wanted: str, key: str, kinds: Sequence[str], what: str) -> Column | None:
@@ -148,43 +179,6 @@ def _place(name: str, names: Sequence[str]) -> int:
     return names.index(name.lower()) if name.lower() in names else len(names)
 
 
-def find_splits(there: Iterable[str], gallery: str, query: str) -> tuple[str, list[str]]:
-    """Return the gallery split's name, and those of the splits that may hold queries, best first.
-
-    The second list is empty where there is one split only and none was named.
-
-    Args:
-        there: the splits' names.
-        gallery: the split that is the gallery, or ``auto``.
-        query: the split that is the queries, or ``auto``.
-
-    Raises:
-        UsageError: a split that isn't there, or ``auto`` finds none.
-    """
-    names = list(there)
-    listed = ", ".join(names) or "none"
-    for key, wanted in (("dataset.gallery_split", gallery), ("dataset.query_split", query)):
-        if wanted != "auto" and wanted not in names:
-            raise UsageError(f"{key}={wanted!r}: there is no such split; there are: {listed}")
-    if gallery == "auto":
-        left = [name for name in names if name != query]
-        by_name = [name for wanted in GALLERY_SPLITS for name in left if name.lower() == wanted]
-        if not by_name and len(left) != 1:
-            raise UsageError(
-                f"dataset.gallery_split=auto: no split is called {GALLERY_SPLITS[0]}; name one of: {listed}"
-            )
-        gallery = (by_name or left)[0]
-    if query != "auto":
-        return gallery, [query]
-    others = [name for name in names if name != gallery]
-    queries = [name for wanted in QUERY_SPLITS for name in others if name.lower() == wanted]
-    if others and not queries:
-        if len(others) > 1:
-            raise UsageError(f"dataset.query_split=auto: no split is called test or validation; name one of: {listed}")
-        queries = others
-    return gallery, queries
-
-
 def read_labels(column: pa.ChunkedArray, where: str, names: tuple[str, ...] | None) -> RawLabels:
     """Return the labels in an Arrow column: integers, strings, or lists of them.
 
@@ -232,6 +226,17 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
+def _lengths(lists: pa.Array) -> np.ndarray:
+    return lists.value_lengths().to_numpy(zero_copy_only=False)
+
+
+def _values(lists: pa.Array) -> pa.Array:
+    """Return the innermost values of lists of lists."""
+    while _is_list(lists.type):
+        lists = lists.flatten()
+    return lists
+
+
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return where consecutive pieces begin and the last one ends, int64 ``(len(lengths) + 1,)``."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -265,7 +270,13 @@ class VectorColumn:
         first = next((chunk for chunk in column.chunks if len(chunk)), None)
         if first is None:
             raise UsageError(f"{where} is empty")
-        self.width = len(first[0].as_py() or ())
+        values: Sequence[Any] = first[0].as_py() or ()
+        self.width = len(values)
+        if self.width and isinstance(values[0], list | tuple | np.ndarray):
+            nested = len(values[0])
+            if self.width > 1 and nested > 1:
+                raise UsageError(f"{where} has {self.width} x {nested} values in its first row: expected one vector")
+            self.width *= nested
         if self.width == 0:
             raise UsageError(f"{where} has no values in its first row")
 
@@ -288,6 +299,14 @@ class VectorColumn:
         if array.null_count:
             missing = first + int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
             raise UsageError(f"{self.where} has no values in {array.null_count} rows; the first is row {missing}")
+        while _is_list(array.type.value_type):
+            outer = _lengths(array)
+            inner = array.flatten()
+            inner = getattr(inner, "storage", inner)
+            widths = _lengths(inner)
+            if (outer * (widths[:1] if len(widths) else 1) != self.width).any() or (widths != widths[:1]).any():
+                raise UsageError(f"{self.where} has rows of differing widths")
+            array = pa.FixedSizeListArray.from_arrays(_values(inner), self.width)
         if not pa.types.is_fixed_size_list(array.type):
             widths = np.diff(array.offsets.to_numpy())
             other = widths != self.width

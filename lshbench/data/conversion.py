@@ -39,9 +39,25 @@ class Splits:
     commit: str | None = None
 
 
-def convert(splits: Splits, split: str, paths: list[Path], where: str, progress: Progress) -> datasets.Dataset:
-    """Return a split as a memory-mapped table, converted by `datasets` the first time."""
+def convert(
+    splits: Splits, split: str, paths: list[Path], where: str, progress: Progress, content: str | None = None
+) -> datasets.Dataset:
+    """Return a split as a memory-mapped table, converted by `datasets` the first time.
+
+    Args:
+        splits: how the files are read.
+        split: the split's name.
+        paths: its files.
+        where: names it in messages.
+        progress: receives the progress of the conversion.
+        content: names the files' content, where the files' paths and times don't: a conversion is kept for each.
+
+    Raises:
+        UsageError: files that can't be read, or a full disk.
+    """
     import datasets
+
+    folder_of_content = None if content is None else str(Path(datasets.config.HF_DATASETS_CACHE) / "content" / content)
 
     size = sum(path.stat().st_size for path in paths)
     features = datasets.Features.from_dict(dict(splits.features)) if splits.features else None
@@ -52,6 +68,7 @@ def convert(splits: Splits, split: str, paths: list[Path], where: str, progress:
                 # Only this split's files: all splits of a builder are converted together.
                 data_files={split: [str(path) for path in paths]},
                 features=features,
+                cache_dir=folder_of_content,
                 **splits.options,
             )
             folder = Path(builder.cache_dir)

@@ -1,4 +1,4 @@
-"""Fingerprints of content: SHA-256 of files, kept in the cache by path, size and time of change."""
+"""Fingerprints of content: SHA-256 of files, kept in the cache as long as it is certain that nothing changed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,25 @@ from lshbench.runtime.threads import available_cores
 log = logging.getLogger(__name__)
 
 DATABASE = "fingerprints.sqlite"
-TABLE = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
-INSERT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS digests "
+    "(path BLOB PRIMARY KEY, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, "
+    "sha256 TEXT)"
+)
+INSERT = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?, ?)"
 LOOK_UP = 500
 """Paths asked for in one statement: SQLite allows 999 parameters everywhere."""
 SETTLED_NS = 2_000_000_000
 """A file changed less than two seconds ago may change again under the same time stamp: not remembered."""
+TRIES = 3
+"""Times that a file is read which changes meanwhile."""
 
-_Key = tuple[str, int, int]
+_Key = tuple[bytes, int, int, int, int, int]
+"""Real path, device, inode, size, and the times of the last change of content and of status.
+
+The time of status can't be set by a program: it tells a file that was rewritten under its old time stamp.  The inode
+tells one that was moved into another's place.
+"""
 
 
 def combine(*parts: object) -> str:
@@ -43,42 +54,57 @@ def bytes_digest(content: bytes | memoryview) -> str:
 def file_digests(paths: Sequence[Path], cache: Path) -> list[str]:
     """Return the SHA-256 of each file's content, as hexadecimal digits.
 
-    A file whose real path, size and time of change are known is not read again.
+    A file is not read again if it is known, with its inode, size and times of change, from a reading at which these
+    times were past for a while.
 
     Args:
         paths: the files.
         cache: the cache folder, which keeps the digests.
 
     Raises:
-        UsageError: a file that can't be read.
+        UsageError: a file that can't be read, or keeps changing.
     """
     keys = [_key(path) for path in paths]
     database = cache / DATABASE
     known = _look_up(keys, database)
     missing = sorted({key for key in keys if key not in known})
     if missing:
+        started = time.time_ns()
         with ThreadPoolExecutor(min(8, available_cores())) as pool:
-            computed = dict(zip(missing, pool.map(_digest, (key[0] for key in missing)), strict=True))
-        _remember(computed, database)
-        known |= computed
+            computed = dict(pool.map(_digest, (key[0] for key in missing)))
+        _remember({key: digest for key, digest in computed.items() if _settled(key, started)}, database)
+        by_path = {key[0]: digest for key, digest in computed.items()}
+        known |= {key: by_path[key[0]] for key in missing}
     return [known[key] for key in keys]
 
 
 def _key(path: Path) -> _Key:
     try:
         real = os.path.realpath(path)
-        status = Path(real).stat()
+        return _key_of(os.fsencode(real), Path(real).stat())
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
-    return real, status.st_size, status.st_mtime_ns
 
 
-def _digest(path: str) -> str:
+def _key_of(path: bytes, status: os.stat_result) -> _Key:
+    # SQLite's integers have a sign; a network's inodes may use all 64 bits.
+    inode = status.st_ino - (1 << 64) if status.st_ino >= 1 << 63 else status.st_ino
+    return path, status.st_dev, inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _digest(path: bytes) -> tuple[_Key, str]:
+    """Return a file's digest, and what it was the digest of: the file as it was before and after reading alike."""
+    name = os.fsdecode(path)
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        for _ in range(TRIES):
+            with Path(name).open("rb") as file:
+                before = _key_of(path, os.fstat(file.fileno()))
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if _key_of(path, os.fstat(file.fileno())) == before:
+                    return before, digest
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+        raise UsageError(f"{name} can't be read: {error.strerror}") from error
+    raise UsageError(f"{name} changes while it is read; expected a file that nothing writes to")
 
 
 def _look_up(keys: Sequence[_Key], database: Path) -> dict[_Key, str]:
@@ -89,20 +115,23 @@ def _look_up(keys: Sequence[_Key], database: Path) -> dict[_Key, str]:
         for start in range(0, len(wanted), LOOK_UP):
             batch = wanted[start : start + LOOK_UP]
             marks = ",".join("?" * len(batch))
-            found = connection.execute(
-                f"SELECT path, size, mtime_ns, sha256 FROM files WHERE path IN ({marks})", [key[0] for key in batch]
-            )
+            found = connection.execute(f"SELECT * FROM digests WHERE path IN ({marks})", [key[0] for key in batch])
             # A damaged page can hold anything; only what looks like a digest is believed.
-            known.update({(path, size, mtime): digest for path, size, mtime, digest in found if len(str(digest)) == 64})
+            for *key, digest in found:
+                if len(str(digest)) == 64:
+                    known[tuple(key)] = digest
 
     _with_database(database, ask)
     return {key: known[key] for key in wanted if key in known}
 
 
-def _remember(computed: dict[_Key, str], database: Path) -> None:
-    now = time.time_ns()
-    rows = [(*key, digest) for key, digest in computed.items() if now - key[2] > SETTLED_NS]
+def _settled(key: _Key, now: int) -> bool:
+    """Whether a later change is certain to show in the times, however coarse the file system's clock."""
+    return now - max(key[4], key[5]) > SETTLED_NS
 
+
+def _remember(computed: dict[_Key, str], database: Path) -> None:
+    rows = [(*key, digest) for key, digest in computed.items()]
     if rows:
         _with_database(database, lambda connection: connection.executemany(INSERT, rows))
 

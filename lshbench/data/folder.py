@@ -6,15 +6,18 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from lshbench.data.base import Dataset
 from lshbench.data.checks import RawLabels
-from lshbench.data.columns import GALLERY_SPLITS, QUERY_SPLITS, find_splits
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.image_folders import Listing, Shape, list_images, shape_of, visible_folders
+from lshbench.data.names import printable
+from lshbench.data.split_names import GALLERY_KINDS, QUERY_KINDS, decorated_kind, find_splits, split_kind
 from lshbench.data.values import existing_path
 from lshbench.errors import UsageError
 from lshbench.types import Progress
@@ -36,7 +39,7 @@ class FolderSplit(RawSplit):
     def __post_init__(self) -> None:
         number = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([number[_class_of(file)] for file in self.files], np.int64)
-        self.raw = RawLabels(labels, str(self.folder), tuple(self.classes))
+        self.raw = RawLabels(labels, str(self.folder), tuple(map(printable, self.classes)))
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         picked = range(len(self.files)) if rows is None else rows
@@ -60,7 +63,8 @@ class FolderSource(SplitSource):
     """Images below ``PATH/train/CLASS`` and ``PATH/test/CLASS``, or ``PATH/CLASS`` (``dataset=folder``).
 
     Files count as images by their extension (every one that Pillow knows), at any depth below a class;
-    hidden files and folders are passed over.  A split is a sub-folder.
+    hidden files and folders, and lshbench's own folders, are passed over.  A split is a sub-folder, found by its
+    name and by what it holds: folders of images, not images.  ``gallery_split=None`` takes all sub-folders as classes.
 
     Args:
         path: the folder.
@@ -72,73 +76,144 @@ class FolderSource(SplitSource):
         super().__post_init__()
         self._folder = existing_path("dataset.path", self.path, "folder")
         self.name = self._folder.name
-        _sub_folders(self._folder)
+        _require_folders(self._folder)
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
-        folders = _sub_folders(self._folder)
-        named = self.gallery_split != "auto" or self.query_split != "auto"
-        known = [name for name in folders if name.lower() in GALLERY_SPLITS + QUERY_SPLITS]
-        names = [""]
-        # A folder called train beside class folders is no split: all of them have to be.
-        if named or (len(known) >= 2 and len(known) == len(folders)) or known == folders == ["train"]:
-            gallery, queries = find_splits(folders, self.gallery_split, self.query_split)
-            names = [gallery, *queries[:1]]
-        files = {name: _image_files(self._folder / name, progress) for name in names}
-        classes = sorted({_class_of(file) for name in names for file in files[name]})
-        for name in names:
-            where = self._folder / name
-            log.info("%s: %d images; %d classes in all", where, len(files[name]), len(classes))
-        return self.dataset(
-            *(FolderSplit(name or "images", self._folder / name, files[name], classes, cache) for name in names)
-        )
+        excluded = [cache, *self.own_folders]
+        shapes = {
+            name: shape_of(self._folder / name, image_extensions(), excluded) for name in visible_folders(self._folder)
+        }
+        gallery, queries = self._find_layout(shapes)
+        names = [gallery, *queries[:1]]
+        chosen = [name for name, shape in shapes.items() if shape != "nothing"] if names == [""] else None
+        folders = [self._folder / name for name in dict.fromkeys(names)]
+        for folder in folders:
+            _require_folders(folder)
+        with progress(f"listing {self._folder}", total=None, unit="files") as advance:
+            listing = list_images(folders, image_extensions(), excluded, advance, only=chosen)
+        for folder, images, others in zip(folders, listing.images, listing.others, strict=True):
+            _require_images(folder, images, others, listing)
+        self._log_left_out([name for name in shapes if name not in (chosen or names)], listing)
+        classes = sorted({_class_of(file) for images in listing.images for file in images})
+        for folder, images in zip(folders, listing.images, strict=True):
+            log.info("%s: %d images; %d classes in all", folder, len(images), len(classes))
+        splits = [
+            FolderSplit(name or "images", folder, images, classes, cache)
+            for name, folder, images in zip(dict.fromkeys(names), folders, listing.images, strict=True)
+        ]
+        return self.dataset(*([splits[0], splits[0]] if len(names) == 2 and len(splits) == 1 else splits))
+
+    def _find_layout(self, shapes: dict[str, Shape]) -> tuple[str, list[str]]:
+        """Return the gallery's sub-folder and those of queries, best first; ``""`` where sub-folders are classes.
+
+        Raises:
+            UsageError: sub-folders that could be read as splits and as classes: the keys that say which.
+        """
+        if self.gallery_split is None:
+            return "", []
+        deep = [name for name, shape in shapes.items() if shape == "folders"]
+        flat = [name for name, shape in shapes.items() if shape == "images"]
+        gallery_like = [name for name in deep if decorated_kind(name) in GALLERY_KINDS]
+        query_like = [name for name in deep if decorated_kind(name) in QUERY_KINDS]
+        if self.gallery_split != "auto" or self.query_split not in ("auto", None):
+            named = [name for name in shapes if name in (self.gallery_split, self.query_split)]
+            return find_splits(dict.fromkeys([*deep, *named]), self.gallery_split, self.query_split)
+        path, as_classes = f"dataset.path={str(self._folder)!r}", "dataset.gallery_split=null takes all as classes"
+        if gallery_like and (query_like or self.query_split is None):
+            return find_splits([*gallery_like, *query_like], "auto", self.query_split)
+        if gallery_like or query_like:
+            others = [name for name in (*deep, *flat) if name not in (*gallery_like, *query_like)]
+            if not flat and (not others or (query_like and len(others) == 1)):
+                return find_splits(deep, "auto", self.query_split)
+            split = (gallery_like or query_like)[0]
+            key = "gallery" if gallery_like else "query"
+            other = "query" if gallery_like else "gallery"
+            keys = f"dataset.{key}_split={split} and dataset.{other}_split={others[0] if others else 'NAME'}"
+            held_out = f" (dataset.query_split=null: a part of {split} is held out)" if gallery_like else ""
+            raise UsageError(
+                f"{path}: {split!r} looks like a split, with folders of images, but {_listed(others)} "
+                f"may be classes or another split; {keys}{held_out} name the splits; {as_classes}"
+            )
+        kinds = {split_kind(name) for name in flat}
+        if kinds & {*GALLERY_KINDS} and kinds & {*QUERY_KINDS}:
+            named = [name for name in flat if split_kind(name)]
+            raise UsageError(
+                f"{path}: {_listed(named)} are called like splits but hold images, and no sub-folder of images "
+                f"for each class; expected such as {named[0]}/CLASS/1.jpg; {as_classes}"
+            )
+        if alike := self._alike(deep):
+            raise UsageError(
+                f"{path}: {_listed(alike)} have sub-folders of the same names, so they may be splits rather than "
+                f"classes; dataset.gallery_split={alike[0]} dataset.query_split={alike[1]} names splits; {as_classes}"
+            )
+        return "", []
+
+    def _alike(self, deep: list[str]) -> list[str]:
+        """Return two folders that have at least two sub-folders of the same names, as splits have; or none."""
+        inner = [(name, set(visible_folders(self._folder / name))) for name in deep]
+        for place, (name, folders) in enumerate(inner):
+            for other, others in inner[place + 1 :]:
+                if len(folders & others) >= 2:
+                    return [name, other]
+        return []
+
+    def _log_left_out(self, names: list[str], listing: Listing) -> None:
+        """Name the folders that are there and not used."""
+        if names:
+            log.warning(
+                "%s: not used: %s (dataset.gallery_split and dataset.query_split name the splits)",
+                self._folder, ", ".join(f"{printable(name)}/" for name in names),
+            )  # fmt: skip
+        for paths, why in (
+            (listing.own, "the folder of a run, or the cache, which is never data"),
+            (listing.linked, "leads to a folder that counts already, and is not followed"),
+        ):
+            if paths:
+                more = f" (and {len(paths) - 1:,} like it)" if len(paths) > 1 else ""
+                log.warning("%s: %s%s", printable(sorted(paths)[0]), why, more)
 
 
 def _class_of(file: str) -> str:
     return file.split(os.sep, 1)[0]
 
 
-def _sub_folders(folder: Path) -> list[str]:
-    """Return the visible sub-folders' names, sorted.
-
-    Raises:
-        UsageError: there are none.
-    """
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-        names = sorted(entry.name for entry in visible if entry.is_dir())
-    if not names:
-        what = f"it holds {len(visible)} files, but no sub-folder" if visible else "it is empty"
-        raise UsageError(f"dataset.path={str(folder)!r}: expected a sub-folder of images for each class; {what}")
-    return names
+def _listed(names: list[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(repr(name) for name in names[:shown]) + more
 
 
-def _image_files(folder: Path, progress: Progress) -> list[str]:
-    """Return the images below a folder's sub-folders, relative to it, sorted by path.
-
-    Raises:
-        UsageError: there are none.
-    """
+@cache
+def image_extensions() -> frozenset[str]:
+    """Return the extensions of files that Pillow reads."""
     from PIL import Image
 
-    extensions = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
-    found: list[str] = []
-    others = 0
-    with progress(f"listing {folder}", total=None, unit="files") as advance:
-        for name in _sub_folders(folder):
-            for parent, folders, files in os.walk(folder / name, followlinks=True):
-                folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-                images = [
-                    file for file in files if not file.startswith(".") and Path(file).suffix.lower() in extensions
-                ]
-                others += len(files) - len(images)
-                relative = os.path.relpath(parent, folder)
-                found.extend(f"{relative}{os.sep}{file}" for file in images)
-                advance(len(files))
-    if not found:
+    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN)
+
+
+def _require_folders(folder: Path) -> None:
+    """Check that a folder has visible sub-folders.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if not folder.is_dir() or not visible_folders(folder):
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+        what = f"it holds {len(visible)} files, but no sub-folder" if visible else "it is empty"
+        raise UsageError(f"dataset.path={str(folder)!r}: expected a sub-folder of images for each class; {what}")
+
+
+def _require_images(folder: Path, images: list[str], others: int, listing: Listing) -> None:
+    """Check that images were found below a folder's sub-folders, and log what was passed over.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if not images:
+        linked = f"; {listing.linked[0]} leads to a folder that counts already" if listing.linked else ""
         raise UsageError(
-            f"dataset.path={str(folder)!r}: no images in the sub-folders ({others} other files); expected "
+            f"dataset.path={str(folder)!r}: no images in the sub-folders ({others} other files{linked}); expected "
             "files such as CLASS/1.jpg with an extension that Pillow reads"
         )
     if others:
         log.info("%s: %d files are no images by their extension and are passed over", folder, others)
-    return sorted(found)

@@ -69,21 +69,23 @@ class SplitSource(Source):
 
     Args:
         gallery_split: the split that is the gallery, or ``auto`` for a usual name, such as train.
-        query_split: the split that is the queries, or ``auto`` for a usual name, such as test.
+        query_split: the split that is the queries, ``auto`` for a usual name, such as test, or None to hold out a
+            part of the gallery.
         query_fraction: the share of every class held out as queries where there is one split only.
         split_seed: decides which items are held out.
     """
 
     _: KW_ONLY
-    gallery_split: str = "auto"
-    query_split: str = "auto"
+    gallery_split: str | None = "auto"
+    query_split: str | None = "auto"
     query_fraction: float = 0.2
     split_seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_name("dataset.gallery_split", self.gallery_split)
-        check_name("dataset.query_split", self.query_split)
+        for key in ("gallery_split", "query_split"):
+            if getattr(self, key) is not None:
+                check_name(f"dataset.{key}", getattr(self, key))
         check_fraction("dataset.query_fraction", self.query_fraction)
         check_number("dataset.split_seed", self.split_seed, 0)
 

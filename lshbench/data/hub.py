@@ -12,9 +12,10 @@ import numpy as np
 
 from lshbench.data.base import Dataset
 from lshbench.data.checks import has_unlabelled, read_features
-from lshbench.data.columns import Column, VectorColumn, find_column, find_splits, list_columns, offsets_of, read_labels
+from lshbench.data.columns import Column, VectorColumn, find_column, list_columns, offsets_of, read_labels
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.split_names import describe_unused, find_splits
 from lshbench.data.values import check_name, existing_path
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
@@ -57,10 +58,27 @@ class HubSplit(RawSplit):
         if self.kind == "features" and len(self.column):
             self.vectors = VectorColumn(self.column, f"{where}: column {self.items.name!r}")
             self.width = self.vectors.width
+        self.outside = self._outside() if self.kind == "images" else []
+
+    def _outside(self) -> list[Path]:
+        """Return the image files that the table only names, where they are no data files themselves."""
+        import pyarrow as pa
+
+        known, found = {str(path) for path in self.files}, set()
+        for chunk in self.column.chunks:
+            storage = getattr(chunk, "storage", chunk)
+            if not pa.types.is_struct(storage.type) or not storage.field("bytes").null_count:
+                continue
+            rows = zip(storage.field("bytes").is_null().to_pylist(), storage.field("path").to_pylist(), strict=True)
+            found |= {path for missing, path in rows if missing and path and path not in known}
+        return sorted(map(Path, found))
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         # Of the files before conversion: the same for a local copy, and whatever the version of `datasets`.
-        return combine("hub", self.items.name, self.label.name, file_digests(self.files, self.cache))
+        parts = [self.items.name, self.label.name, file_digests(self.files, self.cache)]
+        if self.outside:
+            parts.append(file_digests(self.outside, self.cache))
+        return combine("hub", *parts)
 
     def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
         if self.width is None:
@@ -130,7 +148,7 @@ class HubSource(SplitSource):
 
         repository: HubRepository | LocalRepository
         if self._folder is not None:
-            repository = LocalRepository(self._folder, self.configuration)
+            repository = LocalRepository(self._folder, self.configuration, cache)
         else:
             repository = HubRepository(str(self.repository), self.revision, self.configuration, cache)
         gallery_name, query_names = find_splits(repository.splits.files, self.gallery_split, self.query_split)
@@ -151,6 +169,8 @@ class HubSource(SplitSource):
             repository.name, gallery.name, len(gallery), query.name, len(query),
             gallery.kind, gallery.items.name, gallery.items.type, gallery.label.name, gallery.label.type,
         )  # fmt: skip
+        if unused := describe_unused(repository.splits.files, (gallery.name, query.name)):
+            log.info("%s: splits that are not used: %s", repository.name, unused)
         return dataset
 
     def _open_split(

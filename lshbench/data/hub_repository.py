@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lshbench.data.conversion import Splits, convert
+from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.hub_client import ATTEMPTS, FULL_DISK, ByteCounter, endpoint, first_line, literal, quiet, retried
 from lshbench.errors import UsageError
 from lshbench.types import Progress
@@ -43,11 +44,13 @@ class LocalRepository:
     Args:
         folder: the folder.
         configuration: which of its configurations, or None for the only one.
+        cache: the cache folder, for hashes of files.
         key: the configuration key that named the folder.
     """
 
-    def __init__(self, folder: Path, configuration: str | None, key: str = "dataset.path") -> None:
+    def __init__(self, folder: Path, configuration: str | None, cache: Path, key: str = "dataset.path") -> None:
         self.folder = folder
+        self.cache = cache
         self.name = str(folder)
         self.saved = (folder / "dataset_dict.json").is_file()
         if self.saved:
@@ -80,7 +83,9 @@ class LocalRepository:
             with quiet():
                 return datasets.load_from_disk(str(self.folder / split))
         paths = self.fetch(split, progress)
-        return convert(self.splits, split, paths, f"{self.name}, split {split}", progress)
+        # `datasets` would go by the files' times, which a rewritten file may share with its predecessor.
+        content = combine(file_digests(paths, self.cache)).removeprefix("sha256:")[:16]
+        return convert(self.splits, split, paths, f"{self.name}, split {split}", progress, content)
 
 
 class HubRepository:
@@ -108,15 +113,19 @@ class HubRepository:
         self._folder: Path | None = None
         if self.offline:
             self.splits = self._from_cache("HF_HUB_OFFLINE is set")
+            log.info("%s: HF_HUB_OFFLINE is set: the cached commit %s is used", repository, self.splits.commit)
             return
         try:
             commit = self._probe()
         except Unreachable as error:
             self.offline = True
             self.splits = self._from_cache(str(error))
-            log.warning("%s; going on with the cached copy of %s", error, repository)
+            log.warning("%s; going on with the cached copy of %s, commit %s", error, repository, self.splits.commit)
             return
         recorded = self._read_record()
+        log.info("%s: revision %s is commit %s", repository, self.revision, commit)
+        if recorded is not None and recorded.commit != commit:
+            log.warning("%s has moved on from commit %s, which was used before", repository, recorded.commit)
         if recorded is not None and recorded.commit == commit:
             self.splits = recorded
         else:
@@ -265,7 +274,7 @@ class HubRepository:
             raise UsageError(
                 f"dataset.repository={self.name!r}: {why}, and {self.name} is not in its cache. {self._ways()}"
             )
-        found = LocalRepository(folder, self.configuration, key="dataset.repository").splits
+        found = LocalRepository(folder, self.configuration, self.cache, key="dataset.repository").splits
         whole = {name: paths for name, paths in found.files.items() if _all_shards(paths)}
         return dataclasses.replace(found, files=whole, commit=folder.name)
 

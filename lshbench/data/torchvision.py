@@ -130,7 +130,11 @@ class TorchvisionSource(SplitSource):
 
         if key is None:
             return self.dataset(opened("all"))
+        if self.gallery_split is None:
+            raise wrong_value("dataset.gallery_split", None, "auto or the name of a split")
         gallery = split("dataset.gallery_split", self.gallery_split, GALLERY_NAMES)
+        if self.query_split is None:
+            return self.dataset(gallery)
         query = split("dataset.query_split", self.query_split, QUERY_NAMES)
         dataset = self.dataset(gallery, query)
         counts = (gallery.name, len(gallery), query.name, len(query))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,6 +79,34 @@ def extract(
             advance(count)
     found.unreadable.sort()
     return found
+
+
+def count_unreadable(split: Split, rows: np.ndarray, threads: int, seconds: float) -> tuple[int, int]:
+    """Return how many images can't be read, and how many were looked at in the time given.
+
+    Args:
+        split: of images.
+        rows: int64 ``(n,)``, ascending.
+        threads: that may be busy at once.
+        seconds: after which no further image is looked at.
+    """
+    deadline = time.monotonic() + seconds
+
+    def check(content: bytes | np.ndarray) -> bool:
+        try:
+            decode(content, "")
+        except ImageError:
+            return False
+        return True
+
+    count = looked_at = 0
+    images = split.image_bytes(rows)
+    with ThreadPoolExecutor(threads) as pool:
+        while time.monotonic() < deadline and (batch := list(islice(images, 16 * threads))):
+            readable = list(pool.map(check, batch))
+            count += len(readable) - sum(readable)
+            looked_at += len(readable)
+    return count, looked_at
 
 
 def encode_images(images: Iterable[tuple[bytes | np.ndarray, str]], encoder: Encoder, threads: int = 1) -> np.ndarray:

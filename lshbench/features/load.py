@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -17,11 +17,16 @@ from lshbench.features.backbone import Backbone, number_or_none
 from lshbench.features.store import Entry, EntryWriter, FeatureStore
 from lshbench.types import Progress
 
+if TYPE_CHECKING:
+    from lshbench.data.images import ImageError
+
 log = logging.getLogger(__name__)
 
 VERSION = 1
 SLOW_SECONDS = 0.5
 """Ready features that take longer to read are kept in the cache; for others a copy would only cost space."""
+COUNT_SECONDS = 30.0
+"""Time for counting unreadable images once there is one."""
 NAMED = 10
 """Unreadable images that are named in the log."""
 
@@ -104,6 +109,7 @@ def _ready(
         return SplitFeatures(entry.x, entry.digests, 0.0, True)
     start = time.perf_counter()
     x = split.read_features(rows, progress)
+    _check_unchanged(split, rows, key)
     seconds = time.perf_counter() - start
     digests = row_digests(x)
     if seconds > SLOW_SECONDS:
@@ -120,6 +126,19 @@ def _ready(
     return SplitFeatures(x, digests, 0.0, False)
 
 
+def _check_unchanged(split: Split, rows: np.ndarray, key: dict[str, Any]) -> None:
+    """Check that what was read is what the key of its features stands for.
+
+    Raises:
+        UsageError: the files changed meanwhile.
+    """
+    if split.fingerprint(rows) != key["data"]:
+        raise UsageError(
+            f"the files of {split.name!r} ({split.describe(int(rows[0]))} ...) changed while they were read; expected "
+            "files that nothing writes to: run again when they are complete"
+        )
+
+
 def _extracted(
     split: Split,
     rows: np.ndarray,
@@ -134,6 +153,7 @@ def _extracted(
 
     def build(writer: EntryWriter) -> None:
         # Imported here: a run with cached features needs no network.
+        from lshbench.data.images import ImageError
         from lshbench.features.extract import extract
 
         nonlocal seconds
@@ -141,7 +161,11 @@ def _extracted(
         encoder = backbone.load(device, progress)
         features = writer.create(len(rows), encoder.dim)
         workers, skip = number_or_none(backbone.workers) or threads, backbone.unreadable == "skip"
-        found = extract(split, rows, encoder, features.write, threads=workers, skip=skip, progress=progress)
+        try:
+            found = extract(split, rows, encoder, features.write, threads=workers, skip=skip, progress=progress)
+        except ImageError as error:
+            raise _unreadable(error, split, rows, workers) from error
+        _check_unchanged(split, rows, key)
         writer.write_digests(found.digests)
         writer.unreadable = found.unreadable
         seconds = time.perf_counter() - started
@@ -153,6 +177,21 @@ def _extracted(
     if not built:
         log.info("features of %s are in the cache (%s)", split.name, entry.folder)
     return _from_entry(entry, split, rows, backbone, seconds if built else None, picked=None)
+
+
+def _unreadable(first: ImageError, split: Split, rows: np.ndarray, threads: int) -> ImageError:
+    """Return the error of an image that can't be read, with how many others there are."""
+    from lshbench.features.extract import count_unreadable
+
+    count, looked_at = count_unreadable(split, rows, threads, COUNT_SECONDS)
+    return type(first)(f"{first}; {_all_of(max(count, 1), looked_at, split)}")
+
+
+def _all_of(count: int, total: int, split: Split) -> str:
+    return (
+        f"{count:,} of {total:,} images of {split.name} that were looked at can't be read; backbone.unreadable=skip "
+        "leaves them out and names them"
+    )
 
 
 def _from_entry(
@@ -175,7 +214,7 @@ def _from_entry(
         from lshbench.data.images import ImageError
 
         if backbone is None or backbone.unreadable == "stop":
-            raise ImageError(next(iter(faults.values())))
+            raise ImageError(f"{next(iter(faults.values()))}; {_all_of(len(faults), len(rows), split)}")
         named = "; ".join(list(faults.values())[:NAMED])
         log.warning("%d of %d images of %s are left out: %s", len(faults), len(rows), split.name, named)
     x, digests = (entry.x, entry.digests) if picked is None else (entry.x[picked], entry.digests[picked])

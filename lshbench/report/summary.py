@@ -44,6 +44,9 @@ def print_summary(run: Run, console: Console | None = None) -> None:
     )
     console.print()
     console.print(Padding(_table(metrics), (0, 0, 0, 2), expand=False))
+    if dataset.queries_without_relevant:
+        unanswered = dataset.unanswered or f"{dataset.queries_without_relevant:,} queries have nothing to find"
+        console.print(Text(f"\nWARNING: {unanswered}; each counts as 0.", style="yellow"))
     if protocol.leak:
         console.print(f"\nLEAK: {_leak(protocol)}: these figures are too good.", style="bold red", highlight=False)
     console.print()

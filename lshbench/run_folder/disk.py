@@ -12,6 +12,10 @@ from typing import IO
 from lshbench.errors import UsageError
 from lshbench.run_folder.contents import temporary_name
 
+UNUSABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT,
+)  # fmt: skip
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
@@ -42,7 +46,7 @@ def explained(folder: Path) -> Iterator[None]:
                 f"no space left for the run's files in {folder}: free some, or choose another place with "
                 "output= or hydra.run.dir="
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in UNUSABLE:
             raise UsageError(f"hydra.run.dir={folder}: expected a folder that can be written ({error})") from error
         raise
 

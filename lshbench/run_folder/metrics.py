@@ -7,7 +7,7 @@ it.  Maps whose keys depend on what was measured stay mappings, of which some ke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -67,6 +67,8 @@ class DatasetMetrics(Record):
         backbone: the image encoder; None where the data set has features.
         fingerprint: ``sha256:...`` of the items' content.
         queries_without_relevant: queries that no gallery item answers; they score 0.
+        unanswered: which classes they are of, in words, with classes of the gallery that are spelt alike; None
+            where there are no such queries.
     """
 
     name: str
@@ -78,6 +80,7 @@ class DatasetMetrics(Record):
     backbone: str | None
     fingerprint: str
     queries_without_relevant: int
+    unanswered: str | None = None
 
 
 @dataclass(frozen=True)
@@ -333,10 +336,12 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, dict):
             known = {key: (key, parts[1]) for key in value} if origin is Mapping else hint.keys()
             places = {key: f"{where}.{key}".lstrip(".") for key in (*required, *known)}
+            # What later versions added has a default, for runs of earlier ones.
+            added = set() if origin is Mapping else {one.name for one in fields(hint) if one.default is not MISSING}
             for key, place in places.items():
-                if key not in value:
+                if key not in value and key not in added:
                     raise ValueError(f"{place} is missing")
-            made = {name: _from_json(of, value[key], places[key]) for key, (name, of) in known.items()}
+            made = {name: _from_json(of, value[key], places[key]) for key, (name, of) in known.items() if key in value}
             return made if origin is Mapping else hint(**made)
     elif isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool)):
         return value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lshbench.errors import UsageError
+
 
 def cache_dir(chosen: str | None = None) -> Path:
     """Return the cache folder, which is made if it is not there.
@@ -12,8 +14,21 @@ def cache_dir(chosen: str | None = None) -> Path:
     Args:
         chosen: the folder; None takes ``$LSHBENCH_CACHE``, else ``$XDG_CACHE_HOME/lshbench``, else
             ``~/.cache/lshbench``.
+
+    Raises:
+        UsageError: it can't be made.
     """
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(chosen or os.environ.get("LSHBENCH_CACHE") or Path(home, "lshbench")).expanduser().resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    wanted = chosen or os.environ.get("LSHBENCH_CACHE") or Path(home, "lshbench")
+    try:
+        folder = Path(wanted).expanduser().resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, or a link that leads to itself
+        reason = getattr(error, "strerror", None) or error
+        shown = str(wanted) if len(str(wanted)) < 200 else f"{str(wanted)[:80]}..."
+        key = "cache" if chosen else "LSHBENCH_CACHE"
+        raise UsageError(
+            f"{key}={shown!r}: expected a folder that is there or can be made ({reason}); cache=DIR or LSHBENCH_CACHE "
+            "choose another"
+        ) from error
     return folder

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lshbench.data.columns import VectorColumn, find_column, find_splits, list_columns, read_labels
+from lshbench.data.columns import VectorColumn, find_column, list_columns, read_labels
+from lshbench.data.split_names import find_splits
 from lshbench.errors import UsageError
 
 Value, ClassLabel, Image, List = datasets.Value, datasets.ClassLabel, datasets.Image, datasets.List

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +26,12 @@ def written(path: Path, content: bytes, seconds: int = OLD) -> Path:
     return path
 
 
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take files for old that the tests have just written: the time of status can't be set."""
+    monkeypatch.setattr(fingerprint, "SETTLED_NS", -1)
+
+
 def test_a_digest_is_the_sha256_of_the_content(tmp_path: Path) -> None:
     files = [written(tmp_path / name, name.encode()) for name in ("a", "b", "a2")]
     expected = [hashlib.sha256(path.name.encode()).hexdigest() for path in files]
@@ -31,6 +39,7 @@ def test_a_digest_is_the_sha256_of_the_content(tmp_path: Path) -> None:
     assert file_digests(files[::-1], cache_dir()) == expected[::-1]
 
 
+@pytest.mark.usefixtures("settled")
 def test_known_content_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path / "a", b"one")
     first = file_digests([file], cache_dir())
@@ -40,6 +49,7 @@ def test_known_content_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert file_digests([file, link], cache_dir()) == first * 2
 
 
+@pytest.mark.usefixtures("settled")
 def test_changed_content_is_read_again(tmp_path: Path) -> None:
     file = written(tmp_path / "a", b"one")
     first = file_digests([file], cache_dir())
@@ -57,6 +67,63 @@ def test_a_file_just_written_is_not_remembered(tmp_path: Path) -> None:
     assert file_digests([file], cache_dir()) != first
 
 
+def replaced(folder: Path, a: Path, b: Path) -> None:
+    (folder / "new").write_bytes(b"two")
+    os.utime(folder / "new", (OLD, OLD))
+    (folder / "new").replace(a)
+
+
+def rewritten(folder: Path, a: Path, b: Path) -> None:
+    a.write_bytes(b"two")
+    os.utime(a, (OLD, OLD))
+
+
+def exchanged(folder: Path, a: Path, b: Path) -> None:
+    for source, target in ((a, folder / "c"), (b, a), (folder / "c", b)):
+        source.rename(target)
+
+
+def linked_elsewhere(folder: Path, a: Path, b: Path) -> None:
+    a.unlink()
+    a.symlink_to(b)
+
+
+def restored(folder: Path, a: Path, b: Path) -> None:
+    shutil.copy2(b, a)
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("change", [replaced, rewritten, exchanged, linked_elsewhere, restored])
+def test_no_change_under_an_old_time_stamp_goes_unnoticed(change: Callable, tmp_path: Path) -> None:
+    a, b = written(tmp_path / "a", b"one"), written(tmp_path / "b", b"six")
+    assert len({*file_digests([a, b], cache_dir())}) == 2
+    change(tmp_path, a, b)
+    assert a.stat().st_size == 3
+    assert a.stat().st_mtime == OLD
+    expected = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (a, b)]
+    assert file_digests([a, b], cache_dir()) == expected
+    assert file_digests([a, b], cache_dir()) == expected
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, real = written(tmp_path / "a", b"one"), hashlib.file_digest
+
+    def slow(*arguments: object) -> object:
+        with file.open("ab") as more:
+            more.write(b"more")
+        return real(*arguments)
+
+    monkeypatch.setattr(fingerprint.hashlib, "file_digest", slow)
+    with pytest.raises(UsageError, match="changes while it is read"):
+        file_digests([file], cache_dir())
+
+
+def test_a_name_in_bytes_that_are_no_text_is_read(tmp_path: Path) -> None:
+    file = written(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")), b"one")
+    assert file_digests([file, file], cache_dir()) == [hashlib.sha256(b"one").hexdigest()] * 2
+
+
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("damage", [b"not a database at all, whatever it says", b""])
 def test_a_damaged_database_is_built_again(tmp_path: Path, damage: bytes) -> None:
     file = written(tmp_path / "a", b"one")
@@ -64,7 +131,7 @@ def test_a_damaged_database_is_built_again(tmp_path: Path, damage: bytes) -> Non
     (cache_dir() / DATABASE).write_bytes(damage)
     assert file_digests([file], cache_dir()) == first
     with sqlite3.connect(cache_dir() / DATABASE) as connection:
-        assert connection.execute("SELECT count(*) FROM files").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM digests").fetchone() == (1,)
     connection.close()
 
 

@@ -79,7 +79,6 @@ def test_a_fingerprint_covers_the_rows_asked_for(tmp_path: Path, silent: Progres
         ({"train/a": 0, "train/b": 0}, "no images in the sub-folders"),
         ({"a": 4}, "has one class only"),
         ({"train/a": 3, "test/a": 3}, "the gallery split 'train' has one class only"),
-        ({"train/a": 3, "train/b": 3, "test/a": 3}, "the query split 'test' has one class only"),
     ],
 )
 def test_folders_that_cannot_be_used_say_why(

@@ -120,7 +120,8 @@ def test_a_cached_run_imports_no_timm(tmp_path: Path) -> None:
 
 def test_unreadable_images_stop_a_run_and_leave_nothing_in_the_cache(split: MemorySplit, tmp_path: Path) -> None:
     split.images[4] = b"broken"
-    with pytest.raises(ImageError, match=r"train\[4\]"):
+    split.images[5] = b"broken too"
+    with pytest.raises(ImageError, match=r"train\[4\].*; 2 of 10 images .*backbone\.unreadable=skip leaves them out"):
         load(split, tmp_path)
     assert [path.suffix for path in (tmp_path / "features").iterdir()] == [".lock"]
 

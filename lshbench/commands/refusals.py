@@ -1,0 +1,108 @@
+"""What Hydra refuses without a word, or in a parser's: taken as it was meant, or explained in one message."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from lshbench.config import conf_folder
+
+CONFIG_FOLDER_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
+_PATH = re.compile(r"^~|[/\\]|\.\w{1,11}$|[^\x00-\x7f]")
+_OVERRIDE = re.compile(r"^(\+{0,2}[\w@/.]+)=(.+)$", re.DOTALL)
+
+
+def taken(argument: str, is_read: Callable[[str], bool]) -> str:
+    """Return an argument as Hydra can read it: a path with ``=``, ``[``, ``~`` or other letters is put into quotes.
+
+    Anything else, such as a list or several values of a sweep, stays as it is.
+
+    Args:
+        argument: of the command line.
+        is_read: whether Hydra can read an argument.
+    """
+    found = _OVERRIDE.match(argument)
+    if found is None or found[2][0] in "'\"[{" or "," in found[2] or not _PATH.search(found[2]) or is_read(argument):
+        return argument
+    # Inside quotes only the quote itself is escaped, and backslashes before it.
+    value = re.sub(r'(\\*)"', r'\1\1\\"', found[2])
+    value += "\\" * (len(value) - len(value.rstrip("\\")))
+    quoted = f'{found[1]}="{value}"'
+    return quoted if is_read(quoted) else argument
+
+
+def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """Return one message for an error outside any job that is not Hydra's own; None for what is no wrong use.
+
+    Args:
+        error: what was raised while composing, or while making the folder of a run.
+        arguments: of the command line.
+    """
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        where = "a configuration file" if mark is None else f"{mark.name}, line {mark.line + 1}"
+        what = "; ".join(part.strip() for part in (error.context, error.problem) if part)
+        hint = " (YAML is indented by blanks, not by tabs)" if "'\\t'" in what else ""
+        return f"{where}: no valid YAML: {what}{hint}"
+    if isinstance(error, UnicodeDecodeError | yaml.reader.ReaderError):
+        for path, line in _undecodable(arguments):
+            return f"{path}, line {line}: expected text in UTF-8; its bytes are something else"
+        return None
+    if isinstance(error, OSError):
+        given = [
+            argument for argument in arguments if argument.startswith(("output=", "hydra.run.dir=", "hydra.sweep"))
+        ]
+        named = f" ({given[0]})" if given and len(given[0]) < 200 else ""
+        folder = str(error.filename or "the run's folder")
+        folder = folder if len(folder) < 200 else f"{folder[:80]}... ({len(folder)} letters)"
+        return (
+            f"output: {folder} can't be made or written: {error.strerror or error}{named}; expected a folder that can "
+            "be written: output=DIR"
+        )
+    lists = [argument for argument in arguments if re.match(r"\+?[\w/]+=\[", argument)]
+    for argument in lists if isinstance(error, TypeError | AttributeError) else ():
+        group = argument.lstrip("+").partition("=")[0]
+        if (conf_folder() / group).is_dir():
+            return f"{argument}: expected the name of an option, or names in brackets (lshbench ls {group})"
+    return None
+
+
+def missing_working_folder() -> str | None:
+    """Return a message if the folder that the command was started in is gone."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        return f"the working folder can't be read ({error.strerror}): change to a folder that exists"
+    return None
+
+
+def quoting_hint(message: str, arguments: Sequence[str], is_read: Callable[[str], bool]) -> str:
+    """Return Hydra's message on an argument that it can't parse, with how to write it."""
+    parsed = [argument for argument in arguments if not argument.startswith("-")]
+    bad = next((argument for argument in parsed if not is_read(argument)), None)
+    found = _OVERRIDE.match(bad) if bad else None
+    if found is None:
+        return message
+    first = message.split("\n")[0]
+    return (
+        f"{bad}: can't be read ({first}); a value with = [ ] {{ }} ~ or blanks stands in quotes: '{found[1]}=\"...\"'"
+    )
+
+
+def _undecodable(arguments: Sequence[str]) -> Iterator[tuple[Path, int]]:
+    """Yield the YAML files below the user's configuration folders that are not UTF-8, and the lines where."""
+    folders = []
+    for place, argument in enumerate(arguments):
+        flag, _, value = argument.partition("=")
+        if flag in CONFIG_FOLDER_FLAGS:
+            folders.append(value or (arguments[place + 1] if place + 1 < len(arguments) else ""))
+    for folder in filter(os.path.isdir, folders):
+        for path in sorted(Path(folder).rglob("*.yaml")):
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                yield path, path.read_bytes()[: error.start].count(b"\n") + 1
