@@ -73,7 +73,7 @@ class RootSchema:
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
-    resume: bool = False
+    resume: Any = "auto"
     output: str = "outputs"
     cache: str | None = None
     reference: ReferenceSchema = field(default_factory=ReferenceSchema)
@@ -117,6 +117,8 @@ def check_root(config: dict[str, Any]) -> None:
         raise wrong_value("seed", config["seed"], "0 or a positive number")
     if config["ranking"] not in ("auto", "hamming", "cosine"):
         raise wrong_value("ranking", config["ranking"], "auto, hamming or cosine")
+    if config["resume"] not in (True, False, "auto"):
+        raise wrong_value("resume", config["resume"], "auto, true or false")
     if config["threads"] is not None and config["threads"] < 1:
         raise wrong_value("threads", config["threads"], "at least 1, or null for all cores")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config["device"]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -28,7 +29,7 @@ from lshbench.metrics.diagnostics import bit_counts, diagnose
 from lshbench.protocols.audit import audit, check_overlap
 from lshbench.protocols.splits import Selection
 from lshbench.report.summary import print_summary
-from lshbench.run_folder import Run, RunFolder, find_finished
+from lshbench.run_folder import Run, RunFolder, computing, find_finished
 from lshbench.run_folder.contents import CONFIG, GALLERY_CODES, GALLERY_LABELS, QUERY_CODES, QUERY_LABELS
 from lshbench.run_folder.items import write_gallery_items
 from lshbench.run_folder.metrics import (
@@ -46,7 +47,7 @@ from lshbench.run_folder.metrics import (
 from lshbench.runtime.cache import cache_dir
 from lshbench.runtime.checkpoints import checkpoint_file
 from lshbench.runtime.environment import environment, peak_memory_bytes
-from lshbench.runtime.logs import console
+from lshbench.runtime.logs import console, output_console
 from lshbench.runtime.progress import progress_for
 from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
@@ -115,16 +116,19 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> Run:
     method = experiment.system.method
     encoder = experiment.inputs.encoder(data, progress)
     names = identity(config, method.in_effect(), data.fingerprint, encoder)
-    if config["resume"] and (finished := find_finished(Path(config["output"]), names.run)) is not None:
-        log.info("already finished in %s (resume=true)", finished)
-        RunFolder.discard(folder)
-        run = Run.open(finished)
-    else:
-        kept = experiment.inputs.cache / "checkpoints" / names.run
-        with RunFolder.claim(folder) as run_folder, checkpoint_file(kept) as method.checkpoint:
-            run = run_experiment(experiment, data, names, run_folder, clock, progress)
-        _tracked(experiment.tracker, run)
-    print_summary(run)
+    output, resume = Path(config["output"]), config["resume"] is True
+    # Of two processes that come to the same run, the second waits and finds it finished.
+    with computing(output, names.run) if resume else nullcontext():
+        if resume and (finished := find_finished(output, names.run)) is not None:
+            log.info("already finished in %s", finished)
+            RunFolder.discard(folder)
+            run = Run.open(finished)
+        else:
+            kept = experiment.inputs.cache / "checkpoints" / names.run
+            with RunFolder.claim(folder) as run_folder, checkpoint_file(kept) as method.checkpoint:
+                run = run_experiment(experiment, data, names, run_folder, clock, progress)
+            _tracked(experiment.tracker, run)
+    print_summary(run, output_console())
     return run
 
 

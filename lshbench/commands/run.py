@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -21,9 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lshbench.commands.refusals import explain, missing_working_folder, quoting_hint, taken
+from lshbench.commands.sweep import Journal, Outcome, State
 from lshbench.config import GROUPS, RootSchema, check_root, conf_folder, options, use_modules_beside
 from lshbench.errors import UsageError
 from lshbench.run_folder import RunFolder
+from lshbench.run_folder.contents import LOG
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +60,26 @@ def task(config: DictConfig) -> float | None:
     # As given: what an override refers to may not be there, which is explained below.
     overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
     command = ["lshbench", "run", *flags, *map(str, overrides)]
+    job = "" if single else " ".join(map(str, overrides))
+
+    def ended(state: State, message: str = "", log_file: Path | str = "") -> None:
+        if not single:
+            Outcome(job, state, message, str(log_file)).record()
+
     try:
         plain = _resolved(config)
         check_root(plain)
+        if plain["resume"] == "auto":
+            plain["resume"] = not single
         from lshbench.experiment import run_config  # takes seconds, which a wrong bits= should not
 
-        return run_config(plain, folder, command).metrics.metrics["mAP"]
+        run = run_config(plain, folder, command)
+        ended("computed" if run.path.resolve() == folder.resolve() else "finished before")
+        return run.metrics.metrics["mAP"]
     except UsageError as error:
         log.error("%s", error)
         RunFolder.discard(folder)
+        ended("refused", str(error))
         if single and not _wants_traceback():
             sys.exit(2)
         raise
@@ -76,6 +89,7 @@ def task(config: DictConfig) -> float | None:
         if _wants_traceback():
             raise
         _log_to_file_only(folder, error)
+        ended("failed", f"{type(error).__name__}: {error}", folder / LOG)
         log.error("the run failed: %s: %s (traceback in %s)", type(error).__name__, error, folder / "run.log")
         if single:
             sys.exit(1)
@@ -109,23 +123,35 @@ def main(arguments: list[str]) -> None:
     # Makes Hydra raise instead of printing and exiting with 1 whatever the cause.
     os.environ[FULL_ERROR] = "1"
     sys.argv = [sys.argv[0], *arguments]
-    try:
-        _application()()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if traceback:
-            raise
-        if isinstance(error, UsageError):  # a job of a sweep; it has been logged
-            sys.exit(2)
-        if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not _from_job(error):
-            message = None if isinstance(error, HydraException) else explain(error, arguments)
-            _stop(message or _readable(error, arguments))
-        if not _from_job(error):
-            if (message := explain(error, arguments)) is not None:
-                _stop(message)
-            sys.stderr.write(f"lshbench: {type(error).__name__}: {error} (-v shows where)\n")
-        sys.exit(1)
+    with Journal() as journal:
+        try:
+            _application()()
+        except KeyboardInterrupt:
+            sys.stderr.write(
+                "\nlshbench: interrupted; a sweep goes on where it was when the same command is given again\n"
+            )
+            sys.exit(130)
+        except Exception as error:
+            if traceback:
+                raise
+            if code := journal.report():
+                sys.exit(code)
+            _refuse(error, arguments)
+        sys.exit(journal.report())
+
+
+def _refuse(error: Exception, arguments: list[str]) -> NoReturn:
+    """Exit with a message that explains an error outside of jobs: 2 where it is wrong use, else 1."""
+    if isinstance(error, UsageError):  # a job's, which has been logged
+        sys.exit(2)
+    if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not _from_job(error):
+        message = None if isinstance(error, HydraException) else explain(error, arguments)
+        _stop(message or _readable(error, arguments))
+    if not _from_job(error):
+        if (message := explain(error, arguments)) is not None:
+            _stop(message)
+        sys.stderr.write(f"lshbench: {type(error).__name__}: {error} (-v shows where)\n")
+    sys.exit(1)
 
 
 def _is_read(argument: str) -> bool:
@@ -226,6 +252,6 @@ def _variant(given: str, arguments: list[str]) -> str | None:
     return option if option in dict(options("method")) else None
 
 
-def _stop(message: str) -> None:
+def _stop(message: str) -> NoReturn:
     sys.stderr.write(f"lshbench: {message}\n")
     sys.exit(2)

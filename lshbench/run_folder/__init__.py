@@ -10,7 +10,7 @@ from __future__ import annotations
 from lshbench.run_folder.disk import atomic_file
 from lshbench.run_folder.metrics import SCHEMA_VERSION, RunMetrics
 from lshbench.run_folder.reader import Run, find_finished, finished_runs, metrics_schema
-from lshbench.run_folder.writer import RunFolder
+from lshbench.run_folder.writer import RunFolder, computing
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -18,6 +18,7 @@ __all__ = [
     "RunFolder",
     "RunMetrics",
     "atomic_file",
+    "computing",
     "find_finished",
     "finished_runs",
     "metrics_schema",

@@ -39,6 +39,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@contextmanager
+def computing(output: Path, run_id: str) -> Iterator[None]:
+    """Hold the right to compute a run below a folder; wait while another process holds it.
+
+    A process that ends, however it ends, gives it up. The lock lies in ``.computing`` below the folder. A process that
+    has waited must look again whether the run is finished.
+    """
+    path = output / ".computing" / run_id
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another process computes this run: waiting for it")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
 class RunFolder:
     """Writer of a run's folder, which it locks for one run; made by :meth:`claim`, a context manager.
 

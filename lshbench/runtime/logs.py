@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,6 +18,21 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def output_console() -> Console:
+    """Return a console for results on standard output, which goes on in silence where its reader has left."""
+    from rich.console import Console
+
+    class PatientConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # In place of rich's own, which ends the process: `| head` is no reason to end a sweep.
+            self.quiet = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+    return PatientConsole()
 
 
 class ConsoleHandler(logging.StreamHandler):
