@@ -17,6 +17,7 @@ Hash codes for image retrieval, judged by labels.
 commands:
   run [-m] [key=value ...]   one experiment, or a sweep with -m (lshbench run --help)
   search RUN IMAGE...        the nearest gallery images to pictures, by a finished run
+  report DIR...              finished runs compared: means, intervals, tests, a page
   ls [GROUP]                 what can be chosen, one line each
 
 options:
@@ -28,6 +29,7 @@ first steps:
   lshbench run                                    fourier codes of the embedded digits
   lshbench run method=kmeans dataset=digits       another method
   lshbench run -m bits=16,32,64                   a sweep
+  lshbench report outputs --out report            its comparison, and a page of it
 """
 
 
@@ -43,6 +45,10 @@ def main() -> None:
             from lshbench.commands.search import main as search
 
             search(rest)
+        case ["report", *rest]:
+            from lshbench.commands.report import main as report
+
+            report(rest)
         case ["ls", *rest]:
             from lshbench.commands.ls import main as ls
 
@@ -57,5 +63,7 @@ def main() -> None:
             complete(arguments)
         case [first, *_]:
             hint = f"; did you mean `lshbench run {first}`?" if "=" in first or first == "-m" else ""
-            sys.stderr.write(f"lshbench: no command {first!r}: expected run, search or ls{hint} (lshbench --help)\n")
+            sys.stderr.write(
+                f"lshbench: no command {first!r}: expected run, search, report or ls{hint} (lshbench --help)\n"
+            )
             sys.exit(2)

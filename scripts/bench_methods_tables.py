@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lshbench.metrics.significance import holm, paired_permutation_test
-from lshbench.report.compare import Repeat, paired_values, read_repeat
+from lshbench.report.repeats import Repeat, paired_values, read_repeat
 from lshbench.run_folder import Run, atomic_file
 
 COLUMNS = {"mAP": "AP", "P@10": "P@10", "P@50": "P@50"}
@@ -98,7 +98,7 @@ class MethodColumn:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration's runs, as :func:`lshbench.report.compare.paired_values` takes them."""
+    """A configuration's runs, as :func:`lshbench.report.repeats.paired_values` takes them."""
 
     name: str
     repeats: list[Repeat]

@@ -22,7 +22,7 @@ from markers import fill, markers
 
 from lshbench.config import conf_folder, options
 from lshbench.errors import UsageError
-from lshbench.report.compare import find_runs
+from lshbench.report.select import find
 from lshbench.run_folder import Run, RunMetrics
 
 MARKER = "design"
@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--readme", type=Path, metavar="FILE", help=between)
     given = parser.parse_args(arguments)
     try:
-        text = markdown(grouped(find_runs(given.outputs)))
+        text = markdown(grouped(find(given.outputs).runs))
         if given.readme is not None:
             fill(given.readme, MARKER, text)
     except UsageError as error:

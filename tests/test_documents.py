@@ -111,9 +111,9 @@ def test_every_run_in_the_documents_is_one_that_can_be_made(command: str, folder
 
 
 def test_every_other_command_in_the_documents_is_one_that_there_is() -> None:
-    for command in [*starting("lshbench search"), *starting("python scripts/")]:
+    for command in [*starting("lshbench search"), *starting("lshbench report"), *starting("python scripts/")]:
         words = shlex.split(command)
-        path = ROOT / (words[1] if words[0] == "python" else "lshbench/commands/search.py")
+        path = ROOT / (words[1] if words[0] == "python" else f"lshbench/commands/{words[1]}.py")
         for word in words[2:]:
             if word.startswith("-"):
                 assert f'"{word}"' in path.read_text(encoding="utf-8"), command

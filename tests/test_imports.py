@@ -39,7 +39,7 @@ ALLOWED = {
         "config", "data", "evaluation", "inputs", "metrics", "plots", "protocols", "report", "run_folder", "runtime",
         "system", "trackers",
     },
-    "commands": {"config", "data", "experiment", "run_folder", "runtime", "search"},
+    "commands": {"config", "data", "experiment", "report", "run_folder", "runtime", "search"},
     "api": {"commands", "experiment", "run_folder"},
     "cli": {"commands"},
     "__main__": {"cli"},
@@ -121,7 +121,9 @@ def test_only_the_command_line_knows_hydra_and_pure_layers_stay_pure(path: Path)
         assert not outside & {"hydra", "omegaconf"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ls"], ["--version"], ["search", "RUN"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["ls"], ["--version"], ["search", "RUN"], ["report", "RUN"]], ids=" ".join
+)
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['lshbench', *{arguments!r}]\n"

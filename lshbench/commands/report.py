@@ -1,0 +1,123 @@
+"""``lshbench report DIR...``: finished runs compared, as tables, files or a page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lshbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from lshbench.report.report import Report
+
+EXAMPLES = """\
+examples:
+  lshbench report outputs                                   every run below a folder
+  lshbench report outputs --out report                      report.csv and report.md
+  lshbench report outputs --where dataset=digits bits=16,32 --by bits index
+  lshbench report RUN --definitions                         with which paper may a figure be compared?
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Report and exit: 0 done, 1 a defect, 2 wrong use."""
+    given = _parser().parse_args(arguments)
+    try:
+        _report(given)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has seen enough; what Python would write at its end has no reader either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except UsageError as error:
+        sys.stderr.write(f"lshbench: {error}\n")
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lshbench report",
+        description="Finished runs compared: means with intervals over queries and seeds, paired tests with Holm's "
+        "correction, and cost. Runs that differ in nothing but the seed are repeats of one configuration.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="a run, or a folder with runs below it")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="also write report.csv and report.md there")
+    parser.add_argument(
+        "--format",
+        choices=("table", "csv", "markdown", "latex"),
+        default="table",
+        help="what is printed (table)",
+    )
+    parser.add_argument(
+        "--where",
+        metavar="key=value",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="only runs with such a value: dataset, backbone, method, bits, seed, index, protocol, ranking, "
+        "supervision, or a dotted key of config.yaml or metrics.json; key=value,value takes either",
+    )
+    parser.add_argument(
+        "--by",
+        metavar="key",
+        nargs="*",
+        default=["bits"],
+        help="what splits the configurations of a data set and protocol into groups that are ranked and tested (bits)",
+    )
+    parser.add_argument("--metric", default="AP", help="a column of per_query.parquet that ranks and is tested (AP)")
+    parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (0.95)")
+    parser.add_argument("--resamples", type=int, default=10_000, help="sign patterns tried (10000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    parser.add_argument("--definitions", action="store_true", help="every published definition of mAP and P@k instead")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to a file")
+    return parser
+
+
+def _report(given: argparse.Namespace) -> None:
+    from lshbench.report.report import build_report
+    from lshbench.report.select import find, where
+
+    selection = where(find(given.folders), given.where)
+    report = build_report(
+        selection, metric=given.metric, by=given.by, level=given.level, resamples=given.resamples, seed=given.seed
+    )
+    for note in report.selection.notes():
+        sys.stderr.write(f"lshbench: {note}\n")
+    if given.json is not None:
+        _write_json(given, report)
+    if given.out is not None:
+        from lshbench.report.files import write_files
+
+        for path in write_files(report, given.out):
+            sys.stderr.write(f"lshbench: wrote {path}\n")
+    _print(given, report)
+
+
+def _print(given: argparse.Namespace, report: Report) -> None:
+    from lshbench.report import render
+
+    if given.format == "table":
+        from rich.console import Console
+
+        render.print_report(report, Console(), definitions=given.definitions)
+    else:
+        formats = {"csv": render.csv_text, "markdown": render.markdown, "latex": render.latex}
+        sys.stdout.write(formats[given.format](report, definitions=given.definitions))
+    sys.stdout.flush()
+
+
+def _write_json(given: argparse.Namespace, report: Report) -> None:
+    from lshbench.report.render import json_text
+    from lshbench.run_folder import atomic_file
+
+    try:
+        with atomic_file(given.json) as file:
+            file.write(json_text(report, definitions=given.definitions).encode())
+    except OSError as error:
+        raise UsageError(f"--json {given.json}: expected a file that can be written ({error})") from error
