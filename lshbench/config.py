@@ -11,7 +11,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -150,7 +150,7 @@ def build(config: dict[str, Any], group: str, base: type[Built], **given: Any) -
         raise UsageError(f"{group}: a value that {class_name} can't use: {error}") from error
 
 
-def _check_numbers(group: str, values: Mapping[str, tuple[Any, object]]) -> None:
+def _check_numbers(group: str, values: dict[str, tuple[Any, object]]) -> None:
     """Check that keys which take nothing but numbers have them: whole ones where the constructor says so, and no NaN.
 
     Args:
