@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -156,6 +157,7 @@ def build(config: dict[str, Any], group: str, base: type[Built], **given: Any) -
         raise UsageError(
             f"{group}.{unknown[0]}={node[unknown[0]]!r}: no such key; {group} takes: {', '.join(keys) or 'no keys'}"
         )
+    _check_numbers(group, {key: (node[key], keys[key].annotation) for key in node})
     for key, parameter in keys.items():
         if parameter.default is parameter.empty and key not in node:
             raise UsageError(f"{group}.{key} is not set; expected a value for it")
@@ -166,6 +168,27 @@ def build(config: dict[str, Any], group: str, base: type[Built], **given: Any) -
         return found(**node, **given)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{group}: a value that {class_name} can't use: {error}") from error
+
+
+def _check_numbers(group: str, values: dict[str, tuple[Any, object]]) -> None:
+    """Check that keys which take nothing but numbers have them: whole ones where the constructor says so, and no NaN.
+
+    Args:
+        group: the node's key.
+        values: each key's value, and the constructor's annotation.
+    """
+    for key, (value, annotation) in values.items():
+        kinds = {part.strip() for part in str(getattr(annotation, "__name__", annotation)).split("|")}
+        if isinstance(value, float) and math.isnan(value):
+            raise wrong_value(f"{group}.{key}", value, "a whole number" if kinds == {"int"} else "a number")
+        if not kinds <= {"int", "float", "None"} or (value is None and "None" in kinds):
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or ("float" not in kinds and not isinstance(value, int)):
+            what = "a number" if "float" in kinds else "a whole number"
+            raise wrong_value(f"{group}.{key}", value, f"{what}, or null" if "None" in kinds else what)
+        if key == "seed" and value < 0:
+            raise wrong_value(f"{group}.{key}", value, "0 or a positive number")
 
 
 @dataclass(frozen=True)

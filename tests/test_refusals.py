@@ -55,6 +55,7 @@ PLACES = {
     "an unset variable": ("dataset.split_seed=${oc.env:NOT_SET}", "dataset.split_seed: .*NOT_SET"),
     "no option": ("experiment=[0]", r"experiment=\[0\]: expected the name of an option"),
     "an open bracket": ("bits=[1,2", r"bits=\[1,2: can't be read .*in quotes"),
+    "a seed that is no number": ("method.seed=nan", "method.seed=nan: expected a whole number"),
     "no number": ("pca.dim=nan", "pca.dim=nan: "),
 }
 

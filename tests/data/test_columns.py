@@ -92,9 +92,15 @@ def test_a_column_that_is_not_there_lists_those_that_are_with_types() -> None:
         (["train", "other"], "auto", "auto", ("train", ["other"])),
         (["train"], "train", "train", ("train", ["train"])),
         (["a", "b"], "auto", "b", ("a", ["b"])),
+        (["train", "validation"], "auto", "val", ("train", ["validation"])),
+        (["train", "validation"], "auto", "auto", ("train", ["validation"])),
+        (["trainval", "train", "test"], "auto", "auto", ("train", ["test"])),
+        (["photos", "test"], "auto", "auto", ("photos", ["test"])),
+        (["train", "test"], "auto", None, ("train", [])),
+        (["train", "database", "test"], "database", "auto", ("database", ["test"])),
     ],
 )
-def test_splits_are_found_by_name(there: list, gallery: str, query: str, expected: tuple) -> None:
+def test_splits_are_found_by_name(there: list, gallery: str, query: str | None, expected: tuple) -> None:
     assert find_splits(there, gallery, query) == expected
 
 
@@ -104,6 +110,9 @@ def test_splits_are_found_by_name(there: list, gallery: str, query: str, expecte
         (["train", "test"], "trian", "auto", "dataset.gallery_split='trian': .* there are: train, test"),
         (["train", "test"], "auto", "val", "dataset.query_split='val': .* there are: train, test"),
         (["a", "b"], "auto", "auto", "dataset.gallery_split=auto: .* name one of: a, b"),
+        (["train", "database", "test"], "auto", "auto", "gallery_split=train or dataset.gallery_split=database says"),
+        (["train", "query", "test"], "auto", "auto", "query_split=test or dataset.query_split=query says"),
+        (["Train", "train", "test"], "auto", "auto", "dataset.gallery_split=auto: several splits could be meant"),
         (["train", "a", "b"], "auto", "auto", "dataset.query_split=auto: .* name one of: train, a, b"),
     ],
 )
