@@ -54,7 +54,7 @@ def load_runs(*folders: str | PathLike[str]) -> pandas.DataFrame:
     more than once are all there: ``run_id`` says which are the same.
 
     Raises:
-        UsageError: a folder is not there.
+        UsageError: a folder is not there, or there is no finished run.
     """
     import pandas
 
@@ -63,4 +63,6 @@ def load_runs(*folders: str | PathLike[str]) -> pandas.DataFrame:
         if not folder.is_dir():
             raise UsageError(f"{folder} is no folder: expected a run, or a folder of runs")
         rows += [{"folder": str(run.path), **run.metrics.to_json()} for run in finished_runs(folder)]
+    if not rows:
+        raise UsageError(f"no finished run in or below {', '.join(map(str, folders)) or 'no folder'}")
     return pandas.json_normalize(rows)

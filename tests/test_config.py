@@ -16,7 +16,7 @@ from lshbench.errors import UsageError
 from lshbench.protocols.splits import EvaluationProtocol, SplitProtocol
 from tests.options import composed
 
-ROOT = {"bits": 64, "seed": 0, "ranking": "auto", "threads": None, "device": "auto"}
+ROOT = {"resume": "auto", "bits": 64, "seed": 0, "ranking": "auto", "threads": None, "device": "auto"}
 
 
 def node(**keys: object) -> dict:
