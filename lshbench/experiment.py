@@ -242,11 +242,13 @@ def run_experiment(
     )
     run = Run(folder.path, metrics)
     if config["evaluation"]["plots"]:
-        from lshbench.plots.draw import draw_all, draw_retrieval
+        from lshbench.plots.draw import draw_all, draw_retrieval, keep_thumbnails
 
         _drawn(partial(draw_all, run))
         if data.dataset.kind == "images":
-            _drawn(partial(draw_retrieval, run, data.dataset, gallery, queries, search.neighbors))
+            shown = (run, data.dataset, gallery, queries, search.neighbors)
+            _drawn(partial(draw_retrieval, *shown))
+            _drawn(partial(keep_thumbnails, *shown))
     folder.finish(metrics)
     return run
 

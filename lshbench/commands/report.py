@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   lshbench report outputs                                   every run below a folder
-  lshbench report outputs --out report                      report.csv and report.md
+  lshbench report outputs --out report                      report.html, report.csv and report.md
   lshbench report outputs --where dataset=digits bits=16,32 --by bits index
   lshbench report RUN --definitions                         with which paper may a figure be compared?
 """
@@ -47,10 +47,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="a run, or a folder with runs below it")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="also write report.csv and report.md there")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="also write report.html, report.csv and report.md there"
+    )
     parser.add_argument(
         "--format",
-        choices=("table", "csv", "markdown", "latex"),
+        choices=("table", "csv", "markdown", "latex", "html"),
         default="table",
         help="what is printed (table)",
     )
@@ -106,6 +108,10 @@ def _print(given: argparse.Namespace, report: Report) -> None:
         from rich.console import Console
 
         render.print_report(report, Console(), definitions=given.definitions)
+    elif given.format == "html":
+        from lshbench.report.page import page
+
+        sys.stdout.write(page(report))
     else:
         formats = {"csv": render.csv_text, "markdown": render.markdown, "latex": render.latex}
         sys.stdout.write(formats[given.format](report, definitions=given.definitions))

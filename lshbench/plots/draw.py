@@ -68,3 +68,21 @@ def draw_retrieval(run: Run, dataset: Pictures, gallery: Features, queries: Feat
         title = f"{data_name(run)} · {searched_name(run)}"
         retrieval(rows, title=title, ranking=run.metrics.ranking).save(file, format="PNG")
     return path
+
+
+def keep_thumbnails(run: Run, dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors) -> None:
+    """Keep small pictures of a few queries and their first ten hits in the run's folder, for reports.
+
+    The queries are the same in every run of a data set, so that runs can be shown side by side.  Where pictures take
+    long to read, there are fewer: :data:`lshbench.plots.retrieval.SECONDS` bounds the time.
+
+    Args:
+        run: finished, or with every file but ``metrics.json``.
+        dataset: gives an item's picture by its number.
+        gallery, queries: labels and item numbers of the two sides.
+        neighbors: the first results of each query.
+    """
+    from lshbench.plots.retrieval import thumbnails
+    from lshbench.run_folder.thumbnails import write_thumbnails
+
+    write_thumbnails(run, thumbnails(dataset, gallery, queries, neighbors))

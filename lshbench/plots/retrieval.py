@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +25,9 @@ MARGIN = 24
 QUERY_GAP = 34
 HEADER = 92
 BLANK = "#f3f4f6"
+THUMBNAIL = 48
+SECONDS = 0.15
+"""Time for the pictures that are kept for reports: a run should not notice it."""
 PIXELATED = 16
 """Images up to this size are enlarged pixel by pixel: smoothing would invent most of what is seen."""
 
@@ -107,6 +112,38 @@ def chosen_rows(
             found.append(Result(image, label_text(other, names), float(distance), relevant))
         rows.append(Row(dataset.image(int(queries.ids[query])), label_text(label, names), found))
     return rows
+
+
+def thumbnails(
+    dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors, *, count: int = 16, hits: int = 10
+) -> dict[tuple[str, int], bytes]:
+    """Return JPEG pictures, at most 48 pixels wide and high, of a few queries and their first hits.
+
+    A query comes with all its hits; no further one is begun after :data:`SECONDS`.
+
+    Returns:
+        By ``("query", item number)`` and ``("gallery", row)``.
+    """
+    started = time.perf_counter()
+    found: dict[tuple[str, int], bytes] = {}
+    for query in choose_queries(queries.y, count):
+        if time.perf_counter() - started > SECONDS:
+            break
+        wanted = {("query", int(queries.ids[query])): int(queries.ids[query])}
+        rows = [int(row) for row in neighbors.ids[query, :hits] if row >= 0]
+        wanted |= {("gallery", row): int(gallery.ids[row]) for row in rows}
+        for key, item in wanted.items():
+            if key not in found:
+                found[key] = _jpeg(dataset.image(item))
+    return found
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    picture = image.convert("RGB")
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    picture.save(stream, format="JPEG", quality=80)
+    return stream.getvalue()
 
 
 def label_text(label: np.ndarray | np.integer, names: Sequence[str] | None) -> str:

@@ -36,6 +36,7 @@ BIT_BALANCE_PLOT = f"{PLOTS}/bit_balance.png"
 TRAINING_PLOT = f"{PLOTS}/training.png"
 TRADEOFF_PLOT = f"{PLOTS}/tradeoff.png"
 RETRIEVAL_PLOT = f"{PLOTS}/retrieval.png"
+THUMBNAILS = f"{PLOTS}/thumbnails.npz"
 LOCK = ".run.lock"
 
 _DATA = (CONFIG, PER_QUERY, TRADEOFF, NEIGHBORS, CURVES, TRAINING)
@@ -48,6 +49,7 @@ _PLOTS = (
     TRAINING_PLOT,
     TRADEOFF_PLOT,
     RETRIEVAL_PLOT,
+    THUMBNAILS,
 )
 FOLDERS = ("codes", MODEL, INDEX, PLOTS)
 _SUFFIXES = (".safetensors", ".json", ".npy", ".npz", ".faiss")
