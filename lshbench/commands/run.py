@@ -62,9 +62,9 @@ def task(config: DictConfig) -> float | None:
     command = ["lshbench", "run", *flags, *map(str, overrides)]
     job = "" if single else " ".join(map(str, overrides))
 
-    def ended(state: State, message: str = "", log_file: Path | str = "") -> None:
+    def ended(state: State, message: str = "", **places: Path) -> None:
         if not single:
-            Outcome(job, state, message, str(log_file)).record()
+            Outcome(job, state, message, **{name: str(place) for name, place in places.items()}).record()
 
     try:
         plain = _resolved(config)
@@ -74,7 +74,8 @@ def task(config: DictConfig) -> float | None:
         from lshbench.experiment import run_config  # takes seconds, which a wrong bits= should not
 
         run = run_config(plain, folder, command)
-        ended("computed" if run.path.resolve() == folder.resolve() else "finished before")
+        state: State = "computed" if run.path.resolve() == folder.resolve() else "finished before"
+        ended(state, run=run.path, output=Path(plain["output"]).resolve())
         return run.metrics.metrics["mAP"]
     except UsageError as error:
         log.error("%s", error)
@@ -89,7 +90,7 @@ def task(config: DictConfig) -> float | None:
         if _wants_traceback():
             raise
         _log_to_file_only(folder, error)
-        ended("failed", f"{type(error).__name__}: {error}", folder / LOG)
+        ended("failed", f"{type(error).__name__}: {error}", log=folder / LOG)
         log.error("the run failed: %s: %s (traceback in %s)", type(error).__name__, error, folder / "run.log")
         if single:
             sys.exit(1)

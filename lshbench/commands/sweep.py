@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -10,6 +11,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Self
+
+from lshbench.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 JOURNAL = "LSHBENCH_SWEEP_JOURNAL"
 """Environment variable with the journal's path: launchers hand the environment on to their processes."""
@@ -26,12 +31,16 @@ class Outcome:
         state: ``refused`` is wrong use, ``failed`` any other failure.
         message: of the failure.
         log: path of the failed job's log, if it has one.
+        run: path of the finished run's folder, if there is one.
+        output: path below which the sweep's folders lie.
     """
 
     job: str
     state: State
     message: str = ""
     log: str = ""
+    run: str = ""
+    output: str = ""
 
     def record(self) -> None:
         """Append this outcome to the journal of the sweep, if there is one."""
@@ -73,5 +82,22 @@ class Journal:
             lines.append(f"    {outcome.message}" + (f" (log: {outcome.log})" if outcome.log else ""))
         if bad:
             lines.append("The same command does what is missing, and nothing again.")
+        if (page := _page(outcomes)) is not None:
+            lines.append(f"report of these runs: {page}")
         sys.stderr.write("\n" + "\n".join(lines) + "\n")
         return 0 if not bad else 1 if counts["failed"] else 2
+
+
+def _page(outcomes: list[Outcome]) -> Path | None:
+    """Write the report of a sweep's finished runs below its output folder; return the page's path."""
+    from lshbench.report import write_report
+    from lshbench.run_folder import Run
+
+    folders = dict.fromkeys(outcome.run for outcome in outcomes if outcome.run)
+    if not folders:
+        return None
+    try:
+        return write_report([Run.open(Path(folder)) for folder in folders], Path(outcomes[0].output) / "report")
+    except (UsageError, OSError) as error:
+        log.warning("the report is missing: %s", error)
+        return None
