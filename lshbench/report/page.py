@@ -21,6 +21,9 @@ from lshbench.run_folder.contents import CURVES
 DETAILED = 60
 """Configurations of which queries and pictures are shown; others have figures and curves only, and the page says so."""
 
+PICTURES = 2_400_000
+"""Characters that the pictures of a page may take, in equal parts for the configurations shown in detail."""
+
 POINTS = 51
 """Recall levels of the page's curves."""
 
@@ -45,7 +48,7 @@ def page_data(report: Report) -> dict[str, Any]:
     configurations: list[dict[str, Any]] = []
     for group in report.groups:
         members = [one for one in group.configurations if one.identity in detailed]
-        shown = shown_queries(members, report.measures[0], pictures)
+        shown = shown_queries(members, report.measures[0], pictures, PICTURES // max(1, len(detailed)))
         classes = class_quality(members, report.measures[0])
         first = len(configurations)
         places = {one.name: first + place for place, one in enumerate(group.configurations)}

@@ -60,13 +60,16 @@ class ClassQuality:
     left_out: int
 
 
-def shown_queries(members: Sequence[Configuration], measure: str, pictures: dict[str, str]) -> dict[str, list[Shown]]:
+def shown_queries(
+    members: Sequence[Configuration], measure: str, pictures: dict[str, str], budget: int
+) -> dict[str, list[Shown]]:
     """Return queries of each configuration: with pictures, best and worst, and where it differs most from the best.
 
     Args:
         members: configurations of one group, best first.
         measure: a column of ``per_query.parquet``.
         pictures: addresses by key, to which those of the shown items are added.
+        budget: how many characters of addresses each configuration may add; a query has all its pictures or none.
     """
     usable = [one for one in members if one.runs[0].has(PER_QUERY)]
     wanted = {one.identity: _extremes(one.repeats[measure][0].values) for one in usable}
@@ -77,7 +80,7 @@ def shown_queries(members: Sequence[Configuration], measure: str, pictures: dict
             rows = [*order[:DIFFERING].tolist(), *order[-DIFFERING:].tolist()]
             wanted[usable[0].identity] += rows
             wanted[other.identity] += rows
-    return {one.identity: _shown(one, measure, wanted[one.identity], pictures) for one in usable}
+    return {one.identity: _shown(one, measure, wanted[one.identity], pictures, budget) for one in usable}
 
 
 def _extremes(values: np.ndarray) -> list[int]:
@@ -85,7 +88,7 @@ def _extremes(values: np.ndarray) -> list[int]:
     return [*order[:EXTREMES].tolist(), *order[-EXTREMES:].tolist()]
 
 
-def _shown(one: Configuration, measure: str, rows: Sequence[int], pictures: dict[str, str]) -> list[Shown]:
+def _shown(one: Configuration, measure: str, rows: Sequence[int], pictures: dict[str, str], budget: int) -> list[Shown]:
     run, repeat = one.runs[0], one.repeats[measure][0]
     columns = run.per_query_columns()
     if "first_hits" not in columns:
@@ -99,26 +102,32 @@ def _shown(one: Configuration, measure: str, rows: Sequence[int], pictures: dict
     with_pictures = [known[query] for side, query in thumbnails if side == "query" and query in known]
     data = run.metrics.dataset.fingerprint[-8:]
 
-    def picture(side: str, number: int) -> str | None:
-        if (side, number) not in thumbnails:
-            return None
+    def add(query: int, hits: Sequence[int]) -> dict[tuple[str, int], str]:
+        nonlocal budget
+        wanted = [item for item in [("query", query), *(("gallery", hit) for hit in hits)] if item in thumbnails]
         # Rows of the gallery are a seed's own where the seed draws it.
-        key = f"{data}{run.metrics.protocol.split_hash[-8:]}{side[0]}{number}"
-        if key not in pictures:
-            pictures[key] = _address(thumbnails[side, number])
-        return key
+        keys = {item: f"{data}{run.metrics.protocol.split_hash[-8:]}{item[0][0]}{item[1]}" for item in wanted}
+        new = {key: _address(thumbnails[item]) for item, key in keys.items() if key not in pictures}
+        size = sum(map(len, new.values()))
+        if size > budget:
+            return {}
+        budget -= size
+        pictures.update(new)
+        return keys
 
     found = []
     for row in dict.fromkeys([*with_pictures, *rows]):
         query, label = int(repeat.queries[row]), repeat.labels[row].as_py()
         own = table.slice(place[query], 1)
         hits: list[tuple[str, float, bool | None, str | None]] = []
-        pairs = zip(own["first_hits"][0].as_py(), own["first_distances"][0].as_py(), strict=True)
+        first = own["first_hits"][0].as_py()
+        pairs = zip(first, own["first_distances"][0].as_py(), strict=True)
+        keys = add(query, first)
         for hit, distance in pairs:
             other = None if gallery is None else _label(gallery[hit])
             right = None if other is None else bool(set(_several(label)) & set(_several(other)))
-            hits.append((_text(other, names), float(distance), right, picture("gallery", hit)))
-        found.append(Shown(query, _text(label, names), picture("query", query), float(repeat.values[row]), hits))
+            hits.append((_text(other, names), float(distance), right, keys.get(("gallery", hit))))
+        found.append(Shown(query, _text(label, names), keys.get(("query", query)), float(repeat.values[row]), hits))
     return found
 
 
