@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -54,6 +54,9 @@ from lshbench.system import System
 from lshbench.trackers.base import Tracker
 from lshbench.types import Clusters, Codes, Progress, Relevance
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 log = logging.getLogger(__name__)
 
 NEIGHBORS = 100
@@ -94,13 +97,21 @@ class Experiment:
         return cls(config, command, inputs, system, tracker)
 
 
-def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> Run:
+def run_config(
+    config: dict[str, Any],
+    folder: Path,
+    command: list[str],
+    progress: Progress | None = None,
+    show: Callable[[Run, Console], None] | None = print_summary,
+) -> Run:
     """Run one experiment, or find it finished, and print its summary.
 
     Args:
         config: the resolved configuration, plain dictionaries and values.
         folder: where the run's files go.
         command: what repeats the run.
+        progress: receives the progress of long work; by default bars on a terminal, else log lines.
+        show: prints the finished run; None prints nothing.
 
     Returns:
         The run, or the finished one that is the same.
@@ -108,7 +119,7 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> Run:
     Raises:
         UsageError: wrong use, before any expensive work wherever it can be seen that early.
     """
-    clock, progress = Clock(), progress_for(console())
+    clock, progress = Clock(), progress or progress_for(console())
     experiment = Experiment.from_config(config, command)
     with clock.measure("load"):
         data = experiment.inputs.open(progress)
@@ -128,7 +139,8 @@ def run_config(config: dict[str, Any], folder: Path, command: list[str]) -> Run:
             with RunFolder.claim(folder) as run_folder, checkpoint_file(kept) as method.checkpoint:
                 run = run_experiment(experiment, data, names, run_folder, clock, progress)
             _tracked(experiment.tracker, run)
-    print_summary(run, output_console())
+    if show is not None:
+        show(run, output_console())
     return run
 
 

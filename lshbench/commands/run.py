@@ -1,9 +1,10 @@
-"""``lshbench run``: one experiment, or a Hydra multirun.  The only module that knows Hydra."""
+"""``lshbench run``: one experiment, or a Hydra multirun (:mod:`lshbench.commands.sweep`)."""
 
 from __future__ import annotations
 
 import difflib
 import logging
+import math
 import os
 import re
 import sys
@@ -20,12 +21,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lshbench.commands import sweep
 from lshbench.commands.refusals import explain, missing_working_folder, quoting_hint, taken
-from lshbench.commands.sweep import Journal, Outcome, State
 from lshbench.config import GROUPS, RootSchema, check_root, conf_folder, options, use_modules_beside
 from lshbench.errors import UsageError
-from lshbench.run_folder import RunFolder
+from lshbench.report.summary import print_line, print_summary
+from lshbench.run_folder import Run, RunFolder
 from lshbench.run_folder.contents import LOG
+from lshbench.runtime.journal import Reporter, State
+from lshbench.runtime.logs import console, output_console, shown_live
+from lshbench.runtime.progress import progress_for, silent
 
 log = logging.getLogger(__name__)
 
@@ -51,36 +56,22 @@ ConfigStore.instance().store(name="schema", node=RootSchema)
 def task(config: DictConfig) -> float | None:
     """Run one job of Hydra's: the composed configuration, in the folder that Hydra made.  Returns its mAP."""
     context = HydraConfig.get()
-    single = context.mode == RunMode.RUN
     for source in context.runtime.config_sources:
         if source.provider == "command-line" and source.schema == "file":
             use_modules_beside(Path(source.path))
     folder = Path(context.runtime.output_dir)
-    flags = [flag for flag in _config_flags(sys.argv[1:]) if flag]
     # As given: what an override refers to may not be there, which is explained below.
-    overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
-    command = ["lshbench", "run", *flags, *map(str, overrides)]
-    job = "" if single else " ".join(map(str, overrides))
-
-    def ended(state: State, message: str = "", **places: Path) -> None:
-        if not single:
-            Outcome(job, state, message, **{name: str(place) for name, place in places.items()}).record()
-
+    given = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
+    overrides = [str(override) for override in given]
+    command = ["lshbench", "run", *sweep.kept_flags(), *overrides]
+    if context.mode == RunMode.MULTIRUN and (reporter := sweep.reporter(context.job.num, overrides)):
+        return _job(config, folder, command, reporter)
+    single = context.mode == RunMode.RUN
     try:
-        plain = _resolved(config)
-        check_root(plain)
-        if plain["resume"] == "auto":
-            plain["resume"] = not single
-        from lshbench.experiment import run_config  # takes seconds, which a wrong bits= should not
-
-        run = run_config(plain, folder, command)
-        state: State = "computed" if run.path.resolve() == folder.resolve() else "finished before"
-        ended(state, run=run.path, output=Path(plain["output"]).resolve())
-        return run.metrics.metrics["mAP"]
+        return _compute(config, folder, command, resume=not single).metrics.metrics["mAP"]
     except UsageError as error:
         log.error("%s", error)
         RunFolder.discard(folder)
-        ended("refused", str(error))
         if single and not _wants_traceback():
             sys.exit(2)
         raise
@@ -89,12 +80,60 @@ def task(config: DictConfig) -> float | None:
     except Exception as error:
         if _wants_traceback():
             raise
-        _log_to_file_only(folder, error)
-        ended("failed", f"{type(error).__name__}: {error}", log=folder / LOG)
-        log.error("the run failed: %s: %s (traceback in %s)", type(error).__name__, error, folder / "run.log")
+        _log_failure(folder, error)
         if single:
             sys.exit(1)
         raise
+
+
+def _job(config: DictConfig, folder: Path, command: list[str], reporter: Reporter) -> float | None:
+    """Run one job of a sweep and note what became of it: a failure must not stop the others.
+
+    Returns:
+        The mAP; NaN after a failure.
+    """
+    try:
+        run = _compute(config, folder, command, resume=True, reporter=reporter)
+    except UsageError as error:
+        log.error("%s", error, exc_info=_wants_traceback())
+        RunFolder.discard(folder)
+        reporter.end("refused", message=str(error))
+        return math.nan
+    except Exception as error:
+        _log_failure(folder, error)
+        reporter.end("failed", message=f"{type(error).__name__}: {error}", log=str(folder / LOG))
+        return math.nan
+    figures = run.metrics.metrics
+    state: State = "computed" if run.path.resolve() == folder.resolve() else "finished before"
+    reporter.end(state, measures={name: figures[name] for name in ("mAP", "P@10")}, run=str(run.path.resolve()))
+    return figures["mAP"]
+
+
+def _compute(
+    config: DictConfig, folder: Path, command: list[str], *, resume: bool, reporter: Reporter | None = None
+) -> Run:
+    """Compute a configuration's run, or find it finished, and print its summary.
+
+    Args:
+        config: composed.
+        folder: where the run's files go.
+        command: what repeats the run.
+        resume: what ``resume=auto`` comes to.
+        reporter: of the sweep that the run is a job of.
+    """
+    plain = _resolved(config)
+    check_root(plain)
+    if plain["resume"] == "auto":
+        plain["resume"] = resume
+    from lshbench.experiment import run_config  # takes seconds, which a wrong bits= should not
+
+    if reporter is None:
+        return run_config(plain, folder, command)
+    progress = reporter.progress(silent if shown_live() else progress_for(console()))
+    results = output_console()
+    show = print_summary if not results.is_terminal else print_line
+    # On a terminal a job's row in the table is its line.
+    return run_config(plain, folder, command, progress, None if results.is_terminal and shown_live() else show)
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
@@ -124,21 +163,27 @@ def main(arguments: list[str]) -> None:
     # Makes Hydra raise instead of printing and exiting with 1 whatever the cause.
     os.environ[FULL_ERROR] = "1"
     sys.argv = [sys.argv[0], *arguments]
-    with Journal() as journal:
-        try:
-            _application()()
-        except KeyboardInterrupt:
-            sys.stderr.write(
-                "\nlshbench: interrupted; a sweep goes on where it was when the same command is given again\n"
-            )
-            sys.exit(130)
-        except Exception as error:
+    sweep.keep_flags(_config_flags(arguments))
+    sweep.compose_once()
+    try:
+        _application()()
+    except KeyboardInterrupt:
+        if sweep.current is not None:
+            sweep.current.interrupted()
+        else:
+            sys.stderr.write("\nlshbench: interrupted\n")
+        sys.exit(130)
+    except Exception as error:
+        if sweep.current is not None and sweep.current.begun():
             if traceback:
-                raise
-            if code := journal.report():
-                sys.exit(code)
-            _refuse(error, arguments)
-        sys.exit(journal.report())
+                log.error("the launcher gave up", exc_info=error)
+            sys.exit(sweep.current.end(f"{type(error).__name__}: {error}"))
+        if sweep.current is not None:
+            sweep.current.abandon()
+        if traceback:
+            raise
+        _refuse(error, arguments)
+    sys.exit(sweep.current.end() if sweep.current is not None else 0)
 
 
 def _refuse(error: Exception, arguments: list[str]) -> NoReturn:
@@ -192,8 +237,12 @@ def _wants_traceback() -> bool:
     return os.environ.get("LSHBENCH_TRACEBACK") == "1"
 
 
-def _log_to_file_only(folder: Path, error: Exception) -> None:
-    """Put the traceback into the run's log: the screen gets one line."""
+def _log_failure(folder: Path, error: Exception) -> None:
+    """Put the traceback into the run's log, and one line on the screen, or the traceback there too if asked for."""
+    what = "the run failed: %s: %s (traceback in %s)"
+    if _wants_traceback():
+        log.error(what, type(error).__name__, error, folder / LOG, exc_info=error)
+        return
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             record = log.makeRecord(
@@ -206,6 +255,7 @@ def _log_to_file_only(folder: Path, error: Exception) -> None:
                 (type(error), error, error.__traceback__),
             )
             handler.handle(record)
+    log.error(what, type(error).__name__, error, folder / LOG)
 
 
 def _from_job(error: BaseException) -> bool:

@@ -1,103 +1,252 @@
-"""Outcomes of a sweep's jobs, written by whichever process runs a job and read at the end by the one that swept."""
+"""A multirun as a whole: its jobs' journal, what is shown while it goes on, and how it ends.
+
+Hydra starts jobs through a launcher, in this process or in others, and tells nobody what became of them all: each job
+notes that itself (:mod:`lshbench.runtime.journal`), and the process that the user started reads the notes.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
+import signal
+import socket
 import sys
-import tempfile
+import threading
+import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, get_args
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from lshbench.commands.sweep_view import view_for
 from lshbench.errors import UsageError
+from lshbench.runtime.journal import Job, Journal, Reporter, State
+from lshbench.runtime.logs import console
 
 log = logging.getLogger(__name__)
 
-JOURNAL = "LSHBENCH_SWEEP_JOURNAL"
-"""Environment variable with the journal's path: launchers hand the environment on to their processes."""
+JOURNAL = "LSHBENCH_JOURNAL"
+"""Environment variable: the journal of the sweep that started this process."""
+FLAGS = "LSHBENCH_FLAGS"
+"""Environment variable: the flags of the sweep's command that repeat its jobs, too, as JSON."""
+INTERVAL = 0.5
+"""Seconds between two looks at the journal."""
+PATIENCE = 2.0
+"""Seconds after an interrupt in which a compiled loop may come to its end."""
+REMEMBERED = 1000
+"""Configurations kept between Hydra's check of a sweep and its jobs."""
 
-State = Literal["computed", "finished before", "failed", "refused"]
+current: Sweep | None = None
+"""The sweep that this process has started."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job.
+class SweepCallback(Callback):
+    """Begins a sweep once Hydra has composed its configuration."""
 
-    Attributes:
-        job: its overrides, such as ``method=itq bits=16``.
-        state: ``refused`` is wrong use, ``failed`` any other failure.
-        message: of the failure.
-        log: path of the failed job's log, if it has one.
-        run: path of the finished run's folder, if there is one.
-        output: path below which the sweep's folders lie.
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        global current
+        current = Sweep(Path(str(config.output)), _planned(config))
+
+
+def reporter(number: int, overrides: Sequence[str]) -> Reporter | None:
+    """Return what notes a job's fate, None where the sweep that it belongs to can't be told."""
+    folder = os.environ.get(JOURNAL)
+    return Reporter(Journal(Path(folder)), number, overrides) if folder else None
+
+
+class Sweep:
+    """A sweep that this process has started: shows what its jobs do, and how many did what at its end.
+
+    Args:
+        output: the folder below which its runs go.
+        planned: each job's overrides; empty where a sweeper decides as it goes.
     """
 
-    job: str
-    state: State
-    message: str = ""
-    log: str = ""
-    run: str = ""
-    output: str = ""
+    def __init__(self, output: Path, planned: list[tuple[str, ...]]) -> None:
+        self._held = ExitStack()
+        self._journal = self._held.enter_context(Journal.begin(output))
+        self._output = output
+        self._planned = planned
+        os.environ[JOURNAL] = str(self._journal.folder)
+        self._view = view_for(console(), _varied(planned))
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        self._interruption = threading.Thread(target=self._exit_when_interrupted, daemon=True)
+        if threading.current_thread() is threading.main_thread():
+            self._bell, bell = socket.socketpair()
+            bell.setblocking(False)
+            signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+            self._held.callback(bell.close)  # which ends the thread
+            self._held.callback(signal.set_wakeup_fd, -1)
+            self._interruption.start()
 
-    def record(self) -> None:
-        """Append this outcome to the journal of the sweep, if there is one."""
-        if path := os.environ.get(JOURNAL):
-            # One write of less than a page: lines of several processes don't mix.
-            with Path(path).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(self)) + "\n")
+    def jobs(self) -> list[Job]:
+        """Return all jobs, in their order."""
+        begun = self._journal.jobs()
+        planned = {number: Job(number, overrides) for number, overrides in enumerate(self._planned)}
+        return list((planned | begun).values())
 
+    def end(self, fault: str = "") -> int:
+        """End what is shown, say what became of the jobs, write their report, and return the exit code.
 
-class Journal:
-    """Journal of a sweep: a temporary file, one line a job."""
+        Args:
+            fault: why the launcher gave up, if it did.
 
-    def __enter__(self) -> Self:
-        descriptor, path = tempfile.mkstemp(prefix="lshbench-sweep-", suffix=".jsonl")
-        os.close(descriptor)
-        self.path = Path(path)
-        os.environ[JOURNAL] = path
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.environ.pop(JOURNAL, None)
-        self.path.unlink(missing_ok=True)
-
-    def outcomes(self) -> list[Outcome]:
-        """Return the outcomes so far."""
-        return [Outcome(**json.loads(line)) for line in self.path.read_text(encoding="utf-8").splitlines()]
-
-    def report(self) -> int:
-        """Say on standard error what became of the jobs; return the exit code: 0, 1 or, all failures wrong use, 2."""
-        outcomes = self.outcomes()
-        if not outcomes:
-            return 0
-        counts = Counter(outcome.state for outcome in outcomes)
-        parts = [f"{counts[state]} {state}" for state in State.__args__ if counts[state]]  # type: ignore[attr-defined]
-        lines = [f"{len(outcomes)} jobs: {', '.join(parts)}"]
-        bad = [outcome for outcome in outcomes if outcome.state in ("failed", "refused")]
-        for outcome in bad:
-            lines.append(f"  {outcome.state}: {outcome.job or '(no overrides)'}")
-            lines.append(f"    {outcome.message}" + (f" (log: {outcome.log})" if outcome.log else ""))
-        if bad:
+        Returns:
+            0 where every job is finished; 2 where others were refused, all for wrong use; else 1.
+        """
+        jobs = self._close()
+        states = {job.state for job in jobs}
+        lines = [counts(jobs)]
+        for job in jobs:
+            if job.state in ("failed", "refused"):
+                lines.append(f"  {job.state}: {' '.join(job.overrides) or '(no overrides)'}")
+                lines.append(f"    {job.message}" + (f" (log: {job.log})" if job.log else ""))
+        if fault:
+            lines.append(f"The launcher gave up: {fault}")
+        if fault or states - {"computed", "finished before"}:
             lines.append("The same command does what is missing, and nothing again.")
-        if (page := _page(outcomes)) is not None:
+        if (page := _page(jobs, self._output / "report")) is not None:
             lines.append(f"report of these runs: {page}")
-        sys.stderr.write("\n" + "\n".join(lines) + "\n")
-        return 0 if not bad else 1 if counts["failed"] else 2
+        _say(["", *lines])
+        if fault or states & {"failed", "running", "waiting"}:
+            return 1
+        return 2 if "refused" in states else 0
+
+    def interrupted(self) -> None:
+        """Say how to go on after an interrupt."""
+        _say(["", _interruption(self._close())])
+
+    def abandon(self) -> None:
+        """End a sweep that began no job."""
+        self._close()
+
+    def begun(self) -> bool:
+        """Return whether any job has begun."""
+        return bool(self._journal.jobs())
+
+    def _close(self) -> list[Job]:
+        self._over.set()
+        self._watcher.join()
+        jobs = self.jobs()
+        self._view.show(jobs)
+        self._view.close()
+        os.environ.pop(JOURNAL, None)
+        self._held.close()
+        return jobs
+
+    def _watch(self) -> None:
+        while not self._over.wait(INTERVAL):
+            with suppress(OSError):
+                self._view.show(self.jobs())
+
+    def _exit_when_interrupted(self) -> None:
+        """End the process where Python can't: its own handler waits for compiled code to return."""
+        with suppress(OSError):
+            while number := self._bell.recv(1):
+                if number[0] == signal.SIGINT:
+                    time.sleep(PATIENCE)
+                    if not self._over.is_set():
+                        self._view.close()
+                        _say([_interruption(self.jobs())])
+                        os._exit(130)
 
 
-def _page(outcomes: list[Outcome]) -> Path | None:
-    """Write the report of a sweep's finished runs below its output folder; return the page's path."""
+def counts(jobs: Sequence[Job]) -> str:
+    """Return such as ``24 jobs: 20 computed, 3 finished before, 1 failed``."""
+    names = {state: state for state in get_args(State)} | {"running": "stopped", "waiting": "not begun"}
+    found = Counter(job.state for job in jobs)
+    return f"{len(jobs)} jobs: {', '.join(f'{found[state]} {name}' for state, name in names.items() if found[state])}"
+
+
+def _page(jobs: Sequence[Job], out: Path) -> Path | None:
+    """Write the report of a sweep's finished runs; return the page's path."""
     from lshbench.report import write_report
     from lshbench.run_folder import Run
 
-    folders = dict.fromkeys(outcome.run for outcome in outcomes if outcome.run)
+    folders = dict.fromkeys(job.run for job in jobs if job.run)
     if not folders:
         return None
     try:
-        return write_report([Run.open(Path(folder)) for folder in folders], Path(outcomes[0].output) / "report")
+        return write_report([Run.open(Path(folder)) for folder in folders], out)
     except (UsageError, OSError) as error:
         log.warning("the report is missing: %s", error)
         return None
+
+
+@cache
+def compose_once() -> None:
+    """Let a job take the configuration that Hydra has composed to check the sweep, instead of composing it twice.
+
+    Composing takes most of the time of a sweep over finished runs.
+    """
+    anew = ConfigLoaderImpl.load_sweep_config
+    composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def once(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        key = tuple(sweep_overrides)
+        if key in composed:
+            return composed.pop(key)  # whoever asks may change it
+        gc.disable()  # thousands of small objects, none of them garbage: a quarter of the time
+        try:
+            config = anew(loader, master_config, sweep_overrides)
+        finally:
+            gc.enable()
+        if len(composed) < REMEMBERED:
+            composed[key] = config
+        return config
+
+    ConfigLoaderImpl.load_sweep_config = once  # type: ignore[method-assign,assignment]  # Hydra has no setting for it
+
+
+def _planned(config: DictConfig) -> list[tuple[str, ...]]:
+    """Return the overrides of each job that Hydra's own sweeper will make."""
+    if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
+        return []
+    given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task])
+    return [tuple(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+def _varied(planned: Sequence[Sequence[str]]) -> list[str]:
+    """Return the keys that a sweep varies."""
+    values: dict[str, set[str]] = {}
+    for overrides in planned:
+        for override in overrides:
+            key, _, value = override.partition("=")
+            values.setdefault(key.lstrip("+"), set()).add(value)
+    return [key for key, found in values.items() if len(found) > 1]
+
+
+def _interruption(jobs: Sequence[Job]) -> str:
+    done = sum(job.state in ("finished", "found") for job in jobs)
+    return (
+        f"interrupted with {done} of {len(jobs)} jobs finished: the same command, started again, goes on with the rest"
+    )
+
+
+def _say(lines: Sequence[str]) -> None:
+    with suppress(BrokenPipeError):
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        sys.stderr.flush()
+
+
+def keep_flags(flags: Sequence[str]) -> None:
+    """Keep the flags that repeat this command's jobs for the processes that run them."""
+    os.environ[FLAGS] = json.dumps(list(flags))
+
+
+def kept_flags() -> list[str]:
+    """Return the flags of the command that this process, or the one that started it, was called with."""
+    return json.loads(os.environ.get(FLAGS, "[]"))

@@ -57,9 +57,24 @@ def print_summary(run: Run, console: Console | None = None) -> None:
         lines.add_row(name, Text(text))
     console.print(Padding(lines, (0, 0, 0, 2), expand=False))
     # Never wrapped, so that it can be copied.
-    inside = run.path.is_relative_to(Path.cwd())
-    path = str(run.path.relative_to(Path.cwd()) if inside else run.path)
-    console.print(Text.assemble("  ", (f"{'folder':<8}", "bold"), path), soft_wrap=True, highlight=False)
+    console.print(
+        Text.assemble("  ", (f"{'folder':<8}", "bold"), _shown_path(run.path)), soft_wrap=True, highlight=False
+    )
+
+
+def print_line(run: Run, console: Console) -> None:
+    """Print a run's headline figures and its folder in one line."""
+    from rich.text import Text
+
+    metrics = run.metrics
+    figures = ", ".join(f"{name} {_figure(metrics.metrics[name])}" for name in SHOWN)
+    what = f"{metrics.searched} {metrics.method.bits} bits, seed {metrics.seed}: {figures}"
+    console.print(Text(f"{what}  {_shown_path(run.path)}"), soft_wrap=True)
+
+
+def _shown_path(path: Path) -> str:
+    """Return a path as one would type it here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _table(metrics: RunMetrics) -> Table:

@@ -6,10 +6,13 @@ import logging
 import os
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+LIVE = "LSHBENCH_LIVE"
+"""Environment variable: the process that shows a table of a sweep's jobs on the terminal."""
 
 
 @lru_cache(maxsize=1)
@@ -28,17 +31,37 @@ def output_console() -> Console:
         def on_broken_pipe(self) -> None:
             # In place of rich's own, which ends the process: `| head` is no reason to end a sweep.
             self.quiet = True
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+            silence(sys.stdout)
 
     return PatientConsole()
+
+
+def silence(stream: TextIO) -> None:
+    """Send a stream whose reader is gone nowhere: also what it still holds, at the process's end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def show_live(shown: bool) -> None:
+    """Say, for this process and those that it starts, that a table on the terminal shows what logs would."""
+    if shown:
+        os.environ[LIVE] = str(os.getpid())
+    else:
+        os.environ.pop(LIVE, None)
+
+
+def shown_live() -> bool:
+    """Return whether a table on the terminal, of this process or of the one that started it, shows the work."""
+    return LIVE in os.environ
 
 
 class ConsoleHandler(logging.StreamHandler):
     """Writes log lines to standard error: above the progress bars on a terminal, plainly elsewhere."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if shown_live() and (record.levelno < logging.WARNING or os.environ[LIVE] != str(os.getpid())):
+            return  # the run's log has it
         try:
             shared = console()
             if shared.is_terminal:
@@ -47,5 +70,7 @@ class ConsoleHandler(logging.StreamHandler):
             else:
                 sys.stderr.write(self.format(record) + "\n")
                 sys.stderr.flush()
+        except BrokenPipeError:
+            silence(sys.stderr)
         except Exception:
             self.handleError(record)
