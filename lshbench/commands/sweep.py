@@ -230,9 +230,10 @@ def _varied(planned: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _interruption(jobs: Sequence[Job]) -> str:
-    done = sum(job.state in ("finished", "found") for job in jobs)
+    done = sum(job.state in ("computed", "finished before") for job in jobs)
     return (
-        f"interrupted with {done} of {len(jobs)} jobs finished: the same command, started again, goes on with the rest"
+        f"lshbench: interrupted with {done} of {len(jobs)} jobs finished; "
+        "the sweep goes on where it was when the same command is given again"
     )
 
 
