@@ -48,6 +48,7 @@ def figures(metrics: dict[str, Any]) -> tuple[object, ...]:
     return (*size, metrics["reference"]["cosine"]["mAP"], metrics["metrics"]["mAP"])
 
 
+@pytest.mark.slow
 def test_what_lies_beside_the_data_changes_no_figure(data: Path, lshbench: Command) -> None:
     lshbench("run", "dataset=folder", "dataset.path=.", *PIXELS, cwd=data)
     assert figures(results(data)[0])[:4] == (36, 12, 3, 1.0)
@@ -100,6 +101,7 @@ def test_a_features_file_overwritten_under_its_time_stamp_is_computed_again(tmp_
     assert "already finished" in done.stderr
 
 
+@pytest.mark.slow
 def test_classes_spelt_otherwise_are_named_in_the_summary(data: Path, lshbench: Command) -> None:
     (data / "train" / "a").rename(data / "train" / unicodedata.normalize("NFC", "café"))
     (data / "test" / "a").rename(data / "test" / unicodedata.normalize("NFD", "café"))

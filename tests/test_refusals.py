@@ -122,6 +122,7 @@ def test_defects_are_not_explained_away() -> None:
     assert quoting_hint("what", ["-m"], _is_read) == "what"
 
 
+@pytest.mark.slow
 def test_a_path_that_needs_quotes_runs(tmp_path: Path, lshbench: Command) -> None:
     folder = tmp_path / "epoch=9 [é]"
     folder.mkdir()

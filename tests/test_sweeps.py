@@ -59,6 +59,7 @@ def test_a_failing_job_costs_no_other_and_is_told_at_the_end(lshbench, tmp_path:
     assert list((tmp_path / "outputs" / ".computing").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_single_run_is_computed_again_unless_asked_not_to(lshbench, tmp_path: Path) -> None:
     single = ("run", *SMALL, "method=random_projection", "bits=8")
     for resume in ("auto", "true", "false"):

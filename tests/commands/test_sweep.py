@@ -72,6 +72,7 @@ def failing(tmp_path: Path) -> Iterator[tuple[str, ...]]:
     return "--config-dir", "mine", *SMALL, "method=failing", "bits=8"
 
 
+@pytest.mark.slow
 def test_a_failed_job_stops_no_other_is_named_at_the_end_and_is_all_that_is_done_again(
     lshbench, tmp_path: Path, failing: tuple[str, ...]
 ) -> None:

@@ -59,6 +59,7 @@ def test_thumbnails_come_back_as_they_were_written(tmp_path: Path, values) -> No
     assert read_thumbnails(run) == pictures
 
 
+@pytest.mark.slow
 def test_shown_queries_have_hits_right_or_wrong_and_pictures(lshbench, tmp_path: Path) -> None:
     lshbench("run", *SMALL, "method=random_projection", "bits=16", "output=runs")
     data = page_data(build_report(find([tmp_path / "runs"])))

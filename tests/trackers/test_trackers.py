@@ -60,6 +60,7 @@ def test_a_package_that_is_not_there_is_refused_before_the_run(monkeypatch: pyte
             made(option)
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_leaves_the_run_whole(lshbench, tmp_path: Path) -> None:
     (tmp_path / "mine" / "tracker").mkdir(parents=True)
     (tmp_path / "mine" / "tracker" / "failing.yaml").write_text("name: failing\n_target_: failing.Failing\n")
