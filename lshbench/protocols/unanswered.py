@@ -115,7 +115,7 @@ def check_answered(found: Unanswered) -> None:
 
 STEPS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("accents are composed otherwise", lambda text: unicodedata.normalize("NFC", text)),
-    ("upper or lower case", str.casefold),
+    ("upper or lower case", lambda text: text.upper().casefold()),
     ("blanks or invisible characters", lambda text: " ".join(_without_invisible(text).split())),
     ("signs between words", lambda text: re.sub(r"[-_./\s]+", " ", text).strip()),
     ("characters of another width or form", lambda text: unicodedata.normalize("NFKC", text)),
