@@ -9,6 +9,9 @@ from typing import Any, cast
 
 from lshbench.errors import UsageError
 
+WORDS = ("null", "true", "false", "nan", "inf")
+"""Text that Hydra takes for something else unless it stands in quotes."""
+
 
 def override(key: str, value: object) -> str:
     """Return ``key=value`` in Hydra's grammar, in which text may need quotes.
@@ -32,13 +35,7 @@ def _literal(value: object) -> str:
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{key}:{_literal(item)}' for key, item in value.items())}}}"
     text = str(value)
-    if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in (
-        "null",
-        "true",
-        "false",
-        "nan",
-        "inf",
-    ):
+    if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in WORDS:
         return text
     return "'{}'".format(re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text))
 

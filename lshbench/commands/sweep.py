@@ -6,7 +6,6 @@ notes that itself (:mod:`lshbench.runtime.journal`), and the process that the us
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -198,11 +197,7 @@ def compose_once() -> None:
         key = tuple(sweep_overrides)
         if key in composed:
             return composed.pop(key)  # whoever asks may change it
-        gc.disable()  # thousands of small objects, none of them garbage: a quarter of the time
-        try:
-            config = anew(loader, master_config, sweep_overrides)
-        finally:
-            gc.enable()
+        config = anew(loader, master_config, sweep_overrides)
         if len(composed) < REMEMBERED:
             composed[key] = config
         return config

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from lshbench.run_folder import Run
+from lshbench.run_folder.keys import flat
 
 NOT_NAMED = frozenset({"cache", "device", "evaluation", "hydra", "output", "reference", "resume", "threads", "tracker"})
 """Root keys of a configuration that no figure depends on, and that names leave out."""
@@ -17,18 +17,14 @@ Settings = tuple[tuple[str, str], ...]
 def settings_of(run: Run) -> Settings:
     """Return the settings that name a run's configuration, as sorted pairs of a dotted key and its value."""
     config = {key: value for key, value in run.config().items() if key not in NOT_NAMED}
-    return tuple(sorted(_flat(config)))
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in node.items():
-        # Methods and protocols carry the root's seed and device in their own nodes.
-        if key in ("seed", "device", "_target_"):
-            continue
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value if isinstance(value, str) else json.dumps(value)
+    return tuple(
+        sorted(
+            (key, value if isinstance(value, str) else json.dumps(value))
+            for key, value in flat(config)
+            # Methods and protocols carry the root's seed and device in their own nodes.
+            if key.rpartition(".")[2] not in ("seed", "device", "_target_") and value != {}
+        )
+    )
 
 
 def names_of(runs: Sequence[Run], *, bits: bool = True) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from lshbench.errors import UsageError
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import CONFIG, HYDRA, LOCK, METRICS
+from lshbench.run_folder.keys import flat
 
 SHORT = {
     "dataset": "dataset.name",
@@ -166,22 +167,14 @@ class Settings:
     def metrics(self) -> dict[str, Any]:
         """Return the values of ``metrics.json`` by dotted keys."""
         if self._metrics is None:
-            self._metrics = dict(_flat(self.run.metrics.to_json()))
+            self._metrics = dict(flat(self.run.metrics.to_json()))
         return self._metrics
 
     def config(self) -> dict[str, Any]:
         """Return the values of ``config.yaml`` by dotted keys; none where there is no such file."""
         if self._config is None:
-            self._config = dict(_flat(self.run.config())) if self.run.has(CONFIG) else {}
+            self._config = dict(flat(self.run.config())) if self.run.has(CONFIG) else {}
         return self._config
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def parse_where(conditions: Sequence[str]) -> dict[str, list[str]]:

@@ -134,30 +134,33 @@ class Run:
 
 def finished_runs(root: Path) -> Iterator[Run]:
     """Yield the finished runs below a folder, in the order of their paths; warn of those that can't be read."""
-    for folder, names, files in os.walk(root):
-        if METRICS in files:
-            names.clear()
-            try:
-                run = Run.open(Path(folder))
-            except UsageError as error:
-                log.warning("left out: %s", error)
-            else:
-                yield run
-        names[:] = sorted(name for name in names if not name.startswith("."))
+    for folder in _finished_folders(root):
+        try:
+            run = Run.open(folder)
+        except UsageError as error:
+            log.warning("left out: %s", error)
+        else:
+            yield run
 
 
 def find_finished(root: Path, run_id: str) -> Path | None:
     """Return the folder of a finished run with this identity below a folder, or None."""
     written = f'"{run_id}"'.encode()
+    for folder in _finished_folders(root):
+        with suppress(OSError, UsageError):
+            # Most runs are told apart without parsing them.
+            if written in (folder / METRICS).read_bytes() and Run.open(folder).metrics.run_id == run_id:
+                return folder
+    return None
+
+
+def _finished_folders(root: Path) -> Iterator[Path]:
+    """Yield the folders of finished runs below a folder, in the order of their paths."""
     for folder, names, files in os.walk(root):
         if METRICS in files:
             names.clear()
-            with suppress(OSError, UsageError):
-                # Most runs are told apart without parsing them.
-                if written in (Path(folder) / METRICS).read_bytes() and Run.open(Path(folder)).metrics.run_id == run_id:
-                    return Path(folder)
+            yield Path(folder)
         names[:] = sorted(name for name in names if not name.startswith("."))
-    return None
 
 
 def metrics_schema() -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lshbench.errors import UsageError
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import CONFIG, LOG, METRICS, PER_QUERY, PLOTS, TRADEOFF, TRAINING
+from lshbench.run_folder.keys import flat
 
 
 class Tracker(ABC):
@@ -54,7 +55,7 @@ def parameters(run: Run) -> dict[str, Any]:
     metrics = run.metrics
     config = run.config()
     config["method"] = {**config["method"], **metrics.method.params}
-    found = {key: value for key, value in _flat(config) if not key.endswith("_target_")}
+    found = {key: value for key, value in flat(config) if not key.endswith("_target_") and value != {}}
     return found | {
         "run_id": metrics.run_id,
         "configuration_id": metrics.configuration_id,
@@ -71,7 +72,7 @@ def figures(run: Run) -> dict[str, float]:
     """
     content = run.metrics.to_json()
     kept = ("metrics", "ties", "definitions", "reference", "search", "codes", "time_s", "memory")
-    found = _flat({group: content[group] for group in kept}, "/")
+    found = flat({group: content[group] for group in kept}, "/")
     return {
         name.replace("@", "_at_"): float(value)
         for name, value in found
@@ -84,8 +85,8 @@ def epochs(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
     if not run.has(TRAINING):
         return
     for epoch in run.training()["epochs"]:
-        named = _flat({"training": {key: value for key, value in epoch.items() if key != "epoch"}}, "/")
-        yield epoch["epoch"], {name: float(value) for name, value in named if value is not None}
+        named = flat({"training": {key: value for key, value in epoch.items() if key != "epoch"}}, "/")
+        yield epoch["epoch"], {name: float(value) for name, value in named if isinstance(value, int | float)}
 
 
 def precision_at_k(run: Run) -> Iterator[tuple[int, float]]:
@@ -103,11 +104,3 @@ def files(run: Run) -> list[Path]:
     """Return the paths of a run's smaller files: result, configuration, tables and log."""
     names = (METRICS, CONFIG, PER_QUERY, TRADEOFF, TRAINING, LOG)
     return [run.path / name for name in names if (run.path / name).is_file()]
-
-
-def _flat(node: Mapping[str, Any], separator: str = ".", prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, separator, f"{prefix}{key}{separator}")
-        else:
-            yield f"{prefix}{key}", value

@@ -100,7 +100,7 @@ def test_a_failed_job_stops_no_other_is_named_at_the_end_and_is_all_that_is_done
 
 @pytest.mark.slow
 def test_a_killed_joblib_worker_costs_only_what_it_was_doing(tmp_path: Path, failing: tuple[str, ...]) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra: pip install -e '.[joblib]'")
     sweep = ("run", "-m", *failing, "seed=range(6)", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "threads=1")
     (tmp_path / "deadly").touch()
     process = start(tmp_path, *sweep)
@@ -124,7 +124,7 @@ def test_a_killed_joblib_worker_costs_only_what_it_was_doing(tmp_path: Path, fai
 
 @pytest.mark.slow
 def test_submitit_runs_a_sweep_on_this_machine_and_a_failure_is_named(tmp_path: Path, failing: tuple[str, ...]) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra: pip install -e '.[submitit]'")
     sweep = ("run", "-m", *failing, "seed=range(3)", "hydra/launcher=submitit_local", "threads=1")
     (tmp_path / "broken").touch()
     process = start(tmp_path, *sweep)
