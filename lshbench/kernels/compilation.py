@@ -21,6 +21,7 @@ import numba
 from filelock import FileLock
 from numba.core.caching import FunctionCache
 
+from lshbench.errors import UsageError
 from lshbench.runtime.cache import cache_dir
 
 UNUSED_DAYS = 30
@@ -51,7 +52,7 @@ def _writable_folder() -> Path | None:
             _delete_unused(parent)
         with FileLock(folder / "lock"):
             os.utime(folder)  # the time of its last use
-    except OSError as error:
+    except (OSError, UsageError) as error:
         logging.getLogger(__name__).warning("kernels are compiled in every process: %s", error)
         return None
     return folder
