@@ -14,7 +14,7 @@ from pathlib import Path
 # Importing these takes longer than most commands. None reads a variable that a test sets: the Hub's libraries do.
 IMPORTED = (
     "lshbench.cli", "hydra.main", "hydra.utils", "numba", "pyarrow.parquet", "matplotlib.figure", "torch._dynamo",
-    "torchvision", "sklearn.cluster",
+    "torchvision", "sklearn.cluster", "pandas", "pyarrow.dataset", "httpcore2",
 )  # fmt: skip
 TIMEOUT = 300
 

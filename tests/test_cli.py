@@ -97,23 +97,28 @@ def test_a_sweep_makes_a_folder_for_each_job_and_a_resumed_one_makes_none(lshben
     ("arguments", "words"),
     [
         (["bits=0"], ["bits=0", "1 to 4096"]),
-        (["bits=many"], ["bits=many", "many"]),
         (["bit=3"], ["bit=3", "no such key", "did you mean bits?"]),
-        (["method.centre=true"], ["method.centre=true", "no such key", "method.center"]),
-        (["+method.width=3"], ["method.width=3", "no such key", "center"]),
         (["method=foruier"], ["method/foruier", "fourier", "random_projection"]),
         (["dataset=folder", "dataset.path=/no/such/place"], ["dataset.path", "/no/such/place"]),
-        (["dataset=folder"], ["dataset.path"]),
-        (["index.nprobe=3"], ["index.nprobe=3", "no such key"]),
         (["method=none", "index=ivf", "index.nprobe=0"], ["index.nprobe=0", "at least 1"]),
         (["method=kmeans", "index=flat"], ["index", "cluster numbers", "ivf"]),
         (["index=hnsw"], ["index='hnsw'", "or method=none with index=hnsw"]),
         (["method=fourier", "method.recipe=paper"], ["method.recipe=paper", "expected method=fourier_paper"]),
         (["method=neural", "method.supervision=none"], ["expected method=neural_unsupervised"]),
-        (["ranking=euclid"], ["ranking='euclid'", "hamming"]),
-        (["pca.dim=-2"], ["pca.dim=-2"]),
-        (["protocol.duplicates=maybe"], ["protocol.duplicates", "report or error"]),
-        (["threads=0"], ["threads=0"]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                (["bits=many"], ["bits=many", "many"]),
+                (["method.centre=true"], ["method.centre=true", "no such key", "method.center"]),
+                (["+method.width=3"], ["method.width=3", "no such key", "center"]),
+                (["dataset=folder"], ["dataset.path"]),
+                (["index.nprobe=3"], ["index.nprobe=3", "no such key"]),
+                (["ranking=euclid"], ["ranking='euclid'", "hamming"]),
+                (["pca.dim=-2"], ["pca.dim=-2"]),
+                (["protocol.duplicates=maybe"], ["protocol.duplicates", "report or error"]),
+                (["threads=0"], ["threads=0"]),
+            ]
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )  # fmt: skip

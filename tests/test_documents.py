@@ -99,7 +99,12 @@ def jobs(command: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "command", [line for line in starting("lshbench run") if not re.search("--(help|config-dir)", line)]
+    "command",
+    [
+        pytest.param(line, marks=() if line in commands("README.md") else pytest.mark.slow)
+        for line in starting("lshbench run")
+        if not re.search("--(help|config-dir)", line)
+    ],
 )
 def test_every_run_in_the_documents_is_one_that_can_be_made(command: str, folder: Path) -> None:
     for config in jobs(command):

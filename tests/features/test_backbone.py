@@ -90,7 +90,7 @@ def test_what_does_not_change_features_does_not_change_the_key() -> None:
     assert second.key("cpu", no_progress) == first
 
 
-@pytest.mark.parametrize(("size", "expected"), [("0", [698, 985]), ("2", [698])])
+@pytest.mark.parametrize(("size", "expected"), [("0", [698, 985]), pytest.param("2", [698], marks=pytest.mark.slow)])
 def test_packaged_weights_know_what_is_in_a_picture(size: str, expected: list[int]) -> None:
     """ImageNet's classes 698 and 985 are palace and daisy; the pictures are those that scikit-learn ships."""
     import timm

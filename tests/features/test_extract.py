@@ -126,6 +126,7 @@ def test_progress_counts_every_image_once() -> None:
     assert sum(counted) == 21
 
 
+@pytest.mark.slow
 def test_bfloat16_features_are_near_those_of_float32() -> None:
     images = [(picture, "it") for picture in pictures(16, 64)]
     keys = {"name": "lite", "model": "tf_efficientnet_lite0", "weights": "package", "image_size": 128}

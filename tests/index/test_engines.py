@@ -8,11 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
-from lshbench.config import RootSchema, build, conf_folder, options
+from lshbench.config import build, options
 from lshbench.errors import UsageError
 from lshbench.index.base import Index
 from lshbench.index.binary_engines import BinaryHashEngine, BinaryIvfEngine, BinaryMultiHashEngine
@@ -20,6 +17,7 @@ from lshbench.index.engines import Engine, HnswEngine, LshEngine, spread
 from lshbench.ranking.cosine import cosine_neighbors
 from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
 from lshbench.types import Codes, Encoded, RankedBlock, Relevance
+from tests.options import composed
 
 ITEMS, ASKED, DIM = 400, 25, 12
 
@@ -264,10 +262,7 @@ def test_what_cannot_be_meant_is_refused_by_its_key(make: Any, message: str) -> 
 @pytest.mark.parametrize("option", [name for name, _ in options("index")])
 @pytest.mark.parametrize("method", ["random_projection", "kmeans", "none"])
 def test_every_index_s_yaml_binds_to_its_class_and_fits_or_refuses_a_method(option: str, method: str) -> None:
-    ConfigStore.instance().store(name="schema", node=RootSchema)
-    OmegaConf.register_new_resolver("run_token", str, replace=True)
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = OmegaConf.to_container(compose("config", [f"method={method}", f"index={option}"]), resolve=True)
+    config = composed("method=none", f"index={option}")
     gives = {"random_projection": "binary", "kmeans": "clusters", "none": "nothing"}[method]
     fits = {"flat": ("binary", "nothing"), "ivf": ("clusters", "nothing"), "hnsw": ("nothing",), "lsh": ("nothing",)}
     if gives not in fits.get(option, ("binary",)):

@@ -55,6 +55,7 @@ def same(first: HeadHasher, second: HeadHasher) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", PEERS)
 def test_it_beats_random_hyperplanes(peer: type[HeadHasher]) -> None:
     chance = average_precision(RandomProjection(bits=16).fit(clusters(300), silent))

@@ -47,13 +47,10 @@ RANX = {
     "recall@50": "recall@50",
     "r-precision": "R-precision",
 }
-COMPILED_QUICKLY = 2  # ranx compiles each of its measures on first use, for some seconds
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if n < COMPILED_QUICKLY else pytest.mark.slow) for n, name in enumerate(RANX)],
-)
+@pytest.mark.slow  # ranx compiles each of its measures on first use, for some seconds
+@pytest.mark.parametrize("name", RANX)
 @pytest.mark.filterwarnings("ignore:unsafe cast")
 def test_measures_agree_with_ranx(name: str, block: RankedBlock, relevance: np.ndarray) -> None:
     import ranx

@@ -50,9 +50,11 @@ EXTREMES: dict[str, dict[str, Any]] = {
 }
 
 
-def test_a_run_gets_every_plot_as_a_whole_picture(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", settings=2)
+def test_a_run_gets_every_plot_as_a_whole_picture_and_the_same_again(tmp_path: Path) -> None:
+    run, twin = (make_run(tmp_path / name, settings=2) for name in ("run", "twin"))
     drawn = draw_all(run)
+    for left, right in zip(drawn, draw_all(twin), strict=True):
+        assert left.read_bytes() == right.read_bytes()
     assert sorted(path.stem for path in drawn) == ALL
     for path in drawn:
         with Image.open(path) as image:
@@ -61,12 +63,6 @@ def test_a_run_gets_every_plot_as_a_whole_picture(tmp_path: Path) -> None:
             # More than a blank page with a frame.
             assert len(set(image.convert("L").resize((64, 48)).tobytes())) > 20
     assert sorted(run.path.glob("plots/*")) == sorted(drawn)
-
-
-def test_the_same_run_gets_the_same_pictures_byte_by_byte(tmp_path: Path) -> None:
-    first, second = (make_run(tmp_path / name, settings=2) for name in ("a", "b"))
-    for left, right in zip(draw_all(first), draw_all(second), strict=True):
-        assert left.read_bytes() == right.read_bytes()
 
 
 def test_a_method_without_bits_or_training_gets_no_plot_of_them(tmp_path: Path) -> None:
@@ -94,7 +90,9 @@ def test_a_ranking_whose_distances_were_not_counted_gets_no_plot_of_them(tmp_pat
         assert isinstance(precision_at_k(other), Figure)
 
 
-@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if "1000" in name else pytest.mark.slow) for name in EXTREMES]
+)
 def test_no_text_is_cut_off_at_the_picture_s_edge_or_lies_on_other_text(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "run", **{"settings": 2, **EXTREMES[name]})
     for draw in (precision_recall, precision_at_k, distances, bit_balance, training, tradeoff):

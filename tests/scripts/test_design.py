@@ -38,6 +38,7 @@ def composed(row: str) -> dict:
     return options.composed("experiment=design", f"experiment/design={row}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_is_a_method_and_an_index_that_fit_each_other(row: str) -> None:
     config = composed(row)
