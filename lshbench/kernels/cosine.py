@@ -1,4 +1,4 @@
-"""Kernels of :mod:`lshbench.ranking.cosine`: complete rankings, and the nearest k.
+"""Kernels of :mod:`lshbench.ranking.cosine`: complete rankings.
 
 Similarities are float32 ``(tiles, q, tile)``: products of unit queries with gallery rows, still to be divided by the
 rows' norms.  A gallery row is ``tile number * tile + column``.
@@ -15,7 +15,6 @@ from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Float32Vector, Int32Vector, UInt64Vector
 from lshbench.kernels.keys import descending, descending_value, order_of, radix_sort, row_of, sort_key
 from lshbench.kernels.labels import Labels, share_label
-from lshbench.kernels.topk import NO_LIMIT, collect, smallest
 
 CHUNK = 4
 """Queries that share scratch memory."""
@@ -421,45 +420,3 @@ def close_gaps(groups: np.ndarray, slots: np.ndarray, offsets: np.ndarray) -> No
         for i in range(len(offsets) - 1):
             for j in range(offsets[i + 1] - offsets[i]):
                 groups[field, offsets[i] + j] = groups[field, slots[i] + j]
-
-
-@kernel(parallel=True)
-def collect_tile(
-    similarities: np.ndarray,
-    inverse_norms: np.ndarray,
-    first: int,
-    k: int,
-    rooms: np.ndarray,
-    counts: np.ndarray,
-    limits: np.ndarray,
-) -> None:
-    """Add a tile's items, from row ``first`` on, to each query's collection of its ``k`` most similar items.
-
-    Args:
-        rooms, counts, limits: a collection (:mod:`lshbench.kernels.topk`) for each query.
-    """
-    size = min(similarities.shape[1], len(inverse_norms) - first)
-    norms = inverse_norms[first : first + size]
-    for i in prange(len(counts)):
-        room, count, limit = rooms[i], counts[i], limits[i]
-        # Rows ascend and ties go to the smaller one: only an item more similar than the k-th is added.
-        least = np.float32(-np.inf) if limit == NO_LIMIT else descending_value(order_of(limit))
-        products = similarities[i, :size]
-        for j in range(size):
-            value = similarity_of(products[j], norms[j])
-            if value > least:
-                count, nearer = collect(sort_key(descending(value), first + j), room, count, limit, k)
-                if nearer < limit:
-                    limit = nearer
-                    least = descending_value(order_of(limit))
-        counts[i], limits[i] = count, limit
-
-
-@kernel(parallel=True)
-def write_nearest(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
-    """Write each query's ``k`` most similar items in order; collections hold at least as many."""
-    for i in prange(len(counts)):
-        found = smallest(rooms[i], counts[i], k)
-        for column in range(k):
-            ids[i, column] = row_of(found[column])
-            distances[i, column] = np.float32(1) - descending_value(order_of(found[column]))

@@ -7,9 +7,10 @@ exact comparisons decide.  Ties are exactly equal float32 similarities.
 All products have the same shapes (the last tile of the gallery is padded with zeros, queries to a multiple of eight),
 because BLAS may round a product differently at a matrix's edge.  A gallery in another order of rows gives
 the same similarities: to the last bit, where BLAS rounds alike all over a matrix (MKL, OpenBLAS for AVX-512), else
-within float32's rounding (OpenBLAS for AVX2).
+within float32's rounding (OpenBLAS for AVX2).  The nearest items of a few queries are found without a matrix product,
+and so may be rounded otherwise than among many queries.
 
-Kernels are in :mod:`lshbench.kernels.cosine`.
+Kernels are in :mod:`lshbench.kernels.cosine` and :mod:`lshbench.kernels.cosine_nearest`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lshbench.kernels import cosine as kernels
+from lshbench.kernels import cosine_nearest
 from lshbench.kernels.labels import LabelTable
 from lshbench.kernels.topk import NO_LIMIT, room_for
 from lshbench.types import Neighbors, RankedBlock, Relevance
@@ -32,6 +34,9 @@ BLOCK_BYTES = 1 << 28
 
 FEWEST_QUERIES, MOST_QUERIES = 128, 1024
 """Queries of a block: fewer make products slow, more don't make them faster."""
+
+FEW_QUERIES = 8
+"""Queries up to which their nearest items are found without a matrix product."""
 
 GROUP_BYTES = 16 << 20
 """Bytes of the rankings yielded at a time, about: below 32 MB malloc reuses memory instead of returning it to the
@@ -106,17 +111,17 @@ def cosine_blocks(
     Raises:
         ValueError: vectors of different widths or not finite, or labels that don't match them in number.
     """
-    gallery = _checked(queries, gallery)
+    gallery, norms = _checked(queries, gallery)
     if len(relevance.queries) != len(queries) or len(relevance.gallery) != len(gallery):
         raise ValueError(
             f"{len(relevance.queries)} and {len(relevance.gallery)} labels "
             f"for {len(queries)} and {len(gallery)} vectors"
         )
-    return _blocks(queries, gallery, relevance, positions != 0)
+    return _blocks(queries, norms, gallery, relevance, positions != 0)
 
 
 def _blocks(
-    queries: np.ndarray, gallery: VectorGallery, relevance: Relevance, positions: bool
+    queries: np.ndarray, norms: np.ndarray, gallery: VectorGallery, relevance: Relevance, positions: bool
 ) -> Iterator[RankedBlock]:
     labels = LabelTable.from_relevance(relevance)
     totals = labels.totals
@@ -132,7 +137,7 @@ def _blocks(
     last = gallery.rows((tiles - 1) * tile, tiles * tile)  # a copy, where it has to be padded
     similarities = np.empty((tiles, -(-step // 8) * 8, tile), np.float32)
     for first in range(0, len(queries), step):
-        units = _units(queries[first : first + step])
+        units = _units(queries[first : first + step], norms[first : first + step])
         for number in range(tiles):
             rows = last if number == tiles - 1 else gallery.rows(number * tile, (number + 1) * tile)
             np.matmul(units, rows.T, out=similarities[number, : len(units)])
@@ -187,33 +192,48 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
     Raises:
         ValueError: vectors of different widths or not finite, or k below 1.
     """
-    gallery = _checked(queries, gallery)
+    gallery, norms = _checked(queries, gallery)
     results = Neighbors.unfilled(np.full(len(queries), len(gallery), np.int64), k)
     nearest = min(k, len(gallery))
+    if not nearest or not len(queries):
+        return results
+    if len(queries) <= FEW_QUERIES and len(gallery) >= cosine_nearest.ROWS and not gallery.scaled:
+        units = _scaled(queries, norms)
+        cosine_nearest.nearest_of_few(
+            units, gallery.vectors, gallery.inverse_norms, nearest, results.ids, results.distances
+        )
+        return results
     tile = gallery.tile
+    # The last tile overlaps the one before it rather than being padded, which would copy it; a gallery of one tile is.
+    starts = [*range(0, len(gallery) - tile, tile), max(len(gallery) - tile, 0)]
     # Little is kept of a query, so that blocks can be large and the gallery is read few times.
     step = max(1, min(4 * MOST_QUERIES, BLOCK_BYTES // (8 * room_for(nearest) + 4 * tile)))
-    for start in range(0, len(queries) if nearest else 0, step):
+    for start in range(0, len(queries), step):
         stop = min(start + step, len(queries))
-        units = _units(queries[start:stop])
+        units = _units(queries[start:stop], norms[start:stop])
         rooms = np.empty((stop - start, room_for(nearest)), np.uint64)
         counts = np.zeros(stop - start, np.int64)
         limits = np.full(stop - start, NO_LIMIT)
         similarities = np.empty((len(units), tile), np.float32)
-        for first in range(0, len(gallery), tile):
+        seen = 0
+        for first in starts:
             np.matmul(units, gallery.rows(first, first + tile).T, out=similarities)
-            kernels.collect_tile(similarities, gallery.inverse_norms, first, nearest, rooms, counts, limits)
-        kernels.write_nearest(rooms, counts, nearest, results.ids[start:stop], results.distances[start:stop])
+            cosine_nearest.collect_tile(
+                similarities, gallery.inverse_norms, first, seen, nearest, rooms, counts, limits
+            )
+            seen = first + tile
+        cosine_nearest.write_nearest(rooms, counts, nearest, results.ids[start:stop], results.distances[start:stop])
     return results
 
 
-def _checked(queries: np.ndarray, gallery: np.ndarray | VectorGallery) -> VectorGallery:
+def _checked(queries: np.ndarray, gallery: np.ndarray | VectorGallery) -> tuple[VectorGallery, np.ndarray]:
+    """Return the gallery prepared, and the queries' norms."""
     if not isinstance(gallery, VectorGallery):
         gallery = VectorGallery.from_vectors(gallery)
-    _norms(queries, "query")
+    norms = _norms(queries, "query")
     if queries.shape[1] != gallery.vectors.shape[1]:
         raise ValueError(f"queries have {queries.shape[1]} dimensions, the gallery {gallery.vectors.shape[1]}")
-    return gallery
+    return gallery, norms
 
 
 def _norms(vectors: np.ndarray, what: str) -> np.ndarray:
@@ -235,8 +255,8 @@ def _scaled(rows: np.ndarray, norms: np.ndarray) -> np.ndarray:
     return (rows * inverse[:, None]).astype(np.float32)
 
 
-def _units(queries: np.ndarray) -> np.ndarray:
+def _units(queries: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """Return queries scaled to length 1, padded with zero rows to a multiple of eight."""
     units = np.zeros((-(-len(queries) // 8) * 8, queries.shape[1]), np.float32)
-    units[: len(queries)] = _scaled(queries, _norms(queries, "query"))
+    units[: len(queries)] = _scaled(queries, norms)
     return units

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import faiss
+import numba
 import numpy as np
 import pytest
 from brute_force import nearest, random_labels, ranking, read, relevant_matrix
@@ -28,7 +29,7 @@ def check(queries: np.ndarray, gallery: np.ndarray, relevance: Relevance, k: int
     """Hold groups, positions and neighbours against sorts of the same float32 similarities."""
     prepared = VectorGallery.from_vectors(gallery)
     assert len(gallery) <= prepared.tile
-    products = real._units(queries) @ prepared.rows(0, prepared.tile).T
+    products = real._units(queries, real._norms(queries, "query")) @ prepared.rows(0, prepared.tile).T
     similarity = products[: len(queries), : len(gallery)] * prepared.inverse_norms + np.float32(0)
     assert np.abs(similarity - exact_cosine(queries, gallery)).max() < 2e-6
     relevant = relevant_matrix(relevance)
@@ -38,12 +39,33 @@ def check(queries: np.ndarray, gallery: np.ndarray, relevance: Relevance, k: int
     assert positions == [pair[1] for pair in expected]
     assert totals == relevant.sum(1).tolist()
     assert ranked == [len(gallery)] * len(queries)
-    found = cosine_neighbors(queries, gallery, k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(real, "FEW_QUERIES", 0)
+        found = cosine_neighbors(queries, gallery, k)
     for i, row in enumerate(similarity):
         first = nearest(-row, k)
         assert found.ids[i, : len(first)].tolist() == first.tolist()
         assert (found.ids[i, len(first) :] == -1).all()
         assert np.isinf(found.distances[i, len(first) :]).all()
+    check_few(queries[: real.FEW_QUERIES], gallery, similarity, k)
+
+
+def check_few(queries: np.ndarray, gallery: np.ndarray, similarity: np.ndarray, k: int) -> None:
+    """Hold what is found without a matrix product against similarities that may be rounded otherwise."""
+    found = cosine_neighbors(queries, gallery, k)
+    kept = min(k, len(gallery))
+    assert (found.ids[:, kept:] == -1).all()
+    assert np.isinf(found.distances[:, kept:]).all()
+    for ids, distances, row in zip(found.ids[:, :kept], found.distances[:, :kept], similarity, strict=False):
+        np.testing.assert_allclose(1 - distances, row[ids], rtol=0, atol=2e-6)
+        assert len(set(ids.tolist())) == kept
+        assert (np.diff(distances) >= 0).all()
+        same = (gallery[ids[1:]] == gallery[ids[:-1]]).all(1)
+        assert (ids[1:] > ids[:-1])[same].all(), "ties are in order of rows"
+        left = np.delete(np.arange(len(gallery)), ids)
+        assert row[left].max(initial=-2) <= row[ids].min(initial=2) + 4e-6
+        alike = left[(gallery[left] == gallery[ids[-1]]).all(1)]
+        assert (alike > ids[-1]).all(), "of equal items the first are found"
 
 
 def grid(random: np.random.Generator, items: int, dimensions: int) -> np.ndarray:
@@ -191,13 +213,27 @@ def test_a_gallery_in_another_order_gives_the_same_similarities(items: int, dime
         np.testing.assert_allclose(one.distances, two.distances, atol=1e-6)
 
 
-def test_one_query_alone_gets_what_it_gets_among_others() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("items", [3, 4, 7, 3001])
+def test_one_query_alone_gets_what_it_gets_among_others(items: int, threads: int) -> None:
     random = np.random.default_rng(3)
-    queries, gallery = (random.standard_normal((n, 100)).astype(np.float32) for n in (50, 3000))
+    queries, gallery = (random.standard_normal((n, 100)).astype(np.float32) for n in (50, items))
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(threads, before))
     together = cosine_neighbors(queries, gallery, 20)
     alone = cosine_neighbors(queries[31:32], VectorGallery.from_vectors(gallery), 20)
+    numba.set_num_threads(before)
     assert np.array_equal(together.ids[31:32], alone.ids)
-    assert np.array_equal(together.distances[31:32], alone.distances)
+    np.testing.assert_allclose(together.distances[31:32], alone.distances, rtol=0, atol=1e-6)
+
+
+def test_a_few_queries_find_the_same_in_any_order_of_the_gallery() -> None:
+    random = np.random.default_rng(6)
+    queries, gallery = (random.standard_normal((n, 37)).astype(np.float32) for n in (3, 1001))
+    order = random.permutation(1001)
+    first, shuffled = (cosine_neighbors(queries, rows, 30) for rows in (gallery, gallery[order]))
+    assert np.array_equal(order[shuffled.ids], first.ids)
+    assert np.array_equal(shuffled.distances, first.distances), "to the last bit"
 
 
 def test_blocks_of_queries_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:

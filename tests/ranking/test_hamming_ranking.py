@@ -243,7 +243,7 @@ def test_a_second_process_finds_the_kernels_compiled() -> None:
 import numpy as np, sys
 from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
 from lshbench.ranking.cosine import cosine_blocks, cosine_neighbors
-from lshbench.kernels import cosine, hamming
+from lshbench.kernels import cosine, cosine_nearest, hamming
 from lshbench.types import Codes, Relevance
 codes = Codes(np.arange(800, dtype=np.uint8).reshape(100, 8), 64)
 labels = Relevance(np.zeros(100, np.int64), np.zeros(100, np.int64))
@@ -253,8 +253,8 @@ vectors = codes.unpack().astype(np.float32)
 list(cosine_blocks(vectors, vectors, labels))
 cosine_neighbors(vectors, vectors, 5)
 kernels = [hamming.slice_histograms, hamming.fill_positions, hamming.nearest_serial,
-           cosine.rank, cosine.close_gaps, cosine.squared_norms, cosine.collect_tile,
-           cosine.write_nearest]
+           cosine.rank, cosine.close_gaps, cosine.squared_norms, cosine_nearest.collect_tile,
+           cosine_nearest.write_nearest]
 print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
 """
     misses = [
