@@ -17,11 +17,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -42,8 +40,6 @@ INTERVAL = 0.5
 """Seconds between two looks at the journal."""
 PATIENCE = 2.0
 """Seconds after an interrupt in which a compiled loop may come to its end."""
-REMEMBERED = 1000
-"""Configurations kept between Hydra's check of a sweep and its jobs."""
 
 current: Sweep | None = None
 """The sweep that this process has started."""
@@ -182,27 +178,6 @@ def _page(jobs: Sequence[Job], out: Path) -> Path | None:
     except (UsageError, OSError) as error:
         log.warning("the report is missing: %s", error)
         return None
-
-
-@cache
-def compose_once() -> None:
-    """Let a job take the configuration that Hydra has composed to check the sweep, instead of composing it twice.
-
-    Composing takes most of the time of a sweep over finished runs.
-    """
-    anew = ConfigLoaderImpl.load_sweep_config
-    composed: dict[tuple[str, ...], DictConfig] = {}
-
-    def once(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        key = tuple(sweep_overrides)
-        if key in composed:
-            return composed.pop(key)  # whoever asks may change it
-        config = anew(loader, master_config, sweep_overrides)
-        if len(composed) < REMEMBERED:
-            composed[key] = config
-        return config
-
-    ConfigLoaderImpl.load_sweep_config = once  # type: ignore[method-assign,assignment]  # Hydra has no setting for it
 
 
 def _planned(config: DictConfig) -> list[tuple[str, ...]]:
