@@ -66,7 +66,8 @@ def task(config: DictConfig) -> float | None:
     overrides = [str(override) for override in given]
     command = ["lshbench", "run", *sweep.kept_flags(), *overrides]
     if context.mode == RunMode.MULTIRUN and (reporter := sweep.reporter(context.job.num, overrides)):
-        return _job(config, folder, command, reporter)
+        with sweep.working:
+            return _job(config, folder, command, reporter)
     single = context.mode == RunMode.RUN
     try:
         return _compute(config, folder, command, resume=not single).metrics.metrics["mAP"]

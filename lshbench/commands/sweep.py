@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 JOURNAL = "LSHBENCH_JOURNAL"
 """Environment variable: the journal of the sweep that started this process."""
+SWEEPER = "LSHBENCH_SWEEPER"
+"""Environment variable: the process that started the sweep."""
 FLAGS = "LSHBENCH_FLAGS"
 """Environment variable: the flags of the sweep's command that repeat its jobs, too, as JSON."""
 INTERVAL = 0.5
@@ -43,6 +46,8 @@ PATIENCE = 2.0
 
 current: Sweep | None = None
 """The sweep that this process has started."""
+working = threading.Lock()
+"""Held while this process computes a job."""
 
 
 class SweepCallback(Callback):
@@ -56,7 +61,24 @@ class SweepCallback(Callback):
 def reporter(number: int, overrides: Sequence[str]) -> Reporter | None:
     """Return what notes a job's fate, None where the sweep that it belongs to can't be told."""
     folder = os.environ.get(JOURNAL)
-    return Reporter(Journal(Path(folder)), number, overrides) if folder else None
+    if not folder:
+        return None
+    if os.environ.get(SWEEPER) == str(os.getppid()):
+        _leave_with(os.getppid())
+    return Reporter(Journal(Path(folder)), number, overrides)
+
+
+@cache
+def _leave_with(parent: int) -> None:
+    """End this process after its job where its parent is killed: joblib's workers would wait for it for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(INTERVAL)
+        with working:
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Sweep:
@@ -72,7 +94,7 @@ class Sweep:
         self._journal = self._held.enter_context(Journal.begin(output))
         self._output = output
         self._planned = planned
-        os.environ[JOURNAL] = str(self._journal.folder)
+        os.environ[JOURNAL], os.environ[SWEEPER] = str(self._journal.folder), str(os.getpid())
         self._view = view_for(console(), _varied(planned))
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
