@@ -49,6 +49,7 @@ from lshbench.runtime.checkpoints import checkpoint_file
 from lshbench.runtime.environment import environment, peak_memory_bytes
 from lshbench.runtime.logs import console, output_console
 from lshbench.runtime.progress import progress_for
+from lshbench.runtime.shared_work import sharing
 from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
 from lshbench.trackers.base import Tracker
@@ -130,7 +131,8 @@ def run_config(
     output, resume = Path(config["output"]), config["resume"] is True
     # Of two processes that come to the same run, the second waits and finds it finished.
     with computing(output, names.run) if resume else nullcontext():
-        if resume and (finished := find_finished(output, names.run)) is not None:
+        finished = find_finished(output, names.run) if resume else None
+        if finished is not None:
             log.info("already finished in %s", finished)
             RunFolder.discard(folder)
             run = Run.open(finished)
@@ -138,7 +140,8 @@ def run_config(
             kept = experiment.inputs.cache / "checkpoints" / names.run
             with RunFolder.claim(folder) as run_folder, checkpoint_file(kept) as method.checkpoint:
                 run = run_experiment(experiment, data, names, run_folder, clock, progress)
-            _tracked(experiment.tracker, run)
+    if finished is None:  # and nobody waits for the run any more: a tracker may take its time
+        _tracked(experiment.tracker, run)
     if show is not None:
         show(run, output_console())
     return run
@@ -166,7 +169,7 @@ def run_experiment(
     counts = (len(gallery), len(queries), len(train), gallery.x.shape[1])
     log.info("%d gallery, %d queries, %d training items; features of %d numbers", *counts)
 
-    with clock.measure("fit"):
+    with clock.measure("fit"), sharing(inputs.cache / "shared_work", inputs.threads):
         system.fit(train, progress)
     with clock.measure("encode"):
         gallery_codes, query_codes = system.encode(gallery.x, "gallery"), system.encode(queries.x, "query")

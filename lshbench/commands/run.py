@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lshbench.commands import sweep
 from lshbench.commands.refusals import explain, missing_working_folder, quoting_hint, taken
+from lshbench.commands.sweep_composition import share_composition
 from lshbench.config import GROUPS, RootSchema, check_root, conf_folder, options, use_modules_beside
 from lshbench.errors import UsageError
 from lshbench.report.summary import print_line, print_summary
@@ -65,7 +66,8 @@ def task(config: DictConfig) -> float | None:
     overrides = [str(override) for override in given]
     command = ["lshbench", "run", *sweep.kept_flags(), *overrides]
     if context.mode == RunMode.MULTIRUN and (reporter := sweep.reporter(context.job.num, overrides)):
-        return _job(config, folder, command, reporter)
+        with sweep.working:
+            return _job(config, folder, command, reporter)
     single = context.mode == RunMode.RUN
     try:
         return _compute(config, folder, command, resume=not single).metrics.metrics["mAP"]
@@ -164,7 +166,7 @@ def main(arguments: list[str]) -> None:
     os.environ[FULL_ERROR] = "1"
     sys.argv = [sys.argv[0], *arguments]
     sweep.keep_flags(_config_flags(arguments))
-    sweep.compose_once()
+    share_composition()
     try:
         _application()()
     except KeyboardInterrupt:

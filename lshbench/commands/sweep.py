@@ -21,7 +21,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -36,17 +35,19 @@ log = logging.getLogger(__name__)
 
 JOURNAL = "LSHBENCH_JOURNAL"
 """Environment variable: the journal of the sweep that started this process."""
+SWEEPER = "LSHBENCH_SWEEPER"
+"""Environment variable: the process that started the sweep."""
 FLAGS = "LSHBENCH_FLAGS"
 """Environment variable: the flags of the sweep's command that repeat its jobs, too, as JSON."""
 INTERVAL = 0.5
 """Seconds between two looks at the journal."""
 PATIENCE = 2.0
 """Seconds after an interrupt in which a compiled loop may come to its end."""
-REMEMBERED = 1000
-"""Configurations kept between Hydra's check of a sweep and its jobs."""
 
 current: Sweep | None = None
 """The sweep that this process has started."""
+working = threading.Lock()
+"""Held while this process computes a job."""
 
 
 class SweepCallback(Callback):
@@ -60,7 +61,24 @@ class SweepCallback(Callback):
 def reporter(number: int, overrides: Sequence[str]) -> Reporter | None:
     """Return what notes a job's fate, None where the sweep that it belongs to can't be told."""
     folder = os.environ.get(JOURNAL)
-    return Reporter(Journal(Path(folder)), number, overrides) if folder else None
+    if not folder:
+        return None
+    if os.environ.get(SWEEPER) == str(os.getppid()):
+        _leave_with(os.getppid())
+    return Reporter(Journal(Path(folder)), number, overrides)
+
+
+@cache
+def _leave_with(parent: int) -> None:
+    """End this process after its job where its parent is killed: joblib's workers would wait for it for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(INTERVAL)
+        with working:
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Sweep:
@@ -76,7 +94,7 @@ class Sweep:
         self._journal = self._held.enter_context(Journal.begin(output))
         self._output = output
         self._planned = planned
-        os.environ[JOURNAL] = str(self._journal.folder)
+        os.environ[JOURNAL], os.environ[SWEEPER] = str(self._journal.folder), str(os.getpid())
         self._view = view_for(console(), _varied(planned))
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -182,27 +200,6 @@ def _page(jobs: Sequence[Job], out: Path) -> Path | None:
     except (UsageError, OSError) as error:
         log.warning("the report is missing: %s", error)
         return None
-
-
-@cache
-def compose_once() -> None:
-    """Let a job take the configuration that Hydra has composed to check the sweep, instead of composing it twice.
-
-    Composing takes most of the time of a sweep over finished runs.
-    """
-    anew = ConfigLoaderImpl.load_sweep_config
-    composed: dict[tuple[str, ...], DictConfig] = {}
-
-    def once(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        key = tuple(sweep_overrides)
-        if key in composed:
-            return composed.pop(key)  # whoever asks may change it
-        config = anew(loader, master_config, sweep_overrides)
-        if len(composed) < REMEMBERED:
-            composed[key] = config
-        return config
-
-    ConfigLoaderImpl.load_sweep_config = once  # type: ignore[method-assign,assignment]  # Hydra has no setting for it
 
 
 def _planned(config: DictConfig) -> list[tuple[str, ...]]:

@@ -86,7 +86,7 @@ def _read(path: Path, queries: int) -> Reference | None:
         with np.load(path, allow_pickle=False) as stored:
             if len(stored["neighbors"]) == queries:
                 return Reference(**(dict(stored) | {"metrics": json.loads(str(stored["metrics"]))}))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         pass
     log.warning("%s is damaged and is computed again", path)
     return None

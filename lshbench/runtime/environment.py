@@ -21,7 +21,7 @@ def environment(threads: int) -> dict[str, str | int | None]:
         "python": platform.python_version(),
         **{name: _version(package) for name, package in PACKAGES.items()},
         "platform": platform.platform(),
-        "cpu": _processor(),
+        "cpu": processor(),
         "threads": threads,
         "git": _commit(),
     }
@@ -40,7 +40,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the processor's name."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lshbench.runtime.shared_work import once
 from lshbench.training.data import TrainingData
 from lshbench.training.heads import Components, Standardise
 from lshbench.types import Progress
@@ -47,6 +48,16 @@ def nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nda
         count: neighbours of each item; at most n - 1 are returned.
         progress: shown while it runs.
     """
+
+    def search() -> dict[str, np.ndarray]:
+        return {"neighbors": _nearest_neighbors(vectors, count, progress)}
+
+    operations = len(vectors) ** 2 * vectors.shape[1]
+    setting = count, str(vectors.device), torch.__version__
+    return once("neighbors", {"vectors": vectors.cpu().numpy()}, operations, search, *setting)["neighbors"]
+
+
+def _nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.ndarray:
     unit = functional.normalize(vectors)
     count = min(count, len(unit) - 1)
     result = np.empty((len(unit), count), np.int64)

@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from lshbench.errors import UsageError, wrong_value
+from lshbench.runtime.shared_work import once
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +89,20 @@ def principal_axes(x: np.ndarray, count: int | None = None, *, standardize: bool
 def _from_covariance(
     x: np.ndarray, mean: np.ndarray, scale: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    covariance = np.zeros((x.shape[1], x.shape[1]))
-    for block in _centred(x, mean):
-        covariance += block.T @ block
-    covariance *= scale[:, None] * scale / max(len(x) - 1, 1)
-    values, vectors = np.linalg.eigh(covariance)
+    def decompose() -> dict[str, np.ndarray]:
+        covariance = np.zeros((x.shape[1], x.shape[1]))
+        for block in _centred(x, mean):
+            covariance += block.T @ block
+        covariance *= scale[:, None] * scale / max(len(x) - 1, 1)
+        values, vectors = np.linalg.eigh(covariance)
+        return {"values": values, "vectors": vectors, "total": np.trace(covariance)}
+
+    # All components, whatever the count: runs of every code length share them.
+    inputs = {"x": x, "mean": mean, "scale": scale}
+    found = once("principal-axes", inputs, len(x) * x.shape[1] ** 2, decompose)
+    values = found["values"]
     order = np.arange(len(values) - 1, len(values) - 1 - count, -1)
-    return np.maximum(values[order], 0), vectors[:, order], float(np.trace(covariance))
+    return np.maximum(values[order], 0), found["vectors"][:, order], float(found["total"])
 
 
 def _from_gram(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:

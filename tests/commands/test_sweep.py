@@ -1,44 +1,100 @@
-"""Sweeps as their users see them: through launchers, and in a table or lines."""
+"""Sweeps as their users see them: no job is lost or done twice, whatever is killed, fails or is started beside them."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
 from pathlib import Path
 
+import pandas
 import pytest
-from rich.console import Console
+from filelock import FileLock
 
-from lshbench.commands.sweep_view import Lines, LiveTable, table, time_left
-from lshbench.run_folder import finished_runs
-from lshbench.runtime.journal import Job, Journal, Reporter
-from lshbench.runtime.logs import shown_live
-from lshbench.runtime.progress import silent
+from lshbench.run_folder import computing, finished_runs
 
 SMALL = (
     "dataset=synthetic", "dataset.items=400", "dataset.queries=40", "dataset.dim=16", "dataset.classes=4",
     "evaluation.plots=false",
 )  # fmt: skip
-OFTEN_FAILING = """
-from pathlib import Path
+SWEEP = (
+    "run",
+    "-m",
+    "--config-dir",
+    "mine",
+    *SMALL,
+    "method=pca_sign,fragile",
+    "bits=8,16",
+    "seed=range(6)",
+    "threads=1",
+)
+JOBS = 24
+FRAGILE = """
 import os
 import signal
+from pathlib import Path
 
 from lshbench.methods.random_projection import RandomProjection
 
 
-class Failing(RandomProjection):
+class Fragile(RandomProjection):
     def fit(self, train, progress):
-        if self.seed == 1 and Path("broken").exists():
-            raise RuntimeError("the disk is on fire")
-        if self.seed == 1 and Path("deadly").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
+        if (self.bits, self.seed) == (16, 2):
+            if Path("broken").exists():
+                raise RuntimeError("the disk is on fire")
+            if Path("deadly").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
         return super().fit(train, progress)
 """
+TIMES = ["qps", "latency_p95_ms", "peak_memory_bytes", "total_s"]
+"""Columns of the report that no two runs have in common."""
+
+
+def furnish(place: Path) -> Path:
+    """Put a method of a user's own into a folder: its job of 16 bits and seed 2 fails or dies as files there say."""
+    (place / "mine" / "method").mkdir(parents=True, exist_ok=True)
+    (place / "mine" / "fragile.py").write_text(FRAGILE, encoding="utf-8")
+    (place / "mine" / "method" / "fragile.yaml").write_text(
+        "# Fails\nname: fragile\n_target_: fragile.Fragile\nbits: ${bits}\nseed: ${seed}\n", encoding="utf-8"
+    )
+    return place
+
+
+def start(place: Path, cache: Path, *arguments: str, **keywords: object) -> subprocess.Popen:
+    """Start the real command, by default the sweep of 24 jobs."""
+    environment = {**os.environ, "LSHBENCH_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
+    keywords = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True} | keywords
+    command = [sys.executable, "-m", "lshbench", *(arguments or SWEEP)]
+    return subprocess.Popen(command, cwd=place, env=environment, **keywords)
+
+
+def end(process: subprocess.Popen, code: int = 0) -> str:
+    """Return what a command has told once it ends, with the exit code that it must have."""
+    told = process.communicate(timeout=400)[1]
+    assert process.returncode == code, told
+    return told
+
+
+def kill_after(kept: int, place: Path, process: subprocess.Popen) -> None:
+    """Kill a sweep once so many of its runs are finished."""
+    while len(finishing_times(place)) < kept:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+
+
+def finishing_times(place: Path) -> dict[Path, int]:
+    """Return when each run was finished; folders come and go while a sweep is under way."""
+    found = (
+        Path(folder) / "metrics.json" for folder, _, files in os.walk(place / "outputs") if "metrics.json" in files
+    )
+    return {file: file.stat().st_mtime_ns for file in found}
 
 
 def figures(place: Path) -> dict[str, dict]:
@@ -49,161 +105,194 @@ def figures(place: Path) -> dict[str, dict]:
     return found
 
 
-def finishing_times(place: Path) -> dict[Path, int]:
-    return {file: file.stat().st_mtime_ns for file in (place / "outputs").rglob("metrics.json")}
-
-
-def start(place: Path, *arguments: str, **keywords: object) -> subprocess.Popen:
-    """Start the real command, in a process group of its own."""
-    environment = {**os.environ, "LSHBENCH_CACHE": str(place / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
-    keywords = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True} | keywords
-    command = [sys.executable, "-m", "lshbench", *arguments]
-    return subprocess.Popen(command, cwd=place, env=environment, start_new_session=True, **keywords)
+def report(place: Path) -> pandas.DataFrame:
+    """Return the rows of the report of a sweep, but for times and memory."""
+    return pandas.read_csv(place / "outputs" / "report" / "report.csv").drop(columns=TIMES)
 
 
 @pytest.fixture
-def failing(tmp_path: Path) -> Iterator[tuple[str, ...]]:
-    """The arguments that choose a method of the user's own which fails for one seed."""
-    (tmp_path / "outside.py").write_text(OFTEN_FAILING, encoding="utf-8")
-    (tmp_path / "mine" / "method").mkdir(parents=True)
-    (tmp_path / "mine" / "method" / "failing.yaml").write_text(
-        "# Fails\nname: failing\n_target_: outside.Failing\nbits: ${bits}\nseed: ${seed}\n", encoding="utf-8"
-    )
-    return "--config-dir", "mine", *SMALL, "method=failing", "bits=8"
+def place(tmp_path: Path) -> Path:
+    return furnish(tmp_path)
 
 
-@pytest.mark.slow
-def test_a_failed_job_stops_no_other_is_named_at_the_end_and_is_all_that_is_done_again(
-    lshbench, tmp_path: Path, failing: tuple[str, ...]
-) -> None:
-    (tmp_path / "broken").touch()
-    sweep = ("run", "-m", *failing, "seed=0,1,2")
+@pytest.fixture(scope="session")
+def undisturbed(shared_folder: Path, shared_cache: Path) -> Path:
+    """The folder of a sweep that nothing happened to, which all processes of the test session share."""
+    folder = furnish(shared_folder / "undisturbed")
+    with FileLock(shared_folder / "undisturbed.lock"):
+        if not (folder / "outputs" / "report").exists():
+            end(start(folder, shared_cache))
+    return folder
+
+
+def test_refused_jobs_cost_no_other_and_are_told_at_the_end(lshbench, tmp_path: Path) -> None:
+    sweep = ("run", "-m", *SMALL, "method=random_projection,pca_sign", "bits=8,24")
     done = lshbench(*sweep, check=False)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    end = done.stderr[done.stderr.index("3 jobs: 2 computed, 1 failed") :].splitlines()
-    assert end[1].startswith("  failed: ")
-    assert "seed=1" in end[1]
-    message, _, log = end[2].strip().removesuffix(")").partition(" (log: ")
-    assert message == "RuntimeError: the disk is on fire"
-    assert "Traceback" in Path(log).read_text(encoding="utf-8")
-    before = finishing_times(tmp_path)
-    assert len(before) == 2
-    (tmp_path / "broken").unlink()
-    done = lshbench(*sweep)
-    assert "3 jobs: 1 computed, 2 finished before" in done.stderr
-    after = finishing_times(tmp_path)
-    assert len(after) == 3
-    assert before.items() <= after.items()
+    assert done.returncode == 2, "nothing but wrong use failed"
+    assert len(figures(tmp_path)) == 3
+    told = done.stderr[done.stderr.index("4 jobs: 3 computed, 1 refused") :]
+    assert "method=pca_sign bits=24" in told
+    assert "bits=24: expected at most 16" in told
+    again = lshbench(*sweep, check=False)
+    assert again.returncode == 2
+    assert "4 jobs: 3 finished before, 1 refused" in again.stderr
+    assert (tmp_path / "outputs" / "report" / "report.html").stat().st_size > 10**6
+    assert "pca_sign 8 bits" in (tmp_path / "outputs" / "report" / "report.csv").read_text()
+    assert len(figures(tmp_path)) == 3
+    assert list((tmp_path / "outputs" / ".computing").iterdir()) == []
     assert not (tmp_path / "outputs" / ".sweeps").exists()
 
 
+def test_one_process_computes_and_another_waits(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom lshbench.run_folder import computing\n"
+        "with computing(Path(sys.argv[1]), 'id'):\n    print('computing', flush=True)\n    time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "computing\n"
+    killed = time.monotonic() + 0.5
+    threading.Timer(0.5, other.kill).start()
+    with computing(tmp_path, "id"):
+        assert time.monotonic() >= killed - 0.05
+    other.wait()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.slow
-def test_a_killed_joblib_worker_costs_only_what_it_was_doing(tmp_path: Path, failing: tuple[str, ...]) -> None:
+def test_a_failed_job_of_24_is_named_shown_as_a_gap_and_all_that_is_done_again(
+    place: Path, lshbench, undisturbed: Path
+) -> None:
+    (place / "broken").touch()
+    done = lshbench(*SWEEP, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    told = done.stderr[done.stderr.index(f"{JOBS} jobs: {JOBS - 1} computed, 1 failed") :].splitlines()
+    assert told[1].startswith("  failed: ")
+    assert told[1].endswith("method=fragile bits=16 seed=2 threads=1")
+    message, _, log = told[2].strip().removesuffix(")").partition(" (log: ")
+    assert message == "RuntimeError: the disk is on fire"
+    assert "Traceback" in Path(log).read_text(encoding="utf-8")
+    before = finishing_times(place)
+    assert len(before) == JOBS - 1
+    rows = report(place)
+    rows = rows[(rows.record == "mean") & (rows.measure == "mAP")]
+    assert dict(zip(rows.configuration, rows.seeds, strict=True)) == {
+        "pca_sign 8 bits": "0 1 2 3 4 5",
+        "fragile 8 bits": "0 1 2 3 4 5",
+        "pca_sign 16 bits": "0 1 2 3 4 5",
+        "fragile 16 bits": "0 1 3 4 5",
+    }
+    (place / "broken").unlink()
+    assert f"{JOBS} jobs: 1 computed, {JOBS - 1} finished before" in lshbench(*SWEEP).stderr
+    assert before.items() <= finishing_times(place).items()
+    assert figures(place) == figures(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_single_run_is_computed_again_unless_asked_not_to(lshbench, tmp_path: Path) -> None:
+    single = ("run", *SMALL, "method=random_projection", "bits=8")
+    for resume in ("auto", "true", "false"):
+        lshbench(*single, f"resume={resume}")
+    assert len(finishing_times(tmp_path)) == 2
+    assert "resume='often': expected auto, true or false" in lshbench(*single, "resume=often", check=False).stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_goes_on_where_it_was_and_a_finished_one_is_soon_over(
+    place: Path, shared_cache: Path, undisturbed: Path
+) -> None:
+    for kept in (3, 11):
+        kill_after(kept, place, start(place, shared_cache))
+    before = finishing_times(place)
+    told = end(start(place, shared_cache))
+    assert f"{JOBS} jobs: {JOBS - len(before)} computed, {len(before)} finished before" in told
+    assert before.items() <= finishing_times(place).items()
+    assert figures(place) == figures(undisturbed)
+    pandas.testing.assert_frame_equal(report(place), report(undisturbed))
+
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert f"{JOBS} jobs: {JOBS} finished before" in end(start(place, shared_cache))
+    again = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert again.ru_utime + again.ru_stime - spent.ru_utime - spent.ru_stime < 10, "CPU seconds of a second pass"
+
+
+@pytest.mark.slow
+def test_a_joblib_sweep_killed_twice_and_robbed_of_a_worker_loses_and_repeats_nothing(
+    place: Path, shared_cache: Path, undisturbed: Path
+) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra: pip install -e '.[joblib]'")
-    sweep = ("run", "-m", *failing, "seed=range(6)", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "threads=1")
-    (tmp_path / "deadly").touch()
-    process = start(tmp_path, *sweep)
-    _, errors = process.communicate(timeout=400)
-    assert process.returncode == 1
-    assert "The launcher gave up: TerminatedWorkerError" in errors
-    assert "stopped" in errors
-    before = finishing_times(tmp_path)
-    assert len(before) < 6
-    (tmp_path / "deadly").unlink()
-    process = start(tmp_path, *sweep)
-    _, errors = process.communicate(timeout=400)
-    assert process.returncode == 0, errors
-    old = f", {len(before)} finished before" if before else ""
-    assert f"6 jobs: {6 - len(before)} computed{old}\n" in errors
-    assert before.items() <= finishing_times(tmp_path).items()
-    assert len(figures(tmp_path)) == 6
-    command = json.loads(next(iter(finishing_times(tmp_path))).read_text(encoding="utf-8"))["command"]
+    sweep = (*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    for kept in (3, 11):
+        kill_after(kept, place, start(place, shared_cache, *sweep))
+    before = finishing_times(place)
+    (place / "deadly").touch()
+    told = end(start(place, shared_cache, *sweep), 1)
+    assert "The launcher gave up: TerminatedWorkerError" in told
+    assert "1 stopped" in told
+    assert before.items() <= finishing_times(place).items()
+    before = finishing_times(place)
+    (place / "deadly").unlink()
+    told = end(start(place, shared_cache, *sweep))
+    assert f"{JOBS} jobs: {JOBS - len(before)} computed, {len(before)} finished before\n" in told
+    assert before.items() <= finishing_times(place).items()
+    assert figures(place) == figures(undisturbed)
+    pandas.testing.assert_frame_equal(report(place), report(undisturbed))
+    command = json.loads(next(iter(before)).read_text(encoding="utf-8"))["command"]
     assert command[:4] == ["lshbench", "run", "--config-dir", "mine"]
 
 
 @pytest.mark.slow
-def test_submitit_runs_a_sweep_on_this_machine_and_a_failure_is_named(tmp_path: Path, failing: tuple[str, ...]) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra: pip install -e '.[submitit]'")
-    sweep = ("run", "-m", *failing, "seed=range(3)", "hydra/launcher=submitit_local", "threads=1")
-    (tmp_path / "broken").touch()
-    process = start(tmp_path, *sweep)
-    _, errors = process.communicate(timeout=400)
-    assert process.returncode == 1, errors
-    assert "3 jobs: 2 computed, 1 failed" in errors
-    assert "RuntimeError: the disk is on fire" in errors
-    (tmp_path / "broken").unlink()
-    process = start(tmp_path, *sweep)
-    _, errors = process.communicate(timeout=400)
-    assert process.returncode == 0, errors
-    assert len(figures(tmp_path)) == 3
+@pytest.mark.parametrize(
+    ("launcher", "plugin", "extra"),
+    [("submitit_local", "hydra_submitit_launcher", "submitit"), ("ray", "hydra_ray_launcher", "ray")],
+)
+def test_launchers_run_a_sweep_on_this_machine_and_a_failure_is_named(
+    place: Path, shared_cache: Path, launcher: str, plugin: str, extra: str
+) -> None:
+    pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"needs the extra: pip install -e '.[{extra}]'")
+    sweep = (
+        "run", "-m", "--config-dir", "mine", *SMALL, "method=fragile", "bits=16", "seed=range(3)", "threads=1",
+        f"hydra/launcher={launcher}",
+    )  # fmt: skip
+    (place / "broken").touch()
+    told = end(start(place, shared_cache, *sweep), 1)
+    assert "3 jobs: 2 computed, 1 failed" in told
+    assert "RuntimeError: the disk is on fire" in told
+    (place / "broken").unlink()
+    assert "3 jobs: 1 computed, 2 finished before" in end(start(place, shared_cache, *sweep))
+    assert len(figures(place)) == 3
 
 
-def job(number: int, state: str, **attributes: object) -> Job:
-    return Job(number, ("method=itq", f"bits={8 * (number + 1)}", "seed=0"), state, **attributes)
+@pytest.mark.slow
+def test_two_equal_sweeps_at_once_do_every_job_once(place: Path, shared_cache: Path, undisturbed: Path) -> None:
+    both = [start(place, shared_cache) for _ in range(2)]
+    for process in both:
+        end(process)
+    assert figures(place) == figures(undisturbed)
 
 
-def test_the_table_has_a_row_for_each_job_with_what_the_sweep_varies() -> None:
-    jobs = [
-        job(0, "computed", started=100.0, ended=110.0, measures={"mAP": 0.5, "P@10": None}),
-        job(1, "running", stage="training 30%", started=110.0),
-        job(2, "waiting"),
-        job(3, "failed", started=105.0, ended=120.0),
-    ]
-    stream = io.StringIO()
-    Console(file=stream, width=80).print(table(jobs, ["bits"]))
-    head, _, first, second, third, fourth, *foot = (line.split() for line in stream.getvalue().splitlines()[1:])
-    assert head == ["bits", "state", "mAP", "P@10", "time"]
-    assert first == ["8", "computed", "0.5000", "10", "s"]
-    assert second[:3] == ["16", "training", "30%"]
-    assert third == ["24", "waiting"]
-    assert fourth == ["32", "failed", "15", "s"]
-    assert " ".join(foot[-1]) == "2 of 4 jobs, 20 s left", "one each 10 s, two to come"
+@pytest.mark.slow
+def test_a_reader_that_leaves_stops_no_sweep(tmp_path: Path, shared_cache: Path) -> None:
+    words = ("run", "-m", *SMALL, "method=random_projection", "bits=8,16", "seed=0,1")
+    process = start(tmp_path, shared_cache, *words, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    told = process.stderr.read()
+    assert process.wait(timeout=200) == 0, told
+    assert "4 jobs: 4 computed" in told
+    assert len(figures(tmp_path)) == 4
 
 
-def test_time_left_goes_by_computed_jobs_alone() -> None:
-    found = [job(0, "finished before", started=0.0, ended=0.1), job(1, "waiting")]
-    assert time_left(found) is None
-    assert time_left([*found, job(2, "computed", started=1.0, ended=4.0)]) == pytest.approx(3)
-
-
-def test_a_table_longer_than_the_screen_shows_the_rows_about_those_that_run() -> None:
-    jobs = [job(number, "computed", started=0.0, ended=1.0) for number in range(50)]
-    jobs[40] = job(40, "running", started=0.0)
-    view = LiveTable(Console(file=io.StringIO(), width=80, height=20, force_terminal=True), ["bits"])
-    try:
-        view.show(jobs)
-        shown = io.StringIO()
-        Console(file=shown, width=80).print(view.fitting())
-    finally:
-        view.close()
-    assert "running" in shown.getvalue()
-    assert "rows 35 to 46" in shown.getvalue()
-    assert not shown_live()
-
-
-def test_lines_tell_each_end_once(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    view = Lines(["bits"])
-    jobs = [job(0, "computed", started=0.0, ended=60.0, measures={"mAP": 0.5, "P@10": 0.25}), job(1, "waiting")]
-    view.show(jobs)
-    view.show(jobs)
-    assert caplog.messages == ["job 1 of 2 computed: bits=8, mAP 0.5000, P@10 0.2500; 1 min 00 s left"]
-
-
-def test_a_journal_is_read_as_it_was_written_and_a_dead_sweeps_is_removed(tmp_path: Path) -> None:
-    dead = tmp_path / ".sweeps" / "dead"
-    dead.mkdir(parents=True)
-    os.utime(dead, (0, 0))
-    with Journal.begin(tmp_path) as journal:
-        assert not dead.exists()
-        reporter = Reporter(Journal(journal.folder), 3, ["bits=8"])
-        with reporter.progress(silent)("training", total=10, unit="epochs"):
-            assert journal.jobs()[3].stage == "training"
-        reporter.end("failed", message="no")
-        with Journal.begin(tmp_path) as other:
-            assert journal.jobs() == {3: reporter.job}
-            assert other.jobs() == {}
-        assert reporter.job.message == "no"
-    reporter.end("computed")  # its sweep is gone: no error
-    assert not (tmp_path / ".sweeps").exists()
+@pytest.mark.slow
+def test_an_interrupted_sweep_ends_at_once_and_says_how_to_go_on(place: Path, shared_cache: Path) -> None:
+    process = start(place, shared_cache)
+    while not finishing_times(place):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    told = end(process, 130)
+    assert time.monotonic() - begun < 10
+    assert "goes on where it was" in told.splitlines()[-1]
