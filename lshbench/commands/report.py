@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from lshbench.report.report import build_report
+    from lshbench.report.build import build_report
     from lshbench.report.select import find, where
 
     selection = where(find(given.folders), given.where)

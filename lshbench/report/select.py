@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lshbench.errors import UsageError
 from lshbench.run_folder import Run
-from lshbench.run_folder.contents import CONFIG, HYDRA, LOCK, METRICS
+from lshbench.run_folder.contents import CONFIG, METRICS
 from lshbench.run_folder.keys import flat
+from lshbench.run_folder.reader import run_folders
 
 SHORT = {
     "dataset": "dataset.name",
@@ -96,7 +96,7 @@ def find(folders: Sequence[Path]) -> Selection:
         before = len(runs)
         known = {path.resolve() for path in runs}
         repeated_folder = False
-        for path, finished in _run_folders(folder):
+        for path, finished in run_folders(folder):
             if path.resolve() in known:
                 repeated_folder = True
             elif finished:
@@ -126,18 +126,6 @@ def once(
         if first is not run:
             repeated.append(Repetition(run.path, first.path, run.metrics.metrics != first.metrics.metrics))
     return Selection(tuple(results.values()), damaged, unfinished, tuple(repeated))
-
-
-def _run_folders(root: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield the folders of runs below a folder, in the order of their paths, and whether each is finished."""
-    for folder, names, files in os.walk(root):
-        if METRICS in files:
-            names.clear()
-            yield Path(folder), True
-        elif LOCK in files or (HYDRA in names and "multirun.yaml" not in files):
-            names.clear()
-            yield Path(folder), False
-        names[:] = sorted(name for name in names if not name.startswith("."))
 
 
 def supervision_of(run: Run) -> str:
