@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from lshbench.errors import UsageError, wrong_value
+from lshbench.errors import wrong_value
 from lshbench.report.configurations import configurations_of
 from lshbench.report.definitions import definitions
 from lshbench.report.names import names_of
-from lshbench.report.repeats import Reader, Repeat, no_measure
+from lshbench.report.repeats import no_measure
 from lshbench.report.report import Configuration, Group, Report
 from lshbench.report.select import Selection, Settings, check_key, shown
+from lshbench.report.values import read_values
 from lshbench.report.winners import Pair, Side, best_of, tested_pairs
 
 MEASURES = ("AP", "P@10", "P@50")
@@ -53,7 +53,7 @@ def build_report(
     if resamples < 100:
         raise wrong_value("resamples", resamples, "at least 100")
     asked = tuple(dict.fromkeys((metric, *MEASURES)))
-    selection, values = _read(selection, asked)
+    selection, values = read_values(selection, asked)
     measures = tuple(name for name in asked if all(name in repeats for repeats in values.values()))
     notes = [f"{name} is left out: some runs have no such column" for name in asked[1:] if name not in measures]
     if metric not in measures:
@@ -67,21 +67,6 @@ def build_report(
     return Report(
         selection, groups, definitions(selection.runs), measures, tuple(by), level, resamples, seed, tuple(notes)
     )
-
-
-def _read(selection: Selection, measures: Sequence[str]) -> tuple[Selection, dict[Path, dict[str, Repeat]]]:
-    """Return the runs whose per-query values can be read, the others among the damaged, and the values."""
-    reader, values, runs, damaged = Reader(), {}, [], list(selection.damaged)
-    for run in selection.runs:
-        try:
-            values[run.path] = reader.read(run, measures)
-            runs.append(run)
-        except UsageError as error:
-            damaged.append((run.path, str(error)))
-    selection = replace(selection, runs=tuple(runs), damaged=tuple(damaged))
-    if not runs:
-        raise UsageError(f"no run is left to report: {'; '.join(selection.notes())}")
-    return selection, values
 
 
 def _split(configurations: Sequence[Configuration], by: Sequence[str]) -> dict[str, list[Configuration]]:

@@ -134,7 +134,10 @@ def supervision_of(run: Run) -> str:
 
 
 class Settings:
-    """Values of one run by dotted keys: of ``metrics.json`` first, then of its configuration, read when needed."""
+    """Values of one run by dotted keys: of ``metrics.json`` first, then of its configuration, read when needed.
+
+    What only its command knows comes last: options that stand for many keys, such as ``experiment``.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -150,7 +153,10 @@ class Settings:
         if key in metrics:
             return True, metrics[key]
         config = self.config()
-        return key in config, config.get(key)
+        if key in config:
+            return True, config[key]
+        command = dict(word.split("=", 1) for word in self.run.metrics.command if "=" in word)
+        return key in command, command.get(key)
 
     def metrics(self) -> dict[str, Any]:
         """Return the values of ``metrics.json`` by dotted keys."""
@@ -194,7 +200,7 @@ def where(selection: Selection, conditions: Sequence[str]) -> Selection:
         kept = [
             one
             for one, (has, value) in zip(settings, found, strict=True)
-            if has and any(_equal(value, wanted) for wanted in values)
+            if has and any(equal(value, wanted) for wanted in values)
         ]
         if not kept:
             there = sorted({shown(value) for has, value in found if has})
@@ -237,7 +243,8 @@ def shown(value: object) -> str:
     return str(value)
 
 
-def _equal(value: object, wanted: str) -> bool:
+def equal(value: object, wanted: str) -> bool:
+    """Return whether a value is the one that a user wrote."""
     if shown(value) == wanted:
         return True
     if isinstance(value, int | float) and not isinstance(value, bool):
