@@ -25,6 +25,7 @@ examples:
   lshbench report outputs --where dataset=digits bits=16,32 --by bits index
   lshbench report RUN --definitions                         with which paper may a figure be compared?
   lshbench report outputs --table study --format latex      a table that a YAML file describes
+  lshbench report outputs --figures figures                 figures for a paper, as PDF; of one run its own plots
 """
 
 
@@ -96,6 +97,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="with --table: put it in Markdown between <!-- NAME:begin --> and <!-- NAME:end --> of a document",
     )
+    parser.add_argument(
+        "--figures",
+        metavar="DIR",
+        type=Path,
+        help="also write the figures there, sized for a paper's columns: of one run its own plots, of several those "
+        "that compare them",
+    )
+    parser.add_argument("--figure-format", choices=("pdf", "svg"), default="pdf", help="of --figures (pdf)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to a file")
     return parser
 
@@ -121,6 +130,11 @@ def _report(given: argparse.Namespace) -> None:
         from lshbench.report.files import write_files
 
         for path in write_files(report, given.out):
+            sys.stderr.write(f"lshbench: wrote {path}\n")
+    if given.figures is not None:
+        from lshbench.plots.files import write_figures
+
+        for path in write_figures(report, given.figures, given.figure_format):
             sys.stderr.write(f"lshbench: wrote {path}\n")
     _print(given, report)
 
