@@ -1,17 +1,15 @@
-"""The documentation's tables: methods x bits x seeds x data sets, in as many sittings as one likes.
+"""The runs of the documentation's tables: methods x bits x seeds x data sets, in as many sittings as one likes.
 
     python scripts/bench_methods.py                                  # CIFAR-10 and CIFAR-100 from the Hub
     python scripts/bench_methods.py --path cifar10_images=DIR --path cifar100_images=DIR --minutes 50
-    python scripts/bench_methods.py --bits 16 32 64 cifar100_images=128 --readme docs/results.md
-    python scripts/bench_methods.py --only-table                     # of the runs that are there
+    python scripts/bench_methods.py --bits 16 32 64 cifar100_images=128
     python scripts/bench_methods.py --tables ablation wide --bits 64 # what fourier's parts, and its size, are worth
-    python scripts/bench_methods.py --tables transfer --out DIR --run protocol=unseen_classes backbone.image_size=128
+    python scripts/bench_methods.py --tables unseen --out DIR --run protocol=unseen_classes backbone.image_size=128
+    lshbench report outputs/bench_methods --table labels             # the table of the runs that are there
 
 Every point is one `lshbench run` in a process and a folder of its own below --out.  A point whose folder is finished
 is not run again, and one that was killed goes on from its checkpoint; after a change of code or of a method's defaults,
-take another --out.  The tables (table.md and table.csv in --out, those asked for last) have the mean and the standard
-deviation over seeds; a column's winner is bold where the paired difference to every other method of its table is
-significant.
+take another --out.  Rows are those of conf/table; what a row says of its runs is what they are asked for.
 """
 
 from __future__ import annotations
@@ -28,13 +26,13 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from bench_methods_rows import METHODS, label
-from bench_methods_tables import TABLES, Cell, MethodColumn, column_of, csv_text, markdown, short, write
 from filelock import FileLock, Timeout
-from markers import fill
 
 from lshbench import __version__
+from lshbench.config import conf_folder
 from lshbench.errors import UsageError
+from lshbench.report.select import shown
+from lshbench.report.table_file import Row, find_table, read_table
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import METRICS
 from lshbench.runtime.progress import duration
@@ -46,6 +44,15 @@ KEYS = ("threads=1", "evaluation.plots=false", "evaluation.definitions=false", "
 NOT_COMPARED = frozenset({"cache", "dataset.path", "device", "threads"})
 """Keys that may change from one sitting to the next."""
 
+SECONDS = {
+    "fourier-paper": 180, "fourier-design": 180, "fourier-wide": 270, "neural": 53, "orthohash": 37, "csq": 37,
+    "dpn": 37, "greedyhash": 37, "hashnet": 37, "neural-none": 53, "cibhash": 45, "bihalf": 37, "spectral": 8, "itq": 9,
+    "pca_rotation": 8, "pca_sign": 8, "random_projection": 5,
+}  # fmt: skip
+"""About what a run takes of a core, on CIFAR-10's images: only estimates of time rest on it."""
+
+OTHER_SECONDS = 90
+
 PRELOADED = [
     "datasets",
     "faiss",
@@ -56,6 +63,20 @@ PRELOADED = [
     "torch._dynamo",
 ]
 """What the runs' processes are forked with: importing it takes seconds.  Optimizers import the last."""
+
+
+def rows_of(table: str) -> dict[str, Row]:
+    """Return the rows that a table shows and that have runs, by name, in the order in which they are run.
+
+    The most wanted and longest come first, so that short runs fill the end.
+    """
+    folders = [conf_folder()]
+    file = read_table(find_table(table, folders), folders)
+    shown_names = {row.name for grid in file.grids for row in grid.rows}
+    return {row.name: row for row in file.rows if row.where and row.name in shown_names}
+
+
+METHODS = rows_of("base/methods")
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,8 @@ class Sweep:
 
     Attributes:
         out: the folder of all runs.
-        datasets, tables, methods: names, in the order in which they are shown.
+        datasets, methods: names, in the order in which they are run.
+        tables: names, to say how they are made.
         bits: code lengths of each data set, ascending.
         seeds: of each point.
         paths: local copies of data sets, by name.
@@ -116,7 +138,7 @@ class Sweep:
         path = self.paths.get(point.dataset)
         return [
             f"dataset={point.dataset}",
-            *METHODS[point.method].keys,
+            *(f"{key}={shown(value)}" for key, value in METHODS[point.method].where.items()),
             f"bits={point.bits}",
             f"seed={point.seed}",
             *KEYS,
@@ -168,7 +190,7 @@ def differing(one: Mapping[str, str], other: Mapping[str, str]) -> str:
 
 
 class Pace:
-    """Estimates of seconds: those of :data:`METHODS`, scaled by what finished runs took."""
+    """Estimates of seconds: those of :data:`SECONDS`, scaled by what finished runs took."""
 
     def __init__(self) -> None:
         self._taken = self._expected = 0.0
@@ -177,11 +199,11 @@ class Pace:
         """Learn from a finished run."""
         times = run.metrics.time_s
         self._taken += times["total"] - times.get("extract", 0.0)
-        self._expected += METHODS[point.method].seconds
+        self._expected += SECONDS.get(point.method, OTHER_SECONDS)
 
     def seconds(self, point: Point) -> float:
         """Return what a run is expected to take."""
-        return METHODS[point.method].seconds * (self._taken / self._expected if self._expected else 1.0)
+        return SECONDS.get(point.method, OTHER_SECONDS) * (self._taken / self._expected if self._expected else 1.0)
 
 
 class Sitting:
@@ -251,7 +273,7 @@ class Sitting:
             log.unlink(missing_ok=True)
             self.runs[point] = run
             self._pace.add(point, run)
-            result = f"mAP {short(run.metrics.metrics['mAP'])} in {duration(run.metrics.time_s['total'])}"
+            result = f"mAP {run.metrics.metrics['mAP']:.4f} in {duration(run.metrics.time_s['total'])}"
         left = [*self._pending, *(other for other, _ in self._running.values())]
         remaining = sum(map(self._pace.seconds, left)) / self._workers
         print(f"[{len(self.runs)}/{self._total}] {point}: {result}; about {duration(remaining)} left", flush=True)
@@ -283,36 +305,6 @@ def why(code: int | None, log: Path) -> str:
     return f"{lines[-1].strip() if lines else f'exit code {code}'} ({log})"
 
 
-# --- Tables ------------------------------------------------------------------------------------------------------
-
-
-def columns_of(sweep: Sweep, runs: Mapping[Point, Run], dataset: str, table: str) -> list[MethodColumn]:
-    """Return a table's columns, with their winners."""
-    columns = []
-    for bits in sweep.bits[dataset]:
-        cells = {}
-        for method in (name for name in sweep.methods if table in METHODS[name].tables):
-            found = [runs.get(Point(dataset, method, bits, seed)) for seed in sweep.seeds]
-            there = [run for run in found if run is not None]
-            cells[method] = Cell(method, label(method, table), there, None not in found)
-        columns.append(column_of(bits, cells, TABLES[table].baseline))
-    return columns
-
-
-def write_tables(sweep: Sweep, runs: Mapping[Point, Run], readme: Path | None, marker: str) -> None:
-    """Write the tables of the runs that are there."""
-    shown = [table for table in sweep.tables if any(table in METHODS[method].tables for method in sweep.methods)]
-    tables = {
-        dataset: {table: columns_of(sweep, runs, dataset, table) for table in shown} for dataset in sweep.datasets
-    }
-    text = markdown(sweep.seeds, tables)
-    write(sweep.out / "table.md", text)
-    write(sweep.out / "table.csv", csv_text(tables))
-    if readme is not None:
-        fill(readme, marker, text)
-    print(f"tables of {len(runs)} runs are in {sweep.out / 'table.md'} and {sweep.out / 'table.csv'}")
-
-
 # --- Command line ------------------------------------------------------------------------------------------------
 
 
@@ -327,17 +319,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--tables",
         nargs="+",
-        default=["labels", "none"],
-        choices=list(TABLES),
+        default=["labels", "unsupervised"],
         metavar="NAME",
-        help=f"of {', '.join(TABLES)} (default: %(default)s)",
+        help="files of conf/table, whose rows are run (default: %(default)s)",
     )
     add(
         "--methods",
         nargs="+",
         choices=list(METHODS),
         metavar="NAME",
-        help=f"only these rows of the tables, of {', '.join(METHODS)}",
+        help=f"these rows in place of the tables', of {', '.join(METHODS)}",
     )
     add(
         "--bits",
@@ -358,14 +349,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=available_cores(), help="runs at a time (default: one a core, %(default)s)")
     add("--minutes", type=float, default=float("inf"), help="start no run that is not expected to end by then")
     add("--list", action="store_true", help="print the points and what is done, and run nothing")
-    add("--only-table", action="store_true", help="write the tables of what is there, and run nothing")
-    add("--readme", type=Path, metavar="FILE", help="also put the tables between the markers of a document")
-    add(
-        "--marker",
-        default="table",
-        metavar="NAME",
-        help="which: those that are <!-- NAME:begin --> and <!-- NAME:end --> (default: %(default)s)",
-    )
     return parser.parse_args(arguments)
 
 
@@ -377,10 +360,10 @@ def sweep_of(options: argparse.Namespace) -> Sweep:
     """
     if options.workers < 1:
         raise UsageError(f"--workers {options.workers}: expected at least 1")
-    rows = [name for name, method in METHODS.items() if set(method.tables) & set(options.tables)]
-    for name in options.methods or []:
-        if name not in rows:
-            raise UsageError(f"--methods {name}: expected rows of --tables {' '.join(options.tables)}")
+    wanted = options.methods or [name for table in options.tables for name in rows_of(table)]
+    for name in wanted:
+        if name not in METHODS:
+            raise UsageError(f"--tables {' '.join(options.tables)}: expected tables whose rows are of base/methods")
     bits: dict[str, set[int]] = {dataset: set() for dataset in options.datasets}
     for text in options.bits:
         dataset, separator, number = text.rpartition("=")
@@ -397,8 +380,8 @@ def sweep_of(options: argparse.Namespace) -> Sweep:
     return Sweep(
         out=options.out.absolute(),
         datasets=list(bits),
-        tables=[table for table in TABLES if table in options.tables],
-        methods=[name for name in rows if options.methods is None or name in options.methods],
+        tables=[table for table in options.tables if set(rows_of(table)) & set(wanted)],
+        methods=[name for name in METHODS if name in wanted],
         bits={dataset: sorted(numbers) for dataset, numbers in bits.items()},
         seeds=sorted(set(options.seeds)),
         paths={dataset: str(Path(path).absolute()) for dataset, path in paths.items()},
@@ -440,8 +423,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.list:
             print_points(sweep, runs, pace, options.workers)
             return 0
-        failures = {} if options.only_table else sit(sweep, runs, pace, options)
-        write_tables(sweep, runs, options.readme, options.marker)
+        failures = sit(sweep, runs, pace, options)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
@@ -450,6 +432,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     for point, reason in failures.items():
         print(f"{point} failed: {reason}", file=sys.stderr)
+    for table in sweep.tables:
+        print(f"lshbench report {sweep.out} --table {table}")
     left = len(sweep.points()) - len(runs)
     if left:
         print(f"{left} of {len(sweep.points())} runs are missing: the same command goes on")

@@ -129,10 +129,9 @@ def test_every_other_command_in_the_documents_is_one_that_there_is() -> None:
 def test_every_table_that_a_command_writes_has_its_place() -> None:
     for command in commands(*TEXTS):
         words = shlex.split(command)
-        if "--readme" in words:
-            document = TEXTS[words[words.index("--readme") + 1]]
-            default = "design" if "table_design" in command else "table"
-            name = words[words.index("--marker") + 1] if "--marker" in words else default
+        if "--into" in words:
+            document = TEXTS[words[words.index("--into") + 1]]
+            name = words[words.index("--table") + 1]
             for end in ("begin", "end"):
                 assert document.count(f"<!-- {name}:{end} -->") == 1, command
 

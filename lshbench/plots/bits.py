@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from lshbench.plots.style import REFERENCE, RUN, TEXT, caption, dress, figure_for, method_name
+from lshbench.plots.style import REFERENCE, RUN, SCREEN, TEXT, Medium, caption, dress, figure_for, method_name
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import GALLERY_CODES
 
@@ -16,7 +16,7 @@ MOST_ITEMS = 20_000
 """Items that correlations are taken over: their error is then below 0.01."""
 
 
-def bit_balance(run: Run) -> Figure | None:
+def bit_balance(run: Run, medium: Medium = SCREEN) -> Figure | None:
     """Draw each bit's mean and the bits' correlations over the gallery; None for a method without bits."""
     means = run.curves().bit_means
     if means is None:
@@ -24,7 +24,9 @@ def bit_balance(run: Run) -> Figure | None:
     packed = run.array(GALLERY_CODES)
     bits = len(means)
     title, name = "Balance and correlation of the bits", method_name(run)
-    figure = figure_for(run, title, width=9.6, name=name, right=0.45, captions=True)
+    figure = figure_for(
+        run, title, medium=medium, width=medium.double, name=name, right=0.45 * medium.scale, captions=True
+    )
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1], gridspec_kw={"wspace": 0.19})
 
     ordered = np.sort(means)
@@ -34,9 +36,9 @@ def bit_balance(run: Run) -> Figure | None:
         x = "bit"
     else:
         left.fill_between(positions, 0.5, ordered, color=RUN, alpha=0.35, linewidth=0)
-        left.plot(positions, ordered, color=RUN, linewidth=1.6)
+        left.plot(positions, ordered, color=RUN, linewidth=1.6 * medium.scale)
         x = "bits, from the least to the most often set"
-    left.axhline(0.5, color=REFERENCE, linewidth=1.4, linestyle="--")
+    left.axhline(0.5, color=REFERENCE, linewidth=1.4 * medium.scale, linestyle="--")
     dress(left, x=x, y="share of gallery items with the bit set", grid="y")
     left.set_ylim(0, 1)
     left.set_xlim(0.4 if bits <= 128 else 1, bits + 0.6 if bits <= 128 else bits)
@@ -48,12 +50,18 @@ def bit_balance(run: Run) -> Figure | None:
     extent = (0.5, len(shown) + 0.5, len(shown) + 0.5, 0.5)
     image = right.imshow(correlation, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest", extent=extent)
     whole = len(shown) == bits
-    dress(right, x="bit" if whole else f"{len(shown)} of {bits:,} bits, evenly spaced", y="bit", grid=None, apart=0.4)
+    dress(
+        right,
+        x="bit" if whole else f"{len(shown)} of {bits:,} bits, evenly spaced",
+        y="bit",
+        grid=None,
+        apart=0.7 * medium.y_apart,
+    )
     for axis, count in ((left.xaxis, bits), (right.xaxis, len(shown)), (right.yaxis, len(shown))):
         axis.set_major_locator(FixedLocator(range(1, count + 1)) if count <= 8 else MaxNLocator(8, integer=True))
     bar = figure.colorbar(image, ax=right, shrink=0.9)
-    bar.set_label("correlation", fontsize=10, color=TEXT)
-    bar.ax.tick_params(labelsize=9, colors=TEXT)
+    bar.set_label("correlation", fontsize=medium.label, color=TEXT)
+    bar.ax.tick_params(labelsize=medium.tick, colors=TEXT)
     mean = run.metrics.codes.bit_correlation
     caption(right, "no two bits vary" if mean is None else f"mean |r| of two bits = {mean:.3f}")
     return figure

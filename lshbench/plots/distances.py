@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lshbench.plots.style import OTHER_CLASS, SAME_CLASS, caption, dress, figure_for, legend
+from lshbench.plots.style import OTHER_CLASS, SAME_CLASS, SCREEN, Medium, caption, dress, figure_for, legend
 from lshbench.run_folder import Run
 
 MOST_BINS = 80
 
 
-def distances(run: Run) -> Figure | None:
+def distances(run: Run, medium: Medium = SCREEN) -> Figure | None:
     """Draw the distances between queries and gallery items of the same and of other classes.
 
     None if the run did not count them.
@@ -22,7 +22,7 @@ def distances(run: Run) -> Figure | None:
     if edges is None or same is None or other is None or same.sum() + other.sum() == 0:
         return None
     hamming = run.metrics.ranking == "hamming"
-    figure = figure_for(run, "Distances of same-class and other pairs", captions=True)
+    figure = figure_for(run, "Distances of same-class and other pairs", medium=medium, captions=True)
     axes = figure.add_subplot()
     used = np.flatnonzero(same + other)
     low, high = int(used[0]), int(used[-1]) + 1
@@ -37,15 +37,15 @@ def distances(run: Run) -> Figure | None:
         heights = np.add.reduceat(share[:high], starts)
         axes.stairs(heights, ends, color=colour, fill=True, alpha=0.22)
         label = f"{name}, mean {mean:.1f}" if hamming else f"{name}, mean {mean:.3f}"
-        axes.stairs(heights, ends, color=colour, linewidth=1.6, label=label)
-        axes.axvline(mean, color=colour, linewidth=1.2, linestyle=":")
+        axes.stairs(heights, ends, color=colour, linewidth=1.6 * medium.scale, label=label)
+        axes.axvline(mean, color=colour, linewidth=1.2 * medium.scale, linestyle=":")
     wide = f", {step} in a bar" if step > 1 else ""
     dress(axes, x=f"Hamming distance (bits{wide})" if hamming else "1 - cosine", y="share of the pairs")
     # Most distances of long codes never occur: the axis shows those that do.
     margin = 0.03 * (edges[high] - edges[low])
     axes.set_xlim(edges[low] - margin, edges[high] + margin)
     if hamming:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=10 if medium is SCREEN else 6, integer=True))
     if same.sum() and other.sum():
         caption(axes, f"a same-class pair is closer than another with probability {_separation(same, other):.3f}")
     axes.set_ylim(0, axes.get_ylim()[1] * 1.18)

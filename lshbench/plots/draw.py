@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,18 +18,22 @@ from lshbench.run_folder.contents import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from lshbench.plots.retrieval import Pictures
+    from lshbench.plots.style import Medium
     from lshbench.types import Features, Neighbors
 
 
-def draw_all(run: Run) -> list[Path]:
-    """Draw every plot that a run's files allow into ``plots/``, and return their paths.
+def figures(run: Run, medium: Medium | None = None) -> Iterator[tuple[str, Figure]]:
+    """Yield every plot that a run's files allow, with its file's name in the run's folder.
 
     A method without codes has no plot of bits, one that isn't trained no training curve, and an index that was
     searched with one setting no trade-off.
 
     Args:
         run: finished, or with every file but ``metrics.json``.
+        medium: what they are for; a screen by default.
     """
     from lshbench.plots import bits, distances, precision, style, tradeoff, training
 
@@ -40,13 +45,25 @@ def draw_all(run: Run) -> list[Path]:
         TRAINING_PLOT: training.training,
         TRADEOFF_PLOT: tradeoff.tradeoff,
     }
-    drawn = []
     for name, draw in plots.items():
-        figure = draw(run)
+        figure = draw(run, medium or style.SCREEN)
         if figure is not None:
-            with atomic_file(run.path / name) as file:
-                style.write_png(figure, file)
-            drawn.append(run.path / name)
+            yield name, figure
+
+
+def draw_all(run: Run) -> list[Path]:
+    """Draw every plot that a run's files allow into ``plots/``, and return their paths.
+
+    Args:
+        run: finished, or with every file but ``metrics.json``.
+    """
+    from lshbench.plots.style import write_figure
+
+    drawn = []
+    for name, figure in figures(run):
+        with atomic_file(run.path / name) as file:
+            write_figure(figure, file)
+        drawn.append(run.path / name)
     return drawn
 
 

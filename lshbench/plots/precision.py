@@ -8,26 +8,24 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from lshbench.plots.style import REFERENCE, RUN, dress, figure_for, legend, show_shares
+from lshbench.plots.style import REFERENCE, RUN, SCREEN, Medium, dress, figure_for, legend, show_shares
 from lshbench.run_folder import Run
 
-DASHED: dict[str, Any] = {"color": REFERENCE, "linewidth": 1.6, "linestyle": "--"}
 
-
-def precision_recall(run: Run) -> Figure:
+def precision_recall(run: Run, medium: Medium = SCREEN) -> Figure:
     """Draw mean precision over recall, beside exact cosine ranking of the same features."""
     curves, name = run.curves(), run.metrics.searched
-    figure = figure_for(run, "Precision over recall")
-    axes = figure.add_subplot()
+    figure = figure_for(run, "Precision over recall", medium=medium)
+    axes, dashed = figure.add_subplot(), _dashed(medium)
     label = _with_figure(name, "mAP", run.metrics.metrics["mAP"])
-    axes.plot(curves.recall, curves.precision, color=RUN, linewidth=2, label=label, zorder=3)
+    axes.plot(curves.recall, curves.precision, color=RUN, linewidth=medium.line, label=label, zorder=3)
     cosine = run.metrics.reference.cosine
     if cosine is not None:
         label = _with_figure("exact cosine", "mAP", cosine["mAP"])
         if curves.reference_precision is not None:
-            axes.plot(curves.recall, curves.reference_precision, label=label, **DASHED)
+            axes.plot(curves.recall, curves.reference_precision, label=label, **dashed)
         elif cosine["mAP"] is not None:
-            axes.axhline(cosine["mAP"], label=label, **DASHED)
+            axes.axhline(cosine["mAP"], label=label, **dashed)
     dress(axes, x="recall", y="precision, mean over queries")
     axes.set_xlim(0, 1)
     show_shares(axes, _highest(curves.precision, curves.reference_precision))
@@ -35,23 +33,23 @@ def precision_recall(run: Run) -> Figure:
     return figure
 
 
-def precision_at_k(run: Run) -> Figure:
+def precision_at_k(run: Run, medium: Medium = SCREEN) -> Figure:
     """Draw mean P@k over k, with the bounds that the order of ties leaves, beside exact cosine ranking."""
     curves, name = run.curves(), run.metrics.searched
-    figure = figure_for(run, "Precision of the first k results")
-    axes = figure.add_subplot()
+    figure = figure_for(run, "Precision of the first k results", medium=medium)
+    axes, dashed = figure.add_subplot(), _dashed(medium)
     marker = "o" if len(curves.k) == 1 else None
     if curves.precision_at_k_bounds is not None:
         low, high = curves.precision_at_k_bounds
         if (high - low).max() > 1e-3:
             axes.fill_between(curves.k, low, high, color=RUN, alpha=0.15, linewidth=0, label="any order of ties")
     label = _with_figure(name, "P@10", run.metrics.metrics["P@10"])
-    axes.plot(curves.k, curves.precision_at_k, color=RUN, linewidth=2, label=label, zorder=3, marker=marker)
+    axes.plot(curves.k, curves.precision_at_k, color=RUN, linewidth=medium.line, label=label, zorder=3, marker=marker)
     cosine = run.metrics.reference.cosine
     if cosine is not None:
         label = _with_figure("exact cosine", "P@10", cosine["P@10"])
         if curves.reference_precision_at_k is not None:
-            axes.plot(curves.k, curves.reference_precision_at_k, marker=marker, label=label, **DASHED)
+            axes.plot(curves.k, curves.reference_precision_at_k, marker=marker, label=label, **dashed)
         else:
             known = [(k, cosine[f"P@{k}"]) for k in (10, 50) if cosine[f"P@{k}"] is not None]
             axes.plot(*zip(*known, strict=True), color=REFERENCE, marker="o", linestyle="--", label=label)
@@ -65,6 +63,10 @@ def precision_at_k(run: Run) -> Figure:
     show_shares(axes, _highest(curves.precision_at_k, curves.reference_precision_at_k))
     legend(axes, loc="best")
     return figure
+
+
+def _dashed(medium: Medium) -> dict[str, Any]:
+    return {"color": REFERENCE, "linewidth": 0.8 * medium.line, "linestyle": "--"}
 
 
 def _highest(*curves: np.ndarray | None) -> float:

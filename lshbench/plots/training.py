@@ -7,12 +7,22 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lshbench.plots.style import LEFT, REFERENCE, RUN, VALIDATION, dress, figure_for, method_name
+from lshbench.plots.style import (
+    REFERENCE,
+    RUN,
+    SCREEN,
+    VALIDATION,
+    Medium,
+    dress,
+    figure_for,
+    legend_below,
+    method_name,
+)
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import TRAINING
 
 
-def training(run: Run) -> Figure | None:
+def training(run: Run, medium: Medium = SCREEN) -> Figure | None:
     """Draw loss and validation quality over epochs, the chosen one marked; None for fewer than two epochs."""
     if not run.has(TRAINING):
         return None
@@ -20,14 +30,15 @@ def training(run: Run) -> Figure | None:
     epochs, chosen = history["epochs"], history["chosen_epoch"]
     if len(epochs) < 2:
         return None
-    figure = figure_for(run, "Training", name=method_name(run), right=LEFT, legend_rows=1)
+    figure = figure_for(run, "Training", medium=medium, name=method_name(run), right=medium.left, legend_rows=1)
     axes = figure.add_subplot()
     numbers = [epoch["epoch"] for epoch in epochs]
-    style: dict[str, Any] = {"linewidth": 2, "marker": "o" if len(epochs) <= 30 else None, "markersize": 4}
+    style: dict[str, Any] = {"linewidth": medium.line, "marker": "o" if len(epochs) <= 30 else None}
+    style["markersize"] = 4 * medium.scale
     lines = axes.plot(numbers, [epoch["loss"] for epoch in epochs], color=RUN, label="loss (left)", **style)
     dress(axes, x="epoch", y="training loss", grid="x")
     axes.yaxis.label.set_color(RUN)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10 if medium is SCREEN else 6))
     checked = [(epoch["epoch"], epoch["validation"]) for epoch in epochs if epoch["validation"] is not None]
     if checked:
         right = axes.twinx()
@@ -39,8 +50,8 @@ def training(run: Run) -> Figure | None:
         right.yaxis.label.set_color("#a15c00")
     if chosen is not None:
         label = f"epoch {chosen} is used"
-        lines.append(axes.axvline(chosen, color=REFERENCE, linewidth=1.4, linestyle=":", label=label))
-    figure.legend(handles=lines, loc="lower center", ncols=3, fontsize=9, frameon=False)
+        lines.append(axes.axvline(chosen, color=REFERENCE, linewidth=1.4 * medium.scale, linestyle=":", label=label))
+    legend_below(figure, lines, 3)
     return figure
 
 

@@ -22,8 +22,8 @@ def write_report(runs: Path | Sequence[Run], out: Path) -> Path:
     Raises:
         UsageError: there is no finished run, or the folder can't be written.
     """
+    from lshbench.report.build import build_report
     from lshbench.report.files import write_files
-    from lshbench.report.report import build_report
     from lshbench.report.select import find, once
 
     selection = find([runs]) if isinstance(runs, Path) else once(runs)

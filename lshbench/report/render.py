@@ -7,8 +7,9 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-from lshbench.report.report import Configuration, Group, Pair, Report, measure_name
+from lshbench.report.report import Configuration, Group, Report, measure_name
 from lshbench.report.tables import Table, definition_tables, latex_table, markdown_table, print_table, tables
+from lshbench.report.winners import Pair
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lshbench.errors import UsageError
 from lshbench.run_folder import Run
-from lshbench.run_folder.contents import CONFIG, HYDRA, LOCK, METRICS
+from lshbench.run_folder.contents import CONFIG, METRICS
 from lshbench.run_folder.keys import flat
+from lshbench.run_folder.reader import run_folders
 
 SHORT = {
     "dataset": "dataset.name",
@@ -96,7 +96,7 @@ def find(folders: Sequence[Path]) -> Selection:
         before = len(runs)
         known = {path.resolve() for path in runs}
         repeated_folder = False
-        for path, finished in _run_folders(folder):
+        for path, finished in run_folders(folder):
             if path.resolve() in known:
                 repeated_folder = True
             elif finished:
@@ -128,25 +128,16 @@ def once(
     return Selection(tuple(results.values()), damaged, unfinished, tuple(repeated))
 
 
-def _run_folders(root: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield the folders of runs below a folder, in the order of their paths, and whether each is finished."""
-    for folder, names, files in os.walk(root):
-        if METRICS in files:
-            names.clear()
-            yield Path(folder), True
-        elif LOCK in files or (HYDRA in names and "multirun.yaml" not in files):
-            names.clear()
-            yield Path(folder), False
-        names[:] = sorted(name for name in names if not name.startswith("."))
-
-
 def supervision_of(run: Run) -> str:
     """Return ``labels`` or ``none``, or ``features`` where these alone are searched, without a method."""
     return "features" if run.metrics.features_alone else run.metrics.method.supervision
 
 
 class Settings:
-    """Values of one run by dotted keys: of ``metrics.json`` first, then of its configuration, read when needed."""
+    """Values of one run by dotted keys: of ``metrics.json`` first, then of its configuration, read when needed.
+
+    What only its command knows comes last: options that stand for many keys, such as ``experiment``.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -162,7 +153,10 @@ class Settings:
         if key in metrics:
             return True, metrics[key]
         config = self.config()
-        return key in config, config.get(key)
+        if key in config:
+            return True, config[key]
+        command = dict(word.split("=", 1) for word in self.run.metrics.command if "=" in word)
+        return key in command, command.get(key)
 
     def metrics(self) -> dict[str, Any]:
         """Return the values of ``metrics.json`` by dotted keys."""
@@ -206,7 +200,7 @@ def where(selection: Selection, conditions: Sequence[str]) -> Selection:
         kept = [
             one
             for one, (has, value) in zip(settings, found, strict=True)
-            if has and any(_equal(value, wanted) for wanted in values)
+            if has and any(equal(value, wanted) for wanted in values)
         ]
         if not kept:
             there = sorted({shown(value) for has, value in found if has})
@@ -249,7 +243,8 @@ def shown(value: object) -> str:
     return str(value)
 
 
-def _equal(value: object, wanted: str) -> bool:
+def equal(value: object, wanted: str) -> bool:
+    """Return whether a value is the one that a user wrote."""
     if shown(value) == wanted:
         return True
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lshbench.report.definitions import DefinitionTable
-from lshbench.report.report import SIGNIFICANT, Best, Configuration, Group, Report, measure_name
+from lshbench.report.report import Configuration, Group, Report, measure_name
+from lshbench.report.winners import SIGNIFICANT, Best
 
 if TYPE_CHECKING:
     from rich.console import Console

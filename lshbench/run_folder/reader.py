@@ -19,8 +19,11 @@ from lshbench.metrics.curves import Curves
 from lshbench.run_folder.contents import (
     CONFIG,
     CURVES,
+    HYDRA,
+    LOCK,
     METRICS,
     MODEL_DESCRIPTION,
+    MULTIRUN,
     NEIGHBORS,
     PER_QUERY,
     TRADEOFF,
@@ -154,13 +157,20 @@ def find_finished(root: Path, run_id: str) -> Path | None:
     return None
 
 
-def _finished_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders of finished runs below a folder, in the order of their paths."""
+def run_folders(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield the folders of runs below a folder, in the order of their paths, and whether each is finished."""
     for folder, names, files in os.walk(root):
         if METRICS in files:
             names.clear()
-            yield Path(folder)
+            yield Path(folder), True
+        elif LOCK in files or (HYDRA in names and MULTIRUN not in files):
+            # Other runs may lie below one that was begun in the folder of them all.
+            yield Path(folder), False
         names[:] = sorted(name for name in names if not name.startswith("."))
+
+
+def _finished_folders(root: Path) -> Iterator[Path]:
+    return (folder for folder, finished in run_folders(root) if finished)
 
 
 def metrics_schema() -> dict[str, Any]:

@@ -15,8 +15,8 @@ import pytest
 from test_report import values, write_run  # noqa: F401
 
 from lshbench.report import write_report
+from lshbench.report.build import build_report
 from lshbench.report.page import page_data
-from lshbench.report.report import build_report
 from lshbench.report.select import find
 from lshbench.run_folder import Run
 from lshbench.run_folder.thumbnails import read_thumbnails, write_thumbnails

@@ -18,9 +18,10 @@ from example_run import METRICS
 
 from lshbench.errors import UsageError
 from lshbench.metrics.significance import holm, paired_permutation_test
+from lshbench.report.build import build_report
 from lshbench.report.definitions import definitions
 from lshbench.report.render import csv_text
-from lshbench.report.report import Group, Report, build_report
+from lshbench.report.report import Group, Report
 from lshbench.report.select import find, where
 
 QUERIES = 200
@@ -120,6 +121,16 @@ def test_seeds_of_one_configuration_are_repeats_and_pairs_are_tested_and_correct
         ("labels", "fourier 16 bits", 1, 1),
         ("none", "random_projection 16 bits", 0, 0),
     ]
+
+
+def test_a_configuration_that_leads_on_average_but_not_with_every_seed_beats_no_other(tmp_path: Path, values) -> None:
+    for seed, shift in ((0, 0.2), (1, -0.01)):
+        write_run(tmp_path, "itq", values, seed=seed)
+        write_run(tmp_path, "itq", values + shift, seed=seed, bits=32)
+    group = compared(tmp_path)
+    (pair,) = group.pairs["AP"]
+    assert (pair.significant, pair.every_seed) == (True, False)
+    assert [(best.name, best.beaten) for best in group.best] == [("itq 32 bits", 0)]
 
 
 def test_a_run_that_ranks_features_says_so_in_place_of_what_trained_its_method(tmp_path: Path, values) -> None:

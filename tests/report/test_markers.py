@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lshbench.errors import UsageError
+from lshbench.report.markers import fill
 
 
-@pytest.fixture
-def markers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
-    return importlib.import_module("markers")
-
-
-def test_a_text_goes_between_the_markers_of_its_name_alone(markers: Any, tmp_path: Path) -> None:
+def test_a_text_goes_between_the_markers_of_its_name_alone(tmp_path: Path) -> None:
     document = tmp_path / "README.md"
     design = "<!-- design:begin -->\nold\n<!-- design:end -->\n"
     document.write_text(f"a\n<!-- table:begin -->\nold\n<!-- table:end -->\nb\n{design}")
-    markers.fill(document, "table", "new \\1\n")
+    fill(document, "table", "new \\1\n")
     assert document.read_text() == f"a\n<!-- table:begin -->\nnew \\1\n<!-- table:end -->\nb\n{design}"
 
 
 @pytest.mark.parametrize("pairs", [0, 2])
-def test_a_document_without_one_place_for_a_text_is_refused_and_left_as_it_is(
-    markers: Any, tmp_path: Path, pairs: int
-) -> None:
+def test_a_document_without_one_place_for_a_text_is_refused_and_left_as_it_is(tmp_path: Path, pairs: int) -> None:
     document = tmp_path / "README.md"
     before = "<!-- table:begin --><!-- table:end -->" * pairs
     document.write_text(before)
     with pytest.raises(UsageError, match=f"README.md: {pairs} places for the tables; expected one <!-- table:begin"):
-        markers.fill(document, "table", "new\n")
+        fill(document, "table", "new\n")
     assert document.read_text() == before
     with pytest.raises(UsageError, match="expected a document that is there"):
-        markers.fill(tmp_path / "none.md", "table", "new\n")
+        fill(tmp_path / "none.md", "table", "new\n")

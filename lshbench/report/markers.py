@@ -1,4 +1,4 @@
-"""Texts between a document's markers, which the scripts that make tables put there."""
+"""Texts between a document's markers: tables that are made anew without touching what stands around them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ def fill(document: Path, name: str, text: str) -> None:
         UsageError: there is no such document, or it has not exactly one pair of them.
     """
     if not document.is_file():
-        raise UsageError(f"--readme {document}: expected a document that is there")
+        raise UsageError(f"--into {document}: expected a document that is there")
     begin, end = markers(name)
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     after, count = pattern.subn(lambda _: f"{begin}\n{text}{end}", document.read_text(encoding="utf-8"))
     if count != 1:
-        raise UsageError(
-            f"--readme {document}: {count} places for the tables; expected one {begin} with {end} after it"
-        )
+        raise UsageError(f"--into {document}: {count} places for the tables; expected one {begin} with {end} after it")
     with atomic_file(document) as file:
         file.write(after.encode())

@@ -1,0 +1,48 @@
+"""Figures for a paper, as files: those of a report, or of a single run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from lshbench.errors import UsageError
+from lshbench.plots import draw
+from lshbench.plots.comparison.figures import report_figures
+from lshbench.plots.style import PAPER, write_figure
+from lshbench.report.report import Report
+from lshbench.run_folder import atomic_file
+
+FORMATS = ("pdf", "svg")
+
+
+def write_figures(report: Report, out: Path, format: str) -> list[Path]:
+    """Write every figure of a report into a folder, made if need be, and return their paths.
+
+    A report of one run has that run's own plots; one of several, those that compare configurations.
+
+    Args:
+        report: of selected runs.
+        out: the folder.
+        format: one of :data:`FORMATS`.
+
+    Raises:
+        UsageError: the folder can't be written, or there is nothing to draw.
+    """
+    runs = report.selection.runs
+    figures: Iterator[tuple[str, Figure]] = report_figures(report, PAPER)
+    if len(runs) == 1:
+        figures = ((Path(name).stem, figure) for name, figure in draw.figures(runs[0], PAPER))
+    written = []
+    try:
+        for name, figure in figures:
+            path = out / f"{name}.{format}"
+            with atomic_file(path) as file:
+                write_figure(figure, file, format)
+            written.append(path)
+    except OSError as error:
+        raise UsageError(f"--figures {out}: expected a folder that can be written ({error})") from error
+    if not written:
+        raise UsageError(f"--figures {out}: these runs have nothing to draw: expected two configurations, or one run")
+    return written

@@ -1,0 +1,133 @@
+"""Configurations of a report: runs that differ in nothing but the seed, with means, intervals and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lshbench.metrics.significance import Interval, bootstrap_interval
+from lshbench.report.definitions import by_configuration, mean_or_none
+from lshbench.report.repeats import Repeat, same_queries
+from lshbench.report.report import Configuration, Cost, Mean, measure_name
+from lshbench.report.resampling import crossed_intervals
+from lshbench.report.select import supervision_of
+from lshbench.run_folder import Run
+
+
+def configurations_of(
+    runs: Sequence[Run],
+    values: Mapping[Path, Mapping[str, Repeat]],
+    measures: Sequence[str],
+    level: float,
+    resamples: int,
+    seed: int,
+) -> list[Configuration]:
+    """Return the configurations of some runs, still without names.
+
+    Args:
+        runs: finished ones.
+        values: per-query values by folder and measure.
+        measures: that every run has.
+        level, resamples, seed: of the intervals.
+    """
+    made = []
+    for identity, members in by_configuration(runs).items():
+        members.sort(key=lambda run: run.metrics.seed)
+        first = members[0].metrics
+        repeats = {name: [values[run.path][name] for run in members] for name in measures}
+        made.append(
+            Configuration(
+                identity=identity,
+                name="",
+                series="",
+                dataset=first.dataset.name,
+                backbone=first.dataset.backbone,
+                protocol=first.protocol.name,
+                method=first.method.name,
+                bits=first.method.bits,
+                index=first.search.index,
+                ranking=first.ranking,
+                supervision=supervision_of(members[0]),
+                leak=any(run.metrics.protocol.leak for run in members),
+                gallery=first.dataset.gallery,
+                queries=len(repeats[measures[0]][0].queries),
+                seeds=tuple(run.metrics.seed for run in members),
+                runs=tuple(members),
+                means={},
+                cost=_cost(members),
+                time_s=_each(members, lambda run: run.metrics.time_s),
+                codes=_each(members, _code_figures),
+                repeats=repeats,
+            )
+        )
+    intervals = _intervals(made, measures, level, resamples, seed)
+    return [
+        replace(one, means={name: _mean(one, name, intervals[place, name]) for name in measures})
+        for place, one in enumerate(made)
+    ]
+
+
+def _intervals(
+    configurations: Sequence[Configuration], measures: Sequence[str], level: float, resamples: int, seed: int
+) -> dict[tuple[int, str], Interval]:
+    """Return the interval of every configuration, by its place, and measure."""
+    intervals: dict[tuple[int, str], Interval] = {}
+    crossed: dict[int, list[tuple[tuple[int, str], np.ndarray]]] = {}
+    for place, one in enumerate(configurations):
+        for name in measures:
+            values = [repeat.values for repeat in one.repeats[name]]
+            if same_queries(one.repeats[name]):
+                crossed.setdefault(len(values[0]), []).append(((place, name), np.stack(values)))
+            else:
+                intervals[place, name] = bootstrap_interval(values, level=level, resamples=resamples, seed=seed)
+    for parts in crossed.values():
+        found = crossed_intervals([values for _, values in parts], level=level, resamples=resamples, seed=seed)
+        intervals.update(zip((key for key, _ in parts), found, strict=True))
+    return intervals
+
+
+def _mean(one: Configuration, name: str, interval: Interval) -> Mean:
+    means = tuple(float(repeat.values.mean()) for repeat in one.repeats[name])
+    references = [run.metrics.reference.cosine for run in one.runs]
+    exact = [None if cosine is None else cosine.get(measure_name(name)) for cosine in references]
+    spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return Mean(interval, means, spread, mean_or_none(exact))
+
+
+def _cost(runs: Sequence[Run]) -> Cost:
+    def mean(figure: Callable[[Run], float | None]) -> float | None:
+        return mean_or_none([figure(run) for run in runs])
+
+    return Cost(
+        candidates=mean(lambda run: run.metrics.search.candidates_mean),
+        candidates_fraction=mean(lambda run: run.metrics.search.candidates_fraction),
+        qps=mean(lambda run: run.metrics.search.qps),
+        latency_p95_ms=mean(lambda run: run.metrics.search.latency_ms["p95"]),
+        bytes_per_item=mean(lambda run: run.metrics.memory.bytes_per_item),
+        recall_at_10_cosine=mean(lambda run: run.metrics.search.recall_at_10_cosine),
+        peak_memory_bytes=mean(lambda run: run.metrics.memory.peak_rss_bytes),
+    )
+
+
+def _code_figures(run: Run) -> dict[str, float | None]:
+    codes = run.metrics.codes
+    return {
+        "bit_balance": codes.bit_balance,
+        "bit_correlation": codes.bit_correlation,
+        "constant_bits": codes.constant_bits,
+        "entropy_bits": codes.entropy_bits,
+        "code_entropy_bits": codes.code_entropy_bits,
+        "distinct_codes": codes.distinct_codes,
+        "largest_bucket": codes.buckets.largest if codes.buckets else None,
+        "quantisation_loss": codes.quantisation_loss,
+    }
+
+
+def _each(runs: Sequence[Run], figures: Callable[[Run], Mapping[str, float | None]]) -> dict[str, float | None]:
+    found = [figures(run) for run in runs]
+    return {
+        key: mean_or_none([one.get(key) for one in found]) for key in dict.fromkeys(k for one in found for k in one)
+    }

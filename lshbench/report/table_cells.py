@@ -1,0 +1,469 @@
+"""Runs into the rows and columns that a file of tables asks for: every cell with its figures and its winner."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lshbench.errors import UsageError
+from lshbench.metrics.significance import holm
+from lshbench.report.names import settings_of
+from lshbench.report.repeats import Repeat, paired_values
+from lshbench.report.resampling import sign_flip_tests
+from lshbench.report.select import SHORT, Selection, Settings, equal, shown, supervision_of
+from lshbench.report.table_file import TESTED, Column, Grid, Row, TableFile
+from lshbench.report.values import read_values
+from lshbench.report.winners import SIGNIFICANT, Side, winner_of
+from lshbench.run_folder import Run
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a row is from another one.
+
+    Attributes:
+        mean: over queries and seeds.
+        p_value: of no difference, adjusted for the number of rows that are compared with that one (Holm).
+    """
+
+    mean: float
+    p_value: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is more than chance."""
+        return self.p_value < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table has in one row and column.
+
+    Attributes:
+        seeds: of the runs, ascending.
+        values: the figure with each of them; empty where it is not known or there is no run.
+        complete: whether all seeds are there that its part of the table has.
+        winner: whether it is better than every other of its column; None where the column marks none.
+        difference: in its place, where the column shows differences.
+    """
+
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    complete: bool
+    winner: bool | None = None
+    difference: Difference | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Over seeds; None where it is not known."""
+        return float(np.mean(self.values)) if self.values else None
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation over seeds, 0 of one."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class FilledColumn:
+    """A column as it is shown: the file's column at one value of ``over``.
+
+    Attributes:
+        column: of the file.
+        value: of ``over``; None without it.
+        heading: what the table shows.
+    """
+
+    column: Column
+    value: Any
+    heading: str
+
+
+@dataclass(frozen=True)
+class FilledGrid:
+    """A table with its cells: ``cells[row][column]``."""
+
+    grid: Grid
+    labels: tuple[str, ...]
+    columns: tuple[FilledColumn, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The tables of one data set, encoder and protocol.
+
+    Attributes:
+        fields: what texts may name in braces.
+        heading, about: texts above the tables.
+        grids: the tables.
+    """
+
+    fields: Mapping[str, Any]
+    heading: str | None
+    about: str | None
+    grids: tuple[FilledGrid, ...]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The tables of a file, with the figures of runs.
+
+    Attributes:
+        file: what was asked for.
+        caption: above everything.
+        sections: one for each data set, encoder and protocol.
+        missing: how many cells lack runs.
+        left_out: a line for each thing that was found but is in no table.
+    """
+
+    file: TableFile
+    caption: str | None
+    sections: tuple[Section, ...]
+    missing: int
+    left_out: tuple[str, ...]
+
+
+Units = dict[Any, dict[int, Run]]
+"""Runs of one row by the value of ``over``, and by seed."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Runs of one data set, encoder and protocol.
+
+    Attributes:
+        runs: all of them.
+        rows: by name.
+        seeds: of any of them, ascending.
+    """
+
+    runs: list[Run]
+    rows: dict[str, Units]
+    seeds: tuple[int, ...]
+
+    def values(self, rows: Sequence[Row]) -> list[Any]:
+        """Return the values of ``over`` that runs of some rows have."""
+        found = {shown(value): value for row in rows for value in self.rows.get(row.name, {})}
+        return sorted(found.values(), key=lambda value: (not isinstance(value, int | float), value))
+
+
+def fill_tables(file: TableFile, selection: Selection, *, resamples: int = 10_000, seed: int = 0) -> Filled:
+    """Return the tables of a file with the figures of selected runs.
+
+    A run belongs to the row with the most values of ``where`` that it has. Of several runs of one cell and seed that
+    differ in nothing but the source code, the newest counts; the others are counted among what is left out.
+
+    Args:
+        file: of tables.
+        selection: finished runs.
+        resamples, seed: of the paired tests.
+
+    Raises:
+        UsageError: no run has a row or a figure, two rows fit a run equally well, or a cell has runs of several
+            configurations.
+    """
+    measures = dict.fromkeys(TESTED[one.metric] for one in _columns(file) if one.best or one.difference_from)
+    selection, values = read_values(selection, tuple(measures))
+    settings = {run.path: Settings(run) for run in selection.runs}
+    _check_figures(file, list(settings.values()))
+    notes = list(selection.notes())
+    parts = _parts(file, selection.runs, settings, notes)
+    filling = _Filling(file, settings, values, resamples, seed)
+    sections = tuple(filling.section(part) for part in parts)
+    seeds = sorted({one for part in parts for one in part.seeds})
+    caption = _text(file, "caption", file.caption, {"seeds": ", ".join(map(str, seeds))})
+    return Filled(file, caption, sections, sum(_missing(file, part) for part in parts), tuple(notes))
+
+
+def _columns(file: TableFile) -> list[Column]:
+    return [column for grid in file.grids for column in grid.columns]
+
+
+# Runs into rows
+
+
+def _parts(file: TableFile, runs: Sequence[Run], settings: Mapping[Path, Settings], notes: list[str]) -> list[_Part]:
+    """Return the runs by data set, encoder and protocol, in the order of showing; add what is left out to the notes."""
+    displayed = {row.name for grid in file.grids for row in grid.rows}
+    strangers = hidden = older = 0
+    members: dict[tuple[str, ...], list[Run]] = {}
+    placed: dict[tuple[str, ...], dict[str, Units]] = {}
+    for run in sorted(runs, key=lambda run: (run.metrics.created, str(run.path)), reverse=True):
+        row = _row_of(file, run, settings[run.path])
+        strangers += row is None
+        if row is None or row.name not in displayed:
+            hidden += row is not None
+            continue
+        data = run.metrics.dataset
+        key = (data.name, data.backbone or "", run.metrics.protocol.name, data.fingerprint)
+        value = None if file.over is None else settings[run.path].get(file.over)[1]
+        unit = placed.setdefault(key, {}).setdefault(row.name, {}).setdefault(value, {})
+        _check_alike(file, row, next(iter(unit.values()), run), run)
+        if run.metrics.seed in unit:
+            older += 1
+            continue
+        unit[run.metrics.seed] = run
+        members.setdefault(key, []).append(run)
+    if strangers:
+        notes.append(f"{_counted(strangers)} of no row of {file.path}, left out")
+    if hidden:
+        notes.append(f"{_counted(hidden)} of rows that {file.path} does not show, left out")
+    if older:
+        notes.append(f"{_counted(older)} older than another one of the same cell and seed, left out")
+    if not members:
+        raise UsageError(f"{file.path}: none of {_counted(len(runs))} belongs to a row: {', '.join(displayed)}")
+
+    def order(key: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+        return (file.datasets.index(key[0]) if key[0] in file.datasets else len(file.datasets), key)
+
+    return [
+        _Part(members[key], placed[key], tuple(sorted({run.metrics.seed for run in members[key]})))
+        for key in sorted(members, key=order)
+    ]
+
+
+def _row_of(file: TableFile, run: Run, settings: Settings) -> Row | None:
+    fitting = [row for row in file.rows if row.where and _fits(settings, row)]
+    most = max((len(row.where) for row in fitting), default=0)
+    found = [row for row in fitting if len(row.where) == most]
+    if len(found) > 1:
+        names = " and ".join(row.name for row in found)
+        raise UsageError(f"{file.path}: rows {names} both fit {run.path}: expected where: that tells them apart")
+    return found[0] if found else None
+
+
+def _fits(settings: Settings, row: Row) -> bool:
+    for key, wanted in row.where.items():
+        has, value = settings.get(key)
+        if not has or not equal(value, shown(wanted)):
+            return False
+    return True
+
+
+def _check_alike(file: TableFile, row: Row, one: Run, other: Run) -> None:
+    """Refuse runs of one cell that differ in a setting: their mean would be of nothing."""
+    if one is other:
+        return
+    first, second = dict(settings_of(one)), dict(settings_of(other))
+    differing = sorted(
+        key
+        for key in first.keys() | second.keys()
+        if first.get(key) != second.get(key) and key not in (file.over, "dataset.path")
+    )
+    if differing:
+        key = differing[0]
+        raise UsageError(
+            f"{file.path}: rows.{row.name}: {one.path} and {other.path} belong to one cell, but differ in "
+            f"{', '.join(differing)} ({first.get(key)} and {second.get(key)}): expected where: {{{key}: ...}}, or runs "
+            "chosen by --where"
+        )
+
+
+def _counted(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"
+
+
+def _missing(file: TableFile, part: _Part) -> int:
+    """Return how many cells lack some of the part's seeds; columns of one row and value lack the same runs."""
+    lacking = set()
+    for grid in file.grids:
+        for value in part.values(grid.rows):
+            for row in grid.rows:
+                if row.where and set(part.rows.get(row.name, {}).get(value, {})) != set(part.seeds):
+                    lacking.add((row.name, shown(value)))
+    return len(lacking)
+
+
+# Figures
+
+
+def figure_of(settings: Settings, figure: str) -> tuple[bool, Any]:
+    """Return whether a run has a figure, and its value: a key, or one of ``metrics`` or ``definitions``."""
+    for key in (figure, f"metrics.{figure}", f"definitions.{figure}"):
+        has, value = settings.get(key)
+        if has:
+            return True, value
+    return False, None
+
+
+def _check_figures(file: TableFile, settings: Sequence[Settings]) -> None:
+    for column in _columns(file):
+        if not any(figure_of(one, column.figure)[0] for one in settings):
+            known = sorted({key for one in settings[:50] for key in one.metrics()})
+            near = difflib.get_close_matches(column.figure, known, 4, 0.5)
+            near += [key for key in known if key.rpartition(".")[2] == column.figure.rpartition(".")[2]]
+            expected = ", ".join(dict.fromkeys(near)) or "mAP, P@10, search.qps, time_s.fit"
+            raise UsageError(
+                f"{file.path}: columns.{column.name}.figure={column.figure!r}: no run has it; expected one such as "
+                f"{expected}"
+            )
+    if file.over is not None and not any(one.get(file.over)[0] for one in settings):
+        raise UsageError(
+            f"{file.path}: over={file.over!r}: no run has it; expected a key that runs have, such as {', '.join(SHORT)}"
+        )
+
+
+class _Filling:
+    """What the cells of a file's tables are made of."""
+
+    def __init__(
+        self,
+        file: TableFile,
+        settings: Mapping[Path, Settings],
+        values: Mapping[Path, Mapping[str, Repeat]],
+        resamples: int,
+        seed: int,
+    ) -> None:
+        self.file = file
+        self.settings = settings
+        self.values = values
+        self.draws = {"resamples": resamples, "seed": seed}
+
+    def section(self, part: _Part) -> Section:
+        """Return the tables of one data set, encoder and protocol."""
+        fields = _fields(part)
+        return Section(
+            fields,
+            _text(self.file, "heading", self.file.heading, fields),
+            _text(self.file, "about", self.file.about, fields),
+            tuple(self._grid(grid, part) for grid in self.file.grids),
+        )
+
+    def _grid(self, grid: Grid, part: _Part) -> FilledGrid:
+        columns = [
+            FilledColumn(column, value, self._heading(column, value))
+            for column in grid.columns
+            for value in (part.values(grid.rows) if column.over else [None])
+        ]
+        cells = [self._column(filled, grid.rows, part) for filled in columns]
+        labels = tuple(self._label(row, part) for row in grid.rows)
+        return FilledGrid(grid, labels, tuple(columns), tuple(zip(*cells, strict=True)))
+
+    def _heading(self, column: Column, value: Any) -> str:
+        fields = {} if self.file.over is None else {self.file.over: shown(value)}
+        return _text(self.file, f"columns.{column.name}.heading", column.heading, fields) or ""
+
+    def _label(self, row: Row, part: _Part) -> str:
+        runs = [run for unit in part.rows.get(row.name, {}).values() for run in unit.values()]
+        trained = self.file.supervision and any(supervision_of(run) == "labels" for run in runs)
+        leak = any(run.metrics.protocol.leak for run in runs)
+        return f"{row.label}{', with labels' if trained else ''}{' (leak)' if leak else ''}"
+
+    def _column(self, filled: FilledColumn, rows: Sequence[Row], part: _Part) -> list[Cell]:
+        column = filled.column
+        cells = [self._cell(row, filled, part) for row in rows]
+        sides = {row.name: side for row in rows if (side := self._side(row, filled, part)) and row.where}
+        if column.best is not None:
+            tested = [row for row in rows if row.where]
+            whole = len(sides) == len(tested) and all(
+                cell.complete for row, cell in zip(rows, cells, strict=True) if row.where
+            )
+            winner = None
+            if whole:
+                winner = winner_of(list(sides.values()), highest=column.best == "highest", **self.draws)
+            cells = [replace(cell, winner=row.name == winner) for row, cell in zip(rows, cells, strict=True)]
+        if column.difference_from is not None:
+            differences = self._differences(column.difference_from, sides)
+            cells = [
+                replace(cell, values=(), difference=differences.get(row.name))
+                for row, cell in zip(rows, cells, strict=True)
+            ]
+        return cells
+
+    def _cell(self, row: Row, filled: FilledColumn, part: _Part) -> Cell:
+        if row.reference:
+            # Exact cosine is the same for every value of `over`: any run of a seed has it.
+            by_seed = {run.metrics.seed: run for run in part.runs if run.metrics.reference.cosine}
+            seeds = sorted(by_seed)
+            references = [by_seed[seed].metrics.reference.cosine or {} for seed in seeds]
+            found = [figures.get(filled.column.metric) for figures in references]
+            return _cell(seeds, found, seeds == list(part.seeds))
+        runs = self._runs(row, filled, part)
+        found = [figure_of(self.settings[run.path], filled.column.figure)[1] for run in runs]
+        for run, value in zip(runs, found, strict=True):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise UsageError(
+                    f"{self.file.path}: columns.{filled.column.name}.figure={filled.column.figure!r}: {value!r} of "
+                    f"{run.path} is no number"
+                )
+        seeds = sorted({run.metrics.seed for run in runs})
+        return _cell(seeds, found, filled.column.over != self.file.over or set(seeds) == set(part.seeds))
+
+    def _runs(self, row: Row, filled: FilledColumn, part: _Part) -> list[Run]:
+        units = part.rows.get(row.name, {})
+        chosen = [units.get(filled.value, {})] if filled.column.over == self.file.over else list(units.values())
+        return [unit[seed] for unit in chosen for seed in sorted(unit)]
+
+    def _side(self, row: Row, filled: FilledColumn, part: _Part) -> Side | None:
+        """Return a row's values of each query; None where it has none."""
+        measure = TESTED.get(filled.column.metric)
+        runs = self._runs(row, filled, part)
+        repeats = [self.values[run.path].get(measure) for run in runs] if measure else []
+        if not repeats or None in repeats or {run.metrics.seed for run in runs} != set(part.seeds):
+            return None
+        return Side(row.name, [repeat for repeat in repeats if repeat is not None])
+
+    def _differences(self, baseline: str, sides: Mapping[str, Side]) -> dict[str, Difference]:
+        """Return how far each row is from the baseline; none whose runs are missing or answered other queries."""
+        pairs = {}
+        for name, side in sides.items():
+            if name != baseline and baseline in sides:
+                first, second, _ = paired_values(side, sides[baseline])
+                pairs[name] = first - second
+        tests = sign_flip_tests(list(pairs.values()), **self.draws)
+        adjusted = holm(np.array([test.p_value for test in tests]))
+        return {
+            name: Difference(test.difference, float(p_value))
+            for name, test, p_value in zip(pairs, tests, adjusted, strict=True)
+        }
+
+
+def _cell(seeds: Sequence[int], found: Sequence[float | None], complete: bool) -> Cell:
+    values = [float(value) for value in found if value is not None]
+    return Cell(tuple(seeds), tuple(values) if len(values) == len(found) else (), complete)
+
+
+# Texts
+
+
+def _text(file: TableFile, key: str, text: str | None, fields: Mapping[str, Any]) -> str | None:
+    """Return a text with fields in place of their names in braces.
+
+    Raises:
+        UsageError: a name that is none of theirs.
+    """
+    try:
+        return None if text is None else text.format(**fields)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        names = ", ".join(f"{{{name}}}" for name in fields) or "none"
+        raise UsageError(f"{file.path}: {key}={text!r}: expected no other names in braces than {names}") from error
+
+
+def _fields(part: _Part) -> dict[str, Any]:
+    """Return what the figures of a data set are of, and on what machine."""
+    metrics = part.runs[0].metrics
+    threads = metrics.environment["threads"]
+    return {
+        "dataset": metrics.dataset.name,
+        "queries": _between([run.metrics.dataset.queries for run in part.runs]),
+        "gallery": _between([run.metrics.dataset.gallery for run in part.runs]),
+        "classes": _between([run.metrics.dataset.classes for run in part.runs]),
+        "encoder": f"{metrics.dataset.backbone}, " if metrics.dataset.backbone else "",
+        "dim": metrics.dataset.dim,
+        "protocol": metrics.protocol.name,
+        "cpu": metrics.environment["cpu"],
+        "threads": f"{threads} thread{'' if threads == 1 else 's'}",
+        "seeds": ", ".join(map(str, part.seeds)),
+    }
+
+
+def _between(numbers: Sequence[int]) -> str:
+    """Return 360, or 83 to 92 where seeds draw different numbers."""
+    found = sorted(set(numbers))
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
