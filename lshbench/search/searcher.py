@@ -23,7 +23,6 @@ import numpy as np
 from lshbench.config import build
 from lshbench.errors import UsageError, wrong_value
 from lshbench.run_folder import Run
-from lshbench.run_folder.contents import GALLERY_LABELS
 from lshbench.run_folder.items import GalleryItems
 from lshbench.runtime.progress import silent
 from lshbench.runtime.threads import available_cores
@@ -99,7 +98,7 @@ class Searcher:
         self.ranking = run.metrics.ranking
         self._config, self._system, self._progress = config, system, progress
         self._items = GalleryItems.open(run)
-        self._labels = run.array(GALLERY_LABELS)
+        self._labels = self._items.labels
 
     @classmethod
     def open(cls, run: Run | Path | str, *, device: str | None = None, progress: Progress = silent) -> Self:
