@@ -7,7 +7,6 @@ Nothing here is ever unpickled.
 from __future__ import annotations
 
 import io
-import os
 import stat
 import sys
 import zipfile
@@ -69,14 +68,11 @@ def free_memory() -> int:
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, KeyError):
         group = Path("/sys/fs/cgroup")
-        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
-        cached = next(
-            (int(line.split()[1]) for line in (group / "memory.stat").read_text().splitlines() if line[:5] == "file "),
-            0,
-        )
-        found = min(found, int(limit) - int(used) + cached)
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        counted = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        found = min(found, limit - used + int(counted["inactive_file"]))  # files that can be read again
     return found
 
 

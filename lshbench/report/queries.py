@@ -11,7 +11,6 @@ import numpy as np
 
 from lshbench.report.repeats import numbers_of
 from lshbench.report.report import Configuration
-from lshbench.run_folder import Run
 from lshbench.run_folder.contents import CLASS_NAMES, GALLERY_LABELS, PER_QUERY, THUMBNAILS
 from lshbench.run_folder.items import class_names
 from lshbench.run_folder.thumbnails import read_thumbnails

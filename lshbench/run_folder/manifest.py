@@ -1,8 +1,8 @@
 """The manifest of a run: the size and checksum of each of its files, ``metrics.json`` among them.
 
-It is written before ``metrics.json``, whose existence means that the run is finished: what ``metrics.json`` will hold is
-known by then.  Checksums (XXH3, 128 bits) show damage; whoever means to deceive can write a manifest that fits.  What
-they can't write is the seal, which tells the runs that were made here from those that came from elsewhere.
+It is written before ``metrics.json``, whose existence means that the run is finished: what ``metrics.json`` will hold
+is known by then.  Checksums (XXH3, 128 bits) show damage; whoever means to deceive can write a manifest that fits.
+What they can't write is the seal, which tells the runs that were made here from those that came from elsewhere.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from importlib import resources
@@ -79,12 +79,8 @@ class Run:
         with damage(folder / MANIFEST):
             manifest = Manifest.read(folder)
         _check_folders(folder)
-        for name in manifest.entries if manifest else ():
-            with damage(folder / name):
-                try:
-                    manifest.check_size(folder, name)
-                except FileNotFoundError:
-                    raise UsageError(f"{folder} holds no {name}: expected a whole run folder") from None
+        if manifest is not None:
+            _check_sizes(folder, manifest)
         with damage(file):
             if manifest is not None:
                 manifest.check(folder, METRICS)
@@ -254,6 +250,15 @@ def _check_folders(folder: Path) -> None:
                 raise ValueError("it is a link that leads out of the folder")
 
 
+def _check_sizes(folder: Path, manifest: Manifest) -> None:
+    for name in manifest.entries:
+        with damage(folder / name):
+            try:
+                manifest.check_size(folder, name)
+            except FileNotFoundError:
+                raise UsageError(f"{folder} holds no {name}: expected a whole run folder") from None
+
+
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     pairs = zip(shape, expected, strict=False)
     return len(shape) == len(expected) and all(wanted is None or extent == wanted for extent, wanted in pairs)
@@ -277,7 +282,7 @@ def _plain_yaml(content: bytes) -> Any:
     import yaml
 
     # Ten times as fast as the loader in Python; wheels of PyYAML have it.
-    loader: Callable[..., Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if b"*" in content and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader=loader)):
         raise ValueError("it has aliases (*name)")
     return yaml.load(content, Loader=loader)
