@@ -177,7 +177,7 @@ class BinaryIvfEngine(BinaryEngine):
             raise wrong_value("index.nprobe", most, f"at most {self.nlist}, the number of lists (index.nlist)")
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        centroids = faiss.downcast_IndexBinary(self._engine.quantizer)
+        centroids: Any = faiss.downcast_IndexBinary(self._engine.quantizer)
         return super()._arrays() | {"centroids": faiss.vector_to_array(centroids.xb).reshape(self.nlist, -1)}
 
     def _stored_empty(self, stored: Stored) -> Any:

@@ -266,7 +266,7 @@ class LshEngine(Engine):
         rotation = stored.array("rotation", np.float32, (max(self.nbits, 1), stored.dim))
         thresholds = stored.array("thresholds", np.float32, (self.nbits if self.train_thresholds else 0,))
         largest = float(np.finfo(np.float32).max)
-        engine = faiss.IndexLSH(stored.dim, self.nbits, True, self.train_thresholds)
+        engine: Any = faiss.IndexLSH(stored.dim, self.nbits, True, self.train_thresholds)
         for target, values in (
             (engine.codes, codes),
             (engine.rrot.A, check_range("rotation.npy", rotation, -largest, largest)),
@@ -347,7 +347,7 @@ class HnswEngine(CandidateEngine):
         if self.m > MOST_LINKS or self.values[-1] > max(stored.items, MOST_IN_VIEW):
             raise ValueError(f"m={self.m} and ef_search={self.values[-1]} for {stored.items} items")
         engine = faiss.IndexHNSWFlat(stored.dim, self.m, faiss.METRIC_INNER_PRODUCT)
-        graph = engine.hnsw
+        graph: Any = engine.hnsw
         starts = faiss.vector_to_array(graph.cum_nneighbor_per_level).astype(np.int64)
         levels = stored.array("levels", np.int32, (stored.items,))
         check_range("levels.npy", levels, 1, len(starts) - 1)

@@ -51,6 +51,9 @@ class FlatIndex(Index):
     def needs_projections(self, side: Side) -> bool:
         return self.gives == "binary" and self.ranking == "cosine"
 
+    def __len__(self) -> int:
+        return len(self.codes) if self.ranking == "hamming" else len(self.vectors)
+
     def build(self, gallery: Encoded) -> Self:
         if self.ranking == "hamming":
             from lshbench.ranking.hamming import CodeGallery

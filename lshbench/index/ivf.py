@@ -107,6 +107,9 @@ class IvfIndex(Index):
     def ranks_features(self) -> bool:
         return True
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
     def build(self, gallery: Encoded) -> Self:
         if isinstance(gallery.codes, Clusters):
             clusters = gallery.codes.numbers[:, 0]
