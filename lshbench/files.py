@@ -35,9 +35,13 @@ def check_regular(path: Path, inside: Path | None = None) -> int:
         inside: a folder that the file has to lie in, where it or a folder on the way to it is a link.
     """
     found = path.lstat()
-    if stat.S_ISLNK(found.st_mode):
-        if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
-            raise ValueError("it is a link that leads out of the folder")
+    linked = stat.S_ISLNK(found.st_mode)
+    if inside is not None:
+        on_the_way = path.relative_to(inside).parents
+        linked = linked or any((inside / folder).is_symlink() for folder in on_the_way if folder.name)
+        if linked and not path.resolve().is_relative_to(inside.resolve()):
+            raise ValueError("it is a link that leads out of the folder, or lies in one")
+    if linked:
         found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"it is {_kind(found.st_mode)}, and no file")

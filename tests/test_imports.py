@@ -125,7 +125,9 @@ def test_only_the_command_line_knows_hydra_and_pure_layers_stay_pure(path: Path)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["ls"], ["--version"], ["search", "RUN"], ["report", "RUN"]], ids=" ".join
+    "arguments",
+    [["--help"], ["ls"], ["--version"], ["search", "RUN"], ["report", "RUN"], ["verify", "RUN"]],
+    ids=" ".join,
 )
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     code = (

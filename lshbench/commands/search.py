@@ -131,9 +131,9 @@ def query_files(arguments: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in arguments:
         if path.is_dir():
-            from PIL import Image
+            from lshbench.data.images import known_extensions
 
-            known = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
+            known = known_extensions()
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
             if not inside:
                 raise wrong_value("IMAGE", str(path), "a folder with image files directly in it; it has none")

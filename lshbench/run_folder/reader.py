@@ -20,7 +20,6 @@ from lshbench.metrics.curves import Curves
 from lshbench.run_folder.contents import (
     CONFIG,
     CURVES,
-    FOLDERS,
     MANIFEST,
     METRICS,
     MODEL_DESCRIPTION,
@@ -78,7 +77,6 @@ class Run:
             raise UsageError(f"{folder} {what}: expected the folder of a run")
         with damage(folder / MANIFEST):
             manifest = Manifest.read(folder)
-        _check_folders(folder)
         if manifest is not None:
             _check_sizes(folder, manifest)
         with damage(file):
@@ -242,14 +240,6 @@ def damage(path: Path) -> Iterator[None]:
         raise UsageError(f"{path} is damaged: {visible(reason) or type(error).__name__}") from error
 
 
-def _check_folders(folder: Path) -> None:
-    """Refuse folders of a run that are links to elsewhere."""
-    for place in (folder / name for name in FOLDERS):
-        with damage(place):
-            if place.is_symlink() and not place.resolve().is_relative_to(folder.resolve()):
-                raise ValueError("it is a link that leads out of the folder")
-
-
 def _check_sizes(folder: Path, manifest: Manifest) -> None:
     for name in manifest.entries:
         with damage(folder / name):
@@ -298,7 +288,7 @@ def _check_expanded(metadata: Any, size: int) -> None:
 
 def finished_runs(root: Path) -> Iterator[Run]:
     """Yield the finished runs below a folder, in the order of their paths; warn of those that can't be read."""
-    for folder in _finished_folders(root):
+    for folder in finished_folders(root):
         try:
             run = Run.open(folder)
         except UsageError as error:
@@ -310,7 +300,7 @@ def finished_runs(root: Path) -> Iterator[Run]:
 def find_finished(root: Path, run_id: str) -> Path | None:
     """Return the folder of a finished run with this identity below a folder, or None."""
     written = f'"{run_id}"'.encode()
-    for folder in _finished_folders(root):
+    for folder in finished_folders(root):
         with suppress(OSError, ValueError, UsageError):
             # Most runs are told apart without parsing them.
             if written in read_small(folder / METRICS) and Run.open(folder).metrics.run_id == run_id:
@@ -318,7 +308,7 @@ def find_finished(root: Path, run_id: str) -> Path | None:
     return None
 
 
-def _finished_folders(root: Path) -> Iterator[Path]:
+def finished_folders(root: Path) -> Iterator[Path]:
     """Yield the folders of finished runs below a folder, in the order of their paths."""
     for folder, names, files in os.walk(root):
         if METRICS in files:
