@@ -18,6 +18,7 @@ commands:
   run [-m] [key=value ...]   one experiment, or a sweep with -m (lshbench run --help)
   search RUN IMAGE...        the nearest gallery images to pictures, by a finished run
   report DIR...              finished runs compared: means, intervals, tests, a page
+  verify RUN...              whether a run's files are those that were written
   ls [GROUP]                 what can be chosen, one line each
 
 options:
@@ -49,6 +50,10 @@ def main() -> None:
             from lshbench.commands.report import main as report
 
             report(rest)
+        case ["verify", *rest]:
+            from lshbench.commands.verify import main as verify
+
+            verify(rest)
         case ["ls", *rest]:
             from lshbench.commands.ls import main as ls
 
@@ -64,6 +69,6 @@ def main() -> None:
         case [first, *_]:
             hint = f"; did you mean `lshbench run {first}`?" if "=" in first or first == "-m" else ""
             sys.stderr.write(
-                f"lshbench: no command {first!r}: expected run, search, report or ls{hint} (lshbench --help)\n"
+                f"lshbench: no command {first!r}: expected run, search, report, verify or ls{hint} (lshbench --help)\n"
             )
             sys.exit(2)

@@ -37,6 +37,16 @@ NO_FIGURES_SOURCE = (
 )  # fmt: skip
 """Parts of the package that compute no figure: an edit there leaves finished runs valid."""
 
+OWN_ROOMS = {
+    "dataset": "data",
+    "backbone": "features",
+    "method": "methods",
+    "index": "index",
+    "protocol": "protocols",
+    "tracker": "trackers",
+}
+"""Where the classes of each group lie in this package."""
+
 Built = TypeVar("Built")
 
 
@@ -124,6 +134,62 @@ def check_root(config: dict[str, Any]) -> None:
         raise wrong_value("threads", config["threads"], "at least 1, or null for all cores")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config["device"]):
         raise wrong_value("device", config["device"], "auto, cpu, cuda, cuda:N or mps")
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a run folder may use besides its own files and lshbench.
+
+    Attributes:
+        everything: whatever it names: classes, data, weights, the cache.
+        folders: classes that lie in these folders of the user's own options.
+    """
+
+    everything: bool = False
+    folders: tuple[Path, ...] = ()
+
+
+def check_classes(config: dict[str, Any], trust: Trust) -> None:
+    """Check, before anything is imported, which classes a run folder names.
+
+    Args:
+        config: with nodes of groups; no other node may name a class.
+        trust: what it may use besides lshbench's own.
+
+    Raises:
+        UsageError: a class that is none of lshbench's, nor in a folder that the user named.
+    """
+    for key, target in _targets(config):
+        module = str(target).rpartition(".")[0]
+        room = OWN_ROOMS.get(key.removesuffix("._target_"), "")
+        own = room and f"{module}.".startswith(f"lshbench.{room}.")
+        if not (own or trust.everything or any(_lies_in(module, folder) for folder in trust.folders)):
+            raise UsageError(
+                f"{key}={target!r:.200}: expected a class of lshbench, as the run was not made here; --trust uses "
+                "whatever it names, --config-dir DIR classes that lie in DIR"
+            )
+
+
+def _targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of all classes that a configuration names, and their import paths."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            below = f"{key}.{name}".lstrip(".")
+            if name == "_target_":
+                yield below, value
+            yield from _targets(value, below)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value, key)
+
+
+def _lies_in(module: str, folder: Path) -> bool:
+    """Return whether a module lies in a folder of options or a group's folder there; nothing is imported."""
+    parts = module.split(".")
+    places = [each.joinpath(*parts) for each in (folder, *(folder / group for group in GROUPS))]
+    return all(part.isidentifier() for part in parts) and any(
+        place.with_suffix(".py").is_file() or (place / "__init__.py").is_file() for place in places
+    )
 
 
 def build(config: dict[str, Any], group: str, base: type[Built], **given: Any) -> Built:

@@ -48,6 +48,7 @@ from lshbench.runtime.cache import cache_dir
 from lshbench.runtime.checkpoints import checkpoint_file
 from lshbench.runtime.environment import environment, peak_memory_bytes
 from lshbench.runtime.logs import console, output_console
+from lshbench.runtime.own import own_key
 from lshbench.runtime.progress import progress_for
 from lshbench.runtime.shared_work import sharing
 from lshbench.runtime.threads import available_cores, set_threads
@@ -264,7 +265,7 @@ def run_experiment(
             shown = (run, data.dataset, gallery, queries, search.neighbors)
             _drawn(partial(draw_retrieval, *shown))
             _drawn(partial(keep_thumbnails, *shown))
-    folder.finish(metrics)
+    folder.finish(metrics, own_key(make=True))
     return run
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from lshbench.config import build
-from lshbench.errors import UsageError
+from lshbench.config import Trust, build, check_classes
 from lshbench.index.base import Index, Ranking
 from lshbench.methods.base import Method
 from lshbench.run_folder import Run, RunFolder
-from lshbench.run_folder.contents import INDEX, METHOD_STATE, MODEL_DESCRIPTION, PCA_STATE
+from lshbench.run_folder.contents import INDEX, METHOD_STATE, MODEL, MODEL_DESCRIPTION, PCA_STATE
+from lshbench.run_folder.reader import damage
 from lshbench.training.pca import PCA
 from lshbench.types import Encoded, Features, Neighbors, Progress, Side
 
@@ -94,41 +93,57 @@ class System:
             self.index.save(path)
 
     @classmethod
-    def open(cls, run: Run, gallery_features: Callable[[], np.ndarray], *, device: str | None = None) -> Self:
+    def open(
+        cls,
+        run: Run,
+        gallery_features: Callable[[], np.ndarray],
+        *,
+        device: str | None = None,
+        trust: Trust = Trust(),  # noqa: B008 (it can't be changed)
+    ) -> Self:
         """Return the fitted system of a finished run.
 
         Args:
             run: the run.
             gallery_features: gives the gallery's features, float32 ``(n, d)``; called if the index compares them.
             device: where networks run, such as ``cpu``; None takes the run's own.
+            trust: which classes the run may name.
 
         Raises:
-            UsageError: a file is missing, damaged, or doesn't fit the others.
+            UsageError: a file is missing, damaged, or doesn't fit the others, or a class that is not trusted.
         """
         described = run.model()
+        check_classes(described, trust)
         if device is not None and "device" in described["method"]:
             described["method"]["device"] = device
-        system = cls.from_config(described)
+        with damage(run.path / MODEL_DESCRIPTION):
+            system = cls.from_config(described)
         _restore(run, system.method, METHOD_STATE)
         if system.pca is not None:
             _restore(run, system.pca, PCA_STATE)
+        run.files(INDEX)
         features = gallery_features() if system.index.ranks_features else None
-        try:
+        with damage(run.path / INDEX):
             system.index = type(system.index).open(run.path / INDEX, features)
-        except (OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
-            raise UsageError(f"{run.path / INDEX} is damaged: {error}") from error
+            if len(system.index) != run.metrics.dataset.gallery or system.index.ranking != run.metrics.ranking:
+                raise ValueError(f"an index of {len(system.index)} items by {system.index.ranking}, not the run's")
+        # What doesn't go together is seen by the first query.
+        nothing = np.zeros((1, run.metrics.dataset.dim), np.float32)
+        with damage(run.path / MODEL):
+            query = system.encode(nothing, "query")
+        with damage(run.path / INDEX):
+            system.search(query, 1)
         return system
 
 
 def _restore(run: Run, made: Method | PCA, name: str) -> None:
     """Load what was learnt: arrays in a safetensors file, which can hold nothing that runs."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    path: Path = run.path / name
-    if not path.is_file():
-        raise UsageError(f"{run.path} holds no {name}: expected a whole run folder")
-    try:
-        made.restore(load_file(path))
-    except (SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
-        raise UsageError(f"{path} is damaged: {error}") from error
+    path = run.file(name)
+    with damage(path):
+        state = load_file(path)
+        for key, array in state.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"{key} has NaN or infinite values")
+        made.restore(state)

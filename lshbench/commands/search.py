@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lshbench.errors import UsageError, wrong_value
+from lshbench.text import visible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,8 @@ def main(arguments: list[str]) -> None:
         if traceback:
             raise
         usage = isinstance(error, UsageError)
-        sys.stderr.write(f"lshbench: {error if usage else f'{type(error).__name__}: {error} (-v shows where)'}\n")
+        message = str(error) if usage else f"{type(error).__name__}: {error} (-v shows where)"
+        sys.stderr.write("lshbench: " + visible(message, keep="\n") + "\n")
         sys.exit(2 if usage else 1)
 
 
@@ -61,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="where networks run: cpu, cuda, ... (as the run did)")
     parser.add_argument(
         "--config-dir", metavar="DIR", type=Path, help="where the classes of a run with options of your own lie"
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="use the data, weights, cache and classes that a run names which was not made here",
     )
     parser.add_argument("--serve", action="store_true", help="open a page on this machine on which to drop images")
     parser.add_argument("--port", type=int, default=7860, help="of the page (7860)")
@@ -96,10 +103,12 @@ def _search(given: argparse.Namespace) -> None:
 
     logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler()], format="%(message)s")
     logging.getLogger("lshbench").setLevel(logging.INFO)
-    searcher = Searcher.open(run, device=given.device, progress=progress_for(console()))
+    searcher = Searcher.open(
+        run, device=given.device, progress=progress_for(console()), trust=given.trust, config_dir=given.config_dir
+    )
     if given.picture:
         _ = searcher.dataset  # refused now if it isn't there, not after the search
-    set_threads(run.config()["threads"])
+    set_threads(searcher.threads)
     searcher.prepare(images=given.serve or any(path.suffix != VECTORS for path in files))
     loaded = time.perf_counter()
     if given.serve:
@@ -122,9 +131,9 @@ def query_files(arguments: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in arguments:
         if path.is_dir():
-            from PIL import Image
+            from lshbench.data.images import known_extensions
 
-            known = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
+            known = known_extensions()
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
             if not inside:
                 raise wrong_value("IMAGE", str(path), "a folder with image files directly in it; it has none")

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from lshbench.data.columns import (
 )
 from lshbench.data.names import decoded, printable
 from lshbench.errors import UsageError
+from lshbench.files import array_bytes, check_memory, check_regular, npy_header, read_member
 
 if TYPE_CHECKING:
     import h5py
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 
 BLOCK_ROWS = 16384
 """Rows of a compressed HDF5 data set that are read in one piece."""
+CHECKED = 1 << 22
+"""Bytes of a member of a zip file that are checked at a time."""
 Reader = Callable[[np.ndarray], np.ndarray]
 SINGLE = (".npy", ".fvecs", ".bvecs", ".ivecs")
 """Files of one array, several of which a folder may hold."""
@@ -99,6 +103,8 @@ def open_arrays(path: Path, key: str) -> list[NamedArray]:
     """
     suffix = path.suffix.lower()
     try:
+        if not path.is_dir():
+            check_regular(path)
         if path.is_dir() or suffix in SINGLE:
             paths = sorted(each for each in path.iterdir() if each.suffix in SINGLE) if path.is_dir() else [path]
             if not paths:
@@ -143,10 +149,11 @@ def _objects(name: str, shape: tuple[int, ...], file: Path) -> NamedArray:
 
 
 def _open_single(file: Path) -> NamedArray:
+    check_regular(file)
     if file.suffix != ".npy":
         return _array(file.stem, _map_vectors(file), file)
     with file.open("rb") as opened:
-        shape, _, dtype = _npy_header(opened)
+        shape, _, dtype = npy_header(opened)
     if dtype.hasobject:
         return _objects(file.stem, shape, file)
     return _array(file.stem, np.load(file, mmap_mode="r", allow_pickle=False), file)
@@ -172,12 +179,6 @@ def _map_vectors(file: Path) -> np.ndarray:
         odd = int(np.argmax(widths != width))
         raise ValueError(f"vectors of differing widths: row 0 has {width} values, row {odd} has {widths[odd]}")
     return np.ndarray((len(rows), width), item, rows, 4, strides=(row, item.itemsize))
-
-
-def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read_header(file)
 
 
 def _open_mat(path: Path) -> list[NamedArray]:
@@ -248,17 +249,46 @@ def _open_npz(path: Path) -> list[NamedArray]:
                 continue
             name = member.filename.removesuffix(".npy")
             with archive.open(member) as file:
-                shape, _, dtype = _npy_header(file)
+                shape, _, dtype = npy_header(file)
             if dtype.hasobject:
                 arrays.append(_objects(name, shape, path))
                 continue
             if member.compress_type == zipfile.ZIP_STORED:
-                values = _map_member(path, member)
-            else:
-                with archive.open(member) as file:
-                    values = np.lib.format.read_array(file, allow_pickle=False)
-            arrays.append(_array(name, values, path))
+                arrays.append(_stored_member(name, path, member))
+                continue
+            with archive.open(member) as file:
+                arrays.append(_array(name, read_member(file, member.file_size), path))
     return arrays
+
+
+def _stored_member(name: str, path: Path, member: zipfile.ZipInfo) -> NamedArray:
+    """Map an array that lies uncompressed in a zip file; its checksum is checked when its values are first read."""
+    values = _map_member(path, member)
+
+    @cache
+    def check() -> None:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as content:
+            while content.read(CHECKED):  # zip's own reader compares at the end
+                pass
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        _checked(check, path, name)
+        return values[rows]
+
+    array = _array(name, values, path, read)
+
+    def labels() -> RawLabels:
+        _checked(check, path, name)
+        return array.labels()
+
+    return replace(array, labels=labels, whole=None)
+
+
+def _checked(check: Callable[[], None], path: Path, name: str) -> None:
+    try:
+        check()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: {name!r} is damaged, or changed while it was read: {error}") from error
 
 
 def _map_member(path: Path, member: zipfile.ZipInfo) -> np.ndarray:
@@ -267,7 +297,10 @@ def _map_member(path: Path, member: zipfile.ZipInfo) -> np.ndarray:
         file.seek(member.header_offset + 26)
         name_length, extra_length = struct.unpack("<HH", file.read(4))
         file.seek(name_length + extra_length, 1)
-        shape, fortran, dtype = _npy_header(file)
+        first = file.tell()
+        shape, fortran, dtype = npy_header(file)
+        if file.tell() - first + array_bytes(shape, dtype) != member.file_size:
+            raise ValueError(f"{member.filename} of {member.file_size:,} bytes is not an array {shape} of {dtype}")
         if 0 in shape:
             return np.empty(shape, dtype)
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
@@ -319,6 +352,7 @@ def _hdf5_array(name: str, stored: h5py.Dataset, path: Path) -> NamedArray:
         return _array(name, np.memmap(path, stored.dtype, "r", offset, stored.shape), path)
 
     def read(rows: np.ndarray) -> np.ndarray:
+        check_memory(array_bytes((len(rows), *stored.shape[1:]), stored.dtype), name)
         # Fancy indexing in HDF5 costs far more a row than reading a few rows too many.
         parts = np.split(rows, np.flatnonzero(np.diff(rows // BLOCK_ROWS)) + 1)
         blocks = [stored[part[0] : part[-1] + 1][part - part[0]] for part in parts if len(part)]
@@ -350,9 +384,12 @@ def _hdf5_neighbour(name: str, holder: Path, dataset: str) -> Path:
     """Return a file that a data set names, as HDF5 finds it: beside the file that names it, else as it stands."""
     if "%b" in name:
         raise ValueError(f"{dataset} takes its values from a series of files, {name}; expected single files")
+    folder = holder.resolve().parent
     for candidate in (holder.parent / name, Path(name)):
         if candidate.is_file():
-            return candidate.resolve()
+            if not (found := candidate.resolve()).is_relative_to(folder):
+                raise ValueError(f"{dataset} takes its values from {name}; expected a file in or below {folder}")
+            return found
     raise ValueError(f"{dataset} takes its values from {name}, which is not there")
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -182,12 +181,11 @@ def _listed(names: list[str], shown: int = 5) -> str:
     return ", ".join(repr(name) for name in names[:shown]) + more
 
 
-@cache
 def image_extensions() -> frozenset[str]:
-    """Return the extensions of files that Pillow reads."""
-    from PIL import Image
+    """Return the extensions of image files that are read."""
+    from lshbench.data.images import known_extensions  # Pillow, not needed to list options
 
-    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN)
+    return known_extensions()
 
 
 def _require_folders(folder: Path) -> None:

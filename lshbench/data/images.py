@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,11 +17,33 @@ ORIENTATION = 0x0112
 SIXTEEN_BITS = 65535
 
 
+FORMATS = (
+    "AVIF", "BMP", "DDS", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD", "SGI",
+    "TGA", "TIFF", "WEBP", "XBM", "XPM",
+)  # fmt: skip
+"""Formats that are read, of those that Pillow knows: none runs another program, as EPS does with Ghostscript."""
+
+MOST_PIXELS = 178_956_970
+"""Pixels of an image at most, seen in its header before memory is taken: half a gigabyte as RGB."""
+
+
 class ImageError(UsageError):
     """An image that can't be read; the message names it."""
 
 
-def decode(image: bytes | np.ndarray, name: str) -> Image.Image:
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return those of :data:`FORMATS` that this Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def known_extensions() -> frozenset[str]:
+    """Return the endings of image files, such as ``.png``, of the formats that are read."""
+    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in _formats())
+
+
+def decode(image: bytes | np.ndarray, name: str, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Return an image as RGB.
 
     Grey-scale, palette, one-bit, CMYK and YCbCr images are converted; transparent ones are laid on white; 16-bit
@@ -31,12 +54,13 @@ def decode(image: bytes | np.ndarray, name: str) -> Image.Image:
         image: an encoded file, or an array ``(h, w)``, ``(h, w, 1)``, ``(h, w, 3)`` or ``(h, w, 4)``, uint8 or
             uint16.
         name: what names the image to a person.
+        most_pixels: of an encoded file.
 
     Raises:
-        ImageError: it is no image, is cut off, or has pixels that have no meaning as a picture.
+        ImageError: it is no image, is larger, is cut off, or has pixels that have no meaning as a picture.
     """
     try:
-        return _to_rgb(_from_array(image) if isinstance(image, np.ndarray) else _from_file(image))
+        return _to_rgb(_from_array(image) if isinstance(image, np.ndarray) else _from_file(image, most_pixels))
     except MemoryError:
         raise
     except Exception as error:  # Decoders raise anything: OSError, SyntaxError, struct.error, IndexError, ...
@@ -47,7 +71,7 @@ def _reason(error: Exception, image: bytes | np.ndarray) -> str:
     if isinstance(image, bytes) and not image:
         return "it is empty"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "no image format that Pillow knows"
+        return "no image format that is read"
     return str(error) or type(error).__name__
 
 
@@ -63,8 +87,10 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _from_file(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content))
+def _from_file(content: bytes, most_pixels: int) -> Image.Image:
+    image = Image.open(io.BytesIO(content), formats=_formats())
+    if image.width * image.height > most_pixels:
+        raise ValueError(f"{image.width:,} x {image.height:,} pixels, of which at most {most_pixels:,} are read")
     image.load()
     if "exif" not in image.info and "Raw profile type exif" not in image.info and "xmp" not in image.info:
         return image

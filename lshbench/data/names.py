@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lshbench.text import visible
+
 
 def decoded(name: bytes) -> str:
     """Return bytes as text: UTF-8, in which bytes that are none are kept reversibly, as Python keeps file names."""
@@ -9,9 +11,5 @@ def decoded(name: bytes) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a name that can be written anywhere: bytes that are no text are shown, such as ``caf\\xe9``."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return name
+    """Return a name that can be written anywhere: what is no text or acts on a terminal is shown, as ``caf\\xe9``."""
+    return visible(name)

@@ -99,6 +99,10 @@ class Index(ABC):
         return False
 
     @abstractmethod
+    def __len__(self) -> int:
+        """Return how many items the gallery has."""
+
+    @abstractmethod
     def build(self, gallery: Encoded) -> Self:
         """Index the gallery."""
 
@@ -124,14 +128,15 @@ class Index(ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the index into an existing folder, as NumPy arrays, JSON or a faiss file; no pickle."""
+        """Write the index into an existing folder, as NumPy arrays and JSON; no pickle."""
 
     @classmethod
     @abstractmethod
     def open(cls, folder: Path, features: np.ndarray | None = None) -> Self:
         """Return a saved index at its most thorough point, its arrays as memory maps where they can be.
 
-        What faiss keeps is read into memory.
+        The files may be damaged, or somebody else's: whatever compiled code reads is checked first.  What faiss keeps
+        is made in memory.
 
         Args:
             folder: where :meth:`save` wrote.

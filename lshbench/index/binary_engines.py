@@ -6,6 +6,7 @@ are those that ``index=buckets index.draw=disjoint`` makes of the same code.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +15,8 @@ import faiss
 import numpy as np
 
 from lshbench.errors import wrong_value
-from lshbench.index.engines import REVERSED, CandidateEngine, spread
+from lshbench.index.engines import REVERSED, CandidateEngine, Stored, spread
+from lshbench.index.files import MOST_PROBES
 from lshbench.index.tables import LONGEST_KEY, check_key_bits, default_key_bits
 from lshbench.types import CodeKind, Encoded
 
@@ -32,17 +34,35 @@ class BinaryEngine(CandidateEngine):
     takes = frozenset({"binary"})
     stats: ClassVar[str]
     _write = staticmethod(faiss.write_index_binary)
-    _read = staticmethod(faiss.read_index_binary)
 
     @abstractmethod
     def _empty(self, bits: int, packed: np.ndarray) -> Any:
         """Return the faiss index for codes of ``bits`` bits, trained and without items."""
 
     def _make(self, gallery: Encoded) -> Any:
-        packed = self._asked(gallery)
-        engine = self._empty(gallery.binary.bits, packed)
-        engine.add(packed)
+        self._bits, self._added = gallery.binary.bits, self._asked(gallery)
+        engine = self._empty(self._bits, self._added)
+        engine.add(self._added)
         return engine
+
+    @property
+    def _width(self) -> int:
+        return self._bits
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {"codes": self._added}
+
+    def _remade(self, stored: Stored, features: np.ndarray | None) -> Any:
+        """Return faiss's index with the same codes added again."""
+        self._bits = stored.dim
+        self._added = np.array(stored.array("codes", np.uint8, (stored.items, (stored.dim + 7) // 8)))
+        engine = self._stored_empty(stored)
+        engine.add(self._added)
+        return engine
+
+    def _stored_empty(self, stored: Stored) -> Any:
+        """Return the faiss index without items, trained as it was."""
+        return self._empty(stored.dim, self._added)
 
     def _asked(self, queries: Encoded) -> np.ndarray:
         return REVERSED[queries.binary.packed]
@@ -92,6 +112,12 @@ class _HashEngine(BinaryEngine):
         if self.values[-1] > size:
             raise wrong_value("index.nflip", self.values[-1], f"at most {size}, the bits of a key (index.b)")
         return size
+
+    def _stored_empty(self, stored: Stored) -> Any:
+        size = self._key_bits(stored.dim, stored.items)
+        if (probes := self.nhash * sum(math.comb(size, flips) for flips in range(self.values[-1] + 1))) > MOST_PROBES:
+            raise ValueError(f"nflip={self.values[-1]} probes {probes} buckets")
+        return super()._stored_empty(stored)
 
 
 class BinaryHashEngine(_HashEngine):
@@ -149,6 +175,18 @@ class BinaryIvfEngine(BinaryEngine):
         super().__post_init__()
         if (most := self.values[-1]) > self.nlist:
             raise wrong_value("index.nprobe", most, f"at most {self.nlist}, the number of lists (index.nlist)")
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        centroids: Any = faiss.downcast_IndexBinary(self._engine.quantizer)
+        return super()._arrays() | {"centroids": faiss.vector_to_array(centroids.xb).reshape(self.nlist, -1)}
+
+    def _stored_empty(self, stored: Stored) -> Any:
+        width = (stored.dim + 7) // 8
+        quantizer = faiss.IndexBinaryFlat(8 * width)
+        quantizer.add(np.array(stored.array("centroids", np.uint8, (self.nlist, width))))
+        engine = faiss.IndexBinaryIVF(quantizer, 8 * width, self.nlist)
+        engine.is_trained = True
+        return engine
 
     def _empty(self, bits: int, packed: np.ndarray) -> Any:
         if self.nlist > len(packed):

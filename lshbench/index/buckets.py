@@ -26,8 +26,27 @@ from numba import get_num_threads
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index, Ranking, query_values
 from lshbench.index.candidates import plain_rows, row_words, search_order, writable_view
-from lshbench.index.files import check_features, open_array, open_description, save_arrays, save_description
-from lshbench.index.tables import BucketTables, check_key_bits, consecutive_bits, default_key_bits, draw_subsets
+from lshbench.index.files import (
+    MOST_BITS,
+    MOST_DIMENSIONS,
+    MOST_PROBES,
+    check_features,
+    check_inverse_norms,
+    check_number,
+    open_array,
+    open_description,
+    open_rows_of_words,
+    save_arrays,
+    save_description,
+)
+from lshbench.index.tables import (
+    LONGEST_KEY,
+    BucketTables,
+    check_key_bits,
+    consecutive_bits,
+    default_key_bits,
+    draw_subsets,
+)
 from lshbench.kernels import buckets as kernels
 from lshbench.kernels import rescoring
 from lshbench.kernels.frames import Frame
@@ -350,14 +369,22 @@ class BucketsIndex(Index):
         described = open_description(folder, cls.option)
         keys = ("tables", "bits_per_table", "probes", "draw", "rescore", "shortlist", "seed", "bits")
         index = cls(**{key: described[key] for key in keys})
-        index._code_bits, index._dimensions = described["bits"], described["dim"]
-        index._tables = BucketTables.open(folder)
-        words = open_array(folder / "words.npy") if index._reads_codes else np.empty((0, 0), np.uint64)
+        items, bits = described["items"], check_number(described, "bits", MOST_BITS)
+        if index.tables[-1] * index.probes[-1] > MOST_PROBES:
+            raise ValueError(f"{index.tables[-1]} tables with {index.probes[-1]} probes")
+        index._code_bits, index._dimensions = bits, check_number(described, "dim", MOST_DIMENSIONS)
+        size = check_number(described, "bits_per_table", LONGEST_KEY)
+        index._tables = BucketTables.open(folder, index.tables[-1], size, items, bits)
+        words = np.empty((0, 0), np.uint64)
+        if index._reads_codes:
+            words = open_rows_of_words(folder / "words.npy", bits, items)
         if index.rescore != "cosine":
             index._set_gallery([np.empty((0, 0), np.float32), np.empty(0, np.float32), words])
             return index
-        vectors, name = check_features(features, described), folder / "inverse_norms.npy"
-        held = index._with_norms(vectors) if described["scaled"] else (vectors, open_array(name))
+        vectors = check_features(features, described)
+        norms = open_array(folder / "inverse_norms.npy", np.float32, (items,))
+        check_inverse_norms("inverse_norms.npy", norms)
+        held = index._with_norms(vectors) if described["scaled"] else (vectors, norms)
         index._set_gallery([*held, words])
         return index
 

@@ -12,6 +12,10 @@ Candidates are the distances that faiss says it computed.  It counts a batch, no
 Of items at the same distance as the last result, faiss decides which it gives; results are ordered by (distance,
 gallery row).  Memory is the size of what faiss writes to a file; its hash tables take more while they are in use.
 
+faiss's own file, ``engine.faiss``, is written for faiss and never read here: what it says can't be checked, and with
+one bit turned, reading it may never end or take any memory.  An index is opened from arrays, which are checked, and is
+made of them as it was built: codes are added again, a graph's links are taken over.
+
 Over codes: :mod:`lshbench.index.binary_engines`.
 """
 
@@ -28,13 +32,25 @@ import numpy as np
 
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index, Ranking, query_values
-from lshbench.index.files import open_description, save_description
+from lshbench.index.files import (
+    MOST_DIMENSIONS,
+    check_features,
+    check_number,
+    check_range,
+    open_array,
+    open_description,
+    save_arrays,
+    save_description,
+)
 from lshbench.index.ivf import directions
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks
 from lshbench.ranking.lists import list_blocks
 from lshbench.types import CodeKind, Codes, Encoded, Neighbors, RankedBlock, Relevance
 
 FILE = "engine.faiss"
+
+MOST_LINKS, MOST_IN_VIEW = 1 << 12, 1 << 20
+"""Largest ``m``, and ``ef_search`` beyond the number of items, of an opened graph."""
 
 BLOCK_CANDIDATES = 1 << 24
 """Results that complete rankings hold at a time, at most: some 400 MB."""
@@ -63,7 +79,6 @@ class Engine(Index):
     query_key: ClassVar[str | None] = None
     least: ClassVar[dict[str, int]] = {}
     _write: ClassVar[Any] = staticmethod(faiss.write_index)
-    _read: ClassVar[Any] = staticmethod(faiss.read_index)
 
     def __post_init__(self) -> None:
         super().__init__(self.gives, self.ranking)
@@ -133,18 +148,55 @@ class Engine(Index):
         return self._bytes
 
     def save(self, folder: Path) -> None:
-        """Write ``engine.faiss``, which faiss opens by itself, and ``index.json`` last."""
+        """Write ``engine.faiss``, for faiss itself, the arrays that :meth:`open` reads, and ``index.json`` last."""
         self._write(self._engine, str(folder / FILE))
+        files = save_arrays(folder, {f"{name}.npy": array for name, array in self._arrays().items()})
         keys = {field.name: getattr(self, field.name) for field in fields(self)}
-        save_description(
-            folder, {"index": self.option, "ranking": self.ranking, "items": len(self), "file": FILE, "keys": keys}
-        )
+        common = {"index": self.option, "ranking": self.ranking, "items": len(self), "dim": self._width}
+        save_description(folder, common | {"file": FILE, "files": files, "keys": keys})
+
+    @property
+    def _width(self) -> int:
+        """How many numbers or bits of an item faiss compares."""
+        return self._engine.d
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that :meth:`_remade` takes, by name."""
+
+    @abstractmethod
+    def _remade(self, stored: Stored, features: np.ndarray | None) -> Any:
+        """Return the faiss index that :meth:`_arrays` were of, checked.
+
+        Raises:
+            ValueError: the arrays are not those of such an index.
+        """
 
     @classmethod
     def open(cls, folder: Path, features: np.ndarray | None = None) -> Self:
-        """Return a saved index at its most thorough point; faiss keeps what it compares and reads it into memory."""
-        index = cls(**open_description(folder, cls.option)["keys"])
-        return index._with_engine(cls._read(str(folder / FILE)))
+        """Return a saved index at its most thorough point; what faiss compares is in memory."""
+        description = open_description(folder, cls.option)
+        index = cls(**description["keys"])
+        stored = Stored(folder, description["items"], check_number(description, "dim", MOST_DIMENSIONS))
+        return index._with_engine(index._remade(stored, features))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Saved arrays of an engine.
+
+    Attributes:
+        items: in the gallery.
+        dim: numbers of a vector that faiss compares, or bits of a code.
+    """
+
+    folder: Path
+    items: int
+    dim: int
+
+    def array(self, name: str, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an array, checked as :func:`lshbench.index.files.open_array` does."""
+        return open_array(self.folder / f"{name}.npy", dtype, shape)
 
 
 class CandidateEngine(Engine):
@@ -201,6 +253,30 @@ class LshEngine(Engine):
         self._codes = None
         return engine
 
+    def _arrays(self) -> dict[str, np.ndarray]:
+        engine, rotation = self._engine, self._engine.rrot
+        return {
+            "codes": faiss.vector_to_array(engine.codes).reshape(len(self), -1),
+            "rotation": faiss.vector_to_array(rotation.A).reshape(rotation.d_out, rotation.d_in),
+            "thresholds": faiss.vector_to_array(engine.thresholds),
+        }
+
+    def _remade(self, stored: Stored, features: np.ndarray | None) -> Any:
+        codes = stored.array("codes", np.uint8, (stored.items, (self.nbits + 7) // 8))
+        rotation = stored.array("rotation", np.float32, (max(self.nbits, 1), stored.dim))
+        thresholds = stored.array("thresholds", np.float32, (self.nbits if self.train_thresholds else 0,))
+        largest = float(np.finfo(np.float32).max)
+        engine: Any = faiss.IndexLSH(stored.dim, self.nbits, True, self.train_thresholds)
+        for target, values in (
+            (engine.codes, codes),
+            (engine.rrot.A, check_range("rotation.npy", rotation, -largest, largest)),
+            (engine.thresholds, check_range("thresholds.npy", thresholds, -largest, largest)),
+        ):
+            faiss.copy_array_to_vector(np.ascontiguousarray(values).ravel(), target)
+        engine.rrot.is_trained = engine.is_trained = True
+        engine.ntotal = stored.items
+        return engine
+
     def _asked(self, queries: Encoded) -> np.ndarray:
         return np.ascontiguousarray(queries.features, np.float32)
 
@@ -251,6 +327,52 @@ class HnswEngine(CandidateEngine):
             engine.add(directions(gallery.features))
         finally:
             faiss.omp_set_num_threads(threads)
+        return engine
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        graph = self._engine.hnsw
+        return {
+            "levels": faiss.vector_to_array(graph.levels),
+            "links": faiss.vector_to_array(graph.neighbors),
+            "entry": np.array([graph.entry_point], np.int32),
+        }
+
+    def _remade(self, stored: Stored, features: np.ndarray | None) -> Any:
+        """Return the graph over the gallery's features.
+
+        Every link is checked (of a million items with 64 each, in a twentieth of a second), and that an item linked
+        to in a layer is in that layer: faiss would read beyond its own links.
+        """
+        vectors = check_features(features, {"items": stored.items, "dim": stored.dim})
+        if self.m > MOST_LINKS or self.values[-1] > max(stored.items, MOST_IN_VIEW):
+            raise ValueError(f"m={self.m} and ef_search={self.values[-1]} for {stored.items} items")
+        engine = faiss.IndexHNSWFlat(stored.dim, self.m, faiss.METRIC_INNER_PRODUCT)
+        graph: Any = engine.hnsw
+        starts = faiss.vector_to_array(graph.cum_nneighbor_per_level).astype(np.int64)
+        levels = stored.array("levels", np.int32, (stored.items,))
+        check_range("levels.npy", levels, 1, len(starts) - 1)
+        offsets = np.concatenate([[0], np.cumsum(starts[levels])])
+        links = stored.array("links", np.int32, (int(offsets[-1]),))
+        check_range("links.npy", links, -1, stored.items - 1)
+        (entry,) = stored.array("entry", np.int32, (1,)).tolist()
+        highest = int(levels.max(initial=0))
+        if stored.items and not (0 <= entry < stored.items and levels[entry] == highest):
+            raise ValueError(f"entry.npy names item {entry}, which is not in the highest layer")
+        for layer in range(1, highest):
+            (members,) = np.nonzero(levels > layer)
+            own = offsets[members, None] + np.arange(starts[layer], starts[layer + 1])
+            linked = links[own]
+            if (levels[linked[linked >= 0]] <= layer).any():
+                raise ValueError(f"links.npy leads to items that are not in layer {layer}")
+        for target, values in (
+            (graph.levels, levels),
+            (graph.offsets, offsets.astype(np.uint64)),
+            (graph.neighbors, links),
+        ):
+            faiss.copy_array_to_vector(np.ascontiguousarray(values), target)
+        graph.entry_point, graph.max_level = entry, highest - 1
+        engine.storage.add(directions(vectors))
+        engine.ntotal = stored.items
         return engine
 
     def _set_value(self, value: int) -> None:

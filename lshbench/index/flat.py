@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from lshbench.index.base import Index, Ranking
-from lshbench.index.files import check_features, open_array, open_description, save_arrays, save_description
+from lshbench.index.files import (
+    MOST_BITS,
+    check_features,
+    check_inverse_norms,
+    check_number,
+    check_spare_bits,
+    open_array,
+    open_description,
+    save_arrays,
+    save_description,
+)
 from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance, Side
 
 if TYPE_CHECKING:
@@ -40,6 +50,9 @@ class FlatIndex(Index):
 
     def needs_projections(self, side: Side) -> bool:
         return self.gives == "binary" and self.ranking == "cosine"
+
+    def __len__(self) -> int:
+        return len(self.codes) if self.ranking == "hamming" else len(self.vectors)
 
     def build(self, gallery: Encoded) -> Self:
         if self.ranking == "hamming":
@@ -103,15 +116,17 @@ class FlatIndex(Index):
 
         described = open_description(folder, cls.option)
         index = cls(gives=described["gives"], ranking=described["ranking"])
-        array = open_array(folder / described["file"])
+        items = described["items"]
         if index.ranks_features:
             gallery = check_features(features, described)
-            index.vectors = VectorGallery(gallery, array, described["scaled"])
-        elif index.ranking == "cosine":
-            index.vectors = VectorGallery.from_vectors(array)
+            norms = check_inverse_norms(NORMS, open_array(folder / NORMS, np.float32, (items,)))
+            index.vectors = VectorGallery(gallery, norms, bool(described["scaled"]))
+            return index
+        bits = check_number(described, "bits", MOST_BITS)
+        if index.ranking == "cosine":
+            index.vectors = VectorGallery.from_vectors(open_array(folder / VECTORS, np.float32, (items, bits)))
         else:
-            bits, items = described["bits"], described["items"]
-            if array.dtype != np.uint64 or array.shape != ((bits + 63) // 64, items):
-                raise ValueError(f"words of {bits}-bit codes of {items} items, not {array.shape}")
-            index.codes = CodeGallery(array, bits)
+            words = open_array(folder / WORDS, np.uint64, ((bits + 63) // 64, items))
+            check_spare_bits(WORDS, words.T, bits)
+            index.codes = CodeGallery(words, bits)
         return index

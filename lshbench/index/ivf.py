@@ -16,10 +16,24 @@ import numpy as np
 
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index, Ranking, query_values
-from lshbench.index.files import check_features, open_array, open_description, save_arrays, save_description
+from lshbench.index.files import (
+    MOST_ITEMS,
+    check_features,
+    check_inverse_norms,
+    check_number,
+    check_offsets,
+    check_range,
+    check_rows,
+    open_array,
+    open_description,
+    save_arrays,
+    save_description,
+)
 from lshbench.ranking.cosine import VectorGallery
 from lshbench.ranking.lists import list_blocks, list_neighbors, query_blocks
 from lshbench.types import Clusters, CodeKind, Encoded, Neighbors, RankedBlock, Relevance
+
+OFFSETS, IDS, NORMS, CENTROIDS = "offsets.npy", "ids.npy", "inverse_norms.npy", "centroids.npy"
 
 BLOCK_CANDIDATES = 1 << 24
 """Candidates whose distances are held at a time: bounds memory at a few hundred MB."""
@@ -92,6 +106,9 @@ class IvfIndex(Index):
     @property
     def ranks_features(self) -> bool:
         return True
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def build(self, gallery: Encoded) -> Self:
         if isinstance(gallery.codes, Clusters):
@@ -213,9 +230,9 @@ class IvfIndex(Index):
 
     def save(self, folder: Path) -> None:
         """Write ``offsets.npy``, ``ids.npy``, ``inverse_norms.npy``, own ``centroids.npy``, and ``index.json`` last."""
-        arrays = {"offsets.npy": self.offsets, "ids.npy": self.ids, "inverse_norms.npy": self.gallery.inverse_norms}
+        arrays = {OFFSETS: self.offsets, IDS: self.ids, NORMS: self.gallery.inverse_norms}
         if self.centroids is not None:
-            arrays["centroids.npy"] = self.centroids
+            arrays[CENTROIDS] = self.centroids
         save_description(
             folder,
             {
@@ -236,11 +253,17 @@ class IvfIndex(Index):
     def open(cls, folder: Path, features: np.ndarray | None = None) -> Self:
         description = open_description(folder, cls.option)
         gallery = check_features(features, description)
+        items = description["items"]
         index = cls(nprobe=description["nprobe"], clusters=description["own_clusters"], gives=description["gives"])
-        index.gallery = VectorGallery(gallery, open_array(folder / "inverse_norms.npy"), description["scaled"])
-        index.ids, index.offsets = open_array(folder / "ids.npy"), open_array(folder / "offsets.npy")
-        if "centroids.npy" in description["files"]:
-            index._set_centroids(open_array(folder / "centroids.npy"))
+        norms = open_array(folder / NORMS, np.float32, (items,))
+        index.gallery = VectorGallery(gallery, check_inverse_norms(NORMS, norms), bool(description["scaled"]))
+        index.ids = check_rows(IDS, open_array(folder / IDS, np.int32, (items,)), items)
+        offsets = open_array(folder / OFFSETS, np.int64, (check_number(description, "clusters", MOST_ITEMS) + 1,))
+        index.offsets = check_offsets(OFFSETS, offsets, items)
+        if index.gives == "nothing":
+            assert index.clusters is not None, "checked by the constructor"
+            centroids = open_array(folder / CENTROIDS, np.float32, (index.clusters, gallery.shape[1]))
+            index._set_centroids(check_range(CENTROIDS, centroids, -2, 2))  # they are of length 1
         return index
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -126,8 +126,7 @@ class HeadHasher(TrainedHasher):
         return arrays(self.encoder)
 
     def restore(self, state: dict[str, np.ndarray]) -> Self:
-        self.encoder = self.build(len(state["0.mean"]))
-        load_arrays(self.encoder, state, self.device)
+        self.encoder = loaded(lambda: self.build(len(state["0.mean"])), state, self.device)
         return self
 
 
@@ -136,10 +135,25 @@ def arrays(module: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
 
 
-def load_arrays(module: nn.Module, state: Mapping[str, np.ndarray], device: torch.device) -> None:
-    """Load what :func:`arrays` returned into a module of the same shape, and move it to a device, ready to encode."""
-    module.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
-    module.to(device).eval()
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def loaded(build: Callable[[], Module], state: Mapping[str, np.ndarray], device: torch.device) -> Module:
+    """Return the module that ``build`` makes with what :func:`arrays` returned, on a device, ready to encode.
+
+    It is made without memory of its own, so that a description of a huge one takes none.
+
+    Raises:
+        ValueError: the arrays are another module's.
+    """
+    with torch.device("meta"):
+        module = build()
+    tensors = {name: torch.tensor(array) for name, array in state.items()}
+    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in module.state_dict().items()}
+    if {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()} != expected:
+        raise ValueError("the arrays are not those of the network that model.json describes")
+    module.load_state_dict(tensors, assign=True)
+    return module.to(device).eval()
 
 
 def project_block(encoder: Callable[[Tensor], Tensor], x: np.ndarray, device: torch.device) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,8 @@ import numpy as np
 
 from lshbench.report.repeats import numbers_of
 from lshbench.report.report import Configuration
-from lshbench.run_folder import Run
 from lshbench.run_folder.contents import CLASS_NAMES, GALLERY_LABELS, PER_QUERY, THUMBNAILS
+from lshbench.run_folder.items import class_names
 from lshbench.run_folder.thumbnails import read_thumbnails
 
 EXTREMES = 3
@@ -95,7 +94,7 @@ def _shown(one: Configuration, measure: str, rows: Sequence[int], pictures: dict
         return []
     table = run.per_query(["query", "first_hits", "first_distances"])
     place = {query: row for row, query in enumerate(table["query"].to_pylist())}
-    names = class_names(run)
+    names = class_names(run) if run.has(CLASS_NAMES) else None
     gallery = run.array(GALLERY_LABELS) if run.has(GALLERY_LABELS) else None
     thumbnails = read_thumbnails(run) if run.has(THUMBNAILS) else {}
     known = {int(row): number for number, row in enumerate(repeat.queries.tolist())}
@@ -150,14 +149,6 @@ def _text(label: int | Sequence[int] | None, names: Sequence[str] | None) -> str
     return ", ".join(names[i] if names and i < len(names) else f"class {i}" for i in numbers) or "no label"
 
 
-def class_names(run: Run) -> list[str] | None:
-    """Return the names of the classes by number, or None where the data set has none."""
-    if not run.has(CLASS_NAMES):
-        return None
-    content = json.loads((run.path / CLASS_NAMES).read_bytes())
-    return content if isinstance(content, list) else None
-
-
 def class_quality(members: Sequence[Configuration], measure: str) -> ClassQuality | None:
     """Return the mean of a measure by class, over seeds; an item of several labels counts for each.
 
@@ -173,7 +164,8 @@ def class_quality(members: Sequence[Configuration], measure: str) -> ClassQualit
     complete = np.isfinite(matrix).all(axis=0)
     spread = np.where(complete, np.ptp(np.nan_to_num(matrix), axis=0), -1.0)
     kept = np.sort(np.argsort(-spread, kind="stable")[:CLASSES])
-    names = class_names(members[0].runs[0])
+    first = members[0].runs[0]
+    names = class_names(first) if first.has(CLASS_NAMES) else None
     values: Mapping[str, list[float]] = {
         identity: row[kept].tolist() for identity, row in zip(tables, matrix, strict=True)
     }

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 METRICS = "metrics.json"
+MANIFEST = "manifest.json"
 CONFIG = "config.yaml"
 LOG = "run.log"
 HYDRA = ".hydra"
@@ -41,7 +42,7 @@ RETRIEVAL_PLOT = f"{PLOTS}/retrieval.png"
 THUMBNAILS = f"{PLOTS}/thumbnails.npz"
 LOCK = ".run.lock"
 
-_DATA = (CONFIG, PER_QUERY, TRADEOFF, NEIGHBORS, CURVES, TRAINING)
+_DATA = (MANIFEST, CONFIG, PER_QUERY, TRADEOFF, NEIGHBORS, CURVES, TRAINING)
 _CODES = (GALLERY_CODES, QUERY_CODES, GALLERY_LABELS, QUERY_LABELS)
 _PLOTS = (
     PRECISION_RECALL_PLOT,
@@ -69,6 +70,12 @@ def known_files(path: Path) -> list[Path]:
         if (path / name).is_dir():
             found += [file for file in (path / name).iterdir() if _TEMPORARY.fullmatch(file.name)]
     return sorted(found)
+
+
+def finished_files(path: Path) -> list[str]:
+    """Return the names of a run's files for its manifest: those of :func:`known_files` that are whole."""
+    whole = [file for file in known_files(path) if not _TEMPORARY.fullmatch(file.name) and file.is_file()]
+    return [name for file in whole if (name := file.relative_to(path).as_posix()) != MANIFEST]
 
 
 def temporary_name(path: Path) -> Path:

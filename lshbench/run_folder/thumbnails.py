@@ -9,7 +9,7 @@ import numpy as np
 
 from lshbench.run_folder.contents import THUMBNAILS
 from lshbench.run_folder.disk import atomic_file
-from lshbench.run_folder.reader import Run
+from lshbench.run_folder.reader import Run, damage
 
 SIDES = ("query", "gallery")
 
@@ -34,10 +34,13 @@ def write_thumbnails(run: Run, pictures: Mapping[tuple[str, int], bytes]) -> Non
 
 def read_thumbnails(run: Run) -> dict[tuple[str, int], bytes]:
     """Return the pictures that :func:`write_thumbnails` wrote."""
-    with np.load(run.path / THUMBNAILS, allow_pickle=False) as stored:
+    stored = run.arrays(THUMBNAILS)
+    with damage(run.path / THUMBNAILS):
         whole, ends = stored["jpeg"].tobytes(), stored["end"].tolist()
         keys = [
             (SIDES[side], number)
             for side, number in zip(stored["side"].tolist(), stored["number"].tolist(), strict=True)
         ]
+        if len(ends) != len(keys) or [0, *ends] != sorted([0, *ends]) or [0, *ends][-1] != len(whole):
+            raise ValueError("its pictures don't end one after the other")
     return {key: whole[start:end] for key, start, end in zip(keys, [0, *ends], ends, strict=False)}

@@ -27,9 +27,11 @@ from lshbench.run_folder.contents import (
     PER_QUERY,
     TRADEOFF,
     TRAINING,
+    finished_files,
     known_files,
 )
 from lshbench.run_folder.disk import atomic_file, explained, flush
+from lshbench.run_folder.manifest import Manifest
 from lshbench.run_folder.metrics import RunMetrics
 from lshbench.types import Neighbors
 
@@ -148,7 +150,7 @@ class RunFolder:
         Raises:
             ValueError: a number is NaN or infinite (which one is said).
         """
-        self.write_text(name, json.dumps(_plain(value, name), indent=2, ensure_ascii=False) + "\n")
+        self.write_text(name, _json(_plain(value, name)))
 
     def write_text(self, name: str, text: str) -> None:
         """Write text as UTF-8."""
@@ -259,25 +261,34 @@ class RunFolder:
                 if file.is_file():
                     flush(file)
 
-    def finish(self, metrics: RunMetrics) -> None:
-        """Finish the run: write ``metrics.json`` once everything else has reached the disk.
+    def finish(self, metrics: RunMetrics, key: bytes | None = None) -> None:
+        """Finish the run: write its manifest, and ``metrics.json`` once everything else has reached the disk.
+
+        Args:
+            metrics: the result.
+            key: of this user's runs, which seals the manifest; None for none.
 
         Raises:
             ValueError: a number is NaN or infinite: a figure that can't be computed is null, or a defect.
         """
-        plain = _plain(metrics.to_json(), "")
+        text = _json(_plain(metrics.to_json(), ""))
         with explained(self.path):
+            Manifest.of(self.path, finished_files(self.path), text.encode(), key).write(self.path)
             for name in FOLDERS:
                 if (self.path / name).is_dir():
                     flush(self.path / name)
             flush(self.path)
-        self.write_json(METRICS, plain)
+        self.write_text(METRICS, text)
         flush(self.path)
 
     @contextmanager
     def _file(self, name: str) -> Iterator[IO[bytes]]:
         with explained(self.path), atomic_file(self.path / name) as file:
             yield file
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def _plain(value: object, where: str) -> Any:

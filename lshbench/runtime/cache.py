@@ -8,6 +8,11 @@ from pathlib import Path
 from lshbench.errors import UsageError
 
 
+def cache_path(chosen: str | None = None) -> Path:
+    """Return where the cache folder is, or would be made; the arguments are :func:`cache_dir`'s."""
+    return Path(_wanted(chosen)).expanduser().resolve()
+
+
 def cache_dir(chosen: str | None = None) -> Path:
     """Return the cache folder, which is made if it is not there.
 
@@ -18,10 +23,9 @@ def cache_dir(chosen: str | None = None) -> Path:
     Raises:
         UsageError: it can't be made.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    wanted = chosen or os.environ.get("LSHBENCH_CACHE") or Path(home, "lshbench")
+    wanted = _wanted(chosen)
     try:
-        folder = Path(wanted).expanduser().resolve()
+        folder = cache_path(chosen)
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, or a link that leads to itself
         reason = getattr(error, "strerror", None) or error
@@ -32,3 +36,8 @@ def cache_dir(chosen: str | None = None) -> Path:
             "choose another"
         ) from error
     return folder
+
+
+def _wanted(chosen: str | None) -> str | Path:
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return chosen or os.environ.get("LSHBENCH_CACHE") or Path(home, "lshbench")

@@ -14,7 +14,7 @@ from lshbench.data.base import Dataset
 from lshbench.errors import UsageError
 from lshbench.inputs import Inputs, OpenedData
 from lshbench.run_folder import Run
-from lshbench.run_folder.contents import GALLERY_LABELS
+from lshbench.run_folder.contents import CONFIG
 from lshbench.run_folder.items import GalleryItems
 from lshbench.runtime.cache import cache_dir
 from lshbench.runtime.threads import available_cores
@@ -24,6 +24,24 @@ log = logging.getLogger(__name__)
 
 PATHS = {"dataset": ("path", "gallery", "query", "gallery_labels", "query_labels", "root"), "backbone": ("weights",)}
 """Keys that hold paths.  Any other text may be called as a file is by chance."""
+
+
+NEEDED: dict[str, tuple[type, ...]] = {
+    "dataset": (dict,),
+    "backbone": (dict,),
+    "protocol": (dict,),
+    "seed": (int,),
+    "device": (str,),
+    "threads": (int, type(None)),
+    "cache": (str, type(None)),
+}
+"""Keys of a configuration that are read here, and the types of their values."""
+
+INSTALLED = ("package", "random")
+"""Weights of an encoder that lie in no file that a run names."""
+
+LARGEST_IMAGE = 4096
+"""Pixels of a side of an encoder's input at most, for a run from elsewhere."""
 
 
 def located(run: Run, device: str | None = None) -> dict[str, Any]:
@@ -37,6 +55,10 @@ def located(run: Run, device: str | None = None) -> dict[str, Any]:
         device: where an image encoder runs; None takes the run's own.
     """
     config = run.config()
+    for key, types in NEEDED.items():
+        if not isinstance(config.get(key), types):
+            raise UsageError(f"{run.path / CONFIG} is damaged: it has no {key}, or of another kind")
+    config["threads"] = min(max(config["threads"] or available_cores(), 1), available_cores())
     for node, key in _relative_paths(config):
         place = _started_in(run) / node[key]
         if place.exists():
@@ -44,6 +66,35 @@ def located(run: Run, device: str | None = None) -> dict[str, Any]:
     if device is not None:
         config["device"] = device
     return config
+
+
+def check_outside(run: Run, what: str, trusted: bool) -> None:
+    """Refuse to use what a run names outside its folder, unless the run was made here or the user says so.
+
+    Args:
+        run: a finished run.
+        what: what it is, as a part of a sentence, such as "the pictures of its hits are in its data set".
+        trusted: whether it may be used.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not trusted:
+        raise UsageError(
+            f"{run.path} was not made here, or with another cache folder, and {what}, outside of it: expected --trust, "
+            "with which a run may use the data, weights, cache and classes that it names"
+        )
+
+
+def check_encoder_inside(run: Run, config: dict[str, Any], trusted: bool) -> None:
+    """Refuse an encoder that is read from a file or the Hub, or takes any memory, as :func:`check_outside` does."""
+    node = config["backbone"]
+    weights, model, size = node.get("weights"), str(node.get("model", "auto")), node.get("image_size", "auto")
+    model = str(node.get("name")) if model == "auto" else model
+    if ":" in model or (weights is not None and weights not in INSTALLED):
+        check_outside(run, f"the weights of its encoder {model} ({weights}) are", trusted)
+    if size != "auto" and not (isinstance(size, int) and size <= LARGEST_IMAGE):
+        check_outside(run, f"its encoder takes images of {size} pixels a side, which may take any memory", trusted)
 
 
 def open_inputs(run: Run, config: dict[str, Any], progress: Progress) -> tuple[Inputs, OpenedData]:
@@ -58,7 +109,7 @@ def open_inputs(run: Run, config: dict[str, Any], progress: Progress) -> tuple[I
 
 
 def _inputs(config: dict[str, Any]) -> Inputs:
-    return Inputs.from_config(config, config["threads"] or available_cores(), cache_dir(config["cache"]))
+    return Inputs.from_config(config, config["threads"], cache_dir(config["cache"]))
 
 
 @contextmanager
@@ -100,8 +151,8 @@ def reopen_dataset(run: Run, config: dict[str, Any], progress: Progress) -> Data
     with _reopening(run):
         inputs = _inputs(config)
         dataset = inputs.source.open(inputs.cache, progress)  # without a fingerprint, which reads all items
-    items = GalleryItems.open(run).ids
-    if items.max() >= len(dataset.labels) or not np.array_equal(dataset.labels[items], run.array(GALLERY_LABELS)):
+    items = GalleryItems.open(run)
+    if items.ids.max() >= len(dataset.labels) or not np.array_equal(dataset.labels[items.ids], items.labels):
         raise UsageError(f"the run's data set, {dataset.name}, is there, but its items are no longer those of the run")
     return dataset
 

@@ -8,6 +8,9 @@
 Everything comes out of the run's folder: the method and PCA from ``model/``, the index from ``index/`` as memory maps.
 Only an index that compares features, which are kept once for all runs, reads the feature cache.  Relative paths to data
 are looked up from the folder that the run was made in, then from the current one.
+
+A folder that was not made here, or was changed since, is opened alone: data, weights, the cache and classes that it
+names are used only after the user says so.
 """
 
 from __future__ import annotations
@@ -20,14 +23,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from lshbench.config import build
+from lshbench.config import Trust, build, check_classes
 from lshbench.errors import UsageError, wrong_value
 from lshbench.run_folder import Run
-from lshbench.run_folder.contents import GALLERY_LABELS
+from lshbench.run_folder.contents import CONFIG
 from lshbench.run_folder.items import GalleryItems
+from lshbench.run_folder.reader import damage
+from lshbench.runtime.own import own_key
 from lshbench.runtime.progress import silent
-from lshbench.runtime.threads import available_cores
-from lshbench.search.reopen import gallery_features, located, reopen_dataset
+from lshbench.search.reopen import check_encoder_inside, check_outside, gallery_features, located, reopen_dataset
 from lshbench.system import System
 from lshbench.types import Progress
 
@@ -94,38 +98,63 @@ class Searcher:
         ranking: ``hamming`` or ``cosine``, the kind of distance.
     """
 
-    def __init__(self, run: Run, config: dict[str, Any], system: System, progress: Progress) -> None:
-        self.run = run
+    def __init__(
+        self, run: Run, config: dict[str, Any], system: System, progress: Progress, trusted: bool = True
+    ) -> None:
+        self.run, self.trusted = run, trusted
         self.ranking = run.metrics.ranking
         self._config, self._system, self._progress = config, system, progress
         self._items = GalleryItems.open(run)
-        self._labels = run.array(GALLERY_LABELS)
+        self._labels = self._items.labels
 
     @classmethod
-    def open(cls, run: Run | Path | str, *, device: str | None = None, progress: Progress = silent) -> Self:
+    def open(
+        cls,
+        run: Run | Path | str,
+        *,
+        device: str | None = None,
+        progress: Progress = silent,
+        trust: bool = False,
+        config_dir: Path | None = None,
+    ) -> Self:
         """Open a finished run.
 
         Args:
             run: the run, its folder or its ``metrics.json``.
             device: where networks run, such as ``cpu``; None takes the run's own.
             progress: of downloads, and of extracting features that are no longer in the cache.
+            trust: whether to use whatever the run names outside its folder, also where it wasn't made here.
+            config_dir: a folder of options, whose classes the run may name.
 
         Raises:
-            UsageError: it isn't finished, its files don't fit each other, there is no such device, or it compares
-                features and these can't be had.
+            UsageError: it isn't finished, its files are damaged or don't fit each other, there is no such device, or it
+                names what lies outside its folder and may not use it.
         """
         run = run if isinstance(run, Run) else Run.open(Path(run))
         if device is not None:
             from lshbench.runtime.device import resolve_device
 
             resolve_device(device)  # refused even where nothing of the run would have used it
+        trusted = trust or run.is_sealed_by(own_key())
+        allowed = Trust(trusted, () if config_dir is None else (config_dir,))
         config = located(run, device)
-        system = System.open(run, lambda: gallery_features(run, config, progress), device=device)
-        return cls(run, config, system, progress)
+        check_classes(config, allowed)
+
+        def features() -> np.ndarray:
+            check_outside(run, f"its index compares features, of the data set {run.metrics.dataset.name}", trusted)
+            return gallery_features(run, config, progress)
+
+        system = System.open(run, features, device=device, trust=allowed)
+        return cls(run, config, system, progress, trusted)
 
     def __len__(self) -> int:
         """Return how many items the gallery has."""
         return len(self._labels)
+
+    @property
+    def threads(self) -> int:
+        """Threads that the run used, as far as this process has them."""
+        return int(self._config["threads"])
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -137,7 +166,11 @@ class Searcher:
         from lshbench.features.backbone import Backbone
 
         check_encoder(self.run)
-        encoder = build(self._config, "backbone", Backbone).load(self._config["device"], self._progress)
+        check_encoder_inside(self.run, self._config, self.trusted)
+        with damage(self.run.path / CONFIG):
+            encoder = build(self._config, "backbone", Backbone).load(self._config["device"], self._progress)
+        if encoder.dim != (dim := self.run.metrics.dataset.dim):
+            raise UsageError(f"{self.run.path} is damaged: an encoder of {encoder.dim} numbers for features of {dim}")
         if encoder.on_cpu:
             # Batches are filled up, so one picture would take as long as a batch of them.
             encoder.batch_size = 1
@@ -167,7 +200,7 @@ class Searcher:
 
         check_k(k, len(self))
         named = [_content(image, f"image {i}") for i, image in enumerate(images)]
-        x = encode_images(named, self.encoder, self._config["threads"] or available_cores())
+        x = encode_images(named, self.encoder, self.threads)
         return self._answers(x, k, [name for _, name in named])
 
     def search_vectors(self, x: np.ndarray, k: int = 10, names: Sequence[str] | None = None) -> list[Answer]:
@@ -199,6 +232,9 @@ class Searcher:
             UsageError: it can't be found, has changed, or holds no images.
         """
         check_encoder(self.run)
+        check_outside(
+            self.run, f"the pictures of its hits are in its data set, {self.run.metrics.dataset.name}", self.trusted
+        )
         return reopen_dataset(self.run, self._config, self._progress)
 
     def image(self, hit: Hit) -> Image:

@@ -191,7 +191,7 @@ ENGINES = [
 
 
 @pytest.mark.parametrize("index", ENGINES, ids=lambda index: index.option)
-def test_a_saved_engine_opens_by_itself_and_finds_the_same(index: Engine, tmp_path: Path) -> None:
+def test_a_saved_engine_is_made_again_of_its_arrays_and_finds_the_same(index: Engine, tmp_path: Path) -> None:
     import faiss
 
     gallery, queries, _ = sides()
@@ -202,7 +202,9 @@ def test_a_saved_engine_opens_by_itself_and_finds_the_same(index: Engine, tmp_pa
     read = faiss.read_index_binary if "binary" in index.takes else faiss.read_index
     assert read(str(tmp_path / "engine.faiss")).ntotal == ITEMS
     assert index.bytes == (tmp_path / "engine.faiss").stat().st_size
-    opened = type(index).open(tmp_path)
+    (tmp_path / "engine.faiss").write_bytes(b"never read")
+    opened = type(index).open(tmp_path, gallery.features if index.ranks_features else None)
+    assert opened.bytes == index.bytes
     assert opened.points() == index.points()
     for point in index.points():
         index.set_point(point)

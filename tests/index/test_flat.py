@@ -134,7 +134,7 @@ def test_saved_codes_are_searched_where_they_lie(bits: int, tmp_path: Path) -> N
     opened.save(tmp_path / "again")
     assert (tmp_path / "again" / "words.npy").read_bytes() == (tmp_path / "words.npy").read_bytes()
     np.save(tmp_path / "words.npy", opened.codes.words[:, 1:])
-    with pytest.raises(ValueError, match="codes of 50 items"):
+    with pytest.raises(ValueError, match=r"words\.npy is uint64"):
         FlatIndex.open(tmp_path)
 
 

@@ -18,9 +18,11 @@ from lshbench.data.digits import DigitsSource
 from lshbench.run_folder import Run, finished_runs
 from lshbench.run_folder.items import GalleryItems
 from lshbench.runtime.cache import cache_dir
+from lshbench.runtime.own import own_key
 from lshbench.runtime.progress import silent
 from lshbench.search.searcher import Searcher
 from tests.command import run_command
+from tests.run_damage import refit
 
 GALLERY, QUERIES = 300, 12
 DIGITS = (
@@ -81,6 +83,7 @@ def copy(runs: dict[str, Path], tmp_path: Path):
         config = yaml.safe_load((folder / "config.yaml").read_text())
         config["dataset"] = {**config["dataset"], **dataset}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        refit(folder, own_key())
         return folder
 
     return copied
@@ -163,7 +166,13 @@ def test_features_that_left_the_cache_are_made_again(lshbench, runs, tmp_path: P
     run = Run.open(runs["neural"])
     file = item_file(int(GalleryItems.open(run).ids[5]), tmp_path)
     done = lshbench(
-        "search", str(run.path), str(file), "--format", "json", env={"LSHBENCH_CACHE": str(tmp_path / "empty")}
+        "search",
+        str(run.path),
+        str(file),
+        "--trust",
+        "--format",
+        "json",
+        env={"LSHBENCH_CACHE": str(tmp_path / "empty")},
     )
     first = json.loads(done.stdout)["queries"][0]["hits"][0]
     assert (first["row"], first["distance"]) == (5, pytest.approx(0, abs=1e-6))
@@ -258,6 +267,7 @@ def test_without_its_data_set_a_run_is_searched_but_has_no_pictures(copy, tmp_pa
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["dataset"] = {key: config["dataset"][key] for key in ("name", "_target_", "path")}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    refit(folder, own_key())
     main([str(folder), str(item_file(0, tmp_path))])
     assert "digits[" in capsys.readouterr().out
     message = refusal(capsys, folder, item_file(0, tmp_path), "--picture", "p.png")
@@ -318,7 +328,7 @@ def test_damaged_files_are_named(copy, tmp_path: Path, capsys) -> None:
     shutil.rmtree(folder)
     folder = copy("random_projection")
     (folder / "index" / "words.npy").write_bytes(b"")
-    assert f"{folder / 'index'} is damaged" in refusal(capsys, folder, file)
+    assert f"{folder / 'index' / 'words.npy'} is damaged" in refusal(capsys, folder, file)
 
 
 def test_a_page_without_gradio_names_the_extra(runs, capsys, monkeypatch) -> None:

@@ -10,10 +10,13 @@ import numpy as np
 from lshbench.errors import wrong_value
 from lshbench.methods.fourier.folded import FoldedNetwork
 from lshbench.methods.fourier.network import FourierNetwork, Shape
-from lshbench.methods.trained import TrainedHasher, arrays, load_arrays, project_block
+from lshbench.methods.trained import TrainedHasher, arrays, loaded, project_block
 from lshbench.training.constraints import Weight
 from lshbench.training.data import TrainingData
 from lshbench.types import Features, Side
+
+WIDEST = 1e5
+"""Largest product of threshold and band of a map that is opened, which decides how long its density takes."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -71,6 +74,8 @@ class FourierHasher(Shape, TrainedHasher):
         return arrays(self.network)
 
     def restore(self, state: dict[str, np.ndarray]) -> Self:
-        network = self.build(len(state["standardise.mean"]))
-        load_arrays(network, state, self.device)
-        return self.keep(network)
+        inputs = len(state["standardise.mean"])
+        drawn = min(self.map_dim, inputs), self.frequencies
+        if self.map_dim and (state["fourier.frequencies"].shape != drawn or self.threshold * self.band > WIDEST):
+            raise ValueError("the frequencies are not those of the map that model.json describes")
+        return self.keep(loaded(lambda: self.build(inputs), state, self.device))
