@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from lshbench import __version__
+from lshbench.runtime.logs import be_patient
 
 HELP = """\
 usage: lshbench COMMAND ...
@@ -35,6 +36,7 @@ first steps:
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a job failed, 2 wrong use."""
+    be_patient()
     arguments = sys.argv[1:]
     match arguments:
         case ["run", *rest]:

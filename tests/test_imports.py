@@ -40,8 +40,8 @@ ALLOWED = {
         "system", "trackers",
     },
     "commands": {"config", "data", "experiment", "report", "run_folder", "runtime", "search"},
-    "api": {"commands", "experiment", "run_folder"},
-    "cli": {"commands"},
+    "api": {"commands", "experiment", "run_folder", "runtime"},
+    "cli": {"commands", "runtime"},
     "__main__": {"cli"},
     "__init__": {"api"},
 }  # fmt: skip

@@ -28,6 +28,7 @@ from lshbench.errors import UsageError
 from lshbench.report.summary import print_line, print_summary
 from lshbench.run_folder import Run, RunFolder
 from lshbench.run_folder.contents import LOG
+from lshbench.runtime.cache import share_cache
 from lshbench.runtime.journal import Reporter, State
 from lshbench.runtime.logs import console, output_console, shown_live
 from lshbench.runtime.progress import progress_for, silent
@@ -125,6 +126,7 @@ def _compute(
     check_root(plain)
     if plain["resume"] == "auto":
         plain["resume"] = resume
+    share_cache(plain["cache"])
     from lshbench.experiment import run_config  # takes seconds, which a wrong bits= should not
 
     if reporter is None:
