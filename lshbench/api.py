@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lshbench.errors import UsageError
 from lshbench.run_folder import Run, finished_runs
+from lshbench.runtime.cache import share_cache
 
 if TYPE_CHECKING:
     import pandas
@@ -40,6 +41,7 @@ def run(
 
     given = [*overrides, *(override(key, value) for key, value in keys.items())]
     config, proposed = compose(given, None if config_dir is None else Path(config_dir))
+    share_cache(config["cache"])
     from lshbench.experiment import run_config
 
     flags = [] if config_dir is None else ["--config-dir", str(config_dir)]

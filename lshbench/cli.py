@@ -6,8 +6,12 @@ Nothing heavy is imported here, so that help and errors come at once.
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from lshbench import __version__
+from lshbench.runtime.logs import be_patient
+
+COMMANDS = ("run", "search", "report", "verify", "ls")
 
 HELP = """\
 usage: lshbench COMMAND ...
@@ -36,6 +40,7 @@ first steps:
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a job failed, 2 wrong use."""
+    be_patient()
     arguments = sys.argv[1:]
     match arguments:
         case ["run", *rest]:
@@ -63,12 +68,24 @@ def main() -> None:
         case ["--version"]:
             print(f"lshbench {__version__}")
         case ["-sc" | "--shell-completion" | "--shell_completion", *_]:
-            from lshbench.commands.run import complete
+            from lshbench.commands.completion import complete
+            from lshbench.errors import UsageError
 
-            complete(arguments)
+            try:
+                complete(arguments, COMMANDS)
+            except UsageError as error:
+                _refuse(str(error))
         case [first, *_]:
-            hint = f"; did you mean `lshbench run {first}`?" if "=" in first or first == "-m" else ""
-            sys.stderr.write(
-                f"lshbench: no command {first!r}: expected run, search, report, verify or ls{hint} (lshbench --help)\n"
-            )
-            sys.exit(2)
+            from lshbench.commands.arguments import near
+
+            meant = near(first, COMMANDS)
+            if "=" in first or first in ("-m", "--multirun"):
+                hint = f"; did you mean `lshbench run {first}`?"
+            else:
+                hint = f"; did you mean `lshbench {meant}`?" if meant else ""
+            _refuse(f"no command {first!r}: expected {', '.join(COMMANDS)}{hint} (lshbench --help)")
+
+
+def _refuse(message: str) -> NoReturn:
+    sys.stderr.write(f"lshbench: {message}\n")
+    sys.exit(2)

@@ -138,6 +138,7 @@ def run_config(
             RunFolder.discard(folder)
             run = Run.open(finished)
         else:
+            RunFolder.discard_unfinished(folder.parent)
             kept = experiment.inputs.cache / "checkpoints" / names.run
             with RunFolder.claim(folder) as run_folder, checkpoint_file(kept) as method.checkpoint:
                 run = run_experiment(experiment, data, names, run_folder, clock, progress)

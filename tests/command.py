@@ -19,12 +19,15 @@ IMPORTED = (
 TIMEOUT = 300
 
 
-def run_command(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess:
+def run_command(
+    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], prepare: Callable[[], object] = int
+) -> subprocess.CompletedProcess:
     """Run ``python -m lshbench`` with the arguments; returns its exit code and output.
 
-    A command that must import its libraries itself is run through :mod:`subprocess` instead.
+    A command that must import its libraries itself is run through :mod:`subprocess` instead.  ``prepare`` is called in
+    the command's process before it begins; it can be pickled.
     """
-    return _run(_module, list(arguments), cwd, environment)
+    return _run(_module, list(arguments), cwd, environment, prepare)
 
 
 def run_code(code: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess:
@@ -42,7 +45,11 @@ def _code(code: str) -> None:
 
 
 def _run(
-    function: Callable, argument: object, cwd: Path, environment: Mapping[str, str]
+    function: Callable,
+    argument: object,
+    cwd: Path,
+    environment: Mapping[str, str],
+    prepare: Callable[[], object] = int,
 ) -> subprocess.CompletedProcess:
     # Forked from neither pytest nor a test: their threads would be missing in the copy.
     context = multiprocessing.get_context("forkserver")
@@ -50,7 +57,7 @@ def _run(
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
         process = context.Process(
-            target=_replace, args=(function, argument, str(cwd), dict(environment), str(out), str(err))
+            target=_replace, args=(function, argument, str(cwd), dict(environment), str(out), str(err), prepare)
         )
         process.start()
         process.join(TIMEOUT)
@@ -61,7 +68,15 @@ def _run(
         return subprocess.CompletedProcess([str(argument)], process.exitcode, *texts)
 
 
-def _replace(function: Callable, argument: object, cwd: str, environment: dict[str, str], out: str, err: str) -> None:
+def _replace(
+    function: Callable,
+    argument: object,
+    cwd: str,
+    environment: dict[str, str],
+    out: str,
+    err: str,
+    prepare: Callable[[], object],
+) -> None:
     """Give this process another folder, environment and output, and call the function in it."""
     for path, descriptor in ((out, 1), (err, 2)):
         file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -69,6 +84,7 @@ def _replace(function: Callable, argument: object, cwd: str, environment: dict[s
         os.close(file)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", buffering=1, closefd=False)
+    prepare()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

@@ -37,7 +37,8 @@ def lshbench(tmp_path: Path, shared_cache: Path) -> Command:
 
     def run(*arguments: str, check: bool = True, **keywords: object) -> subprocess.CompletedProcess:
         environment = {**os.environ, "LSHBENCH_CACHE": str(shared_cache), **keywords.pop("env", {})}
-        done = run_command(arguments, keywords.pop("cwd", tmp_path), environment)
+        environment = {key: value for key, value in environment.items() if value is not None}
+        done = run_command(arguments, keywords.pop("cwd", tmp_path), environment, keywords.pop("prepare", int))
         assert not keywords, keywords
         if check and done.returncode != 0:
             pytest.fail(f"{arguments} gave {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")

@@ -43,8 +43,8 @@ ALLOWED = {
         "system", "trackers",
     },
     "commands": {"config", "data", "experiment", "plots", "report", "run_folder", "runtime", "search"},
-    "api": {"commands", "experiment", "run_folder"},
-    "cli": {"commands"},
+    "api": {"commands", "experiment", "run_folder", "runtime"},
+    "cli": {"commands", "runtime"},
     "__main__": {"cli"},
     "__init__": {"api"},
 }  # fmt: skip

@@ -69,6 +69,62 @@ def test_places_and_values_that_cannot_be_used_are_explained(place: str, tmp_pat
     assert not list(tmp_path.rglob("metrics.json"))
 
 
+NEAR = {
+    "rnu bits=16": "no command 'rnu': .*did you mean `lshbench run`",
+    "bits=16": "did you mean `lshbench run bits=16`",
+    "report x --out-dir y": "--out-dir: no such flag; did you mean --out",
+    "report": "required: DIR",
+    "search": "required: RUN",
+    "ls metod": "group='metod': expected dataset, .*did you mean method",
+    "run --out-dir=x": "--out-dir: no such flag; keys are given without dashes: output=x",
+    "run --multirn": "--multirn: no such flag; did you mean --multirun",
+    "run --cfg jb": "--cfg/-c='jb': .*did you mean job",
+    "run bits=16 --cfg job seed=1": "seed=1: flags stand before or behind all keys",
+    "run method=kmens": r"'kmens'; did you mean method=kmeans\? \(lshbench ls method\)",
+    "run dataset=qqq": "dataset=qqq: there is no option 'qqq'; there are: cifar10, .*torchvision",
+    "run method=csq method.map_dim=8": "no such key; it is a key of method=fourier and of .*method has: ",
+    "run index.probs=3": "no such key; index.probes is a key of index=buckets",
+    "run method.sed=3": r"no such key; did you mean method\.seed",
+    "run sed=3": r"no such key; did you mean seed\?",
+    "run method.training.min_batches=1e3": r"min_batches=1000\.0: expected a whole number",
+    "-sc install=bsh": "-sc='install=bsh': expected install=bash",
+    "-sc": "-sc='': expected install=SHELL",
+}
+
+
+COMPOSED = [command for command in NEAR if command.startswith("run ") and command[4].islower()]
+"""Commands that are refused when their configuration is composed, which takes longer."""
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(command, marks=[pytest.mark.slow] * (command in COMPOSED[1:])) for command in NEAR]
+)
+def test_what_is_misspelt_gets_the_near_name(command: str, lshbench: Command) -> None:
+    done = lshbench(*command.split(), check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert re.search(NEAR[command], done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "word", "without"),
+    [
+        ("lshbench ", "report", "bits"),
+        ("lshbench re", "report", "bits"),
+        ("lshbench report --", "--out", "report"),
+        ("lshbench report --format ", "latex", "--out"),
+        ("lshbench ls ", "method", "--config-dir"),
+        ("lshbench search --", "--picture", "search"),
+    ],
+)
+def test_completion_knows_the_subcommands_and_their_flags(
+    line: str, word: str, without: str, lshbench: Command
+) -> None:
+    found = lshbench("-sc", "query=bash", env={"COMP_LINE": line}).stdout.split()
+    assert word in found
+    assert without not in found
+
+
 def test_a_working_folder_that_is_gone_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -6,12 +6,20 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
+from hydra._internal.utils import get_args_parser
 
-from lshbench.config import conf_folder
+from lshbench.commands.arguments import explained, near
+from lshbench.config import GROUPS, RootSchema, conf_folder, options
+from lshbench.errors import UsageError
 
 CONFIG_FOLDER_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
+HIDDEN = ("base",)
+"""Folders of a group that Hydra lists among its options."""
+STOPPED_AT = ("--help", "-h", "--hydra-help", "--version")
+"""Flags at which the parser would end by itself."""
 _PATH = re.compile(r"^~|[/\\]|\.\w{1,11}$|[^\x00-\x7f]")
 _OVERRIDE = re.compile(r"^(\+{0,2}[\w@/.]+)=(.+)$", re.DOTALL)
 
@@ -69,6 +77,66 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
         if (conf_folder() / group).is_dir():
             return f"{argument}: expected the name of an option, or names in brackets (lshbench ls {group})"
     return None
+
+
+def wrong_flag(arguments: Sequence[str]) -> str | None:
+    """Return a message if ``lshbench run`` has no such flag, or a flag no such value."""
+    parser = get_args_parser()
+
+    def error(message: str) -> NoReturn:
+        raise UsageError(message)
+
+    parser.error = error  # type: ignore[method-assign]
+    given = [argument for argument in arguments if argument not in ("-v", "--verbose")]
+    try:
+        parser.parse_args([argument for argument in given if argument not in STOPPED_AT])
+    except UsageError as refused:
+        message = explained(str(refused), parser._option_string_actions, RootSchema.__dataclass_fields__)
+        if message.startswith("unrecognized arguments:"):
+            message = f"{message.partition(': ')[2]}: flags stand before or behind all keys"
+        return f"{message} (lshbench run --help)"
+    return None
+
+
+def missing_option(message: str, arguments: Sequence[str]) -> str | None:
+    """Return what is wrong with an option that there is not, and which was probably meant; None if all are there.
+
+    Args:
+        message: Hydra's.
+        arguments: of the command line.
+    """
+    found = re.search(r"Could not find '([^'/@]+)/(.+?)'", message)
+    if found is None or not (conf_folder() / found[1]).is_dir():
+        return None
+    group, name = found.groups()
+    listed = message.partition("Available options in")[2].partition("Config search path")[0].splitlines()[1:]
+    names = [line.strip() for line in listed if line.strip() and line.strip() not in HIDDEN]
+    given = [argument for argument in arguments if re.match(rf"[+~]*{group}(@[^=]*)?=", argument)]
+    key = given[0].partition("=")[0] if given else group
+    meant = near(name, names)
+    hint = f"did you mean {key}={meant}?" if meant else f"there are: {', '.join(names)}"
+    listing = f" (lshbench ls {group})" if group in GROUPS else ""
+    return f"{given[0] if given else f'{group}={name}'}: there is no option {name!r}; {hint}{listing}"
+
+
+def owners(key: str) -> tuple[str, list[str]]:
+    """Return a key such as ``method.map_dim``, or one spelt alike, and the options of its group that have it."""
+    group, _, name = key.partition(".")
+    if group not in GROUPS or not name or "." in name:
+        return key, []
+    having = {option: _keys(conf_folder() / group / f"{option}.yaml") for option, _ in options(group)}
+    meant = near(name, sorted(set().union(*having.values())))
+    return f"{group}.{meant}", [option for option, keys in having.items() if meant in keys]
+
+
+def _keys(path: Path) -> set[str]:
+    """Return the first keys in an option's file, and in those of its folder that it is made of."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    found = {str(key) for key in content if key != "defaults"}
+    for part in content.get("defaults", ()):
+        if isinstance(part, str) and (base := path.parent / f"{part.partition('@')[0]}.yaml").is_file():
+            found |= _keys(base)
+    return found
 
 
 def missing_working_folder() -> str | None:

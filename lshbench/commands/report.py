@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lshbench.commands.arguments import Parser
 from lshbench.config import GROUPS, conf_folder, options
 from lshbench.errors import UsageError, wrong_value
 
@@ -31,7 +32,7 @@ examples:
 
 def main(arguments: list[str]) -> None:
     """Report and exit: 0 done, 1 a defect, 2 wrong use."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         _report(given)
     except KeyboardInterrupt:
@@ -44,8 +45,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(2)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
+    parser = Parser(
         prog="lshbench report",
         description="Finished runs compared: means with intervals over queries and seeds, paired tests with Holm's "
         "correction, and cost. Runs that differ in nothing but the seed are repeats of one configuration.",
@@ -112,7 +114,10 @@ def _parser() -> argparse.ArgumentParser:
 def _report(given: argparse.Namespace) -> None:
     from lshbench.report.build import build_report
     from lshbench.report.select import find, where
+    from lshbench.run_folder.disk import check_writable
 
+    if given.json is not None:
+        check_writable("--json", given.json)
     selection = where(find(given.folders), given.where)
     if given.table is not None:
         _tables(given, selection)

@@ -22,13 +22,22 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lshbench.commands import sweep
-from lshbench.commands.refusals import explain, missing_working_folder, quoting_hint, taken
+from lshbench.commands.refusals import (
+    explain,
+    missing_option,
+    missing_working_folder,
+    owners,
+    quoting_hint,
+    taken,
+    wrong_flag,
+)
 from lshbench.commands.sweep_composition import share_composition
 from lshbench.config import GROUPS, RootSchema, check_root, conf_folder, options, use_modules_beside
 from lshbench.errors import UsageError
 from lshbench.report.summary import print_line, print_summary
 from lshbench.run_folder import Run, RunFolder
 from lshbench.run_folder.contents import LOG
+from lshbench.runtime.cache import share_cache
 from lshbench.runtime.journal import Reporter, State
 from lshbench.runtime.logs import console, output_console, shown_live
 from lshbench.runtime.progress import progress_for, silent
@@ -127,6 +136,7 @@ def _compute(
     check_root(plain)
     if plain["resume"] == "auto":
         plain["resume"] = resume
+    share_cache(plain["cache"])
     from lshbench.experiment import run_config  # takes seconds, which a wrong bits= should not
 
     if reporter is None:
@@ -157,6 +167,8 @@ def main(arguments: list[str]) -> None:
         _stop("--experimental-rerun reads a pickle, which lshbench never does: use the command in metrics.json")
     if (gone := missing_working_folder()) is not None:
         _stop(gone)
+    if (wrong := wrong_flag(arguments)) is not None:
+        _stop(wrong)
     arguments = [taken(argument, _is_read) for argument in arguments]
     verbose = [flag for flag in arguments if flag in ("-v", "--verbose")]
     arguments = [argument for argument in arguments if argument not in verbose]
@@ -213,8 +225,6 @@ def _is_read(argument: str) -> bool:
 
 def complete(arguments: list[str]) -> None:
     """Answer the shell's completion, which calls the program without its subcommand."""
-    line = os.environ.get("COMP_LINE", "")
-    os.environ["COMP_LINE"] = re.sub(r"^(\S+)\s+run\b\s?", r"\1 ", line)
     sys.argv = [sys.argv[0], *arguments]
     _application()()
 
@@ -283,8 +293,14 @@ def _readable(error: Exception, arguments: list[str]) -> str:
         hint = f"; did you mean {f'{prefix}.{close[0]}' if prefix else close[0]}?" if close else ""
         if option := _variant(given, arguments):
             hint = f"; expected method={option}, an option of its own"
+        elif not close and (others := owners(key))[1]:
+            group, listed = prefix.partition(".")[0], " and of ".join(others[1][:3])
+            meant = "it" if others[0] == key else others[0]
+            hint = f"; {meant} is a key of {group}={listed}{', ...' if others[1][3:] else ''}"
         where = f"{prefix} has" if prefix else "there are"
         return f"{given}: no such key{hint} ({where}: {', '.join(known)})"
+    if (message := missing_option(str(error), arguments)) is not None:
+        return message
     first = str(cause).split("\n")[0]
     if key and cause is not error:
         return f"{given}: {first}"

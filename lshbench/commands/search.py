@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lshbench.commands.arguments import Parser
 from lshbench.errors import UsageError, wrong_value
 from lshbench.text import visible
 
@@ -29,7 +30,7 @@ HITS = 10
 
 def main(arguments: list[str]) -> None:
     """Search and exit: 0 done, 1 a defect, 2 wrong use."""
-    given = _parser().parse_intermixed_args(arguments)
+    given = parser().parse_intermixed_args(arguments)
     traceback = given.verbose or os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         _search(given)
@@ -44,8 +45,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(2 if usage else 1)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
+    parser = Parser(
         prog="lshbench search",
         description="The nearest gallery items to pictures, by a finished run's own encoder, method and index.",
     )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from lshbench.commands.arguments import Parser
 from lshbench.errors import UsageError
 from lshbench.text import visible
 
@@ -17,7 +18,7 @@ SHOWN = 256 << 20
 
 def main(arguments: list[str]) -> None:
     """Verify and exit: 0 whole, 1 a defect, 2 damage or wrong use."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         damaged = sum(_verify(path) for path in _folders(given.runs))
     except KeyboardInterrupt:
@@ -32,8 +33,9 @@ def main(arguments: list[str]) -> None:
     sys.exit(2 if damaged else 0)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments."""
+    parser = Parser(
         prog="lshbench verify",
         description="Whether the files of finished runs are those that were written: each is read and compared with "
         "the run's manifest. A line for each damaged file; exit code 2 if there is any.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from lshbench.types import Features, Progress, Relevance
 log = logging.getLogger(__name__)
 
 NEIGHBORS = 100
+
+NOT_KEPT = "the reference is not kept for the next run: %s"
 
 VERSION = 2
 """Part of the key: after a change to what is computed, older results are not found."""
@@ -53,22 +56,48 @@ def cosine_reference(gallery: Features, queries: Features, cache: Path, progress
     """
     key = hashlib.sha256(f"{VERSION} {_hash(gallery)} {_hash(queries)}".encode()).hexdigest()
     path = cache / "references" / f"{key}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if (found := _read(path, len(queries))) is not None:
+    if (found := _read(path, len(queries))) is not None:
+        return found
+    with _locked(path) as writable:
+        if writable and (found := _read(path, len(queries), logging.DEBUG)) is not None:
             return found
-        relevance = Relevance(queries.y, gallery.y)
-        blocks = cosine_blocks(queries.x, gallery.x, relevance, positions=0)
-        result = evaluate(blocks, len(queries), progress, "ranking by exact cosine, the reference")
-        reference = Reference(
-            result.summary["metrics"],
-            result.curves.precision,
-            result.curves.precision_at_k,
-            cosine_neighbors(queries.x, gallery.x, NEIGHBORS).ids,
-        )
-        with atomic_file(path) as file:
-            np.savez(file, allow_pickle=False, **(vars(reference) | {"metrics": json.dumps(reference.metrics)}))
+        reference = _compute(gallery, queries, progress)
+        if writable:
+            try:
+                with atomic_file(path) as file:
+                    np.savez(file, allow_pickle=False, **(vars(reference) | {"metrics": json.dumps(reference.metrics)}))
+            except OSError as error:
+                log.warning(NOT_KEPT, error)
     return reference
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold an entry's lock; yield whether it can be had, and so the entry be written."""
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        log.warning(NOT_KEPT, error)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _compute(gallery: Features, queries: Features, progress: Progress) -> Reference:
+    relevance = Relevance(queries.y, gallery.y)
+    blocks = cosine_blocks(queries.x, gallery.x, relevance, positions=0)
+    result = evaluate(blocks, len(queries), progress, "ranking by exact cosine, the reference")
+    return Reference(
+        result.summary["metrics"],
+        result.curves.precision,
+        result.curves.precision_at_k,
+        cosine_neighbors(queries.x, gallery.x, NEIGHBORS).ids,
+    )
 
 
 def _hash(features: Features) -> str:
@@ -79,14 +108,16 @@ def _hash(features: Features) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, queries: int) -> Reference | None:
+def _read(path: Path, queries: int, level: int = logging.WARNING) -> Reference | None:
+    """Return an entry, or None if it is not there, or damaged (logged at ``level``)."""
     if not path.exists():
         return None
     try:
         with np.load(path, allow_pickle=False) as stored:
             if len(stored["neighbors"]) == queries:
                 return Reference(**(dict(stored) | {"metrics": json.loads(str(stored["metrics"]))}))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        pass
-    log.warning("%s is damaged and is computed again", path)
+    except Exception as error:  # of a damaged file, the readers raise anything: EOFError, BadZipFile, MemoryError, ...
+        log.log(level, "%s is damaged (%s) and is computed again", path, error)
+        return None
+    log.log(level, "%s is damaged and is computed again", path)
     return None

@@ -13,13 +13,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import numba
 from filelock import FileLock
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
 from lshbench.errors import UsageError
 from lshbench.runtime.cache import cache_dir
@@ -42,11 +42,13 @@ def source_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def _writable_folder() -> Path | None:
-    """Return the folder for machine code, made if need be, or None if it can't be written."""
+def _find_folder() -> tuple[Path | None, bool]:
+    """Return the folder of machine code, made if need be, and whether it can be written; None if it can't be made."""
     try:
         parent = Path(numba.config.CACHE_DIR) if numba.config.CACHE_DIR else cache_dir() / "kernels"
         folder = parent / source_digest()
+        if folder.is_dir() and not os.access(folder, os.W_OK):
+            return folder, False
         if not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
             _delete_unused(parent)
@@ -54,8 +56,8 @@ def _writable_folder() -> Path | None:
             os.utime(folder)  # the time of its last use
     except (OSError, UsageError) as error:
         logging.getLogger(__name__).warning("kernels are compiled in every process: %s", error)
-        return None
-    return folder
+        return None, False
+    return folder, True
 
 
 def _delete_unused(parent: Path) -> None:
@@ -66,24 +68,39 @@ def _delete_unused(parent: Path) -> None:
                 shutil.rmtree(lock.parent, ignore_errors=True)
 
 
-FOLDER = _writable_folder()
+FOLDER, WRITABLE = _find_folder()
 
 
-def _lock() -> FileLock:
+def _lock() -> AbstractContextManager:
     """Return the folder's lock: a new object each time, as a process must not use one inherited through a fork."""
-    return FileLock(f"{FOLDER}/lock")
+    return FileLock(f"{FOLDER}/lock") if WRITABLE else nullcontext()
+
+
+class _Locator(UserProvidedCacheLocator):
+    """Finds machine code in the folder; numba's own would pass over one that can't be written."""
+
+    def ensure_cache_path(self) -> None:
+        if WRITABLE:
+            super().ensure_cache_path()
+
+
+class _FolderCacheImpl(CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # noqa: RUF012
 
 
 class _LockedCache(FunctionCache):
     """numba's cache, one process at a time: two that save at once may give different code the same file name."""
+
+    _impl_class = _FolderCacheImpl
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         with _lock():
             return super().load_overload(signature, context)
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        with suppress(OSError), _lock():
-            super().save_overload(signature, compiled)  # a full disk is no reason to fail
+        if WRITABLE:
+            with suppress(OSError), _lock():
+                super().save_overload(signature, compiled)  # a full disk is no reason to fail
 
 
 def kernel(function: Callable | None = None, *, parallel: bool = False, **options: Any) -> Any:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from lshbench.errors import UsageError
+from lshbench.errors import UsageError, wrong_value
 from lshbench.run_folder.contents import temporary_name
 
 UNUSABLE = (
@@ -31,6 +31,22 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_writable(key: str, path: Path) -> None:
+    """Check that a file can be written, before the work whose result it will hold; missing folders will be made.
+
+    Raises:
+        UsageError: it lies below a file, in a folder that can't be written, or is a folder.
+    """
+    try:
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        fault = "that is a folder" if path.is_dir() else "" if above.is_dir() else f"{above} is no folder"
+        fault = fault or ("" if os.access(above, os.W_OK) else f"{above} can't be written")
+    except OSError as error:
+        fault = error.strerror or str(error)
+    if fault:
+        raise wrong_value(key, str(path), f"a file that can be written; {fault}")
 
 
 @contextmanager

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 log = logging.getLogger(__name__)
+
+HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
 @contextmanager
@@ -123,16 +126,35 @@ class RunFolder:
 
     @staticmethod
     def discard(path: Path) -> None:
-        """Remove a folder in which a run was refused before it began, if it holds Hydra's files only."""
+        """Remove the folder of a run that was refused, or that died, if it holds nothing but what runs write.
+
+        A finished run, and one that is still going, are left alone.
+        """
         path = Path(path)
+        with suppress(OSError, Timeout), FileLock(path / LOCK, timeout=0) if (path / LOCK).exists() else nullcontext():
+            own = {*known_files(path), path / LOG, path / LOCK} if (path / LOCK).exists() else {path / LOG}
+            own |= {path / HYDRA / name for name in HYDRA_FILES}
+            if all(file in own for file in path.rglob("*") if not file.is_dir()):
+                for file in own:
+                    file.unlink(missing_ok=True)
+                for folder in (*FOLDERS, HYDRA, ""):
+                    if (path / folder).is_dir():
+                        (path / folder).rmdir()
+
+    @classmethod
+    def discard_unfinished(cls, folder: Path) -> None:
+        """Discard the runs directly in a folder that did not finish and have written nothing for a day."""
+        oldest = time.time() - 86400
         with suppress(OSError):
-            if {entry.name for entry in path.iterdir()} <= {HYDRA, LOG}:
-                for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
-                    (path / HYDRA / name).unlink(missing_ok=True)
-                if (path / HYDRA).is_dir():
-                    (path / HYDRA).rmdir()
-                (path / LOG).unlink(missing_ok=True)
-                path.rmdir()
+            for path in folder.iterdir():
+                begun = (path / LOCK, path / LOG, path / HYDRA)
+                if (path / METRICS).exists() or not any(file.exists() for file in begun):
+                    continue
+                written = [file.stat().st_mtime for file in (path, *path.rglob("*"))]
+                if max(written) < oldest:
+                    cls.discard(path)
+                    if not path.exists():
+                        log.info("removed %s, a run that did not finish", path)
 
     def close(self) -> None:
         """Release the folder's lock."""
@@ -141,8 +163,10 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.close()
+        if isinstance(error, UsageError):
+            self.discard(self.path)
 
     def write_json(self, name: str, value: object) -> None:
         """Write plain values, NumPy's included.

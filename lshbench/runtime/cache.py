@@ -41,3 +41,19 @@ def cache_dir(chosen: str | None = None) -> Path:
 def _wanted(chosen: str | None) -> str | Path:
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return chosen or os.environ.get("LSHBENCH_CACHE") or Path(home, "lshbench")
+
+
+def share_cache(chosen: str | None) -> None:
+    """Let a chosen cache folder serve compiled kernels too, in this process, if the usual folder can't be written.
+
+    Kernels are kept before a run's configuration is known, and for all runs alike.
+
+    Args:
+        chosen: what ``cache=`` says.
+    """
+    try:
+        if chosen is None or os.access(cache_dir(), os.W_OK):
+            return
+    except UsageError:
+        pass
+    os.environ["LSHBENCH_CACHE"] = str(chosen)

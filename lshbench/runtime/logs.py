@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from functools import lru_cache
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -41,6 +42,32 @@ def silence(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+class PatientStream(TextIOWrapper):
+    """A stream that goes on in silence where its reader has left, as ``| head`` leaves."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            silence(self)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            silence(self)
+
+
+def be_patient() -> None:
+    """Let this process end as it would have, and do all its work, also where nobody reads what it prints."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is TextIOWrapper:  # nothing that stands in for it, as in a notebook
+            encoding, errors, by_line = stream.encoding, stream.errors, stream.line_buffering
+            setattr(sys, name, PatientStream(stream.detach(), encoding, errors, line_buffering=by_line))
 
 
 def show_live(shown: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lshbench.errors import wrong_value
+from lshbench.run_folder.disk import check_writable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,6 +116,7 @@ def check_picture(path: Path, k: int, queries: int) -> None:
     """
     if path.suffix.lower() != ".png":
         raise wrong_value("--picture", str(path), "the name of a .png file")
+    check_writable("--picture", path)
     if k > PICTURE_HITS:
         raise wrong_value("-k", k, f"at most {PICTURE_HITS} with --picture")
     if queries > PICTURE_QUERIES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Checkpoint:
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
         self.path = Path(path)
         self.identity = json.dumps(identity, sort_keys=True)
+        self._writable = True
 
     def save(
         self,
@@ -36,7 +38,10 @@ class Checkpoint:
         best: dict[str, Tensor],
         history: list[Epoch],
     ) -> None:
-        """Write everything that resuming needs."""
+        """Write everything that resuming needs; where that fails, warn and go on without, from then on."""
+        if not self._writable:
+            return
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         moments = {
@@ -52,10 +57,16 @@ class Checkpoint:
             for name, value in values.items()
         }
         temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = json.dumps([asdict(row) for row in history])
-        save_file(tensors, temporary, metadata={"identity": self.identity, "history": rows})
-        temporary.replace(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, temporary, metadata={"identity": self.identity, "history": rows})
+            temporary.replace(self.path)
+        except (OSError, SafetensorError) as error:
+            self._writable = False
+            log.warning("%s can't be written (%s): training goes on, but can't be resumed", self.path, error)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def load(
         self,

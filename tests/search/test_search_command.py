@@ -297,6 +297,8 @@ def test_a_data_set_that_has_changed_is_noticed(copy, tmp_path: Path, capsys) ->
         (["RUN", "IMAGE", "--picture", "hits.jpg"], ["hits.jpg", ".png"]),
         (["RUN", "IMAGE", "--picture", "hits.png", "-k", "51"], ["k=51", "at most 50 with --picture"]),
         (["RUN", "narrow.npy", "--picture", "hits.png"], ["--picture", "no picture"]),
+        (["RUN", "IMAGE", "--picture", "narrow.npy/hits.png"], ["--picture", "narrow.npy is no folder"]),
+        (["RUN", "IMAGE", "--pictre", "hits.png"], ["--pictre: no such flag; did you mean --picture?"]),
         (["RUN", "IMAGE", "--serve"], ["--serve takes no IMAGE"]),
         (["RUN", "IMAGE", "--format", "xml"], ["--format", "json"]),
         (["RUN", "IMAGE", "--device", "cuda:99"], ["device='cuda:99'"]),
