@@ -6,7 +6,6 @@ notes that itself (:mod:`lshbench.runtime.journal`), and the process that the us
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ from typing import Any, get_args
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobRuntime
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -33,12 +33,10 @@ from lshbench.runtime.logs import console
 
 log = logging.getLogger(__name__)
 
-JOURNAL = "LSHBENCH_JOURNAL"
-"""Environment variable: the journal of the sweep that started this process."""
-SWEEPER = "LSHBENCH_SWEEPER"
-"""Environment variable: the process that started the sweep."""
-FLAGS = "LSHBENCH_FLAGS"
-"""Environment variable: the flags of the sweep's command that repeat its jobs, too, as JSON."""
+SWEEP = "lshbench_sweep"
+"""Key in what Hydra hands on to the processes of jobs: the sweep's journal, and the process that began it."""
+FLAGS = "lshbench_flags"
+"""Key there: the flags of the sweep's command that repeat its jobs, too."""
 INTERVAL = 0.5
 """Seconds between two looks at the journal."""
 PATIENCE = 2.0
@@ -60,12 +58,12 @@ class SweepCallback(Callback):
 
 def reporter(number: int, overrides: Sequence[str]) -> Reporter | None:
     """Return what notes a job's fate, None where the sweep that it belongs to can't be told."""
-    folder = os.environ.get(JOURNAL)
-    if not folder:
+    handed_on = JobRuntime.instance().conf.get(SWEEP)
+    if handed_on is None:
         return None
-    if os.environ.get(SWEEPER) == str(os.getppid()):
-        _leave_with(os.getppid())
-    return Reporter(Journal(Path(folder)), number, overrides)
+    if handed_on.process == os.getppid():
+        _leave_with(handed_on.process)
+    return Reporter(Journal(Path(handed_on.journal)), number, overrides)
 
 
 @cache
@@ -94,7 +92,7 @@ class Sweep:
         self._journal = self._held.enter_context(Journal.begin(output))
         self._output = output
         self._planned = planned
-        os.environ[JOURNAL], os.environ[SWEEPER] = str(self._journal.folder), str(os.getpid())
+        JobRuntime.instance().set(SWEEP, {"journal": str(self._journal.folder), "process": os.getpid()})
         self._view = view_for(console(), _varied(planned))
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -159,7 +157,7 @@ class Sweep:
         jobs = self.jobs()
         self._view.show(jobs)
         self._view.close()
-        os.environ.pop(JOURNAL, None)
+        JobRuntime.instance().set(SWEEP, None)
         self._held.close()
         return jobs
 
@@ -237,9 +235,9 @@ def _say(lines: Sequence[str]) -> None:
 
 def keep_flags(flags: Sequence[str]) -> None:
     """Keep the flags that repeat this command's jobs for the processes that run them."""
-    os.environ[FLAGS] = json.dumps(list(flags))
+    JobRuntime.instance().set(FLAGS, list(flags))
 
 
 def kept_flags() -> list[str]:
     """Return the flags of the command that this process, or the one that started it, was called with."""
-    return json.loads(os.environ.get(FLAGS, "[]"))
+    return list(JobRuntime.instance().conf.get(FLAGS, []))
