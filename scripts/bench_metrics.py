@@ -292,46 +292,48 @@ def anonymous_peak(work: Callable[[], object]) -> tuple[float, int | None]:
 
 def plot(sizes: list[dict], widths: list[dict], path: Path) -> None:
     """Draw time and memory against the gallery's size and the code's length."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharex="col", sharey="row", constrained_layout=True)
+    from lshbench.plots.style import REFERENCE, RUN, SCREEN, drawing, dress, head, write_figure
+
+    figure = drawing(SCREEN, SCREEN.double, 6.6)
+    head(
+        figure,
+        f"Expected mAP with bounds, P@10 and P@50 of {sizes[0]['queries']:,} queries",
+        "rankings by Hamming distance of the whole gallery",
+    )
+    axes = figure.subplots(2, 2, sharex="col", sharey="row", gridspec_kw={"wspace": 0.08, "hspace": 0.1})
     columns = [
         (sizes, "gallery", f"gallery items ({sizes[0]['bits']} bits)"),
         (widths, "bits", f"bits a code ({widths[0]['gallery']:,} items)"),
     ]
     for column, (runs, key, label) in enumerate(columns):
-        time_axis, memory_axis = axes[:, column]
         x = [run[key] for run in runs]
         rows = [
-            (time_axis, [1e6 * run["seconds"] / run["queries"] for run in runs], "#1f77b4"),
-            (memory_axis, [np.nan if run["bytes"] is None else run["bytes"] / 2**20 for run in runs], "#c44e52"),
+            ("microseconds a query", [1e6 * run["seconds"] / run["queries"] for run in runs], RUN),
+            (
+                "peak MiB beyond codes and labels",
+                [np.nan if run["bytes"] is None else run["bytes"] / 2**20 for run in runs],
+                REFERENCE,
+            ),
         ]
-        for axis, values, colour in rows:
-            axis.plot(x, values, "o-", color=colour, markersize=5)
+        for row, (name, values, colour) in enumerate(rows):
+            axis = axes[row, column]
+            axis.plot(x, values, "o-", color=colour, markersize=5, linewidth=SCREEN.line)
             for place, value in zip(x, values, strict=True):
                 if np.isfinite(value):
                     axis.annotate(
                         f"{value:.0f}", (place, value), (0, 7), textcoords="offset points", ha="center", fontsize=8
                     )
-            axis.grid(alpha=0.3)
-            axis.spines[["top", "right"]].set_visible(False)
+            dress(axis, x=label if row else "", y="" if column else name)
             axis.set(xscale="log", yscale="log")
             axis.margins(0.08, 0.15)
             axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axis.yaxis.set_minor_formatter(NullFormatter())
-        memory_axis.set_xlabel(label)
-        memory_axis.set_xticks(x, [_short(number) for number in x])
-        memory_axis.xaxis.set_minor_locator(NullLocator())
-    axes[0, 0].set_ylabel("microseconds a query")
-    axes[1, 0].set_ylabel("peak MiB beyond codes and labels")
-    figure.suptitle(
-        f"Expected mAP with bounds, P@10 and P@50 of {sizes[0]['queries']:,} queries by Hamming distance", fontsize=11
-    )
-    figure.savefig(path, dpi=130)
+        axes[1, column].set_xticks(x, [_short(number) for number in x])
+        axes[1, column].xaxis.set_minor_locator(NullLocator())
+    with path.open("wb") as file:
+        write_figure(figure, file)
 
 
 def _short(number: int) -> str:

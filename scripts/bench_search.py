@@ -240,34 +240,32 @@ def _one_size(items: int, threads: int, repeats: int) -> dict[str, Any]:
 
 
 def _plot_scaling(rows: list[dict[str, Any]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+    from lshbench.plots.style import REFERENCE, RUN, SCREEN, VALIDATION, drawing, dress, head, legend, write_figure
+
     items = np.array([row["items"] for row in rows])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), constrained_layout=True)
-    for what, label, colour in (("single_us", "alone", "#0b5394"), ("batch_us", "in a batch", "#e08a00")):
+    figure = drawing(SCREEN, SCREEN.double, SCREEN.height)
+    head(figure, "Hash tables at recall@10 of .9", "synthetic clusters of 100 items, 128 dimensions")
+    left, right = figure.subplots(1, 2, gridspec_kw={"wspace": 0.25})
+    for what, label, colour in (("single_us", "alone", RUN), ("batch_us", "in a batch", VALIDATION)):
         left.plot(items, [row[what] for row in rows], "o-", color=colour, label=label)
     root = rows[0]["single_us"] * np.sqrt(items / items[0])
-    left.plot(items, root, "--", color="#6b7280", label="growth as the square root")
-    left.set(xscale="log", yscale="log", ylabel="microseconds a query")
+    left.plot(items, root, "--", color=REFERENCE, label="growth as the square root")
+    left.set(xscale="log", yscale="log")
     left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     left.yaxis.set_minor_locator(NullLocator())
-    left.legend(frameon=False)
+    legend(left)
     taken = [row["bytes_per_item"] for row in rows]
-    right.plot(items, taken, "o-", color="#0b5394")
-    right.set(xscale="log", ylabel="bytes an item, beside its vector's", ylim=(0, 1.25 * max(taken)))
+    right.plot(items, taken, "o-", color=RUN)
+    right.set(xscale="log", ylim=(0, 1.25 * max(taken)))
     thousands = FuncFormatter(lambda value, _: f"{value:,.0f}")
     left.yaxis.set_major_formatter(thousands)
-    for axes in (left, right):
-        axes.set(xlabel="gallery items")
+    for axes, label in ((left, "microseconds a query"), (right, "bytes an item, beside its vector's")):
+        dress(axes, x="gallery items", y=label)
         axes.xaxis.set_major_formatter(thousands)
-        axes.grid(alpha=0.3)
-    figure.suptitle("Hash tables at recall@10 of .9: synthetic clusters, 128 dimensions")
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    with path.open("wb") as file:
+        write_figure(figure, file)
 
 
 # tables, probes, flat

@@ -39,7 +39,7 @@ def bit_balance(run: Run, medium: Medium = SCREEN) -> Figure | None:
         left.plot(positions, ordered, color=RUN, linewidth=1.6 * medium.scale)
         x = "bits, from the least to the most often set"
     left.axhline(0.5, color=REFERENCE, linewidth=1.4 * medium.scale, linestyle="--")
-    dress(left, x=x, y="share of gallery items with the bit set", grid="y")
+    dress(left, x=x, y="share of items with the bit set", grid="y")
     left.set_ylim(0, 1)
     left.set_xlim(0.4 if bits <= 128 else 1, bits + 0.6 if bits <= 128 else bits)
     balance = run.metrics.codes.bit_balance

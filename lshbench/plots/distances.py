@@ -47,9 +47,10 @@ def distances(run: Run, medium: Medium = SCREEN) -> Figure | None:
     if hamming:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10 if medium is SCREEN else 6, integer=True))
     if same.sum() and other.sum():
-        caption(axes, f"a same-class pair is closer than another with probability {_separation(same, other):.3f}")
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.18)
-    legend(axes, loc="upper right", ncols=2)
+        caption(axes, f"a same-class pair is the closer one with probability {_separation(same, other):.3f}")
+    columns = 2 if medium is SCREEN else 1
+    axes.set_ylim(0, axes.get_ylim()[1] * (1.18 if columns == 2 else 1.3))
+    legend(axes, loc="upper right", ncols=columns)
     return figure
 
 

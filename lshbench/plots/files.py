@@ -10,11 +10,21 @@ from matplotlib.figure import Figure
 from lshbench.errors import UsageError
 from lshbench.plots import draw
 from lshbench.plots.comparison.figures import report_figures
-from lshbench.plots.style import PAPER, write_figure
+from lshbench.plots.gallery import gallery, queries_with_pictures
+from lshbench.plots.style import PAPER, Medium, write_figure
 from lshbench.report.report import Report
-from lshbench.run_folder import atomic_file
+from lshbench.run_folder import Run, atomic_file
 
 FORMATS = ("pdf", "svg")
+
+
+def run_figures(run: Run, medium: Medium) -> Iterator[tuple[str, Figure]]:
+    """Yield every plot of a run that there is something to draw in, with a file's name without its ending."""
+    for name, figure in draw.figures(run, medium):
+        yield Path(name).stem, figure
+    pictures = gallery([run], queries_with_pictures(run), medium)
+    if pictures is not None:
+        yield "retrieval", pictures
 
 
 def write_figures(report: Report, out: Path, format: str) -> list[Path]:
@@ -33,7 +43,7 @@ def write_figures(report: Report, out: Path, format: str) -> list[Path]:
     runs = report.selection.runs
     figures: Iterator[tuple[str, Figure]] = report_figures(report, PAPER)
     if len(runs) == 1:
-        figures = ((Path(name).stem, figure) for name, figure in draw.figures(runs[0], PAPER))
+        figures = run_figures(runs[0], PAPER)
     written = []
     try:
         for name, figure in figures:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -86,7 +86,7 @@ SCREEN = Medium(
 )  # fmt: skip
 PAPER = Medium(
     single=3.3, double=6.9, height=2.3, panel_width=0, panel_height=1.15,
-    left=0.49, right=0.12, above=0.23, below=0.36, x_apart=0.17, y_apart=0.35, caption=0.13, legend_row=0.135,
+    left=0.49, right=0.17, above=0.23, below=0.36, x_apart=0.17, y_apart=0.35, caption=0.13, legend_row=0.135,
     title=None, subtitle=6.5, label=7.5, text=6.5, tick=6.5, line=1.2,
 )  # fmt: skip
 """For a column of 3.3 inches, or a page of 6.9."""
@@ -180,12 +180,22 @@ def figure_for(
     width, height = width or medium.single, height or medium.height
     figure = drawing(medium, width, height, right=right, captions=captions, legend_rows=legend_rows)
     subtitle = head(figure, title, "")
-    rest = f"{name or searched_name(run)} · {supervision_name(run)}{run.metrics.ranking} ranking"
-    for length in range(60, 8, -2):
-        subtitle.set_text(f"{shortened(data_name(run), length)} · {rest}")
+    for text in _subtitles(run, name or searched_name(run)):
+        subtitle.set_text(text)
         if subtitle.get_window_extent().x1 <= (width - 0.1) * medium.dpi:
             break
     return figure
+
+
+def _subtitles(run: Run, name: str) -> Iterator[str]:
+    """Yield what a figure says of its run, ever shorter: the encoder goes first, the code's length last."""
+    data, labels, ranking = data_name(run), supervision_name(run), run.metrics.ranking
+    for text in (data, data.partition(" (")[0], *(shortened(data, length) for length in range(60, 8, -2))):
+        yield f"{text} · {name} · {labels}{ranking} ranking"
+    first, dot, length_of_code = name.partition(" · ")
+    for length in range(24, 7, -2):
+        short = f"{shortened(first, length)}{dot}{length_of_code}"
+        yield f"{shortened(data, 10)} · {short} · {labels.removeprefix('trained with ')}{ranking}"
 
 
 def data_name(run: Run) -> str:

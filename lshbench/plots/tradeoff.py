@@ -16,6 +16,7 @@ ROWS = ("mAP", "P@10", "recall@10/cosine")
 NAMES = {"recall@10/cosine": "recall@10 of exact cosine"}
 
 TICKS = tuple(step * 10.0**e for e in range(-9, 10) for step in (1, 2, 5))
+FINE_TICKS = tuple(step * 10.0**e for e in range(-9, 10) for step in (1, 1.5, 2, 3, 4, 6, 8))
 LEAST_RANGE = 15.0
 """Ratio of an axis' ends, so that a power of ten is in it."""
 
@@ -35,8 +36,8 @@ def tradeoff(run: Run, medium: Medium = SCREEN) -> Figure | None:
     lines = -(-len(key) // 2)
     height = 2.4 * medium.below + medium.panel_height * len(rows) + medium.legend_row * lines
     costs: list[tuple[str, Sequence[float], bool, float | None, Callable[[float], str]]] = [
-        ("share of the gallery compared with a query", columns["candidates_fraction"], True, 1.0, share_text),
-        ("queries a second in a batch, with encoding", columns["qps_with_encoding"], False,
+        ("share of the gallery compared", columns["candidates_fraction"], True, 1.0, share_text),
+        ("queries a second, with encoding", columns["qps_with_encoding"], False,
          exact.get("qps"), number_text),
     ]  # fmt: skip
     if len(set(columns["bytes_per_item"])) > 1:
@@ -136,10 +137,10 @@ def log_axis(
     axes.set_xlim(low, high)
     end = high if most is None else most
     ticks = [tick for tick in TICKS if low <= tick <= end]
-    if least_range < LEAST_RANGE and len(set(known)) < len(ticks) + 2 <= 6:
-        ticks = sorted(set(known))
     if len(ticks) > 5:
         ticks = [tick for tick in TICKS[::3] if low <= tick <= end]
+    elif len(ticks) < 3:
+        ticks = [tick for tick in FINE_TICKS if low <= tick <= end]
     # Labels of neighbouring ticks need room.
     ticks = ticks[:: -(-len(ticks) // 5)]
     axes.set_xticks(ticks, [text(tick) for tick in ticks])
@@ -151,7 +152,7 @@ def share_text(value: float) -> str:
 
 
 def number_text(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+    return f"{value:,.0f}" if value >= 1 and value == int(value) else f"{value:g}"
 
 
 def _key(run: Run, columns: dict[str, list[Any]], exact: bool, scale: float) -> list[Line2D]:

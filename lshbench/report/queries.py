@@ -124,9 +124,11 @@ def _shown(one: Configuration, measure: str, rows: Sequence[int], pictures: dict
         keys = add(query, first)
         for hit, distance in pairs:
             other = None if gallery is None else _label(gallery[hit])
-            right = None if other is None else bool(set(_several(label)) & set(_several(other)))
-            hits.append((_text(other, names), float(distance), right, keys.get(("gallery", hit))))
-        found.append(Shown(query, _text(label, names), keys.get(("query", query)), float(repeat.values[row]), hits))
+            right = None if other is None else bool(set(several_labels(label)) & set(several_labels(other)))
+            hits.append((labels_text(other, names), float(distance), right, keys.get(("gallery", hit))))
+        found.append(
+            Shown(query, labels_text(label, names), keys.get(("query", query)), float(repeat.values[row]), hits)
+        )
     return found
 
 
@@ -138,14 +140,16 @@ def _label(stored: Any) -> int | list[int]:
     return np.flatnonzero(stored).tolist() if np.ndim(stored) else int(stored)
 
 
-def _several(label: int | Sequence[int]) -> Sequence[int]:
+def several_labels(label: int | Sequence[int]) -> Sequence[int]:
+    """Return an item's labels, of which it may have one."""
     return [label] if isinstance(label, int) else label
 
 
-def _text(label: int | Sequence[int] | None, names: Sequence[str] | None) -> str:
+def labels_text(label: int | Sequence[int] | None, names: Sequence[str] | None) -> str:
+    """Return the names of an item's labels; their numbers where classes have no names."""
     if label is None:
         return ""
-    numbers = _several(label)
+    numbers = several_labels(label)
     return ", ".join(names[i] if names and i < len(names) else f"class {i}" for i in numbers) or "no label"
 
 
@@ -169,7 +173,7 @@ def class_quality(members: Sequence[Configuration], measure: str) -> ClassQualit
     values: Mapping[str, list[float]] = {
         identity: row[kept].tolist() for identity, row in zip(tables, matrix, strict=True)
     }
-    return ClassQuality([_text(labels[i], names) for i in kept], dict(values), len(labels) - len(kept))
+    return ClassQuality([labels_text(labels[i], names) for i in kept], dict(values), len(labels) - len(kept))
 
 
 def _class_means(one: Configuration, measure: str) -> dict[int, float]:

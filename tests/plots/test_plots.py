@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from lshbench.metrics.curves import Curves
 from lshbench.plots.bits import bit_balance, bit_correlations
 from lshbench.plots.distances import _separation, distances
 from lshbench.plots.draw import draw_all
+from lshbench.plots.files import run_figures
 from lshbench.plots.precision import precision_at_k, precision_recall
-from lshbench.plots.style import DPI
+from lshbench.plots.style import DPI, PAPER, SCREEN, Medium, write_figure
 from lshbench.plots.tradeoff import pareto_front, tradeoff
 from lshbench.plots.training import training
 from lshbench.run_folder import RunFolder
@@ -65,6 +67,23 @@ def test_a_run_gets_every_plot_as_a_whole_picture_and_the_same_again(tmp_path: P
     assert sorted(run.path.glob("plots/*")) == sorted(drawn)
 
 
+def test_paper_figures_keep_their_texts_fit_a_column_and_are_the_same_every_time(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=200, queries=10, settings=2)
+    for name, figure in run_figures(run, PAPER):
+        assert figure.get_size_inches()[0] == (6.9 if name in ("bit_balance", "tradeoff") else 3.3)
+        sizes = {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()}
+        assert 5 <= min(sizes) <= max(sizes) <= 8
+    svg, again, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    write_figure(precision_recall(run, PAPER), svg, "svg")
+    write_figure(precision_recall(run, PAPER), again, "svg")
+    write_figure(precision_recall(run, PAPER), pdf, "pdf")
+    assert svg.getvalue() == again.getvalue()
+    assert b">recall</text>" in svg.getvalue()
+    assert b"<dc:date>" not in svg.getvalue()
+    assert b"/FontFile2" in pdf.getvalue(), "TrueType, not shapes"
+    assert b"CreationDate" not in pdf.getvalue()
+
+
 def test_a_method_without_bits_or_training_gets_no_plot_of_them(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", codes=False, epochs=0, ranking="cosine", method="kmeans")
     assert sorted(path.stem for path in draw_all(run)) == ["distances", "precision_at_k", "precision_recall"]
@@ -91,12 +110,20 @@ def test_a_ranking_whose_distances_were_not_counted_gets_no_plot_of_them(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if "1000" in name else pytest.mark.slow) for name in EXTREMES]
+    ("name", "medium"),
+    [
+        *(pytest.param(name, SCREEN, marks=() if "1000" in name else pytest.mark.slow) for name in EXTREMES),
+        pytest.param("4096 bits", PAPER, marks=pytest.mark.slow),
+        ("1000 classes and long names", PAPER),
+    ],
+    ids=lambda value: {SCREEN: "screen", PAPER: "paper"}.get(value, value),
 )
-def test_no_text_is_cut_off_at_the_picture_s_edge_or_lies_on_other_text(tmp_path: Path, name: str) -> None:
+def test_no_text_is_cut_off_at_the_picture_s_edge_or_lies_on_other_text(
+    tmp_path: Path, name: str, medium: Medium
+) -> None:
     run = make_run(tmp_path / "run", **{"settings": 2, **EXTREMES[name]})
     for draw in (precision_recall, precision_at_k, distances, bit_balance, training, tradeoff):
-        figure = draw(run)
+        figure = draw(run, medium)
         assert figure is not None
         figure.canvas.draw()
         width, height = figure.get_size_inches() * DPI

@@ -16,12 +16,13 @@ from lshbench.plots.comparison.shown import (
     key_of,
     label_of,
     left_out,
+    middle_out,
     reference_of,
     reference_style,
     rows_height,
     style_of,
 )
-from lshbench.plots.style import REFERENCE, SERIES, Medium, drawing, dress, head, legend_below, shortened
+from lshbench.plots.style import REFERENCE, SERIES, Medium, drawing, dress, head, legend_below
 from lshbench.plots.tradeoff import log_axis, number_text, pareto_front, share_text
 from lshbench.report.report import Report, measure_name
 
@@ -59,8 +60,9 @@ def cost(report: Report, part: Part, medium: Medium) -> Figure | None:
     exact = reference_of(report, shown, measure)
     if exact is not None:
         handles.append(key_of("exact cosine, no code", reference_style(medium)))
-    rows = -(-len(handles) // 3)
-    figure = drawing(medium, medium.double, medium.height + medium.legend_row * rows, legend_rows=rows)
+    columns, width = (3, medium.double) if len(panels) > 1 else (1, medium.single)
+    rows = -(-len(handles) // columns)
+    figure = drawing(medium, width, medium.height + medium.legend_row * rows, legend_rows=rows)
     head(figure, "Quality against cost", fit(figure, f"{part.title}{others}"))
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.08})[0]
     for column, (axes, (label, (points, cheap, text))) in enumerate(zip(grid, panels.items(), strict=True)):
@@ -74,7 +76,7 @@ def cost(report: Report, part: Part, medium: Medium) -> Figure | None:
             axes.axhline(exact, **reference_style(medium))
         log_axis(axes, x, text, 1.0 if text is share_text else None, least_range=4)
         dress(axes, x=label, y=f"{measure_name(measure)}, mean" if column == 0 else "")
-    legend_below(figure, handles, 3)
+    legend_below(figure, handles, columns)
     return figure
 
 
@@ -91,7 +93,7 @@ def stages(report: Report, part: Part, medium: Medium) -> Figure | None:
     legend_rows = -(-len(there) // 7)
     margins = medium.above + medium.below + medium.legend_row * legend_rows
     height = rows_height(medium, len(shown)) + margins
-    names = [shortened(label_of(one.name, one.supervision), 40) for one in shown]
+    names = [middle_out(label_of(one.name, one.supervision), 40) for one in shown]
     left = 0.15 + max(map(len, names)) * 0.58 * medium.tick / 72
     figure = drawing(medium, medium.double, height, left=left, legend_rows=legend_rows)
     others = left_out(len(part.configurations), MOST_ROWS)

@@ -11,6 +11,7 @@ from lshbench.plots.comparison.shown import (
     Part,
     best_series,
     fit,
+    group_labels,
     key_of,
     label_of,
     left_out,
@@ -27,10 +28,10 @@ LEVELS = np.linspace(0, 1, 101)
 
 
 def over_bits(report: Report, part: Part, medium: Medium) -> Figure | None:
-    """Draw each measure over the code length, with intervals; None where there are not two lengths."""
+    """Draw each measure over the code length, with intervals; None where nothing has two lengths."""
     there = [one for one in part.configurations if one.bits is not None]
     lengths = sorted({one.bits for one in there if one.bits is not None})
-    if len(lengths) < 2:
+    if len({one.series for one in there}) == len(there):
         return None
     names, others = best_series(Part(part.title, tuple(there)))
     rows = -(-(len(names) + 1) // 3)
@@ -70,7 +71,9 @@ def recall(report: Report, group: Group, medium: Medium) -> Figure | None:
     if not drawn:
         return None
     chosen = drawn[:MOST_SERIES]
-    rows = -(-(len(chosen) + 1) // 2)
+    labels = group_labels(group, chosen, 48)
+    columns = 2 if max(map(len, labels)) <= 22 else 1
+    rows = -(-(len(chosen) + 1) // columns)
     figure = drawing(medium, medium.single, medium.height + medium.legend_row * rows, legend_rows=rows)
     others = left_out(len(drawn), MOST_SERIES)
     head(figure, "Precision over recall", fit(figure, f"{group.title}{others}"))
@@ -86,7 +89,7 @@ def recall(report: Report, group: Group, medium: Medium) -> Figure | None:
         ]
         style = style_of(place, one.supervision, medium) | {"markevery": (place % 10, 10)}
         axes.plot(LEVELS, precision, **style)
-        handles.append(key_of(label_of(one.name, one.supervision), style | {"markevery": None}, 28))
+        handles.append(key_of(labels[place], style | {"markevery": None}, 48))
         highest = max(highest, float(precision.max()))
     if exact and len({one.backbone for one in chosen}) == 1:
         axes.plot(LEVELS, np.mean(exact, axis=0), **reference_style(medium))
@@ -96,5 +99,5 @@ def recall(report: Report, group: Group, medium: Medium) -> Figure | None:
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 1]))
     show_shares(axes, highest)
-    legend_below(figure, handles, 2)
+    legend_below(figure, handles, columns)
     return figure

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lshbench.plots.comparison.shown import MOST_ROWS, fit, label_of, left_out, rows_height
+from lshbench.plots.comparison.shown import MOST_ROWS, fit, group_labels, left_out, rows_height
 from lshbench.plots.style import GRID, RUN, TEXT, Medium, drawing, dress, head, shortened
 from lshbench.report.queries import class_quality
 from lshbench.report.report import Configuration, Group, Report, measure_name
@@ -28,12 +28,13 @@ def tests(report: Report, group: Group, medium: Medium) -> Figure | None:
     if not pairs or len(shown) < 2:
         return None
     count = len(shown)
-    names = [shortened(label_of(one.name, one.supervision), 36) for one in shown]
+    names = group_labels(group, shown, 36)
     label = _width(names, medium) + 0.12
-    cell = 4.6 * medium.tick / 72
+    # Wide enough for a figure, and together for what stands below them.
+    cell = max(4.6 * medium.tick / 72, 2.1 / count)
     width = max(medium.single, min(medium.double, label + 0.25 + count * cell))
     margins = medium.above + medium.below
-    figure = drawing(medium, width, count * 0.5 * cell + margins, left=label + 0.15)
+    figure = drawing(medium, width, rows_height(medium, count) + margins, left=label + 0.15)
     others = left_out(len(group.configurations), MOST_TESTED)
     head(figure, f"Differences in {measure_name(measure)}", fit(figure, f"{group.title}{others}"))
     axes = figure.add_subplot()
@@ -70,7 +71,7 @@ def diagnostics(report: Report, group: Group, medium: Medium) -> Figure | None:
         "correlation: mean |r|": [one.codes.get("bit_correlation") for one in shown],
         "entropy, share of the bits": [_share(one) for one in shown],
     }
-    names, left = _row_names(shown, medium)
+    names, left = _row_names(group, shown, medium)
     height = rows_height(medium, len(shown)) + medium.above + medium.below
     figure = drawing(medium, medium.double, height, left=left)
     head(figure, "Bits of the codes", fit(figure, group.title))
@@ -96,7 +97,7 @@ def classes(report: Report, group: Group, medium: Medium) -> Figure | None:
     quality = class_quality(shown, measure)
     if quality is None:
         return None
-    rows, left = _row_names(shown, medium)
+    rows, left = _row_names(group, shown, medium)
     names = [shortened(name, 18) for name in quality.names]
     widest = _width(names, medium)
     upright = widest * len(names) > 0.8 * (medium.double - left)
@@ -120,9 +121,9 @@ def classes(report: Report, group: Group, medium: Medium) -> Figure | None:
     return figure
 
 
-def _row_names(shown: Sequence[Configuration], medium: Medium) -> tuple[list[str], float]:
+def _row_names(group: Group, shown: Sequence[Configuration], medium: Medium) -> tuple[list[str], float]:
     """Return the names of the rows, and the margin that they need."""
-    names = [shortened(label_of(one.name, one.supervision), 40) for one in shown]
+    names = group_labels(group, shown, 40)
     return names, 0.15 + _width(names, medium)
 
 

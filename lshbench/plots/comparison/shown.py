@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.lines import Line2D
 
 from lshbench.plots.style import MARKERS, REFERENCE, SERIES, Drawing, Medium, shortened
-from lshbench.report.report import Configuration, Report
+from lshbench.report.report import Configuration, Group, Report
 
 MOST_SERIES = 12
 """Lines of one plot: more can't be told apart."""
@@ -84,9 +84,25 @@ def label_of(name: str, supervision: str) -> str:
     return f"{name} (labels)" if supervision == "labels" else name
 
 
+def group_labels(group: Group, shown: Sequence[Configuration], length: int) -> list[str]:
+    """Return the labels of a group's configurations: without the code length where the rest tells them apart."""
+    names, series = [one.name for one in shown], [one.series for one in shown]
+    short = len(set(series)) == len(series) and sum(map(len, series)) < sum(map(len, names))
+    chosen = series if short else names
+    return [middle_out(label_of(name, one.supervision), length) for name, one in zip(chosen, shown, strict=True)]
+
+
+def middle_out(text: str, length: int) -> str:
+    """Return at most so many characters, without the middle of a text that is longer: both ends tell names apart."""
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return f"{text[: length - 1 - end].rstrip()}…{text[-end:].lstrip()}"
+
+
 def key_of(name: str, style: dict[str, Any], length: int = 34) -> Line2D:
     """Return a legend's entry."""
-    return Line2D([], [], label=shortened(name, length), **style)
+    return Line2D([], [], label=middle_out(name, length), **style)
 
 
 def supervisions(configurations: Sequence[Configuration]) -> str:
