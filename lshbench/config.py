@@ -132,6 +132,10 @@ def check_root(config: dict[str, Any]) -> None:
         raise wrong_value("resume", config["resume"], "auto, true or false")
     if config["threads"] is not None and config["threads"] < 1:
         raise wrong_value("threads", config["threads"], "at least 1, or null for all cores")
+    for group in GROUPS:
+        node = config.get(group)
+        if isinstance(node, dict) and not isinstance(node.get("name", ""), str):
+            raise wrong_value(f"{group}.name", node["name"], f"text, as in {group}.name=\"'{node['name']}'\"")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config["device"]):
         raise wrong_value("device", config["device"], "auto, cpu, cuda, cuda:N or mps")
 

@@ -76,6 +76,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     labels = np.arange(120) % 4
     x = generator.normal(size=(120, 16)) + 2 * np.eye(16)[labels]
     np.savez(tmp_path / "features.npz", features=x.astype(np.float32), labels=labels)
+    for split in ("train", "test"):
+        files = sorted((tmp_path / "DIR" / split).rglob("*.*"))
+        lines = [f"{file.relative_to(tmp_path / 'DIR')} {file.parent.name}\n" for file in files]
+        (tmp_path / f"{split}.txt").write_text("".join(lines))
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     monkeypatch.chdir(tmp_path)
     return tmp_path

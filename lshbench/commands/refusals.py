@@ -34,13 +34,24 @@ def taken(argument: str, is_read: Callable[[str], bool]) -> str:
         is_read: whether Hydra can read an argument.
     """
     found = _OVERRIDE.match(argument)
-    if found is None or found[2][0] in "'\"[{" or "," in found[2] or not _PATH.search(found[2]) or is_read(argument):
+    if found is None:
+        return argument
+    # Commas separate values of a sweep, unless there is a file of that name.
+    listed = "," in found[2] and not _is_there(found[2])
+    if found[2][0] in "'\"[{" or listed or not _PATH.search(found[2]) or ("," not in found[2] and is_read(argument)):
         return argument
     # Inside quotes only the quote itself is escaped, and backslashes before it.
     value = re.sub(r'(\\*)"', r'\1\1\\"', found[2])
     value += "\\" * (len(value) - len(value.rstrip("\\")))
     quoted = f'{found[1]}="{value}"'
     return quoted if is_read(quoted) else argument
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
@@ -56,6 +67,11 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
         what = "; ".join(part.strip() for part in (error.context, error.problem) if part)
         hint = " (YAML is indented by blanks, not by tabs)" if "'\\t'" in what else ""
         return f"{where}: no valid YAML: {what}{hint}"
+    if isinstance(error, yaml.reader.ReaderError) and isinstance(error.character, int):
+        line = _text_before(Path(str(error.name)), error.position).count("\n") + 1
+        return (
+            f"{error.name}, line {line}: no valid YAML: it has the character {error.character:#04x}, which is no text"
+        )
     if isinstance(error, UnicodeDecodeError | yaml.reader.ReaderError):
         for path, line in _undecodable(arguments):
             return f"{path}, line {line}: expected text in UTF-8; its bytes are something else"
@@ -159,6 +175,13 @@ def quoting_hint(message: str, arguments: Sequence[str], is_read: Callable[[str]
     return (
         f"{bad}: can't be read ({first}); a value with = [ ] {{ }} ~ or blanks stands in quotes: '{found[1]}=\"...\"'"
     )
+
+
+def _text_before(path: Path, position: int) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")[:position]
+    except OSError:
+        return ""
 
 
 def _undecodable(arguments: Sequence[str]) -> Iterator[tuple[Path, int]]:

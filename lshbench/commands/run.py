@@ -155,7 +155,7 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
         UsageError: a value that refers to something that isn't there, such as an environment variable.
     """
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         key, first = getattr(error, "full_key", None) or "a value", str(error).split("\n")[0]
         raise UsageError(f"{key}: can't be resolved: {first}") from error

@@ -6,8 +6,8 @@ import logging
 import os
 import struct
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -101,30 +101,53 @@ def open_arrays(path: Path, key: str) -> list[NamedArray]:
     Raises:
         UsageError: a format that isn't known, a damaged file, or pickled objects.
     """
-    suffix = path.suffix.lower()
+    where = f"{key}={str(path)!r}"
+    with _readable(where):
+        arrays = _open(path, key)
+    return [replace(array, read=_guarded(array.read, where), labels=_guarded(array.labels, where)) for array in arrays]
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Raise UsageError for whatever a reader raises: of a damaged file, that may be anything."""
     try:
-        if not path.is_dir():
-            check_regular(path)
-        if path.is_dir() or suffix in SINGLE:
-            paths = sorted(each for each in path.iterdir() if each.suffix in SINGLE) if path.is_dir() else [path]
-            if not paths:
-                raise UsageError(
-                    f"{key}={str(path)!r}: no .npy files in this folder; expected names such as train_x.npy, "
-                    "train_y.npy, test_x.npy and test_y.npy, or one file"
-                )
-            return [_open_single(file) for file in paths]
-        if suffix == ".npz":
-            return _open_npz(path)
-        if suffix in (".h5", ".hdf5") or (suffix == ".mat" and _is_hdf5(path)):
-            return _open_hdf5(path)
-        if suffix == ".mat":
-            return _open_mat(path)
-        if suffix in (".parquet", ".pq"):
-            return _open_parquet(path)
-        if suffix in (".pt", ".pth", ".safetensors"):
-            return _open_torch(path)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{key}={str(path)!r} can't be read: {error}") from error
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{where} can't be read: {str(error) or type(error).__name__}") from error
+
+
+def _guarded(read: Callable[..., Any], where: str) -> Callable[..., Any]:
+    def guarded(*arguments: Any) -> Any:
+        with _readable(where):
+            return read(*arguments)
+
+    return guarded
+
+
+def _open(path: Path, key: str) -> list[NamedArray]:
+    suffix = path.suffix.lower()
+    if not path.is_dir():
+        check_regular(path)
+    if path.is_dir() or suffix in SINGLE:
+        paths = sorted(each for each in path.iterdir() if each.suffix in SINGLE) if path.is_dir() else [path]
+        if not paths:
+            raise UsageError(
+                f"{key}={str(path)!r}: no .npy files in this folder; expected names such as train_x.npy, "
+                "train_y.npy, test_x.npy and test_y.npy, or one file"
+            )
+        return [_open_single(file) for file in paths]
+    if suffix == ".npz":
+        return _open_npz(path)
+    if suffix in (".h5", ".hdf5") or (suffix == ".mat" and _is_hdf5(path)):
+        return _open_hdf5(path)
+    if suffix == ".mat":
+        return _open_mat(path)
+    if suffix in (".parquet", ".pq"):
+        return _open_parquet(path)
+    if suffix in (".pt", ".pth", ".safetensors"):
+        return _open_torch(path)
     raise UsageError(
         f"{key}={str(path)!r}: expected a file ending in {', '.join(EXTENSIONS)}, or a folder of .npy files"
     )

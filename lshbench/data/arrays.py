@@ -181,7 +181,13 @@ class ArraySource(SplitSource):
                 return [arrays]
             raise self._incomplete(groups, key, arrays)
         if len(complete) == 1 and {self.gallery_split, self.query_split} <= {"auto", None}:
-            halves = [word for word, part in groups.items() if word and word not in complete and _has_features(part)]
+            # Beside a complete split that is named, half of another is a mistake; beside nameless items, features are.
+            named = "" not in complete
+            halves = [
+                word
+                for word, part in groups.items()
+                if word and word not in complete and (named or _has_features(part))
+            ]
             if halves and self.query_split == "auto":
                 raise self._incomplete({word: groups[word] for word in halves}, key, arrays)
             return [next(iter(complete.values()))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import numpy as np
 from lshbench.data.base import Dataset
 from lshbench.data.checks import RawLabels
 from lshbench.data.fingerprint import combine, file_digests
-from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.held_out import SplitSource
+from lshbench.data.image_files import ImageFiles
 from lshbench.data.image_folders import Listing, Shape, list_images, shape_of, visible_folders
 from lshbench.data.names import printable
 from lshbench.data.split_names import GALLERY_KINDS, QUERY_KINDS, decorated_kind, find_splits, split_kind
@@ -25,10 +25,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class FolderSplit(RawSplit):
+class FolderSplit(ImageFiles):
     """Images below the class sub-folders of a folder: ``files`` are relative to it, and sorted."""
 
-    kind = "images"
     name: str
     folder: Path
     files: list[str]
@@ -45,16 +44,8 @@ class FolderSplit(RawSplit):
         files = [self.files[row] for row in picked]
         return combine("folder", files, file_digests([self.folder / file for file in files], self.cache))
 
-    def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
-        for row in rows:
-            path = self.folder / self.files[row]
-            try:
-                yield path.read_bytes()
-            except OSError as error:
-                raise UsageError(f"{path} can't be read: {error.strerror}") from error
-
-    def describe(self, row: int) -> str:
-        return str(self.folder / self.files[row])
+    def file(self, row: int) -> Path:
+        return self.folder / self.files[row]
 
 
 @dataclass

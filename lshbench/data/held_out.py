@@ -64,28 +64,20 @@ class PartOfSplit(Split):
 
 
 @dataclass
-class SplitSource(Source):
-    """Base class of sources whose data may have splits of its own.
+class HeldOutSource(Source):
+    """Base class of sources that may have to hold out a part of the gallery as queries.
 
     Args:
-        gallery_split: the split that is the gallery, or ``auto`` for a usual name, such as train.
-        query_split: the split that is the queries, ``auto`` for a usual name, such as test, or None to hold out a
-            part of the gallery.
         query_fraction: the share of every class held out as queries where there is one split only.
         split_seed: decides which items are held out.
     """
 
     _: KW_ONLY
-    gallery_split: str | None = "auto"
-    query_split: str | None = "auto"
     query_fraction: float = 0.2
     split_seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("gallery_split", "query_split"):
-            if getattr(self, key) is not None:
-                check_name(f"dataset.{key}", getattr(self, key))
         check_fraction("dataset.query_fraction", self.query_fraction)
         check_number("dataset.split_seed", self.split_seed, 0)
 
@@ -111,3 +103,24 @@ class SplitSource(Source):
                 PartOfSplit(gallery, held_out, f"{whole}[queries]"),
             )
         )
+
+
+@dataclass
+class SplitSource(HeldOutSource):
+    """Base class of sources whose data may have splits of its own.
+
+    Args:
+        gallery_split: the split that is the gallery, or ``auto`` for a usual name, such as train.
+        query_split: the split that is the queries, ``auto`` for a usual name, such as test, or None to hold out a
+            part of the gallery.
+    """
+
+    _: KW_ONLY
+    gallery_split: str | None = "auto"
+    query_split: str | None = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("gallery_split", "query_split"):
+            if getattr(self, key) is not None:
+                check_name(f"dataset.{key}", getattr(self, key))

@@ -37,10 +37,26 @@ def is_run(folder: str | Path) -> bool:
     return (inside / ".hydra").is_dir() and any((inside / mark).exists() for mark in RUN_MARKS)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link to itself is neither folder nor file."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_regular(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file, or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def visible_folders(folder: Path) -> list[str]:
     """Return the names of a folder's sub-folders that are not hidden, sorted; links to folders count."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and is_folder(entry))
 
 
 def list_images(
@@ -99,11 +115,11 @@ def list_images(
                     if entry.name.startswith("."):
                         continue
                     inner = f"{relative}{os.sep}{entry.name}"
-                    if entry.is_dir():
+                    if is_folder(entry):
                         (links.append((place, inner)) if entry.is_symlink() else pending.append(inner))
                         continue
                     count += 1
-                    if entry.is_file() and Path(entry.name).suffix.lower() in extensions:
+                    if is_regular(entry) and Path(entry.name).suffix.lower() in extensions:
                         found.images[place].append(inner)
                     else:
                         found.others[place] += 1
@@ -153,10 +169,10 @@ def shape_of(folder: Path, extensions: Collection[str], excluded: Sequence[Path]
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
+                if is_folder(entry):
                     if path == folder or not entry.is_symlink():
                         pending.append(path / entry.name)
-                elif entry.is_file() and Path(entry.name).suffix.lower() in extensions:
+                elif is_regular(entry) and Path(entry.name).suffix.lower() in extensions:
                     # The folder itself is read first, so an image right inside decides.
                     return "images" if path == folder else "folders"
     return "nothing"

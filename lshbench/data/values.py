@@ -32,7 +32,7 @@ def check_name(key: str, value: object) -> None:
 
 
 def existing_path(key: str, value: object, kind: str = "file or folder") -> Path:
-    """Check that a path exists and return it resolved; ``kind`` is ``folder`` or ``file or folder``.
+    """Check that a path exists and return it resolved; ``kind`` is ``folder``, ``file`` or ``file or folder``.
 
     Raises:
         UsageError: it is not there, or of another kind.
@@ -40,7 +40,8 @@ def existing_path(key: str, value: object, kind: str = "file or folder") -> Path
     if not isinstance(value, str | Path) or not str(value):
         raise wrong_value(key, value, f"the path of a {kind}")
     path = Path(value).expanduser()
-    if not (path.is_dir() if kind == "folder" else path.exists()):
-        there = f"it is not a {kind}" if path.exists() else "it is not there"
-        raise wrong_value(key, str(value), f"the path of a {kind}; {there} (seen from {Path.cwd()})")
+    there = {"folder": path.is_dir, "file": path.is_file}.get(kind, path.exists)
+    if not there():
+        fault = f"it is not a {kind}" if path.exists() else "it is not there"
+        raise wrong_value(key, str(value), f"the path of a {kind}; {fault} (seen from {Path.cwd()})")
     return path.resolve()

@@ -177,9 +177,9 @@ class RunFolder:
         self.write_text(name, _json(_plain(value, name)))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write text as UTF-8."""
+        """Write text as UTF-8; bytes of names that are no text as JSON writes them, such as ``\\udce9``."""
         with self._file(name) as file:
-            file.write(text.encode())
+            file.write(text.encode("utf-8", "backslashreplace"))
 
     def write_yaml(self, name: str, value: object) -> None:
         """Write plain values as YAML, keys in their order."""

@@ -66,8 +66,9 @@ def be_patient() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if type(stream) is TextIOWrapper:  # nothing that stands in for it, as in a notebook
-            encoding, errors, by_line = stream.encoding, stream.errors, stream.line_buffering
-            setattr(sys, name, PatientStream(stream.detach(), encoding, errors, line_buffering=by_line))
+            encoding, by_line = stream.encoding, stream.line_buffering
+            # Names of files may hold what can't be written there.
+            setattr(sys, name, PatientStream(stream.detach(), encoding, "backslashreplace", line_buffering=by_line))
 
 
 def show_live(shown: bool) -> None:

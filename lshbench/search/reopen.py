@@ -22,7 +22,10 @@ from lshbench.types import Progress
 
 log = logging.getLogger(__name__)
 
-PATHS = {"dataset": ("path", "gallery", "query", "gallery_labels", "query_labels", "root"), "backbone": ("weights",)}
+PATHS = {
+    "dataset": ("path", "gallery", "query", "queries", "gallery_labels", "query_labels", "root"),
+    "backbone": ("weights",),
+}
 """Keys that hold paths.  Any other text may be called as a file is by chance."""
 
 

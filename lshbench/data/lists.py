@@ -1,0 +1,183 @@
+"""Images that a text file lists, one a line with its labels."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lshbench.data.base import Dataset
+from lshbench.data.checks import RawLabels
+from lshbench.data.columns import offsets_of
+from lshbench.data.fingerprint import combine, file_digests
+from lshbench.data.held_out import HeldOutSource
+from lshbench.data.image_files import ImageFiles
+from lshbench.data.names import decoded, printable
+from lshbench.data.values import existing_path
+from lshbench.errors import UsageError, wrong_value
+from lshbench.types import Progress
+
+log = logging.getLogger(__name__)
+
+FORMS = ("auto", "classes", "flags")
+
+
+@dataclass(frozen=True)
+class ListedImages:
+    """A list as read.
+
+    Attributes:
+        path: of the list.
+        lines: its lines that are not blank, as they are.
+        numbers: of these lines in the file, from 1.
+        files: the image of each, as it stands there.
+        labels: the words behind it, at least one.
+    """
+
+    path: Path
+    lines: list[str]
+    numbers: list[int]
+    files: list[str]
+    labels: list[list[str]]
+
+
+@dataclass(eq=False)
+class ListSplit(ImageFiles):
+    """Images of a list: paths start from a folder."""
+
+    name: str
+    listed: ListedImages
+    root: Path
+    raw: RawLabels
+    cache: Path
+
+    def file(self, row: int) -> Path:
+        return self.root / self.listed.files[row]
+
+    def fingerprint(self, rows: np.ndarray | None = None) -> str:
+        picked = range(len(self.listed.files)) if rows is None else rows
+        digests = file_digests([self.file(row) for row in picked], self.cache)
+        return combine("list", [self.listed.lines[row] for row in picked], digests)
+
+
+@dataclass
+class ListSource(HeldOutSource):
+    """Images that text files list (``dataset=lists``), a line each: a path, and one or more labels behind it.
+
+    Words are separated by blanks, or by tabs where a line has one.  Labels are names or numbers of classes, or a
+    zero or one for each class.
+
+    Args:
+        gallery: the gallery's list.
+        queries: the queries' list, or None to hold out a part of the gallery.
+        root: the folder that paths start from, or None for that of each list.
+        labels: ``classes`` for names or numbers, ``flags`` for zeros and ones; ``auto`` takes flags where all lines
+            have equally many words, more than one, and all of them are 0 or 1.
+    """
+
+    gallery: str | None = None
+    queries: str | None = None
+    root: str | None = None
+    labels: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._lists = {"gallery": existing_path("dataset.gallery", self.gallery, "file")}
+        if self.queries is not None:
+            self._lists["queries"] = existing_path("dataset.queries", self.queries, "file")
+        self._root = None if self.root is None else existing_path("dataset.root", self.root, "folder")
+        if self.labels not in FORMS:
+            raise wrong_value("dataset.labels", self.labels, " or ".join(FORMS))
+        self.name = self._lists["gallery"].stem
+
+    def open(self, cache: Path, progress: Progress) -> Dataset:
+        lists = {side: _read(path, f"dataset.{side}") for side, path in self._lists.items()}
+        words = [line for listed in lists.values() for line in listed.labels]
+        flags = self._are_flags(words)
+        numbers = not flags and all(_is_number(word) for line in words for word in line)
+        several = any(len(line) > 1 for line in words)
+        splits = []
+        for side, listed in lists.items():
+            root = self._root or listed.path.parent
+            self._check_there(listed, root)
+            raw = _flags(listed) if flags else _classes(listed, numbers=numbers, several=several)
+            splits.append(ListSplit(side, listed, root, raw, cache))
+            form = (
+                "zeros and ones, one a class" if flags else "several labels an item" if several else "one label an item"
+            )
+            log.info("%s: %s: %d images of %s; %s", self.name, side, len(listed.files), listed.path, form)
+        return self.dataset(*splits)
+
+    def _are_flags(self, words: list[list[str]]) -> bool:
+        """Return whether labels are a zero or one for each class.
+
+        Raises:
+            UsageError: they have to be, and are not.
+        """
+        width = len(words[0])
+        alike = all(len(line) == width and {*line} <= {"0", "1"} for line in words)
+        if self.labels == "flags" and not alike:
+            raise wrong_value("dataset.labels", self.labels, f"{width} words behind every path, each 0 or 1")
+        return alike and (self.labels == "flags" or (self.labels == "auto" and width > 1))
+
+    def _check_there(self, listed: ListedImages, root: Path) -> None:
+        missing = [place for place, file in enumerate(listed.files) if not (root / file).is_file()]
+        if missing:
+            first, given = missing[0], "" if self._root is None else f"={str(root)!r}"
+            file, line = printable(str(root / listed.files[first])), listed.numbers[first]
+            others = f", like {len(missing) - 1:,} others of {len(listed.files):,}" if len(missing) > 1 else ""
+            raise UsageError(
+                f"{listed.path}, line {line}: {file} is no file{others}; dataset.root{given}: expected the folder that "
+                "paths start from"
+            )
+
+
+def _read(path: Path, key: str) -> ListedImages:
+    """Read a list.
+
+    Raises:
+        UsageError: it is no text, empty, or has a line without a label.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise wrong_value(key, str(path), f"a list that can be read ({error.strerror})") from error
+    if b"\0" in content:
+        raise wrong_value(key, str(path), "a text file with a path and its labels on each line; it is no text in UTF-8")
+    listed = ListedImages(path, [], [], [], [])
+    for number, line in enumerate(decoded(content.removeprefix(b"\xef\xbb\xbf")).splitlines(), start=1):
+        if not line.strip():
+            continue
+        words = [word.strip() for word in line.split("\t")] if "\t" in line.strip() else line.split()
+        words = [word for word in words if word]
+        if len(words) < 2:
+            raise UsageError(
+                f"{path}, line {number}: {printable(line.strip())!r} has no label; expected a path and labels"
+            )
+        listed.lines.append(line)
+        listed.numbers.append(number)
+        listed.files.append(words[0])
+        listed.labels.append(words[1:])
+    if not listed.files:
+        raise wrong_value(key, str(path), "a text file with a path and its labels on each line; it is empty")
+    return listed
+
+
+def _is_number(word: str) -> bool:
+    return word.removeprefix("-").isascii() and word.removeprefix("-").isdigit() and len(word) < 19
+
+
+def _flags(listed: ListedImages) -> RawLabels:
+    matrix = np.array(listed.labels) == "1"
+    if (matrix.sum(axis=1) == 1).all():
+        return RawLabels(matrix.argmax(axis=1).astype(np.int64), str(listed.path))
+    return RawLabels(matrix, str(listed.path))
+
+
+def _classes(listed: ListedImages, *, numbers: bool, several: bool) -> RawLabels:
+    words = [word for line in listed.labels for word in line]
+    values = np.array(words, np.int64 if numbers else str)
+    offsets = offsets_of([len(line) for line in listed.labels]) if several else None
+    return RawLabels(values, str(listed.path), offsets=offsets)
