@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from lshbench.run_folder.thumbnails import read_thumbnails, write_thumbnails
 SMALL = (
     "dataset=digits", "backbone=pixels", "backbone.image_size=8", "dataset.max_gallery=300", "dataset.max_queries=40",
 )  # fmt: skip
+AXE = Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))
+"""The accessibility checker of axe-core (npm)."""
 
 
 def test_the_page_holds_its_data_and_asks_for_nothing(tmp_path: Path, values) -> None:  # noqa: F811
@@ -113,12 +116,54 @@ def browser(tmp_path: Path) -> Iterator:
     driver.quit()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("selenium") is None, reason='needs selenium: pip install -e ".[dev]"')
-@pytest.mark.skipif(
-    shutil.which("chromium") is None or shutil.which("chromedriver") is None,
-    reason="needs Chromium: apt-get install chromium chromium-driver",
-)
+def in_a_browser(test: Callable) -> Callable:
+    """Mark a test that needs a browser."""
+    for needed in (
+        pytest.mark.slow,
+        pytest.mark.skipif(
+            importlib.util.find_spec("selenium") is None, reason='needs selenium: pip install -e ".[dev]"'
+        ),
+        pytest.mark.skipif(
+            shutil.which("chromium") is None or shutil.which("chromedriver") is None,
+            reason="needs Chromium: apt-get install chromium chromium-driver",
+        ),
+    ):
+        test = needed(test)
+    return test
+
+
+@in_a_browser
+@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: npm install --no-save axe-core, or AXE_CORE=axe.min.js")
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_page_has_no_serious_fault_of_accessibility_and_fits_its_window(
+    tmp_path: Path,
+    values,  # noqa: F811
+    browser,
+    width: int,
+) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / "runs", "itq", values, seed=seed)
+        write_run(
+            tmp_path / "runs", "a method of a very long name that no legend has room for", values + 0.1, seed=seed
+        )
+    size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(write_report(tmp_path / "runs", tmp_path / "out").as_uri())
+    browser.execute_script(AXE.read_text(encoding="utf-8"))
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.execute_script("for (const box of [...pending.keys()]) render(box)")
+        found = browser.execute_async_script(
+            "axe.run().then(({ passes, violations }) => arguments[0]([passes.length, violations"
+            ".filter(one => ['serious', 'critical'].includes(one.impact)).map(one => [one.id, one.nodes[0].html])]))"
+        )
+        assert found[0] > 10, "rules that the page keeps"
+        assert found[1] == []
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+@in_a_browser
 def test_a_browser_draws_every_plot_and_filters_at_once(lshbench, tmp_path: Path, browser) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
