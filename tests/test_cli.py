@@ -98,7 +98,7 @@ def test_a_sweep_makes_a_folder_for_each_job_and_a_resumed_one_makes_none(lshben
     [
         (["bits=0"], ["bits=0", "1 to 4096"]),
         (["bit=3"], ["bit=3", "no such key", "did you mean bits?"]),
-        (["method=foruier"], ["method/foruier", "fourier", "random_projection"]),
+        (["method=foruier"], ["method=foruier", "no option", "did you mean method=fourier?"]),
         (["dataset=folder", "dataset.path=/no/such/place"], ["dataset.path", "/no/such/place"]),
         (["method=none", "index=ivf", "index.nprobe=0"], ["index.nprobe=0", "at least 1"]),
         (["method=kmeans", "index=flat"], ["index", "cluster numbers", "ivf"]),
