@@ -59,7 +59,7 @@ def test_a_killed_sweep_loses_only_what_was_under_way_and_its_table_is_that_of_t
 ) -> None:
     asked = ("--methods", "random_projection", "itq", "--bits", "16", "--seeds", "0", "1", "--workers", "1")
     killed = start(*asked)
-    assert killed.stdout.readline().startswith("[1/4] digits itq 16 bits seed 0: mAP .")
+    assert killed.stdout.readline().startswith("[1/4] digits itq 16 bits seed 0: mAP 0.")
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     first = tmp_path / "out/digits/itq/16-0/metrics.json"
@@ -85,7 +85,7 @@ def test_a_method_that_fails_ends_no_other_and_is_reported(start, tmp_path: Path
     process = start("--methods", "itq", "random_projection", "--bits", "250", "--seeds", "0")
     output, errors = process.communicate(timeout=600)
     assert process.returncode == 1
-    assert "[1/2] digits random_projection 250 bits seed 0: mAP ." in output
+    assert "[1/2] digits random_projection 250 bits seed 0: mAP 0." in output
     assert "digits itq 250 bits seed 0 failed:" in errors
     assert "250" in (tmp_path / "out/digits/itq/250-0.log").read_text()
 
