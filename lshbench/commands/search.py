@@ -73,6 +73,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--serve", action="store_true", help="open a page on this machine on which to drop images")
     parser.add_argument("--port", type=int, default=7860, help="of the page (7860)")
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="another name under which the page answers, such as that of a proxy before it (may be repeated)",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show where an error came from")
     return parser
 
@@ -116,7 +123,7 @@ def _search(given: argparse.Namespace) -> None:
     if given.serve:
         from lshbench.search.page import serve
 
-        serve(searcher, given.port, k)
+        serve(searcher, given.port, k, given.allow_host)
         return
     from lshbench.search.answers import Seconds
 

@@ -1,7 +1,14 @@
-"""Local web page for searching with dropped images.  Needs gradio, of the extra ``serve``."""
+"""Local web page for searching with dropped images.  Needs gradio, of the extra ``serve``.
+
+It answers this machine alone, and only under the names of this machine or those that the user allows: a page elsewhere
+that has its own name lead here (DNS rebinding) gets no answer.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import html
 import importlib.util
 import logging
 import os
@@ -9,6 +16,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +34,16 @@ log = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
 """This machine only: a page that takes files has no business on a network."""
 
+NAMES = ("127.0.0.1", "localhost")
+"""Names in the Host header of requests that are answered."""
+
+MOST_BYTES = "20mb"
+MOST_PIXELS = 50_000_000
+"""Pixels of a dropped image at most: 150 MB as RGB."""
+
+UNUSED_SECONDS = 600
+"""Dropped images are removed after this time, and with the page at the latest."""
+
 MOST_HITS = 50
 COLUMNS = ["rank", "distance", "label", "row", "item", "name"]
 
@@ -40,13 +58,14 @@ def check_gradio() -> None:
         raise UsageError('--serve needs gradio, which is not installed: pip install -e ".[serve]"')
 
 
-def serve(searcher: Searcher, port: int, k: int) -> None:
+def serve(searcher: Searcher, port: int, k: int, names: Sequence[str] = ()) -> None:
     """Serve the page until the program is interrupted.
 
     Args:
         searcher: an opened run with an image encoder.
         port: of the page, on this machine alone.
         k: hits that the page asks for at first.
+        names: under which it answers too, besides this machine's own.
 
     Raises:
         UsageError: gradio isn't installed, or the port is taken.
@@ -58,8 +77,11 @@ def serve(searcher: Searcher, port: int, k: int) -> None:
         # Read when gradio is imported.  Dropped images lie in the folder, and go with it.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_TEMP_DIR": folder}
         import gradio
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
 
         page = build_page(searcher, k)
+        named = Middleware(TrustedHostMiddleware, allowed_hosts=[*NAMES, *names], www_redirect=False)
         try:
             page.launch(
                 server_name=ADDRESS,
@@ -70,7 +92,8 @@ def serve(searcher: Searcher, port: int, k: int) -> None:
                 prevent_thread_lock=True,
                 ssr_mode=False,
                 enable_monitoring=False,
-                max_file_size="100mb",
+                max_file_size=MOST_BYTES,
+                app_kwargs={"middleware": [named]},
                 footer_links=[],
                 # Fonts of the machine: the default theme asks a server of Google's for its own.
                 theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
@@ -89,7 +112,9 @@ def serve(searcher: Searcher, port: int, k: int) -> None:
 def build_page(searcher: Searcher, k: int) -> Any:
     """Return the page, a ``gradio.Blocks``: an image to drop, hits as pictures and as a table."""
     import gradio
+    import numpy as np
 
+    from lshbench.data.images import decode
     from lshbench.plots.style import searched_name
 
     run = searcher.run
@@ -102,10 +127,13 @@ def build_page(searcher: Searcher, k: int) -> Any:
             return [], [], ""
         start = time.perf_counter()
         try:
-            (found,) = searcher.search([path], int(count))
+            content = Path(path).read_bytes()
+            (found,) = searcher.search([np.asarray(decode(content, path, MOST_PIXELS))], int(count))
         except UsageError as error:
             # The file lies under a name of gradio's.
-            raise gradio.Error(str(error).replace(path, Path(path).name)) from error
+            raise gradio.Error(html.escape(str(error).replace(path, Path(path).name), quote=False)) from error
+        finally:
+            give_back()
         seconds = time.perf_counter() - start
         rows = [
             [hit.rank, distance_text(hit, searcher.ranking), hit.caption, hit.row, hit.item, hit.name]
@@ -119,7 +147,9 @@ def build_page(searcher: Searcher, k: int) -> Any:
         compared = f"compared with {found.candidates:,} of {len(searcher):,} items"
         return pictures, rows, f"{len(found.hits)} hits in {seconds:.3f} s, {compared}"
 
-    with gradio.Blocks(title=f"lshbench search · {dataset.name}", analytics_enabled=False) as page:
+    with gradio.Blocks(
+        title=f"lshbench search · {dataset.name}", analytics_enabled=False, delete_cache=(60, UNUSED_SECONDS)
+    ) as page:
         gradio.Markdown(
             f"# {dataset.name}\n{searched_name(run)}, {dataset.backbone}, "
             f"{searcher.ranking} distance · {len(searcher):,} gallery items"
@@ -161,6 +191,13 @@ def build_page(searcher: Searcher, k: int) -> Any:
                 answer, [dropped, count], [pictures, table, took], api_visibility="private", show_progress="minimal"
             )
     return page
+
+
+def give_back() -> None:
+    """Give memory that is free back to the system: the C library would keep what large images took."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # of other systems than Linux with glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _enlarged(image: Image) -> Image:
