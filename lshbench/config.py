@@ -132,10 +132,12 @@ def check_root(config: dict[str, Any]) -> None:
         raise wrong_value("resume", config["resume"], "auto, true or false")
     if config["threads"] is not None and config["threads"] < 1:
         raise wrong_value("threads", config["threads"], "at least 1, or null for all cores")
-    for group in GROUPS:
-        node = config.get(group)
-        if isinstance(node, dict) and not isinstance(node.get("name", ""), str):
-            raise wrong_value(f"{group}.name", node["name"], f"text, as in {group}.name=\"'{node['name']}'\"")
+    for key in ("dataset", "backbone", "method", "index", "protocol", "tracker", "pca", "reference", "evaluation"):
+        node = config.get(key, {})
+        if not isinstance(node, dict):
+            raise wrong_value(key, node, f"keys below it, such as {key}.KEY=VALUE")
+        if not isinstance(node.get("name", ""), str):
+            raise wrong_value(f"{key}.name", node["name"], f"text, as in {key}.name=\"'{node['name']}'\"")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config["device"]):
         raise wrong_value("device", config["device"], "auto, cpu, cuda, cuda:N or mps")
 
@@ -215,7 +217,7 @@ def build(config: dict[str, Any], group: str, base: type[Built], **given: Any) -
     module_name, _, class_name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"{group}._target_={target!r} can't be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise wrong_value(f"{group}._target_", target, f"a subclass of {base.__module__}.{base.__name__}")

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from lshbench.config import build
 from lshbench.data.base import Dataset, Source
+from lshbench.data.pixels import limit_pixels
+from lshbench.data.values import expanded
 from lshbench.features.backbone import Backbone
 from lshbench.features.roles import Roles, load_roles
 from lshbench.protocols.splits import EvaluationProtocol, Selection
@@ -63,8 +65,9 @@ class Inputs:
         """
         protocol = build(config, "protocol", EvaluationProtocol)
         source = build(config, "dataset", Source)
-        source.own_folders = (Path(config["output"]).expanduser().resolve(),) if config.get("output") else ()
+        source.own_folders = (expanded(config["output"]).resolve(),) if config.get("output") else ()
         backbone = build(config, "backbone", Backbone)
+        limit_pixels(backbone.max_pixels)
         return cls(source, protocol, backbone, config["seed"], config["device"], threads, cache)
 
     def open(self, progress: Progress) -> OpenedData:

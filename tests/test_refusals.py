@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lshbench.commands.refusals import explain, quoting_hint, taken
 from lshbench.commands.run import _is_read
+from lshbench.data.values import existing_path
 from tests.conftest import Command
 
 SMALL = (
@@ -57,6 +58,10 @@ PLACES = {
     "an open bracket": ("bits=[1,2", r"bits=\[1,2: can't be read .*in quotes"),
     "a seed that is no number": ("method.seed=nan", "method.seed=nan: expected a whole number"),
     "no number": ("pca.dim=nan", "pca.dim=nan: "),
+    "a missing value": ("reference=???", "reference: can't be resolved: Missing mandatory value"),
+    "a number for keys": ("reference=${bits}", "reference=16: expected keys below it"),
+    "a name that is a number": ("index.name=1.5", r"index.name=1\.5: expected text"),
+    "no class": ("dataset._target_=..", r"dataset\._target_='\.\.' can't be imported"),
 }
 
 
@@ -154,6 +159,17 @@ PATHS = (
 def test_a_path_is_taken_as_it_stands(path: str) -> None:
     override = OverridesParser.create().parse_override(taken(f"dataset.path={path}", _is_read))
     assert (override.key_or_group, override.value()) == ("dataset.path", path)
+
+
+@pytest.mark.parametrize("name", ["a,b.npz", " a.npz", "'x/a.npz", "~x.npz", "[1].npz"])
+def test_a_path_that_is_there_is_taken_whatever_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).touch()
+    assert OverridesParser.create().parse_override(taken(f"a.path={name}", _is_read)).value() == name
+    assert existing_path("a.path", name) == tmp_path / name
 
 
 @settings(deadline=None, max_examples=200)

@@ -34,11 +34,11 @@ def taken(argument: str, is_read: Callable[[str], bool]) -> str:
         is_read: whether Hydra can read an argument.
     """
     found = _OVERRIDE.match(argument)
-    if found is None:
+    if found is None or not _PATH.search(found[2]):
         return argument
-    # Commas separate values of a sweep, unless there is a file of that name.
-    listed = "," in found[2] and not _is_there(found[2])
-    if found[2][0] in "'\"[{" or listed or not _PATH.search(found[2]) or ("," not in found[2] and is_read(argument)):
+    # Values of a sweep, or quotes; but what is there by this very name is meant.
+    odd = "," in found[2] or found[2][0] in "'\"[{" or found[2] != found[2].strip()
+    if not _is_there(found[2]) if odd else is_read(argument):
         return argument
     # Inside quotes only the quote itself is escaped, and backslashes before it.
     value = re.sub(r'(\\*)"', r'\1\1\\"', found[2])
@@ -49,7 +49,7 @@ def taken(argument: str, is_read: Callable[[str], bool]) -> str:
 
 def _is_there(path: str) -> bool:
     try:
-        return Path(path).expanduser().exists()
+        return Path(path).exists() or Path(path).expanduser().exists()
     except (OSError, RuntimeError, ValueError):
         return False
 

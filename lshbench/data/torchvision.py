@@ -18,7 +18,7 @@ from lshbench.data.base import Dataset
 from lshbench.data.checks import RawLabels, raw_labels
 from lshbench.data.fingerprint import bytes_digest, combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
-from lshbench.data.values import check_name
+from lshbench.data.values import check_name, expanded
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
 
@@ -105,7 +105,7 @@ class TorchvisionSource(SplitSource):
     def open(self, cache: Path, progress: Progress) -> Dataset:
         found = _find_class(self.class_name)
         automatic = cache / "torchvision" / self.class_name
-        root = automatic if self.root == "auto" else Path(self.root).expanduser().resolve()
+        root = automatic if self.root == "auto" else expanded(self.root).resolve()
         options = inspect.signature(found).parameters
 
         key = next((key for key in ("train", "split", "image_set") if key in options), None)

@@ -31,6 +31,14 @@ def check_name(key: str, value: object) -> None:
         raise wrong_value(key, value, "auto or a name")
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with ``~`` as the home folder; a name that begins with it, and is there or is no user's, stays."""
+    try:
+        return Path(path) if Path(path).exists() else Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def existing_path(key: str, value: object, kind: str = "file or folder") -> Path:
     """Check that a path exists and return it resolved; ``kind`` is ``folder``, ``file`` or ``file or folder``.
 
@@ -39,7 +47,7 @@ def existing_path(key: str, value: object, kind: str = "file or folder") -> Path
     """
     if not isinstance(value, str | Path) or not str(value):
         raise wrong_value(key, value, f"the path of a {kind}")
-    path = Path(value).expanduser()
+    path = expanded(value)
     there = {"folder": path.is_dir, "file": path.is_file}.get(kind, path.exists)
     if not there():
         fault = f"it is not a {kind}" if path.exists() else "it is not there"

@@ -9,9 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lshbench.data.pixels import MOST_PIXELS
+from lshbench.data.values import expanded
 from lshbench.errors import wrong_value
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Backbone(ABC):
         batch_size: images encoded at a time; ``auto`` is 16 on a CPU and 128 on a GPU.
         workers: threads that decode (and, on a CPU, encode); ``auto`` takes those of the run.
         unreadable: ``stop`` at an image that can't be read, or ``skip`` it.
+        max_pixels: images of more pixels count as unreadable.
     """
 
     name: str
@@ -45,12 +47,15 @@ class Backbone(ABC):
     batch_size: int | Auto = "auto"
     workers: int | Auto = "auto"
     unreadable: str = "stop"
+    max_pixels: int = MOST_PIXELS
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise wrong_value("backbone.name", self.name, "a name; for backbone=timm, that of a timm model")
         if self.unreadable not in ("stop", "skip"):
             raise wrong_value("backbone.unreadable", self.unreadable, "stop or skip")
+        if not isinstance(self.max_pixels, int) or isinstance(self.max_pixels, bool) or self.max_pixels < 1:
+            raise wrong_value("backbone.max_pixels", self.max_pixels, "a number of pixels of at least 1")
         for key, least in (("image_size", 8), ("batch_size", 1), ("workers", 1)):
             value = getattr(self, key)
             if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
@@ -145,7 +150,7 @@ class TimmBackbone(Backbone):
                     "backbone.model", self.model, f"{known}, whose weights a package ships; others: backbone=timm"
                 )
         elif self.weights not in ("hub", "random"):
-            path = Path(str(self.weights)).expanduser()
+            path = expanded(str(self.weights))
             if path.suffix != ".safetensors" or not path.is_file():
                 expected = "hub, package, random, or an existing .safetensors file"
                 raise wrong_value("backbone.weights", self.weights, expected)

@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from lshbench.data.base import Split
-from lshbench.data.images import ImageError, decode
+from lshbench.data.images import ImageError, decode, early_fault
 from lshbench.features.encoder import Encoder, single_threaded_operators
 from lshbench.types import Progress
 
@@ -81,32 +81,52 @@ def extract(
     return found
 
 
-def count_unreadable(split: Split, rows: np.ndarray, threads: int, seconds: float) -> tuple[int, int]:
-    """Return how many images can't be read, and how many were looked at in the time given.
+@dataclass(frozen=True)
+class Unreadable:
+    """Images that can't be read.
+
+    Attributes:
+        first: the error of the first one, or None.
+        count: how many there are among those that were looked at.
+        looked_at: as many as there was time for.
+    """
+
+    first: ImageError | None
+    count: int
+    looked_at: int
+
+
+def find_unreadable(split: Split, rows: np.ndarray, threads: int, seconds: float, *, decoded: bool) -> Unreadable:
+    """Return which images can't be read, by decoding them or by their first and last bytes alone.
 
     Args:
         split: of images.
         rows: int64 ``(n,)``, ascending.
         threads: that may be busy at once.
         seconds: after which no further image is looked at.
+        decoded: whether to decode them.
     """
     deadline = time.monotonic() + seconds
 
-    def check(content: bytes | np.ndarray) -> bool:
+    def fault(content: bytes | np.ndarray, row: np.int64) -> ImageError | None:
+        name = split.describe(int(row))
+        if not decoded:
+            return early_fault(content, name)
         try:
-            decode(content, "")
-        except ImageError:
-            return False
-        return True
+            decode(content, name)
+        except ImageError as error:
+            return error
+        return None
 
-    count = looked_at = 0
-    images = split.image_bytes(rows)
+    first, count, looked_at = None, 0, 0
+    images = zip(split.image_bytes(rows), rows, strict=True)
     with ThreadPoolExecutor(threads) as pool:
         while time.monotonic() < deadline and (batch := list(islice(images, 16 * threads))):
-            readable = list(pool.map(check, batch))
-            count += len(readable) - sum(readable)
-            looked_at += len(readable)
-    return count, looked_at
+            faults = [found for found in pool.map(fault, *zip(*batch, strict=True)) if found is not None]
+            first = first or next(iter(faults), None)
+            count += len(faults)
+            looked_at += len(batch)
+    return Unreadable(first, count, looked_at)
 
 
 def encode_images(images: Iterable[tuple[bytes | np.ndarray, str]], encoder: Encoder, threads: int = 1) -> np.ndarray:

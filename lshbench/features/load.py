@@ -12,6 +12,7 @@ import xxhash
 
 from lshbench.data.base import Split
 from lshbench.data.fingerprint import bytes_digest
+from lshbench.data.pixels import MOST_PIXELS
 from lshbench.errors import UsageError
 from lshbench.features.backbone import Backbone, number_or_none
 from lshbench.features.store import Entry, EntryWriter, FeatureStore
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 VERSION = 1
 SLOW_SECONDS = 0.5
 """Ready features that take longer to read are kept in the cache; for others a copy would only cost space."""
+EARLY_SECONDS = 10.0
+"""Time for looking at images before the network is loaded: a run that will stop had better stop at once."""
 COUNT_SECONDS = 30.0
 """Time for counting unreadable images once there is one."""
 NAMED = 10
@@ -84,7 +87,9 @@ def load_split_features(
     elif backbone is None:
         raise UsageError(f"backbone=null: expected an image encoder, as {split.name} holds images")
     else:
-        base["backbone"] = backbone.key(device, progress)
+        # A bound decides which images are left out; the usual one is no part of the key, as features were kept before.
+        bound = {} if backbone.max_pixels == MOST_PIXELS else {"max_pixels": backbone.max_pixels}
+        base["backbone"] = {**backbone.key(device, progress), **bound}
     whole = {**base, "rows": "all"}
     key = whole if complete else {**base, "rows": bytes_digest(np.ascontiguousarray(rows, "<i8").tobytes())}
     if not complete and (entry := store.find(whole)) is not None:
@@ -154,13 +159,17 @@ def _extracted(
     def build(writer: EntryWriter) -> None:
         # Imported here: a run with cached features needs no network.
         from lshbench.data.images import ImageError
-        from lshbench.features.extract import extract
+        from lshbench.features.extract import extract, find_unreadable
 
         nonlocal seconds
         started = time.perf_counter()
+        workers, skip = number_or_none(backbone.workers) or threads, backbone.unreadable == "skip"
+        if not skip:
+            early = find_unreadable(split, rows, workers, EARLY_SECONDS, decoded=False)
+            if early.first is not None:
+                raise ImageError(f"{early.first}; {_all_of(early.count, early.looked_at, split)}")
         encoder = backbone.load(device, progress)
         features = writer.create(len(rows), encoder.dim)
-        workers, skip = number_or_none(backbone.workers) or threads, backbone.unreadable == "skip"
         try:
             found = extract(split, rows, encoder, features.write, threads=workers, skip=skip, progress=progress)
         except ImageError as error:
@@ -181,10 +190,10 @@ def _extracted(
 
 def _unreadable(first: ImageError, split: Split, rows: np.ndarray, threads: int) -> ImageError:
     """Return the error of an image that can't be read, with how many others there are."""
-    from lshbench.features.extract import count_unreadable
+    from lshbench.features.extract import find_unreadable
 
-    count, looked_at = count_unreadable(split, rows, threads, COUNT_SECONDS)
-    return type(first)(f"{first}; {_all_of(max(count, 1), looked_at, split)}")
+    found = find_unreadable(split, rows, threads, COUNT_SECONDS, decoded=True)
+    return type(first)(f"{first}; {_all_of(max(found.count, 1), found.looked_at, split)}")
 
 
 def _all_of(count: int, total: int, split: Split) -> str:

@@ -6,13 +6,12 @@ import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from lshbench.plots.lettering import lettered
 from lshbench.plots.style import GRID, MUTED, OTHER_CLASS, SAME_CLASS, TEXT, shortened
 from lshbench.types import Features, Neighbors
 
@@ -244,7 +243,7 @@ def _cross(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
 
 def _key(draw: ImageDraw.ImageDraw, right: int, top: int) -> None:
     for text, colour in (("other class", OTHER_CLASS), ("same class as the query", SAME_CLASS)):
-        length = round(_font(13, bold=False).getlength(text))
+        length = round(lettered(text, 13, bold=False)[1].getlength(text))
         _text(draw, (right - length, top), text, 13, TEXT, length + 1)
         draw.rectangle((right - length - 22, top + 1, right - length - 8, top + 15), outline=colour, width=4)
         right -= length + 44
@@ -254,18 +253,8 @@ def _text(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: str, width: int, *, bold: bool = False
 ) -> None:
     """Draw one line of text, cut to a width."""
-    font = _font(size, bold)
-    text = " ".join(text.split())
+    text, font = lettered(" ".join(text.split()), size, bold)
     length = len(text)
     while length > 1 and font.getlength(shortened(text, length)) > width:
         length -= 1
     draw.text(at, shortened(text, length), fill=colour, font=font)
-
-
-@lru_cache
-def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    # matplotlib brings a font; what the machine has differs from one to the next.
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)

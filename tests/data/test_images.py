@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lshbench.data.images import ImageError, decode
+import lshbench.data.pixels as pixels_module
+from lshbench.data.images import ImageError, decode, early_fault
+from lshbench.data.pixels import MOST_PIXELS, limit_pixels
 from lshbench.errors import UsageError
 
 RAMP = np.linspace(0, 255, 12).round().astype(np.uint8).reshape(3, 4)
@@ -159,3 +163,42 @@ def test_an_image_that_cannot_be_read_is_named(content: bytes | np.ndarray, says
     with pytest.raises(ImageError, match=r"cats/07\.png.*" + says) as caught:
         decode(content, "cats/07.png")
     assert isinstance(caught.value, UsageError)
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes whose header says that it has this many pixels a side."""
+    content = bytearray(encoded(Image.new("L", (2, 2))))
+    content[16:24] = side.to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+@pytest.mark.parametrize("side", [14_000, 60_000])
+def test_an_image_of_too_many_pixels_is_refused_by_the_key_that_allows_more(side: int) -> None:
+    message = (
+        f"x: the image can't be read ({side:,} x {side:,} pixels, of which at most backbone.max_pixels={MOST_PIXELS}"
+    )
+    with pytest.raises(ImageError, match=re.escape(message)):
+        decode(bomb(side), "x")
+    assert message in str(early_fault(bomb(side), "x"))
+
+
+def test_the_bound_on_pixels_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels_module, "_most", 8)
+    content = encoded(Image.new("RGB", (3, 3)))
+    with pytest.raises(ImageError, match=r"backbone\.max_pixels=8"):
+        decode(content, "x")
+    limit_pixels(9)
+    assert decode(content, "x").size == (3, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
+def test_what_is_cut_off_shows_at_once_and_what_is_whole_does_not(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    content = encoded(Image.fromarray(noise), kind)
+    assert early_fault(content, "x") is None
+    assert early_fault(content + bytes(200), "x") is None, "what follows the end is no fault"
+    if kind in ("PNG", "JPEG"):
+        assert "x: the image can't be read" in str(early_fault(content[:-100], "x"))
+    assert "it is empty" in str(early_fault(b"", "x"))
+    assert "no image format" in str(early_fault(b"text", "x"))
