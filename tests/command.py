@@ -16,7 +16,7 @@ IMPORTED = (
     "lshbench.cli", "hydra.main", "hydra.utils", "numba", "pyarrow.parquet", "matplotlib.figure", "torch._dynamo",
     "torchvision", "sklearn.cluster", "pandas", "pyarrow.dataset", "httpcore2",
 )  # fmt: skip
-TIMEOUT = 300
+TIMEOUT = 1200
 
 
 def run_command(

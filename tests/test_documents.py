@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -111,6 +112,8 @@ def jobs(command: str) -> Iterator[dict[str, Any]]:
     ],
 )
 def test_every_run_in_the_documents_is_one_that_can_be_made(command: str, folder: Path) -> None:
+    if "launcher=ray" in command and importlib.util.find_spec("ray") is None:
+        pytest.skip("needs Ray's launcher: pip install -e '.[ray]'")
     for config in jobs(command):
         check_root(config)
         for group in ("dataset", "backbone", "protocol"):
