@@ -93,7 +93,7 @@ for number in range(count):
 
 
 @pytest.mark.parametrize(
-    ("seed", "count"), [(0, 30), pytest.param(1, 200, marks=pytest.mark.slow)], ids=["some", "many"]
+    ("seed", "count"), [(0, 30), pytest.param(1, 60, marks=pytest.mark.slow)], ids=["some", "many"]
 )
 def test_a_damaged_run_is_refused_or_answers_as_before(
     runs: dict[str, Path], tmp_path: Path, seed: int, count: int
