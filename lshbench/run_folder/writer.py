@@ -204,7 +204,8 @@ class RunFolder:
         # The format stores memory as it lies: an array in another order would come back scrambled.
         contiguous = {key: np.asarray(value, order="C") for key, value in arrays.items()}
         with self._file(name) as file:
-            file.write(save(contiguous, dict(metadata)))
+            # Without arrays, the library would write an empty map of metadata as JSON that it can't read.
+            file.write(save(contiguous, dict(metadata) or None))
 
     def write_parquet(self, name: str, columns: Mapping[str, np.ndarray | pyarrow.Array]) -> None:
         """Write columns of equal length (.parquet); NaN becomes null."""

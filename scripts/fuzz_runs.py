@@ -1,0 +1,399 @@
+"""Damage run folders in some way: every command that opens one must give the right answer or one message.
+
+    python scripts/fuzz_runs.py                      2,000 damages, some minutes on two cores
+    python scripts/fuzz_runs.py --cases 50 --seed 3  other ones
+    python scripts/fuzz_runs.py --only 137           one of them, with all that it printed
+
+Runs with every index are made once.  A case copies one, damages one of its files (bits turned, bytes changed, zeroed,
+cut off or added; another file, a folder, a pipe, a device or a link in its place; values out of range, other shapes and
+types; no file at all), and searches, reports or verifies it.  In half of the cases the manifest is written anew, as
+somebody would who means harm: checksums then fit, and what compiled code reads is all that stands between the damage
+and the interpreter.
+
+A case passes if its process ends with 0 and the right answer, or with 2 and exactly one message.  Where the manifest
+fits, any answer counts as right, as nobody can tell.  It fails if it ends with 1, by a signal, with a traceback, or if
+it takes more than 60 s or 2 GiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# Before the libraries are loaded: with one thread nothing is lost when a process is forked.
+os.environ |= {"NUMBA_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": "workqueue", "OMP_NUM_THREADS": "1"}
+
+import numpy as np
+from fuzz_inputs import BYTES, SECONDS, Case, Outcome, child, pick
+
+LIBRARIES = (
+    "faiss",
+    "hydra.main",
+    "numba",
+    "pyarrow.parquet",
+    "rich.console",
+    "rich.table",
+    "safetensors.numpy",
+    "torch",
+)
+MODULES = (
+    "lshbench.cli", "lshbench.experiment", "lshbench.commands.report", "lshbench.commands.run",
+    "lshbench.commands.search", "lshbench.commands.verify", "lshbench.data.synthetic", "lshbench.report.report",
+    "lshbench.report.render", "lshbench.search.answers", "lshbench.search.searcher",
+)  # fmt: skip
+BARE = (
+    "evaluation.definitions=false", "evaluation.plots=false", "reference.time=false", "threads=1", "dataset=synthetic",
+    "dataset.items=200", "dataset.queries=12", "dataset.dim=16", "dataset.classes=3", "method=random_projection",
+    "bits=20",
+)  # fmt: skip
+RUNS: dict[str, tuple[str, ...]] = {
+    "flat": ("evaluation.plots=true",),
+    "flat by cosine": ("ranking=cosine",),
+    "flat features": ("method=none",),
+    "buckets": ("index=buckets", "index.tables=[2,3]", "index.probes=3"),
+    "buckets shortlist": ("index=buckets", "index.tables=2", "index.shortlist=20", "index.bits_per_table=14"),
+    "buckets hamming": ("index=buckets", "index.tables=1", "index.rescore=hamming", "bits=70"),
+    "buckets embedding": ("index=buckets", "index.tables=2", "index.rescore=embedding", "index.bits_per_table=16"),
+    "ivf": ("method=kmeans", "method.clusters=5", "index=ivf", "index.nprobe=2"),
+    "ivf features": ("method=none", "index=ivf", "index.clusters=4", "index.nprobe=2"),
+    "lsh": ("method=none", "index=lsh", "index.nbits=21", "index.train_thresholds=true"),
+    "hnsw": ("method=none", "index=hnsw", "index.m=4", "index.ef_search=30"),
+    "binary_hash": ("index=binary_hash", "index.nflip=1"),
+    "binary_multi_hash": ("index=binary_multi_hash", "index.nhash=2", "index.nflip=1"),
+    "binary_ivf": ("index=binary_ivf", "index.nlist=6", "index.nprobe=2"),
+    "trained": ("method=neural", "method.training.epochs=1", "method.head.hidden=[8]", "pca.dim=0.9"),
+    "fourier": ("method=fourier", "method.training.epochs=1", "method.head.hidden=[8]", "method.map_dim=4"),
+}
+COMMANDS = {
+    "search": ["search", "run", "queries.npy", "-k", "5", "--format", "json"],
+    "report": ["report", "run", "--format", "csv", "--resamples", "100"],
+    "verify": ["verify", "run"],
+}
+SHARES = {"search": 0.7, "report": 0.2, "verify": 0.1}
+RIGHT: dict[tuple[str, str], str] = {}
+"""What each command says of each run that nothing is wrong with."""
+
+
+# Damages: each changes one file, whose content it is given
+
+
+def flip(generator: np.random.Generator, content: bytearray) -> None:
+    content[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
+
+
+def change(generator: np.random.Generator, content: bytearray) -> None:
+    for place in generator.integers(len(content), size=int(generator.integers(1, 20))):
+        content[place] = int(generator.integers(256))
+
+
+def zero(generator: np.random.Generator, content: bytearray) -> None:
+    start, stop = sorted(generator.integers(len(content) + 1, size=2).tolist())
+    content[start:stop] = bytes(stop - start)
+
+
+def zero_data(generator: np.random.Generator, content: bytearray) -> None:
+    """Zero all but the header of an array."""
+    content[128:] = bytes(max(0, len(content) - 128))
+
+
+def fill(generator: np.random.Generator, content: bytearray) -> None:
+    start, stop = sorted(generator.integers(len(content) + 1, size=2).tolist())
+    content[start:stop] = b"\xff" * (stop - start)
+
+
+def cut(generator: np.random.Generator, content: bytearray) -> None:
+    del content[int(generator.integers(len(content))) :]
+
+
+def extend(generator: np.random.Generator, content: bytearray) -> None:
+    content += generator.bytes(int(generator.integers(1, 5000)))
+
+
+def values(generator: np.random.Generator, content: bytearray) -> None:
+    """Put values out of range into an array, or change what a JSON or YAML file says."""
+    if content[:6] != b"\x93NUMPY":
+        numbers = list(re.finditer(rb"\d+", content))
+        if numbers:
+            found = pick(generator, numbers)
+            content[found.start() : found.end()] = pick(generator, ODD_NUMBERS)
+        return
+    array = np.load(io.BytesIO(content))
+    if array.size and array.dtype.kind in "iuf":
+        least, most = (
+            (-np.inf, np.nan) if array.dtype.kind == "f" else (np.iinfo(array.dtype).min, np.iinfo(array.dtype).max)
+        )
+        odd = (
+            [least, most, 0, 1] if array.dtype.kind == "f" else [least, most, 0, most // 2, array.size, array.size - 1]
+        )
+        where = generator.random(array.shape) < pick(generator, [0.01, 0.5, 1.0])
+        where.ravel()[generator.integers(array.size)] = True
+        array[where] = odd[int(generator.integers(len(odd)))]
+    write_array(content, array)
+
+
+def shape(generator: np.random.Generator, content: bytearray) -> None:
+    """Give an array another shape or type; any other file is changed."""
+    if content[:6] != b"\x93NUMPY":
+        change(generator, content)
+        return
+    array = np.load(io.BytesIO(content))
+    changes: list[Callable[[], np.ndarray]] = [
+        lambda: array.T, lambda: array[: len(array) // 2], lambda: array[:0], lambda: np.concatenate([array, array]),
+        lambda: array.astype(np.float64), lambda: array.astype(np.int16), lambda: array.astype("U5"),
+        lambda: array[..., None], lambda: array.reshape(-1), lambda: array.astype(array.dtype.newbyteorder(">")),
+        lambda: np.asfortranarray(array[None] * np.ones((3, *[1] * array.ndim), array.dtype)),
+    ]  # fmt: skip
+    write_array(content, pick(generator, changes)())
+
+
+def header(generator: np.random.Generator, content: bytearray) -> None:
+    """Let an array's header say something else than its data."""
+    found = list(re.finditer(rb"\d+", content[10:128])) if content[:6] == b"\x93NUMPY" else []
+    if not found:
+        flip(generator, content)
+        return
+    number = pick(generator, found)
+    new = pick(generator, ODD_NUMBERS)
+    text = content[10 : 10 + number.start()] + new + content[10 + number.end() : 128]
+    content[10:128] = text[: 117 if len(text) > 118 else None].ljust(117) + b"\n"
+
+
+def write_array(content: bytearray, array: np.ndarray) -> None:
+    written = io.BytesIO()
+    np.save(written, array, allow_pickle=False)
+    content[:] = written.getvalue()
+
+
+ODD_NUMBERS = (b"0", b"-1", b"1", b"2", b"99999999", b"4294967296", b"9223372036854775807", b"1e30", b"[]", b"null")
+CONTENT = {
+    flip: 5, change: 3, zero: 2, zero_data: 2, fill: 2, cut: 3, extend: 2, values: 8, shape: 4, header: 2,
+}  # fmt: skip
+
+
+# Damages that put something else in a file's place
+
+
+def folder(path: Path, other: Path) -> None:
+    path.mkdir()
+
+
+def pipe(path: Path, other: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path, other: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def outside(path: Path, other: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+def loop(path: Path, other: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def exchange(path: Path, other: Path) -> None:
+    shutil.copyfile(other, path)
+
+
+def missing(path: Path, other: Path) -> None:
+    pass
+
+
+PLACES = (folder, pipe, device, outside, loop, exchange, missing)
+
+
+def damage(generator: np.random.Generator, run: Path) -> str:
+    """Damage one file of a run; return which, and how."""
+    files = sorted(path for path in run.rglob("*") if path.is_file() and path.name not in (".run.lock", "run.log"))
+    files = [path for path in files if ".hydra" not in path.parts]
+    # What compiled code reads counts twice.
+    path = pick(generator, files + [file for file in files if file.parent.name in ("index", "model")])
+    name = path.relative_to(run).as_posix()
+    if generator.random() < 0.2:
+        put = pick(generator, PLACES)
+        other = pick(generator, [file for file in files if file != path])
+        kept = path.with_name(".kept")
+        path.rename(kept)
+        put(path, other)
+        kept.unlink()
+        return f"{put.__name__} at {name}"
+    weights = np.array(list(CONTENT.values()), float)
+    how = list(CONTENT)[generator.choice(len(CONTENT), p=weights / weights.sum())]
+    content = bytearray(path.read_bytes())
+    if content:
+        how(generator, content)
+        path.write_bytes(content)
+    return f"{how.__name__} {name}"
+
+
+def refit(run: Path) -> None:
+    """Write the manifest anew for what can be read, sealed as the user's own: whatever the run names is used."""
+    from lshbench.run_folder.contents import METRICS, finished_files
+    from lshbench.run_folder.manifest import Manifest
+    from lshbench.runtime.own import own_key
+
+    if (run / METRICS).is_file() and not (run / METRICS).is_symlink():
+        names = [name for name in finished_files(run) if not (run / name).is_symlink()]
+        Manifest.of(run, names, (run / METRICS).read_bytes(), own_key()).write(run)
+
+
+# Attempts
+
+
+def make_runs(place: Path, names: Sequence[str]) -> None:
+    """Make the runs, and note what each command says of them."""
+    queries = np.random.default_rng(5).normal(size=(3, 16)).astype(np.float32)
+    for name in names:
+        home = place / name.replace(" ", "-")
+        home.mkdir(parents=True)
+        np.save(home / "queries.npy", queries)
+        keys = (*BARE, *RUNS[name], "hydra.run.dir=run")
+        given = [["run", *keys], *COMMANDS.values()]
+        for arguments in given:
+            outcome = attempt(arguments, home, 1000)
+            if outcome.code:
+                sys.exit(f"{name}, {arguments[0]}, with nothing wrong: {outcome.code}\n{outcome.output}")
+            RIGHT[name, arguments[0]] = answer(arguments[0], outcome.output)
+
+
+def warm(place: Path, names: Sequence[str]) -> None:
+    """Search every run in this process, so that forked ones have the compiled kernels in memory."""
+    from lshbench.runtime.threads import set_threads
+    from lshbench.search.searcher import Searcher
+
+    set_threads(1)
+    for name in names:
+        home = place / name.replace(" ", "-")
+        for count in (1, 3):
+            Searcher.open(home / "run").search_vectors(np.load(home / "queries.npy")[:count], 5)
+    gc.freeze()
+
+
+def answer(command: str, output: str) -> str:
+    """Return what is right or wrong in what a command says: not times."""
+    if command == "search":
+        start = output.find("{")
+        return json.dumps(json.loads(output[start:])["queries"]) if start >= 0 else output
+    return "" if command == "verify" else output
+
+
+def attempt(arguments: list[str], home: Path, seconds: float = SECONDS) -> Outcome:
+    """Run a command in a process of its own."""
+    output = home.with_suffix(".output")
+    output.unlink(missing_ok=True)
+    started = time.perf_counter()
+    process = os.fork()
+    if process == 0:
+        child(Case("", arguments=arguments), home, output, seconds)
+    _, status, used = os.wait4(process, 0)
+    text = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+    return Outcome(os.waitstatus_to_exitcode(status), time.perf_counter() - started, used.ru_maxrss << 10, text)
+
+
+def judge(name: str, command: str, fits: bool, outcome: Outcome) -> str:
+    """Return what is wrong with an outcome; empty if nothing is."""
+    if "Traceback" in outcome.output:
+        return "a traceback"
+    if outcome.code < 0:
+        return f"signal {-outcome.code}"
+    if outcome.bytes > BYTES:
+        return f"{outcome.bytes >> 20} MiB"
+    if outcome.code == 2:
+        lines = outcome.output.splitlines()
+        messages = [line for line in lines if line.startswith("lshbench: ") or " is damaged: " in line]
+        return "" if len(messages) == 1 or (command == "verify" and messages) else f"{len(messages)} messages"
+    if outcome.code:
+        return f"exit {outcome.code}"
+    if fits or answer(command, outcome.output) == RIGHT[name, command]:
+        return ""
+    return "another answer"
+
+
+def attempts(seed: int, numbers: Sequence[int], place: Path) -> Iterator[tuple[int, str, Outcome]]:
+    """Yield some cases, what they are, and what became of them."""
+    names = sorted({name for name, _ in RIGHT})
+    for number in numbers:
+        generator = np.random.default_rng([seed, number])
+        name = pick(generator, names)
+        command = str(generator.choice(list(SHARES), p=list(SHARES.values())))
+        fits = bool(generator.random() < 0.5)
+        home = place / f"case-{number}"
+        shutil.copytree(place / name.replace(" ", "-"), home)
+        what = damage(generator, home / "run")
+        if fits:
+            refit(home / "run")
+        outcome = attempt(COMMANDS[command], home)
+        outcome.fault = judge(name, command, fits, outcome)
+        yield number, f"{command} {name}: {what}{', manifest fits' if fits else ''}", outcome
+        shutil.rmtree(home, ignore_errors=True)
+        home.with_suffix(".output").unlink(missing_ok=True)
+
+
+def kind_of(outcome: Outcome) -> str:
+    return (outcome.fault and f"FAULT: {outcome.fault}") or {0: "right answer", 2: "one message"}[outcome.code]
+
+
+def run(
+    seed: int, numbers: Sequence[int], jobs: int = 1, names: Sequence[str] = tuple(RUNS)
+) -> list[tuple[int, str, Outcome]]:
+    """Return the numbers, names and outcomes of some cases."""
+    for module in (*MODULES, *LIBRARIES):
+        importlib.import_module(module)
+    with tempfile.TemporaryDirectory(prefix="lshbench-fuzz-") as temporary:
+        place = Path(temporary)
+        make_runs(place, names)
+        warm(place, names)
+        if jobs == 1:
+            return list(attempts(seed, numbers, place))
+        with multiprocessing.get_context("fork").Pool(jobs) as pool:
+            parts = [(seed, numbers[start : start + 20], place) for start in range(0, len(numbers), 20)]
+            done: list[tuple[int, str, Outcome]] = []
+            for part in pool.imap(_part, parts):
+                done += part
+                sys.stderr.write(f"\r{len(done)} of {len(numbers)}")
+            sys.stderr.write("\n")
+            return done
+
+
+def _part(given: tuple[int, Sequence[int], Path]) -> list[tuple[int, str, Outcome]]:
+    return list(attempts(*given))
+
+
+def main() -> None:
+    parser: Any = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, nargs="*", help="these cases, with all that they print")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
+    numbers = given.only if given.only else range(given.cases)
+    done = run(given.seed, numbers, 1 if given.only else given.jobs)
+    for number, name, outcome in done:
+        if given.only or outcome.fault:
+            print(f"{number}  {name}: {kind_of(outcome)} ({outcome.seconds:.1f} s)")
+            print("".join(f"    {line}\n" for line in outcome.output.splitlines()[-40 if given.only else -4 :]), end="")
+    for kind, count in Counter(kind_of(outcome) for *_, outcome in done).most_common():
+        print(f"{count:5}  {kind}")
+    longest, largest = max(done, key=lambda one: one[2].seconds), max(done, key=lambda one: one[2].bytes)
+    print(f"longest {longest[2].seconds:.1f} s ({longest[0]}), largest {largest[2].bytes >> 20} MiB ({largest[0]})")
+    sys.exit(any(outcome.fault for *_, outcome in done))
+
+
+if __name__ == "__main__":
+    main()
