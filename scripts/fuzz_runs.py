@@ -133,16 +133,17 @@ def values(generator: np.random.Generator, content: bytearray) -> None:
         return
     array = np.load(io.BytesIO(content))
     if array.size and array.dtype.kind in "iuf":
-        least, most = (
-            (-np.inf, np.nan) if array.dtype.kind == "f" else (np.iinfo(array.dtype).min, np.iinfo(array.dtype).max)
-        )
-        odd = (
-            [least, most, 0, 1] if array.dtype.kind == "f" else [least, most, 0, most // 2, array.size, array.size - 1]
-        )
+        odd = [-np.inf, np.nan, 0, 1] if array.dtype.kind == "f" else odd_integers(array)
         where = generator.random(array.shape) < pick(generator, [0.01, 0.5, 1.0])
         where.ravel()[generator.integers(array.size)] = True
-        array[where] = odd[int(generator.integers(len(odd)))]
+        array[where] = pick(generator, odd)
     write_array(content, array)
+
+
+def odd_integers(array: np.ndarray) -> list[int]:
+    """Return the least and the largest values of an array's type, and some about the array's size."""
+    least, most = int(np.iinfo(array.dtype).min), int(np.iinfo(array.dtype).max)
+    return [least, most, 0, most // 2, min(array.size, most), min(array.size - 1, most)]
 
 
 def shape(generator: np.random.Generator, content: bytearray) -> None:

@@ -340,7 +340,7 @@ class HnswEngine(CandidateEngine):
     def _remade(self, stored: Stored, features: np.ndarray | None) -> Any:
         """Return the graph over the gallery's features.
 
-        Every link is checked (of a million items with 64 each, in a twentieth of a second), and that an item linked
+        Every link is checked, and that an item linked
         to in a layer is in that layer: faiss would read beyond its own links.
         """
         vectors = check_features(features, {"items": stored.items, "dim": stored.dim})

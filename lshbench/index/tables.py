@@ -179,7 +179,7 @@ class BucketTables:
     def open(cls, folder: Path, tables: int, size: int, items: int, bits: int) -> BucketTables:
         """Return saved tables as memory maps, checked: no lookup leaves the arrays, and every item is in each table.
 
-        (For a million items in eight tables this takes a twentieth of a second.)
+        (For a million items in eight tables this takes less than a tenth of a second.)
 
         Args:
             folder: where :meth:`save` wrote.
