@@ -81,9 +81,10 @@ RUNS: dict[str, tuple[str, ...]] = {
 COMMANDS = {
     "search": ["search", "run", "queries.npy", "-k", "5", "--format", "json"],
     "report": ["report", "run", "--format", "csv", "--resamples", "100"],
+    "page": ["report", "run", "--format", "html", "--resamples", "100"],
     "verify": ["verify", "run"],
 }
-SHARES = {"search": 0.7, "report": 0.2, "verify": 0.1}
+SHARES = {"search": 0.65, "report": 0.15, "page": 0.1, "verify": 0.1}
 RIGHT: dict[tuple[str, str], str] = {}
 """What each command says of each run that nothing is wrong with."""
 
@@ -243,15 +244,19 @@ def damage(generator: np.random.Generator, run: Path) -> str:
     return f"{how.__name__} {name}"
 
 
-def refit(run: Path) -> None:
-    """Write the manifest anew for what can be read, sealed as the user's own: whatever the run names is used."""
+def refit(run: Path) -> bool:
+    """Write the manifest anew, sealed as the user's own: whatever the run names is used; return whether it can be."""
+    from lshbench.files import read_small
     from lshbench.run_folder.contents import METRICS, finished_files
     from lshbench.run_folder.manifest import Manifest
     from lshbench.runtime.own import own_key
 
-    if (run / METRICS).is_file() and not (run / METRICS).is_symlink():
+    try:
         names = [name for name in finished_files(run) if not (run / name).is_symlink()]
-        Manifest.of(run, names, (run / METRICS).read_bytes(), own_key()).write(run)
+        Manifest.of(run, names, read_small(run / METRICS), own_key()).write(run)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 # Attempts
@@ -291,7 +296,8 @@ def answer(command: str, output: str) -> str:
     if command == "search":
         start = output.find("{")
         return json.dumps(json.loads(output[start:])["queries"]) if start >= 0 else output
-    return "" if command == "verify" else output
+    # What verify says depends on the place, and the page's identifiers on chance.
+    return output if command == "report" else ""
 
 
 def attempt(arguments: list[str], home: Path, seconds: float = SECONDS) -> Outcome:
@@ -337,8 +343,7 @@ def attempts(seed: int, numbers: Sequence[int], place: Path) -> Iterator[tuple[i
         home = place / f"case-{number}"
         shutil.copytree(place / name.replace(" ", "-"), home)
         what = damage(generator, home / "run")
-        if fits:
-            refit(home / "run")
+        fits = fits and refit(home / "run")
         outcome = attempt(COMMANDS[command], home)
         outcome.fault = judge(name, command, fits, outcome)
         yield number, f"{command} {name}: {what}{', manifest fits' if fits else ''}", outcome

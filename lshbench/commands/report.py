@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lshbench.commands.arguments import Parser
 from lshbench.config import GROUPS, conf_folder, options
 from lshbench.errors import UsageError, wrong_value
+from lshbench.text import visible
 
 TABLE = "table"
 """The folder of the tables among the options."""
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> None:
         # The reader has seen enough; what Python would write at its end has no reader either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:
-        sys.stderr.write(f"lshbench: {error}\n")
+        sys.stderr.write(f"lshbench: {visible(str(error))}\n")
         sys.exit(2)
 
 
@@ -128,7 +129,7 @@ def _report(given: argparse.Namespace) -> None:
         selection, metric=given.metric, by=given.by, level=given.level, resamples=given.resamples, seed=given.seed
     )
     for note in report.selection.notes():
-        sys.stderr.write(f"lshbench: {note}\n")
+        sys.stderr.write(f"lshbench: {visible(note)}\n")
     if given.json is not None:
         _write_json(given, report)
     if given.out is not None:
@@ -183,7 +184,7 @@ def _tables(given: argparse.Namespace, selection: Selection) -> None:
     check_options(file, options_of, lambda key: [str(one.get(key)[1]) for one in settings])
     filled = fill_tables(file, selection, resamples=given.resamples, seed=given.seed)
     for note in filled.left_out:
-        sys.stderr.write(f"lshbench: {note}\n")
+        sys.stderr.write(f"lshbench: {visible(note)}\n")
     if given.into is not None:
         fill(given.into, file.path.stem, table_text.markdown(filled))
         sys.stderr.write(f"lshbench: wrote {given.into}\n")

@@ -13,6 +13,7 @@ from lshbench.report.repeats import numbers_of
 from lshbench.report.report import Configuration
 from lshbench.run_folder.contents import CLASS_NAMES, GALLERY_LABELS, PER_QUERY, THUMBNAILS
 from lshbench.run_folder.items import class_names
+from lshbench.run_folder.reader import damage
 from lshbench.run_folder.thumbnails import read_thumbnails
 
 EXTREMES = 3
@@ -119,8 +120,13 @@ def _shown(one: Configuration, measure: str, rows: Sequence[int], pictures: dict
         query, label = int(repeat.queries[row]), repeat.labels[row].as_py()
         own = table.slice(place[query], 1)
         hits: list[tuple[str, float, bool | None, str | None]] = []
-        first = own["first_hits"][0].as_py()
-        pairs = zip(first, own["first_distances"][0].as_py(), strict=True)
+        first, distances = own["first_hits"][0].as_py(), own["first_distances"][0].as_py()
+        with damage(run.path / PER_QUERY):
+            if len(first) != len(distances) or (
+                gallery is not None and not all(0 <= hit < len(gallery) for hit in first)
+            ):
+                raise ValueError(f"hits of query {query} that are no rows of the gallery")
+        pairs = zip(first, distances, strict=True)
         keys = add(query, first)
         for hit, distance in pairs:
             other = None if gallery is None else _label(gallery[hit])

@@ -13,6 +13,7 @@ from lshbench.run_folder import Run
 from lshbench.run_folder.contents import CONFIG, METRICS
 from lshbench.run_folder.keys import flat
 from lshbench.run_folder.reader import run_folders
+from lshbench.text import visible
 
 SHORT = {
     "dataset": "dataset.name",
@@ -235,12 +236,12 @@ def check_key(option: str, key: str, settings: Sequence[Settings], found: Sequen
 
 
 def shown(value: object) -> str:
-    """Return a value as a user would write it."""
+    """Return a value as a user would write it, fit to be shown."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value)
+    return visible(str(value))
 
 
 def equal(value: object, wanted: str) -> bool:

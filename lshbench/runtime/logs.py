@@ -9,6 +9,8 @@ from functools import lru_cache
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
+from lshbench.text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -91,14 +93,21 @@ class ConsoleHandler(logging.StreamHandler):
         if shown_live() and (record.levelno < logging.WARNING or os.environ[LIVE] != str(os.getpid())):
             return  # the run's log has it
         try:
-            shared = console()
+            shared, message = console(), visible(self.format(record), keep="\n\t")
             if shared.is_terminal:
                 style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(record.levelname, "dim")
-                shared.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+                shared.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
             else:
-                sys.stderr.write(self.format(record) + "\n")
+                sys.stderr.write(message + "\n")
                 sys.stderr.flush()
         except BrokenPipeError:
             silence(sys.stderr)
         except Exception:
             self.handleError(record)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Formats the lines of a run's log, without characters that act on a terminal which shows it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), keep="\n\t")
