@@ -270,12 +270,11 @@ def make_runs(place: Path, names: Sequence[str]) -> None:
         home.mkdir(parents=True)
         np.save(home / "queries.npy", queries)
         keys = (*BARE, *RUNS[name], "hydra.run.dir=run")
-        given = [["run", *keys], *COMMANDS.values()]
-        for arguments in given:
+        for command, arguments in {"run": ["run", *keys], **COMMANDS}.items():
             outcome = attempt(arguments, home, 1000)
             if outcome.code:
-                sys.exit(f"{name}, {arguments[0]}, with nothing wrong: {outcome.code}\n{outcome.output}")
-            RIGHT[name, arguments[0]] = answer(arguments[0], outcome.output)
+                sys.exit(f"{name}, {command}, with nothing wrong: {outcome.code}\n{outcome.output}")
+            RIGHT[name, command] = answer(command, outcome.output)
 
 
 def warm(place: Path, names: Sequence[str]) -> None:
@@ -355,9 +354,7 @@ def kind_of(outcome: Outcome) -> str:
     return (outcome.fault and f"FAULT: {outcome.fault}") or {0: "right answer", 2: "one message"}[outcome.code]
 
 
-def run(
-    seed: int, numbers: Sequence[int], jobs: int = 1, names: Sequence[str] = tuple(RUNS)
-) -> list[tuple[int, str, Outcome]]:
+def run(seed: int, numbers: Sequence[int], jobs: int, names: Sequence[str]) -> list[tuple[int, str, Outcome]]:
     """Return the numbers, names and outcomes of some cases."""
     for module in (*MODULES, *LIBRARIES):
         importlib.import_module(module)
@@ -386,10 +383,11 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="*", help="these cases, with all that they print")
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="of these runs alone")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     numbers = given.only if given.only else range(given.cases)
-    done = run(given.seed, numbers, 1 if given.only else given.jobs)
+    done = run(given.seed, numbers, 1 if given.only else given.jobs, given.runs)
     for number, name, outcome in done:
         if given.only or outcome.fault:
             print(f"{number}  {name}: {kind_of(outcome)} ({outcome.seconds:.1f} s)")
