@@ -340,8 +340,7 @@ class HnswEngine(CandidateEngine):
     def _remade(self, stored: Stored, features: np.ndarray | None) -> Any:
         """Return the graph over the gallery's features.
 
-        Every link is checked, and that an item linked
-        to in a layer is in that layer: faiss would read beyond its own links.
+        Every link is checked, and that an item linked to in a layer is in that layer: faiss would read beyond them.
         """
         vectors = check_features(features, {"items": stored.items, "dim": stored.dim})
         if self.m > MOST_LINKS or self.values[-1] > max(stored.items, MOST_IN_VIEW):
