@@ -7,6 +7,7 @@ Nothing here is ever unpickled.
 from __future__ import annotations
 
 import io
+import os
 import stat
 import sys
 import zipfile
@@ -39,7 +40,8 @@ def check_regular(path: Path, inside: Path | None = None) -> int:
     if inside is not None:
         on_the_way = path.relative_to(inside).parents
         linked = linked or any((inside / folder).is_symlink() for folder in on_the_way if folder.name)
-        if linked and not path.resolve().is_relative_to(inside.resolve()):
+        # Unlike `resolve`, it takes links that lead to themselves, which `stat` then refuses.
+        if linked and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(inside)):
             raise ValueError("it is a link that leads out of the folder, or lies in one")
     if linked:
         found = path.stat()

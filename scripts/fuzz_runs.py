@@ -345,6 +345,8 @@ def attempts(seed: int, numbers: Sequence[int], place: Path) -> Iterator[tuple[i
         fits = fits and refit(home / "run")
         outcome = attempt(COMMANDS[command], home)
         outcome.fault = judge(name, command, fits, outcome)
+        # Pages of a few MB each would be memory of every later process, too.
+        outcome.output = outcome.output[-20_000:]
         yield number, f"{command} {name}: {what}{', manifest fits' if fits else ''}", outcome
         shutil.rmtree(home, ignore_errors=True)
         home.with_suffix(".output").unlink(missing_ok=True)

@@ -96,7 +96,7 @@ def json_equal(name: str, first: bytes, second: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", [CODES, "config.yaml", "metrics.json", "manifest.json", "index/classes.json"])
-@pytest.mark.parametrize("put", ["folder", "pipe", "device", "link", "dangling", "nothing"])
+@pytest.mark.parametrize("put", ["folder", "pipe", "device", "link", "dangling", "loop", "nothing"])
 def test_what_is_no_file_is_refused_at_once(name: str, put: str, run: Path) -> None:
     path = run / name
     path.unlink()
@@ -105,7 +105,7 @@ def test_what_is_no_file_is_refused_at_once(name: str, put: str, run: Path) -> N
     elif put == "pipe":
         os.mkfifo(path)
     elif put != "nothing":
-        path.symlink_to({"device": "/dev/zero", "link": "/etc/passwd", "dangling": "gone"}[put])
+        path.symlink_to({"device": "/dev/zero", "link": "/etc/passwd", "dangling": "gone", "loop": path.name}[put])
     if (name, put) == ("manifest.json", "nothing"):
         assert Run.open(run).manifest is None, "as runs of earlier versions"
         assert exit_code(run) == 2
