@@ -127,6 +127,7 @@ def run_config(
         data = experiment.inputs.open(progress)
     check_overlap(experiment.inputs.protocol, data.selection)
     method = experiment.system.method
+    _log_device(config, data)
     encoder = experiment.inputs.encoder(data, progress)
     names = identity(config, method.in_effect(), data.fingerprint, encoder)
     output, resume = Path(config["output"]), config["resume"] is True
@@ -253,7 +254,7 @@ def run_experiment(
         reference=ReferenceMetrics(reference.metrics if reference else None),
         search=_search_metrics(experiment, measured, scan),
         codes=_code_metrics(gallery_codes.codes, config["seed"]),
-        time_s={**clock.seconds, "total": clock.total()},
+        time_s=clock.parts(),
         memory=MemoryMetrics(peak_memory_bytes(), system.index.bytes, system.index.bytes / len(gallery)),
         environment={**environment(inputs.threads), "directory": str(Path.cwd())},
     )
@@ -261,13 +262,24 @@ def run_experiment(
     if config["evaluation"]["plots"]:
         from lshbench.plots.draw import draw_all, draw_retrieval, keep_thumbnails
 
-        _drawn(partial(draw_all, run))
-        if data.dataset.kind == "images":
-            shown = (run, data.dataset, gallery, queries, search.neighbors)
-            _drawn(partial(draw_retrieval, *shown))
-            _drawn(partial(keep_thumbnails, *shown))
+        with clock.measure("plots"):
+            _drawn(partial(draw_all, run))
+            if data.dataset.kind == "images":
+                shown = (run, data.dataset, gallery, queries, search.neighbors)
+                _drawn(partial(draw_retrieval, *shown))
+                _drawn(partial(keep_thumbnails, *shown))
+        metrics = replace(metrics, time_s=clock.parts())
     folder.finish(metrics, own_key(make=True))
-    return run
+    return Run(folder.path, metrics)
+
+
+def _log_device(config: dict[str, Any], data: OpenedData) -> None:
+    """Say so where a device was asked for that nothing, or the image encoder alone, will use."""
+    device, method = config["device"], config["method"]
+    if device in ("auto", "cpu") or "device" in method:
+        return
+    use = "only images are encoded there" if data.dataset.kind == "images" else "nothing is computed there"
+    log.warning("device=%s: %s; method=%s has no network, and runs on the CPU", device, use, method["name"])
 
 
 def _write_codes(folder: RunFolder, *sides: Codes | Clusters | None) -> None:

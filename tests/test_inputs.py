@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import unicodedata
 from pathlib import Path
@@ -129,6 +130,18 @@ def test_names_in_bytes_that_are_no_text_run(data: Path, lshbench: Command) -> N
     assert figures(metrics)[:4] == (36, 12, 3, 1.0)
     (classes,) = data.parent.rglob("classes.json")
     assert json.loads(classes.read_text(encoding="utf-8"))["class_names"] == ["b", "c", "caf\\xe9"]
+
+
+@pytest.mark.slow
+def test_features_alone_have_no_code_s_length_in_their_folder_and_use_no_device(data: Path, lshbench: Command) -> None:
+    alone = ("method=none", *(argument for argument in PIXELS if not argument.startswith("method=")))
+    done = lshbench("run", "dataset=folder", f"dataset.path={data}", *alone, "device=cuda", "output=out")
+    assert "WARNING device=cuda: only images are encoded there; method=none has no network" in done.stderr
+    (run,) = (data.parent / "out").glob("*/none/*")
+    assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{8}", run.name)
+    lshbench("run", "dataset=folder", f"dataset.path={data}", *PIXELS, "output=out")
+    (run,) = (data.parent / "out").glob("*/random_projection/*")
+    assert re.fullmatch(r"16-\d{8}-\d{6}-[0-9a-f]{8}", run.name)
 
 
 @pytest.mark.slow

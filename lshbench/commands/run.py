@@ -47,9 +47,15 @@ log = logging.getLogger(__name__)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def run_token() -> str:
-    """Return the part of a folder's name that no two runs share: the time and four random bytes."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}"
+def run_name(bits: int, used: int | None) -> str:
+    """Return the name of a run's folder: the code's length, if the method has one, the time and four random bytes.
+
+    Args:
+        bits: of the configuration.
+        used: by the method; None where it gives no codes.
+    """
+    token = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}"
+    return token if used is None else f"{bits}-{token}"
 
 
 def option_groups() -> str:
@@ -58,7 +64,7 @@ def option_groups() -> str:
 
 
 # At import, so that a launcher's worker processes have them too.
-OmegaConf.register_new_resolver("run_token", run_token, replace=True)
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("option_groups", option_groups, replace=True)
 ConfigStore.instance().store(name="schema", node=RootSchema)
 

@@ -70,9 +70,10 @@ class Clock:
         self.add(source, -seconds)
         self.add(target, seconds)
 
-    def total(self) -> float:
-        """Return the seconds since the clock was made."""
-        return time.perf_counter() - self._start
+    def parts(self) -> dict[str, float]:
+        """Return the seconds of each part, of what is in none (``other``), and since the clock was made (``total``)."""
+        total = time.perf_counter() - self._start
+        return {**self.seconds, "other": max(total - sum(self.seconds.values()), 0.0), "total": total}
 
 
 @dataclass(frozen=True)

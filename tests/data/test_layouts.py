@@ -96,6 +96,15 @@ def test_folders_and_links_beside_the_splits_change_nothing(
         assert [[path.replace(f"/{number}/D", "/D") for path in part] for part in found] == expected
 
 
+def test_train_and_valid_are_the_splits_beside_a_sample(tmp_path: Path, silent: Progress) -> None:
+    for split, count in (("train", 4), ("valid", 2), ("sample", 1)):
+        for name in "ab":
+            images(tmp_path / split / name, count)
+    data = opened(tmp_path, silent)
+    assert [len(data.gallery), len(data.query)] == [8, 4]
+    assert {Path(path).parts[-3] for path in paths(data)[1]} == {"valid"}
+
+
 @pytest.mark.parametrize("beside", BESIDE)
 def test_what_lies_beside_the_splits_is_named(
     beside: str, tmp_path: Path, silent: Progress, caplog: pytest.LogCaptureFixture

@@ -153,3 +153,14 @@ def test_without_a_reference_recall_is_not_known() -> None:
     assert np.isnan(found.columns()["recall@10/cosine"]).all()
     with pytest.raises(ValueError, match="FlatIndex has no query settings"):
         index.set_point({"probes": 2})
+
+
+def test_the_parts_of_a_run_s_time_add_up_to_the_whole() -> None:
+    clock = Clock()
+    with clock.measure("fit"):
+        time.sleep(0.01)
+    clock.move("fit", "extract", 0.004)
+    time.sleep(0.01)
+    parts = clock.parts()
+    assert parts["other"] >= 0.01
+    assert sum(seconds for name, seconds in parts.items() if name != "total") == pytest.approx(parts["total"])
