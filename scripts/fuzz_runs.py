@@ -34,8 +34,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# Before the libraries are loaded: with one thread nothing is lost when a process is forked.
-os.environ |= {"NUMBA_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": "workqueue", "OMP_NUM_THREADS": "1"}
+if __name__ == "__main__":
+    # Before the libraries are loaded: with one thread nothing is lost when a process is forked.
+    os.environ |= {"NUMBA_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": "workqueue", "OMP_NUM_THREADS": "1"}
 
 import numpy as np
 from fuzz_inputs import BYTES, SECONDS, Case, Outcome, child, pick
