@@ -179,7 +179,7 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         """Write text as UTF-8; bytes of names that are no text as JSON writes them, such as ``\\udce9``."""
         with self._file(name) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+            file.write(_encoded(text))
 
     def write_yaml(self, name: str, value: object) -> None:
         """Write plain values as YAML, keys in their order."""
@@ -298,7 +298,7 @@ class RunFolder:
         """
         text = _json(_plain(metrics.to_json(), ""))
         with explained(self.path):
-            Manifest.of(self.path, finished_files(self.path), text.encode(), key).write(self.path)
+            Manifest.of(self.path, finished_files(self.path), _encoded(text), key).write(self.path)
             for name in FOLDERS:
                 if (self.path / name).is_dir():
                     flush(self.path / name)
@@ -310,6 +310,10 @@ class RunFolder:
     def _file(self, name: str) -> Iterator[IO[bytes]]:
         with explained(self.path), atomic_file(self.path / name) as file:
             yield file
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _json(value: object) -> str:
