@@ -104,6 +104,23 @@ def array_bytes(shape: Sequence[int], dtype: np.dtype) -> int:
     return size
 
 
+def _whole_array(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Read the header of an array that fills a file of so many bytes; return it and where the values begin."""
+    shape, fortran, dtype = npy_header(file)
+    start = file.tell()
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never loaded")
+    if start + array_bytes(shape, dtype) != size:
+        raise ValueError(f"{size:,} bytes are not an array {shape} of {dtype}")
+    return shape, fortran, dtype, start
+
+
+def fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+    """Return whether a shape is the expected one, in which None stands for any extent."""
+    pairs = zip(shape, expected, strict=False)
+    return len(shape) == len(expected) and all(wanted in (None, extent) for extent, wanted in pairs)
+
+
 def open_npy(path: Path, mode: Any = "r") -> np.ndarray:
     """Return the array of a .npy file as a memory map, whose size is the file's.
 
@@ -113,12 +130,7 @@ def open_npy(path: Path, mode: Any = "r") -> np.ndarray:
     """
     size = check_regular(path)
     with path.open("rb") as file:
-        shape, fortran, dtype = npy_header(file)
-        start = file.tell()
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are never loaded")
-    if start + array_bytes(shape, dtype) != size:
-        raise ValueError(f"{size:,} bytes are not an array {shape} of {dtype}")
+        shape, fortran, dtype, start = _whole_array(file, size)
     if 0 in shape:
         return np.empty(shape, dtype)
     return np.memmap(path, dtype, mode, start, shape, "F" if fortran else "C")
@@ -140,12 +152,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def read_member(file: IO[bytes], size: int) -> np.ndarray:
     """Return the array that an open member of a zip file holds, which expands to so many bytes."""
-    shape, fortran, dtype = npy_header(file)
-    start = file.tell()
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are never loaded")
-    if start + array_bytes(shape, dtype) != size:
-        raise ValueError(f"a member of {size:,} bytes is not an array {shape} of {dtype}")
+    shape, fortran, dtype, start = _whole_array(file, size)
     check_memory(size, f"an array {shape} of {dtype}")
     values = np.empty(size - start, np.uint8)
     filled = 0

@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
+
+from lshbench.errors import UsageError
+from lshbench.text import visible
 
 
 class Parser(argparse.ArgumentParser):
@@ -14,6 +19,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {explained(message, self._option_string_actions)} ({self.prog} --help)\n")
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """End the process with 2 and one message for wrong use in the ``with`` block, with 130 for an interrupt."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except UsageError as error:
+        sys.stderr.write("lshbench: " + visible(str(error)) + "\n")
+        sys.exit(2)
 
 
 def near(word: str, names: Iterable[str]) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lshbench.commands.arguments import Parser
+from lshbench.commands.arguments import Parser, exit_codes
 from lshbench.config import GROUPS, conf_folder, options
 from lshbench.errors import UsageError, wrong_value
 from lshbench.text import visible
@@ -34,16 +33,8 @@ examples:
 def main(arguments: list[str]) -> None:
     """Report and exit: 0 done, 1 a defect, 2 wrong use."""
     given = parser().parse_args(arguments)
-    try:
+    with exit_codes():
         _report(given)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader has seen enough; what Python would write at its end has no reader either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except UsageError as error:
-        sys.stderr.write(f"lshbench: {visible(str(error))}\n")
-        sys.exit(2)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lshbench.commands.arguments import Parser
+from lshbench.commands.arguments import Parser, exit_codes
 from lshbench.errors import UsageError
 from lshbench.text import visible
 
@@ -19,17 +19,8 @@ SHOWN = 256 << 20
 def main(arguments: list[str]) -> None:
     """Verify and exit: 0 whole, 1 a defect, 2 damage or wrong use."""
     given = parser().parse_args(arguments)
-    try:
+    with exit_codes():
         damaged = sum(_verify(path) for path in _folders(given.runs))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader has seen enough; what Python would write at its end has no reader either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
-    except UsageError as error:
-        sys.stderr.write(f"lshbench: {visible(str(error))}\n")
-        sys.exit(2)
     sys.exit(2 if damaged else 0)
 
 

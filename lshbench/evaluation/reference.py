@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import xxhash
-from filelock import FileLock
 
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.ranking.cosine import cosine_blocks, cosine_neighbors
-from lshbench.run_folder import atomic_file
+from lshbench.runtime.kept import Arrays, kept
 from lshbench.types import Features, Progress, Relevance
 
-log = logging.getLogger(__name__)
-
 NEIGHBORS = 100
-
-NOT_KEPT = "the reference is not kept for the next run: %s"
 
 VERSION = 2
 """Part of the key: after a change to what is computed, older results are not found."""
@@ -56,36 +48,13 @@ def cosine_reference(gallery: Features, queries: Features, cache: Path, progress
     """
     key = hashlib.sha256(f"{VERSION} {_hash(gallery)} {_hash(queries)}".encode()).hexdigest()
     path = cache / "references" / f"{key}.npz"
-    if (found := _read(path, len(queries))) is not None:
-        return found
-    with _locked(path) as writable:
-        if writable and (found := _read(path, len(queries), logging.DEBUG)) is not None:
-            return found
+
+    def compute() -> Arrays:
         reference = _compute(gallery, queries, progress)
-        if writable:
-            try:
-                with atomic_file(path) as file:
-                    np.savez(file, allow_pickle=False, **(vars(reference) | {"metrics": json.dumps(reference.metrics)}))
-            except OSError as error:
-                log.warning(NOT_KEPT, error)
-    return reference
+        return vars(reference) | {"metrics": np.array(json.dumps(reference.metrics))}
 
-
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Hold an entry's lock; yield whether it can be had, and so the entry be written."""
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        log.warning(NOT_KEPT, error)
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    found = kept(path, "the reference", compute, lambda arrays: _is_whole(arrays, len(queries)))
+    return Reference(**(found | {"metrics": json.loads(str(found["metrics"]))}))
 
 
 def _compute(gallery: Features, queries: Features, progress: Progress) -> Reference:
@@ -108,16 +77,7 @@ def _hash(features: Features) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, queries: int, level: int = logging.WARNING) -> Reference | None:
-    """Return an entry, or None if it is not there, or damaged (logged at ``level``)."""
-    if not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            if len(stored["neighbors"]) == queries:
-                return Reference(**(dict(stored) | {"metrics": json.loads(str(stored["metrics"]))}))
-    except Exception as error:  # of a damaged file, the readers raise anything: EOFError, BadZipFile, MemoryError, ...
-        log.log(level, "%s is damaged (%s) and is computed again", path, error)
-        return None
-    log.log(level, "%s is damaged and is computed again", path)
-    return None
+def _is_whole(arrays: Arrays, queries: int) -> bool:
+    """Return whether arrays are those of a reference."""
+    names = {field.name for field in fields(Reference)}
+    return arrays.keys() == names and len(arrays["neighbors"]) == queries and json.loads(str(arrays["metrics"]))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lshbench.files import open_npy, read_small
+from lshbench.files import fits, open_npy, read_small
 
 DESCRIPTION = "index.json"
 
@@ -31,13 +31,13 @@ def save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> list[str]:
     return list(arrays)
 
 
-def open_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+def open_array(path: Path, dtype: Any, shape: tuple[int | None, ...]) -> np.ndarray:
     """Return a saved array as a memory map; nothing that is written to it reaches the file.
 
     Args:
         path: of the file.
         dtype: what it holds, such as ``np.int32``.
-        shape: what it has to be; -1 for any extent.
+        shape: what it has to be; None for any extent.
 
     Raises:
         ValueError: it is another array, or none.
@@ -47,12 +47,7 @@ def open_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
         found = np.asarray(open_npy(path, "c"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path.name}: {getattr(error, 'strerror', None) or error}") from error
-    extents = zip(found.shape, shape, strict=False)
-    if (
-        found.dtype != dtype
-        or found.ndim != len(shape)
-        or any(wanted not in (-1, extent) for extent, wanted in extents)
-    ):
+    if found.dtype != dtype or not fits(found.shape, shape):
         raise ValueError(f"{path.name} is {found.dtype} {found.shape}, expected {np.dtype(dtype)} {shape}")
     if not found.flags.c_contiguous:
         raise ValueError(f"{path.name} is in Fortran's order")

@@ -194,9 +194,9 @@ class BucketTables:
         columns = open_array(folder / "columns.npy", np.int32, (tables, size))
         check_range("columns.npy", columns, 0, bits - 1)
         begins = open_array(folder / "begins.npy", np.int64, (tables + 1,))
-        keys = open_array(folder / "keys.npy", np.uint64, (-1,))
-        offsets = open_array(folder / "offsets.npy", np.int32, (-1,))
-        directory = open_array(folder / "directory.npy", np.int32, (tables, -1))
+        keys = open_array(folder / "keys.npy", np.uint64, (None,))
+        offsets = open_array(folder / "offsets.npy", np.int32, (None,))
+        directory = open_array(folder / "directory.npy", np.int32, (tables, None))
         ids = check_rows("ids.npy", open_array(folder / "ids.npy", np.int32, (tables, items)), items)
         found = cls(columns, offsets, keys, begins, directory, ids)
         if found.shift < 0:

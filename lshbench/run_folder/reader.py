@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from lshbench.errors import UsageError
-from lshbench.files import EXPANDED, RATIO, check_regular, open_npy, read_npz, read_small
+from lshbench.files import EXPANDED, RATIO, check_regular, fits, open_npy, read_npz, read_small
 from lshbench.metrics.curves import Curves
 from lshbench.run_folder.contents import (
     CONFIG,
@@ -156,7 +156,7 @@ class Run:
             found = open_npy(path)
             if dtype is not None and found.dtype != np.dtype(dtype):
                 raise ValueError(f"an array of {found.dtype}, expected {np.dtype(dtype)}")
-            if shape is not None and not _fits(found.shape, shape):
+            if shape is not None and not fits(found.shape, shape):
                 raise ValueError(f"an array {found.shape}, expected {shape}")
             return found
 
@@ -250,11 +250,6 @@ def _check_sizes(folder: Path, manifest: Manifest) -> None:
                 manifest.check_size(folder, name)
             except FileNotFoundError:
                 raise UsageError(f"{folder} holds no {name}: expected a whole run folder") from None
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    pairs = zip(shape, expected, strict=False)
-    return len(shape) == len(expected) and all(wanted is None or extent == wanted for extent, wanted in pairs)
 
 
 def _refuse_constant(name: str) -> Any:

@@ -38,9 +38,13 @@ def cache_dir(chosen: str | None = None) -> Path:
     return folder
 
 
+_instead: str | None = None
+"""What takes the place of the usual folder in this process (:func:`share_cache`)."""
+
+
 def _wanted(chosen: str | None) -> str | Path:
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return chosen or os.environ.get("LSHBENCH_CACHE") or Path(home, "lshbench")
+    return chosen or _instead or os.environ.get("LSHBENCH_CACHE") or Path(home, "lshbench")
 
 
 def share_cache(chosen: str | None) -> None:
@@ -51,9 +55,10 @@ def share_cache(chosen: str | None) -> None:
     Args:
         chosen: what ``cache=`` says.
     """
+    global _instead
     try:
         if chosen is None or os.access(cache_dir(), os.W_OK):
             return
     except UsageError:
         pass
-    os.environ["LSHBENCH_CACHE"] = str(chosen)
+    _instead = str(chosen)

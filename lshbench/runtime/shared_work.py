@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
 import xxhash
-from filelock import FileLock
 
 from lshbench.runtime.environment import processor
-
-log = logging.getLogger(__name__)
+from lshbench.runtime.kept import Arrays, kept
 
 WORTH = 2e10
 """Floating-point operations from which on work is shared: about a second's."""
 BLOCK_ROWS = 4096
 VERSION = 1
 """Part of the key: after a change to what is computed, older results are not found."""
-
-Arrays = dict[str, np.ndarray]
 
 _place: ContextVar[tuple[Path, int] | None] = ContextVar("place", default=None)
 
@@ -64,14 +57,7 @@ def once(name: str, inputs: Arrays, operations: float, compute: Callable[[], Arr
     for key, array in inputs.items():
         digest.update(f"{key} {array.dtype} {array.shape} {_content(array)}\n".encode())
     path = folder / f"{name}-{digest.hexdigest()}.npz"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if (found := _read(path)) is not None:
-            log.info("%s: as another run has computed them", name)
-            return found
-        result = compute()
-        _write(path, result)
-    return result
+    return kept(path, name, compute)
 
 
 def _content(array: np.ndarray) -> str:
@@ -79,26 +65,3 @@ def _content(array: np.ndarray) -> str:
     for start in range(0, len(array), BLOCK_ROWS):  # which may be a part of a memory map larger than memory
         digest.update(np.ascontiguousarray(array[start : start + BLOCK_ROWS]).data)
     return digest.hexdigest()
-
-
-def _read(path: Path) -> Arrays | None:
-    if not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)  # whose checksums are looked at
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        log.warning("%s is damaged (%s) and is made again", path, error)
-        return None
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    """Write a result in one step; where that fails, the next run computes it, too."""
-    temporary = path.with_name(f"{path.stem}.{os.urandom(4).hex()}.npz")
-    try:
-        np.savez(temporary, allow_pickle=False, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        log.warning("%s can't be kept: %s", path, error)
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

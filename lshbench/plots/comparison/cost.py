@@ -27,7 +27,6 @@ from lshbench.plots.tradeoff import log_axis, number_text, pareto_front, share_t
 from lshbench.report.report import Report, measure_name
 
 STAGES = ("load", "extract", "fit", "encode", "index", "search", "evaluate")
-NOT_STAGES = frozenset({"total", "reference", "write"})
 
 
 def cost(report: Report, part: Part, medium: Medium) -> Figure | None:
