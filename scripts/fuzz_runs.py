@@ -361,6 +361,10 @@ def run(seed: int, numbers: Sequence[int], jobs: int, names: Sequence[str]) -> l
     """Return the numbers, names and outcomes of some cases."""
     for module in (*MODULES, *LIBRARIES):
         importlib.import_module(module)
+    from lshbench.runtime.cache import cache_path
+
+    # Every child has another home folder: without this, it would have another key, which seals its runs, too.
+    os.environ["LSHBENCH_CACHE"] = str(cache_path())
     with tempfile.TemporaryDirectory(prefix="lshbench-fuzz-") as temporary:
         place = Path(temporary)
         make_runs(place, names)

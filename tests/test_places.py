@@ -57,16 +57,17 @@ def copy_kernels(cache: Path) -> None:
 @pytest.mark.parametrize("way", [pytest.param("mount", marks=mounts), "permissions"])
 def test_a_complete_cache_and_a_run_need_not_be_written(way: str, tmp_path: Path, lshbench: Command) -> None:
     cache = tmp_path / "cache"
-    arguments = ("run", *TRAINED, "index=buckets", f"cache={cache}")
-    lshbench(*arguments, "output=first")
+    arguments = ("run", *TRAINED, "index=buckets")
+    own = {"LSHBENCH_CACHE": str(cache)}
+    lshbench(*arguments, "output=first", env=own)
     (run,) = (path.parent for path in tmp_path.glob("first/**/metrics.json"))
     Image.new("RGB", (8, 8)).save(tmp_path / "q.png")
     asked = ("search", str(run), "q.png")
-    answer = lshbench(*asked).stdout
+    answer = lshbench(*asked, env=own).stdout
     copy_kernels(cache)
     (tmp_path / "second").mkdir()
     unwritable = read_only(way, cache, run)
-    environment = {"NUMBA_CACHE_DIR": None, "LSHBENCH_CACHE": str(cache)}
+    environment = {"NUMBA_CACHE_DIR": None, **own}
     done = lshbench(*arguments, "output=second", env=environment, prepare=unwritable)
     first, second = figures(tmp_path)
     assert first == second
