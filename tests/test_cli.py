@@ -97,17 +97,17 @@ def test_a_sweep_makes_a_folder_for_each_job_and_a_resumed_one_makes_none(lshben
     ("arguments", "words"),
     [
         (["bits=0"], ["bits=0", "1 to 4096"]),
-        (["bit=3"], ["bit=3", "no such key", "did you mean bits?"]),
         (["method=foruier"], ["method=foruier", "no option", "did you mean method=fourier?"]),
-        (["dataset=folder", "dataset.path=/no/such/place"], ["dataset.path", "/no/such/place"]),
-        (["method=none", "index=ivf", "index.nprobe=0"], ["index.nprobe=0", "at least 1"]),
         (["method=kmeans", "index=flat"], ["index", "cluster numbers", "ivf"]),
         (["index=hnsw"], ["index='hnsw'", "or method=none with index=hnsw"]),
-        (["method=fourier", "method.recipe=paper"], ["method.recipe=paper", "expected method=fourier_paper"]),
-        (["method=neural", "method.supervision=none"], ["expected method=neural_unsupervised"]),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
+                (["bit=3"], ["bit=3", "no such key", "did you mean bits?"]),
+                (["dataset=folder", "dataset.path=/no/such/place"], ["dataset.path", "/no/such/place"]),
+                (["method=none", "index=ivf", "index.nprobe=0"], ["index.nprobe=0", "at least 1"]),
+                (["method=fourier", "method.recipe=paper"], ["method.recipe=paper", "expected method=fourier_paper"]),
+                (["method=neural", "method.supervision=none"], ["expected method=neural_unsupervised"]),
                 (["bits=many"], ["bits=many", "many"]),
                 (["method.centre=true"], ["method.centre=true", "no such key", "method.center"]),
                 (["+method.width=3"], ["method.width=3", "no such key", "center"]),

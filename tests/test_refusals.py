@@ -65,7 +65,13 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+QUICK_PLACES = ("below a file", "a cache below a file", "an unset variable", "an open bracket", "no number")
+"""Some of each kind: every one composes a configuration."""
+
+
+@pytest.mark.parametrize(
+    "place", [pytest.param(place, marks=[pytest.mark.slow] * (place not in QUICK_PLACES)) for place in PLACES]
+)
 def test_places_and_values_that_cannot_be_used_are_explained(place: str, tmp_path: Path, lshbench: Command) -> None:
     argument, message = PLACES[place]
     (tmp_path / "file").touch()

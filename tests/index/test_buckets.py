@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -133,9 +134,12 @@ def check_all(gallery: Encoded, queries: Encoded, relevance: Relevance, directed
     directed = asked.codes.projections is not None
     exact = exact_distances(gallery, queries, keys.get("rescore", "cosine"))
     far = exact_distances(gallery, queries, "hamming")
+    found_by = functools.cache(  # by Python loops, and the same for every shortlist
+        lambda used, probes: candidates_of(gallery, queries, columns_of(index, used), probes, directed)
+    )
     for point in index.points():
         index.set_point(point)
-        sets = candidates_of(gallery, queries, columns_of(index, point["tables"]), point["probes"], directed)
+        sets = found_by(point["tables"], point["probes"])
         kept = shortlisted(sets, far, point.get("shortlist"))
         for k in (1, 7, len(gallery) + 3):
             check_search(index.search(asked, k), sets, exact, k, kept)

@@ -137,8 +137,8 @@ def test_a_wrong_key_of_the_published_method_is_named(keys: dict[str, object], n
         *((option, {}) for option in OPTIONS),
         ("fourier", {"map_dim": 0}),
         ("fourier_paper", {"hash_objective": "query_agnostic"}),
-        ("fourier_paper", {"supervision": "none"}),
-        ("fourier_design", {"supervision": "none"}),
+        pytest.param("fourier_paper", {"supervision": "none"}, marks=pytest.mark.slow),
+        pytest.param("fourier_design", {"supervision": "none"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
