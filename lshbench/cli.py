@@ -11,7 +11,7 @@ from typing import NoReturn
 from lshbench import __version__
 from lshbench.runtime.logs import be_patient
 
-COMMANDS = ("run", "search", "report", "verify", "ls")
+COMMANDS = ("run", "search", "report", "verify", "tune", "ls")
 
 HELP = """\
 usage: lshbench COMMAND ...
@@ -23,6 +23,7 @@ commands:
   search RUN IMAGE...        the nearest gallery images to pictures, by a finished run
   report DIR...              finished runs compared: means, intervals, tests, a page
   verify RUN...              whether a run's files are those that were written
+  tune [key=value ...]       values for a run, chosen by trials on its training set
   ls [GROUP]                 what can be chosen, one line each
 
 options:
@@ -59,6 +60,10 @@ def main() -> None:
             from lshbench.commands.verify import main as verify
 
             verify(rest)
+        case ["tune", *rest]:
+            from lshbench.commands.tune import main as tune
+
+            tune(rest)
         case ["ls", *rest]:
             from lshbench.commands.ls import main as ls
 

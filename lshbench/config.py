@@ -21,6 +21,10 @@ from typing import Any, TypeVar
 from lshbench.errors import UsageError, wrong_value
 
 GROUPS = ("dataset", "backbone", "method", "index", "protocol", "experiment", "tracker")
+"""Groups of `lshbench run`."""
+
+LISTED = (*GROUPS, "tune", "table")
+"""All that a user chooses from, with what `lshbench tune` and `lshbench report --table` take."""
 
 NO_FIGURES = {
     "": ("output", "cache", "resume", "threads", "device", "tracker", "hydra"),
@@ -32,7 +36,7 @@ NO_FIGURES = {
 """Keys of the root and of its groups that decide no figure, and so are no part of a run's identity."""
 
 NO_FIGURES_SOURCE = (
-    "commands", "plots", "report", "run_folder", "schema", "search", "trackers",
+    "commands", "plots", "report", "run_folder", "schema", "search", "trackers", "tuning",
     "__init__.py", "__main__.py", "api.py", "cli.py",
 )  # fmt: skip
 """Parts of the package that compute no figure: an edit there leaves finished runs valid."""

@@ -23,9 +23,12 @@ from omegaconf import OmegaConf
 
 # Registers the schema and the resolvers.
 import lshbench.commands.run  # noqa: F401
+from lshbench.commands.compose import compose as composed
+from lshbench.commands.compose import compose_tuning, override
 from lshbench.config import build, check_root, conf_folder, options
 from lshbench.metrics.definitions import DEFINITIONS
 from lshbench.system import System
+from lshbench.tuning.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = {
@@ -44,7 +47,7 @@ NOT_RUN = (
 OWN_WORDS = {
     "method": "docs/methods.md", "index": "docs/indexes.md", "protocol": "docs/protocols_and_metrics.md",
     "dataset": "docs/guide.md", "backbone": "docs/guide.md", "experiment": "docs/guide.md",
-    "tracker": "docs/guide.md",
+    "tracker": "docs/guide.md", "tune": "docs/sweeps.md", "table": "docs/report.md",
 }  # fmt: skip
 
 
@@ -123,7 +126,12 @@ def test_every_run_in_the_documents_is_one_that_can_be_made(command: str, folder
 
 
 def test_every_other_command_in_the_documents_is_one_that_there_is() -> None:
-    for command in [*starting("lshbench search"), *starting("lshbench report"), *starting("python scripts/")]:
+    for command in [
+        *starting("lshbench search"),
+        *starting("lshbench report"),
+        *starting("lshbench tune"),
+        *starting("python scripts/"),
+    ]:
         words = shlex.split(command)
         path = ROOT / (words[1] if words[0] == "python" else f"lshbench/commands/{words[1]}.py")
         for word in words[2:]:
@@ -131,6 +139,19 @@ def test_every_other_command_in_the_documents_is_one_that_there_is() -> None:
                 assert f'"{word}"' in path.read_text(encoding="utf-8"), command
     for command in starting("lshbench ls "):
         assert list(options(command.split()[2])), command
+
+
+def test_every_study_in_the_documents_is_one_that_can_be_made(tmp_path: Path) -> None:
+    text = TEXTS["docs/sweeps.md"]
+    (own,) = re.findall(r"`mine/(tune/\w+\.yaml)`:\n\n```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "tune").mkdir()
+    (tmp_path / own[0]).write_text(own[1], encoding="utf-8")
+    for command in starting("lshbench tune"):
+        words = [word for word in shlex.split(command)[2:] if "=" in word]
+        tune = compose_tuning([word for word in words if word.startswith("tune")], tmp_path)
+        space = build({"tune": tune}, "tune", Settings).space
+        values = [override(key, part.example) for key, part in space.items()]
+        System.from_config(composed([*(word for word in words if not word.startswith("tune")), *values])[0])
 
 
 def test_every_table_that_a_command_writes_has_its_place() -> None:

@@ -38,11 +38,14 @@ ALLOWED = {
     "plots": {"report", "run_folder"},
     "trackers": {"run_folder"},
     "search": {"config", "data", "features", "inputs", "plots", "run_folder", "runtime", "system"},
+    "tuning": {
+        "config", "evaluation", "inputs", "protocols", "run_folder", "runtime", "system", "training",
+    },
     "experiment": {
         "config", "data", "evaluation", "inputs", "metrics", "plots", "protocols", "report", "run_folder", "runtime",
         "system", "trackers",
     },
-    "commands": {"config", "data", "experiment", "plots", "report", "run_folder", "runtime", "search"},
+    "commands": {"config", "data", "experiment", "plots", "report", "run_folder", "runtime", "search", "tuning"},
     "api": {"commands", "experiment", "run_folder", "runtime"},
     "cli": {"commands", "runtime"},
     "__main__": {"cli"},
@@ -126,7 +129,7 @@ def test_only_the_command_line_knows_hydra_and_pure_layers_stay_pure(path: Path)
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["ls"], ["--version"], ["search", "RUN"], ["report", "RUN"], ["verify", "RUN"]],
+    [["--help"], ["ls"], ["--version"], ["search", "RUN"], ["report", "RUN"], ["verify", "RUN"], ["tune", "--help"]],
     ids=" ".join,
 )
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:

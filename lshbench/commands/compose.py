@@ -50,11 +50,32 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[d
     Raises:
         UsageError: an override that the command line would refuse.
     """
+    config, folder = _composed("config", overrides, config_dir)
+    return config, Path(folder)
+
+
+def compose_tuning(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """Return the resolved keys of ``tune`` that ``lshbench tune`` has besides those of a run.
+
+    Args:
+        overrides: such as ``tune=fourier`` and ``tune.trials=50``.
+        config_dir: as for :func:`compose`.
+
+    Raises:
+        UsageError: an override that can't be used.
+    """
+    return _composed("tuning", overrides, config_dir)[0]["tune"]
+
+
+def _composed(root: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[dict[str, Any], str]:
+    """Return the resolved configuration of a root file, and what its ``hydra.run.dir`` comes to."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
+    from lshbench.commands.refusals import explain
     from lshbench.commands.run import _readable
     from lshbench.config import conf_folder, use_modules_beside
 
@@ -65,9 +86,10 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[d
         overrides = [f"hydra.searchpath=[file://{config_dir.resolve()}]", *overrides]
     try:
         with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            composed = hydra.compose("config", list(overrides), return_hydra_config=True)
-            folder = Path(str(OmegaConf.select(composed, "hydra.run.dir")))
+            composed = hydra.compose(root, list(overrides), return_hydra_config=True)
+            folder = str(OmegaConf.select(composed, "hydra.run.dir"))
             own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
             return cast(dict[str, Any], OmegaConf.to_container(own, resolve=True)), folder
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UsageError(_readable(error, list(overrides))) from error
+    except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
+        message = None if isinstance(error, HydraException) else explain(error, list(overrides))
+        raise UsageError(message or _readable(error, list(overrides))) from error

@@ -12,7 +12,7 @@ import yaml
 from hydra._internal.utils import get_args_parser
 
 from lshbench.commands.arguments import explained, near
-from lshbench.config import GROUPS, RootSchema, conf_folder, options
+from lshbench.config import GROUPS, LISTED, RootSchema, conf_folder, options
 from lshbench.errors import UsageError
 
 CONFIG_FOLDER_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
@@ -131,7 +131,7 @@ def missing_option(message: str, arguments: Sequence[str]) -> str | None:
     key = given[0].partition("=")[0] if given else group
     meant = near(name, names)
     hint = f"did you mean {key}={meant}?" if meant else f"there are: {', '.join(names)}"
-    listing = f" (lshbench ls {group})" if group in GROUPS else ""
+    listing = f" (lshbench ls {group})" if group in LISTED else ""
     return f"{given[0] if given else f'{group}={name}'}: there is no option {name!r}; {hint}{listing}"
 
 

@@ -1,0 +1,60 @@
+"""What a study does: the keys of ``tune``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast, get_args
+
+from lshbench.errors import wrong_value
+from lshbench.tuning.space import read_space
+
+Sampler = Literal["tpe", "random"]
+Relevant = Literal["auto", "labels", "neighbors"]
+MEASURES = ("mAP", "P@10", "P@50", "MRR", "R-precision")
+
+
+class Settings:
+    """What a study searches, how long, and what it judges by: the keys of an option in ``conf/tune``."""
+
+    def __init__(
+        self,
+        search: dict[str, Any],
+        trials: int,
+        measure: str,
+        relevant: str,
+        validation: float,
+        queries: int,
+        seeds: int,
+        sampler: str,
+    ) -> None:
+        """Check the values.
+
+        Args:
+            search: keys and the values to try (:func:`lshbench.tuning.space.read_space`).
+            trials: configurations tried.
+            measure: what the best configuration is best by.
+            relevant: what makes a gallery item relevant to a validation query: a common ``labels``; that it is one
+                of its nearest ``neighbors`` by cosine of the features; ``auto``: labels for a method that is trained
+                with them, neighbors for any other, which is to know of no label.
+            validation: the part of the training set that validation queries are cut from.
+            queries: validation queries at most.
+            seeds: fits of each configuration, with seeds from ``seed`` on, whose mean counts.
+            sampler: ``tpe`` tries more of what did well, ``random`` draws without looking.
+
+        Raises:
+            UsageError: a value that can't be used.
+        """
+        self.space = read_space(search)
+        for key, count in (("trials", trials), ("queries", queries), ("seeds", seeds)):
+            if count < 1:
+                raise wrong_value(f"tune.{key}", count, "at least 1")
+        if measure not in MEASURES:
+            raise wrong_value("tune.measure", measure, " or ".join(MEASURES))
+        if relevant not in get_args(Relevant):
+            raise wrong_value("tune.relevant", relevant, " or ".join(get_args(Relevant)))
+        if sampler not in get_args(Sampler):
+            raise wrong_value("tune.sampler", sampler, " or ".join(get_args(Sampler)))
+        if not 0 < validation <= 0.5:
+            raise wrong_value("tune.validation", validation, "more than 0, and at most 0.5")
+        self.trials, self.measure, self.validation = trials, measure, validation
+        self.queries, self.seeds = queries, seeds
+        self.relevant, self.sampler = cast(Relevant, relevant), cast(Sampler, sampler)

@@ -1,0 +1,131 @@
+"""The part of a training set that trials are judged on: queries cut from it, and what they are looked for in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lshbench.errors import UsageError
+from lshbench.evaluation.evaluate import evaluate
+from lshbench.inputs import Inputs, OpenedData
+from lshbench.protocols.splits import Selection
+from lshbench.system import System
+from lshbench.training.data import held_out
+from lshbench.training.validation import nearest_by_cosine
+from lshbench.tuning.settings import Settings
+from lshbench.types import Features, Progress, Relevance, Supervision
+
+
+def cut_validation(
+    items: np.ndarray, labels: np.ndarray, gallery_labels: np.ndarray, *, part: float, most: int, seed: int
+) -> Selection:
+    """Return validation queries, their gallery and what is learnt from, all of them training items.
+
+    Where the gallery has none of the training's classes, the queries are of classes that are not learnt from, either,
+    and are looked for among the other items of these; else queries of every class are looked for among all that is
+    learnt from.
+
+    Args:
+        items: the run's training items, int64 ``(n,)``, ascending.
+        labels: theirs, int64 ``(n,)`` or bool ``(n, classes)``.
+        gallery_labels: of the run's gallery.
+        part: of the items, or of the classes, that is held out.
+        most: queries at most.
+        seed: decides the cut.
+
+    Raises:
+        UsageError: too few items or classes.
+    """
+    generator = np.random.default_rng([seed, 0x7E57])
+    names, numbers = (None, labels) if labels.ndim == 2 else np.unique(labels, return_inverse=True)
+    rows, learnt = np.arange(len(items)), None
+    if names is not None and not np.isin(gallery_labels, names).any():
+        count = max(2, round(part * len(names)))
+        if count > len(names) - 2:
+            raise UsageError(
+                f"tune.validation={part}: {len(names)} training classes are too few to hold out some that no trial "
+                "learns from, as the protocol does"
+            )
+        held = generator.permutation(len(names))[:count]
+        unseen = np.isin(numbers, held)
+        rows, learnt = np.flatnonzero(unseen), np.flatnonzero(~unseen)
+        numbers = np.unique(numbers[rows], return_inverse=True)[1]
+    queries = rows[held_out(numbers, part, generator)]
+    gallery = np.setdiff1d(rows, queries)
+    train = gallery if learnt is None else learnt
+    if len(queries) == 0 or len(train) < 2:
+        raise UsageError(
+            f"tune.validation={part} leaves {len(queries)} validation queries and {len(train)} items to learn from of "
+            f"{len(items)} training items: expected more items, or another part"
+        )
+    queries = np.sort(generator.permutation(queries)[:most])
+    return Selection(items[queries], items[gallery], items[train])
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Fits systems on one part of a training set and measures them on another.
+
+    Attributes:
+        queries, gallery, train: the parts.
+        relevance: of the gallery to the queries.
+        by: what it goes by: ``labels`` or ``neighbors``.
+        measure: a name in ``metrics`` of ``metrics.json``.
+    """
+
+    queries: Features
+    gallery: Features
+    train: Features
+    relevance: Relevance
+    by: str
+    measure: str
+
+    @classmethod
+    def of(
+        cls, data: OpenedData, inputs: Inputs, settings: Settings, supervision: Supervision, progress: Progress
+    ) -> Judge:
+        """Return the judge of a run's training items; its query items are neither loaded nor looked at.
+
+        Args:
+            data: opened for the run.
+            inputs: the run's.
+            settings: of the study.
+            supervision: of the method that is tuned.
+            progress: of extracting features.
+        """
+        labels, train = data.dataset.labels, data.selection.train
+        cut = cut_validation(
+            train,
+            labels[train],
+            labels[data.selection.gallery],
+            part=settings.validation,
+            most=settings.queries,
+            seed=inputs.seed,
+        )
+        roles = inputs.load(OpenedData(data.dataset, cut, data.fingerprint, data.unanswered), progress)
+        by = (
+            {"none": "neighbors", "labels": "labels"}[supervision] if settings.relevant == "auto" else settings.relevant
+        )
+        if by == "labels":
+            relevance = Relevance(roles.queries.y, roles.gallery.y)
+        else:
+            # Each query is a label of its own, which its neighbours have.
+            found = nearest_by_cosine(torch.tensor(roles.queries.x), torch.tensor(roles.gallery.x))(slice(None)).numpy()
+            relevance = Relevance(np.eye(len(found), dtype=bool), np.ascontiguousarray(found.T))
+        return cls(roles.queries, roles.gallery, roles.train, relevance, by, settings.measure)
+
+    def quality(self, system: System, progress: Progress) -> float:
+        """Return the measure of a system, which is fitted for it; an index is searched at its most thorough settings.
+
+        Raises:
+            UsageError: values that the method can't use.
+        """
+        system.fit(self.train, progress)
+        system.build(system.encode(self.gallery.x, "gallery"))
+        system.index.set_point(system.index.points()[-1])
+        blocks = system.index.rank(system.encode(self.queries.x, "query"), self.relevance, positions=0)
+        found = evaluate(blocks, len(self.queries), progress, "ranking").summary["metrics"][self.measure]
+        assert found is not None, "there is at least one query"
+        return found
