@@ -176,6 +176,10 @@ def test_a_browser_draws_every_plot_and_filters_at_once(lshbench, tmp_path: Path
     assert len(charts) >= 10
     assert all(chart.find_elements(By.CLASS_NAME, "main-svg") for chart in charts)
 
+    heads = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#matrices table:first-of-type thead th")]
+    assert heads[:3] == ["minus", "A", "B"]
+    assert browser.find_elements(By.CSS_SELECTOR, "#pair .query"), "a pair that differs is shown first"
+
     rows = "#figures tbody tr"
     before = len(browser.find_elements(By.CSS_SELECTOR, rows))
     box = browser.find_element(By.CSS_SELECTOR, "#filters input[value=pca_rotation]")
