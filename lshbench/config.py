@@ -130,8 +130,8 @@ def check_root(config: dict[str, Any]) -> None:
         raise wrong_value("bits", config["bits"], "a code length from 1 to 4096")
     if config["seed"] < 0:
         raise wrong_value("seed", config["seed"], "0 or a positive number")
-    if config["ranking"] not in ("auto", "hamming", "cosine"):
-        raise wrong_value("ranking", config["ranking"], "auto, hamming or cosine")
+    if config["ranking"] not in ("auto", "hamming", "cosine", "asymmetric"):
+        raise wrong_value("ranking", config["ranking"], "auto, hamming, cosine or asymmetric")
     if config["resume"] not in (True, False, "auto"):
         raise wrong_value("resume", config["resume"], "auto, true or false")
     if config["threads"] is not None and config["threads"] < 1:

@@ -54,7 +54,7 @@ from lshbench.runtime.shared_work import sharing
 from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
 from lshbench.trackers.base import Tracker
-from lshbench.types import Clusters, Codes, Progress, Relevance
+from lshbench.types import Clusters, Codes, Encoded, Progress, Quantised, Relevance, Vectors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -204,7 +204,7 @@ def run_experiment(
     search, evaluation = measured.search, measured.evaluation
 
     with clock.measure("write"):
-        _write_codes(folder, gallery_codes.codes, query_codes.codes)
+        _write_codes(folder, gallery_codes, query_codes)
         folder.write_array(GALLERY_LABELS, gallery.y)
         folder.write_array(QUERY_LABELS, queries.y)
         system.save(folder, config)
@@ -282,9 +282,13 @@ def _log_device(config: dict[str, Any], data: OpenedData) -> None:
     log.warning("device=%s: %s; method=%s has no network, and runs on the CPU", device, use, method["name"])
 
 
-def _write_codes(folder: RunFolder, *sides: Codes | Clusters | None) -> None:
-    for name, codes in zip((GALLERY_CODES, QUERY_CODES), sides, strict=True):
-        if isinstance(codes, Codes):
+def _write_codes(folder: RunFolder, *sides: Encoded) -> None:
+    for name, codes in zip((GALLERY_CODES, QUERY_CODES), (side.codes for side in sides), strict=True):
+        if isinstance(codes, Quantised):
+            folder.write_array(name, codes.stored)
+        elif isinstance(codes, Vectors):
+            folder.write_array(name, codes.x)
+        elif isinstance(codes, Codes):
             folder.write_array(name, codes.packed)
         elif isinstance(codes, Clusters):
             folder.write_array(name, np.ascontiguousarray(codes.numbers[:, 0]))
@@ -296,7 +300,7 @@ def _write_items(folder: RunFolder, dataset: Dataset, items: np.ndarray) -> None
     write_gallery_items(folder, items, names, dataset.gallery.class_names)
 
 
-def _curves(evaluation: Evaluation, reference: Reference | None, codes: Codes | Clusters | None) -> Curves:
+def _curves(evaluation: Evaluation, reference: Reference | None, codes: object) -> Curves:
     return replace(
         evaluation.curves,
         bit_means=bit_counts(codes) / len(codes) if isinstance(codes, Codes) else None,
@@ -319,7 +323,7 @@ def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, 
     )
 
 
-def _code_metrics(codes: Codes | Clusters | None, seed: int) -> CodeMetrics:
+def _code_metrics(codes: object, seed: int) -> CodeMetrics:
     if not isinstance(codes, Codes):
         return CodeMetrics()
     return CodeMetrics.from_json(diagnose(codes, codes.projections, seed=seed))

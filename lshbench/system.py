@@ -47,7 +47,7 @@ class System:
 
     @property
     def ranking(self) -> Ranking:
-        """The kind of distance: ``hamming`` or ``cosine``."""
+        """The kind of distance: ``hamming``, ``cosine`` or ``asymmetric``."""
         return self.index.ranking
 
     def fit(self, train: Features, progress: Progress) -> Self:

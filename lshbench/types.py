@@ -11,8 +11,12 @@ import numpy as np
 
 Side = Literal["gallery", "query"]
 Supervision = Literal["none", "labels"]
-CodeKind = Literal["binary", "clusters", "nothing"]
-"""What a method makes of an item: a binary code, the number of a cluster, or nothing (``method=none``)."""
+CodeKind = Literal["binary", "clusters", "quantised", "nothing"]
+"""What a method makes of an item: a binary code, the number of a cluster, bytes that stand for a vector, or nothing
+(``method=none``)."""
+
+Decode = Callable[[np.ndarray], np.ndarray]
+"""Callback of a quantiser: stored bytes, uint8 ``(n, bytes)``, to what they stand for, float32 ``(n, d)``."""
 
 
 class Progress(Protocol):
@@ -106,6 +110,48 @@ class Clusters:
 
 
 @dataclass(frozen=True)
+class Quantised:
+    """Gallery items as a quantiser stores them.
+
+    Attributes:
+        stored: uint8 ``(n, bytes)``.
+        decode: gives the vectors that these stand for.
+    """
+
+    stored: np.ndarray
+    decode: Decode
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, rows: slice) -> Quantised:
+        """Return consecutive items as views."""
+        return Quantised(self.stored[rows], self.decode)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Queries of a quantiser, whose real values are multiplied with the vectors that gallery items decode to.
+
+    Attributes:
+        x: float32 ``(n, d)``, as wide as decoded vectors.
+        offset: float32 ``(n,)``: with it, the product with a decoded vector estimates the cosine of the features.
+        decode: the quantiser's.
+    """
+
+    x: np.ndarray
+    offset: np.ndarray
+    decode: Decode
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: slice) -> Vectors:
+        """Return consecutive queries as views."""
+        return Vectors(self.x[rows], self.offset[rows], self.decode)
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Gallery items or queries, ready for an index.
 
@@ -115,7 +161,7 @@ class Encoded:
     """
 
     features: np.ndarray
-    codes: Codes | Clusters | None = None
+    codes: Codes | Clusters | Quantised | Vectors | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -174,7 +220,8 @@ class Neighbors:
 
     Attributes:
         ids: int64 ``(q, k)``, gallery rows, nearest first, ties by the smaller row; -1 where fewer were found.
-        distances: float32 ``(q, k)``: Hamming distances, or 1 - cosine; infinite where ``ids`` is -1.
+        distances: float32 ``(q, k)``: Hamming distances, 1 - cosine, or asymmetric distances
+            (:mod:`lshbench.ranking.asymmetric`); infinite where ``ids`` is -1.
         candidates: int64 ``(q,)``, how many gallery items were compared with each query.
     """
 

@@ -12,9 +12,14 @@ import numpy as np
 from lshbench.errors import wrong_value
 from lshbench.types import CodeKind, Encoded, Neighbors, RankedBlock, Relevance, Side
 
-NAMED = {"binary": "binary codes", "clusters": "cluster numbers", "nothing": "no codes"}
+NAMED = {
+    "binary": "binary codes",
+    "clusters": "cluster numbers",
+    "quantised": "what quantisers store",
+    "nothing": "no codes",
+}
 
-Ranking = Literal["hamming", "cosine"]
+Ranking = Literal["hamming", "cosine", "asymmetric"]
 
 
 class Index(ABC):
@@ -27,7 +32,7 @@ class Index(ABC):
 
     Args:
         gives: what the method gives for an item.
-        ranking: ``hamming``, ``cosine``, or ``auto`` for the one that the index computes by default.
+        ranking: ``hamming``, ``cosine``, ``asymmetric``, or ``auto`` for the one that the index computes by default.
 
     Attributes:
         option: the index's name, as in ``index=``.
@@ -63,6 +68,7 @@ class Index(ABC):
         right = {
             "nothing": "flat, or another index that takes no codes, with method=none",
             "clusters": "ivf for a method that gives cluster numbers",
+            "quantised": "flat for a quantiser",
             "binary": "flat, buckets or another index of binary codes",
         }[gives]
         if gives != "nothing" and "nothing" in self.takes:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
 from lshbench.index.base import Index, Ranking
 from lshbench.index.files import (
     MOST_BITS,
+    MOST_DIMENSIONS,
     check_features,
     check_inverse_norms,
     check_number,
@@ -20,38 +21,52 @@ from lshbench.index.files import (
     save_arrays,
     save_description,
 )
-from lshbench.types import Encoded, Neighbors, RankedBlock, Relevance, Side
+from lshbench.types import Encoded, Neighbors, Quantised, RankedBlock, Relevance, Side, Vectors
 
 if TYPE_CHECKING:
+    from lshbench.ranking.asymmetric import DecodedGallery
+    from lshbench.ranking.asymmetric import Queries as RealQueries
     from lshbench.ranking.cosine import VectorGallery
     from lshbench.ranking.hamming import CodeGallery
 
-WORDS, VECTORS, NORMS = "words.npy", "projections.npy", "inverse_norms.npy"
+WORDS, VECTORS, NORMS, STORED = "words.npy", "projections.npy", "inverse_norms.npy", "stored.npy"
 
 
 class FlatIndex(Index):
-    """Ranks all binary codes by Hamming distance or their projections by cosine; without codes, features by cosine."""
+    """Ranks the whole gallery.
+
+    Binary codes are ranked by Hamming distance, by the cosine of their projections, or against a query's projections;
+    what quantisers store against a query's real values; without codes, features by cosine.
+    """
 
     option = "flat"
-    takes = frozenset({"binary", "nothing"})
+    takes = frozenset({"binary", "quantised", "nothing"})
     exhaustive = True
     codes: CodeGallery
     vectors: VectorGallery
+    stored: np.ndarray
+    _decoded: DecodedGallery | None = None
 
     def rankings(self) -> list[Ranking]:
-        return ["cosine"] if self.gives == "nothing" else ["hamming", "cosine"]
+        if self.gives == "nothing":
+            return ["cosine"]
+        return ["asymmetric"] if self.gives == "quantised" else ["hamming", "cosine", "asymmetric"]
 
     def ranked_by(self) -> str:
-        return " and method=none" if self.gives == "nothing" else ""
+        return {"nothing": " and method=none", "quantised": " and a quantiser"}.get(self.gives, "")
 
     @property
     def ranks_features(self) -> bool:
         return self.gives == "nothing"
 
     def needs_projections(self, side: Side) -> bool:
-        return self.gives == "binary" and self.ranking == "cosine"
+        return self.gives == "binary" and (
+            self.ranking == "cosine" or (self.ranking == "asymmetric" and side == "query")
+        )
 
     def __len__(self) -> int:
+        if self.ranking == "asymmetric":
+            return len(self.stored)
         return len(self.codes) if self.ranking == "hamming" else len(self.vectors)
 
     def build(self, gallery: Encoded) -> Self:
@@ -59,6 +74,10 @@ class FlatIndex(Index):
             from lshbench.ranking.hamming import CodeGallery
 
             self.codes = CodeGallery.from_codes(gallery.binary)
+        elif self.ranking == "asymmetric":
+            self._decoded = None
+            quantised = isinstance(gallery.codes, Quantised)
+            self.stored = cast(Quantised, gallery.codes).stored if quantised else gallery.binary.packed
         else:
             from lshbench.ranking.cosine import VectorGallery
 
@@ -68,7 +87,24 @@ class FlatIndex(Index):
     def _vectors_of(self, items: Encoded) -> np.ndarray:
         return items.features if self.ranks_features else items.projections
 
+    def _asymmetric(self, queries: Encoded) -> tuple[RealQueries, DecodedGallery]:
+        """Return queries by their real values, and the gallery as their method decodes it."""
+        from lshbench.ranking.asymmetric import DecodedGallery
+        from lshbench.ranking.asymmetric import Queries as RealQueries
+
+        if isinstance(queries.codes, Vectors):
+            asked = RealQueries.of_vectors(queries.codes)
+            self._decoded = self._decoded or DecodedGallery.of_quantised(self.stored, queries.codes)
+        else:
+            asked = RealQueries.of_projections(queries.projections)
+            self._decoded = self._decoded or DecodedGallery.of_codes(self.stored, queries.binary.bits)
+        return asked, self._decoded
+
     def search(self, queries: Encoded, k: int) -> Neighbors:
+        if self.ranking == "asymmetric":
+            from lshbench.ranking.asymmetric import asymmetric_neighbors
+
+            return asymmetric_neighbors(*self._asymmetric(queries), k)
         if self.ranking == "hamming":
             from lshbench.ranking.hamming import hamming_neighbors
 
@@ -82,6 +118,10 @@ class FlatIndex(Index):
             from lshbench.ranking.hamming import hamming_blocks
 
             return hamming_blocks(queries.binary, self.codes, relevance, positions=positions)
+        if self.ranking == "asymmetric":
+            from lshbench.ranking.asymmetric import asymmetric_blocks
+
+            return asymmetric_blocks(*self._asymmetric(queries), relevance, positions=positions)
         from lshbench.ranking.cosine import cosine_blocks
 
         return cosine_blocks(self._vectors_of(queries), self.vectors, relevance, positions=positions)
@@ -90,14 +130,20 @@ class FlatIndex(Index):
     def bytes(self) -> int:
         if self.ranking == "hamming":
             return self.codes.words.nbytes
+        if self.ranking == "asymmetric":
+            return self.stored.nbytes
         own = 0 if self.ranks_features else self.vectors.vectors.nbytes
         return own + self.vectors.inverse_norms.nbytes
 
     def save(self, folder: Path) -> None:
-        """Write packed words, projections, or the features' inverse norms, and ``index.json`` last."""
+        """Write codes, projections, or the features' inverse norms, and ``index.json`` last."""
+        details: dict[str, int]
         if self.ranking == "hamming":
             file, array, items = WORDS, self.codes.words, len(self.codes)
-            details: dict[str, int] = {"bits": self.codes.bits}
+            details = {"bits": self.codes.bits}
+        elif self.ranking == "asymmetric":
+            file, array, items = STORED, self.stored, len(self.stored)
+            details = {"bytes": self.stored.shape[1]}
         else:
             items, width = self.vectors.vectors.shape
             if self.ranks_features:
@@ -121,6 +167,12 @@ class FlatIndex(Index):
             gallery = check_features(features, described)
             norms = check_inverse_norms(NORMS, open_array(folder / NORMS, np.float32, (items,)))
             index.vectors = VectorGallery(gallery, norms, bool(described["scaled"]))
+            return index
+        if index.ranking == "asymmetric":
+            # Any bytes are a code; that they are as many as the method's, and decode to finite numbers, is seen by the
+            # first query.
+            width = check_number(described, "bytes", MOST_DIMENSIONS)
+            index.stored = open_array(folder / STORED, np.uint8, (items, width))
             return index
         bits = check_number(described, "bits", MOST_BITS)
         if index.ranking == "cosine":

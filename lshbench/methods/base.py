@@ -11,7 +11,7 @@ import numpy as np
 
 from lshbench.errors import wrong_value
 from lshbench.training.history import Epoch
-from lshbench.types import Clusters, CodeKind, Codes, Features, Progress, Side, Supervision
+from lshbench.types import Clusters, CodeKind, Codes, Features, Progress, Quantised, Side, Supervision, Vectors
 
 ENCODE_ROWS = 8192
 """Items encoded at a time: bounds memory, and keeps matrix products large."""
@@ -25,7 +25,7 @@ class Method(ABC):
     any data is read.
 
     Attributes:
-        gives: what :meth:`encode` returns: ``binary`` codes, ``clusters``, or ``nothing``.
+        gives: what :meth:`encode` returns: ``binary`` codes, ``clusters``, ``quantised`` vectors, or ``nothing``.
         supervision: ``labels`` if :meth:`fit` looks at labels, else ``none``.
         bits: the code's length; None if there is no code.
         history: the training curve, empty for a method that does not train.
@@ -45,8 +45,10 @@ class Method(ABC):
         """Learn from training items.  Validation parts are taken from ``train``; queries are never seen."""
 
     @abstractmethod
-    def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Codes | Clusters | None:
-        """Return the codes of items.
+    def encode(
+        self, x: np.ndarray, side: Side, *, projections: bool = False
+    ) -> Codes | Clusters | Quantised | Vectors | None:
+        """Return the codes of items; for a quantiser, what it stores of gallery items and the vectors of queries.
 
         Args:
             x: float32 ``(n, d)``, features after PCA, if any, as :meth:`fit` takes them.

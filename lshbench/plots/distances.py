@@ -40,7 +40,8 @@ def distances(run: Run, medium: Medium = SCREEN) -> Figure | None:
         axes.stairs(heights, ends, color=colour, linewidth=1.6 * medium.scale, label=label)
         axes.axvline(mean, color=colour, linewidth=1.2 * medium.scale, linestyle=":")
     wide = f", {step} in a bar" if step > 1 else ""
-    dress(axes, x=f"Hamming distance (bits{wide})" if hamming else "1 - cosine", y="share of the pairs")
+    real = "asymmetric distance" if run.metrics.ranking == "asymmetric" else "1 - cosine"
+    dress(axes, x=f"Hamming distance (bits{wide})" if hamming else real, y="share of the pairs")
     # Most distances of long codes never occur: the axis shows those that do.
     margin = 0.03 * (edges[high] - edges[low])
     axes.set_xlim(edges[low] - margin, edges[high] + margin)

@@ -160,7 +160,7 @@ def retrieval(rows: Sequence[Row], *, title: str, ranking: str) -> Image.Image:
     Args:
         rows: at least one.
         title: what the run is.
-        ranking: ``hamming`` or ``cosine``, the kind of distance.
+        ranking: ``hamming``, ``cosine`` or ``asymmetric``, the kind of distance.
     """
     columns = max(1, *(len(row.hits) for row in rows))
     cell = TILE + 2 * FRAME
@@ -177,7 +177,8 @@ def retrieval(rows: Sequence[Row], *, title: str, ranking: str) -> Image.Image:
     known = any(hit.relevant is not None for row in rows for hit in row.hits)
     if known:
         _key(draw, width - MARGIN, 44)
-    distance = "Hamming distance in bits" if ranking == "hamming" else "distance: 1 - cosine"
+    distances = {"hamming": "Hamming distance in bits", "asymmetric": "asymmetric distance"}
+    distance = distances.get(ranking, "distance: 1 - cosine")
     _text(draw, (MARGIN + FRAME, HEADER - 22), "query", 13, TEXT, cell, bold=True)
     _text(draw, (first + FRAME, HEADER - 22), f"nearest first, with label and {distance}", 13, TEXT, width - first)
     line = first - QUERY_GAP // 2

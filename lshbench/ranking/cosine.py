@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -44,6 +45,26 @@ system, and the first touch of new memory costs more than all other work on it."
 
 LEAST_NORM, GREATEST_NORM = 1e-15, 1e30
 """Norms with which products of unscaled rows keep their precision in float32."""
+
+
+class Gallery(Protocol):
+    """What rankings by inner products need of a gallery: vectors, a tile at a time."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def tile(self) -> int:
+        """Rows of one product."""
+
+    @property
+    def inverse_norms(self) -> np.ndarray:
+        """What the products with an item are multiplied by, float32 ``(n,)``."""
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return rows ``start`` to ``stop``, float32 ``(stop - start, d)``, padded with zeros beyond the last."""
+
+    def equate(self, scores: np.ndarray) -> None:
+        """Let items tie that do by definition, in products ``(tiles, q, tile)``."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +114,9 @@ class VectorGallery:
             rows = np.concatenate([rows, np.zeros((stop - start - len(rows), rows.shape[1]), np.float32)])
         return rows
 
+    def equate(self, scores: np.ndarray) -> None:
+        """Leave the products as they are: equal vectors have equal ones, as far as BLAS rounds alike."""
+
 
 def cosine_blocks(
     queries: np.ndarray, gallery: np.ndarray | VectorGallery, relevance: Relevance, *, positions: int | None = None
@@ -117,12 +141,21 @@ def cosine_blocks(
             f"{len(relevance.queries)} and {len(relevance.gallery)} labels "
             f"for {len(queries)} and {len(gallery)} vectors"
         )
-    return _blocks(queries, norms, gallery, relevance, positions != 0)
+    return product_blocks(queries, gallery, relevance, positions != 0, norms)
 
 
-def _blocks(
-    queries: np.ndarray, norms: np.ndarray, gallery: VectorGallery, relevance: Relevance, positions: bool
+def product_blocks(
+    queries: np.ndarray, gallery: Gallery, relevance: Relevance, positions: bool, norms: np.ndarray | None = None
 ) -> Iterator[RankedBlock]:
+    """Rank the whole gallery for every query by descending products, a block of queries at a time.
+
+    Args:
+        queries: float32 ``(q, d)``.
+        gallery: of vectors as wide.
+        relevance: labels of both, in the same order.
+        positions: whether the positions of the relevant items in the stable order are given.
+        norms: of the queries, float64 ``(q,)``, to scale them to length 1; None to take them as they are.
+    """
     labels = LabelTable.from_relevance(relevance)
     totals = labels.totals
     none = np.zeros(0, np.int64)
@@ -137,10 +170,12 @@ def _blocks(
     last = gallery.rows((tiles - 1) * tile, tiles * tile)  # a copy, where it has to be padded
     similarities = np.empty((tiles, -(-step // 8) * 8, tile), np.float32)
     for first in range(0, len(queries), step):
-        units = _units(queries[first : first + step], norms[first : first + step])
+        asked = queries[first : first + step]
+        units = padded_to_eight(asked) if norms is None else _units(asked, norms[first : first + step])
         for number in range(tiles):
             rows = last if number == tiles - 1 else gallery.rows(number * tile, (number + 1) * tile)
             np.matmul(units, rows.T, out=similarities[number, : len(units)])
+        gallery.equate(similarities[:, : len(units)])
         end = min(first + step, len(queries))
         for start in range(first, end, ranked_at_once):
             stop = min(start + ranked_at_once, end)
@@ -257,6 +292,11 @@ def _scaled(rows: np.ndarray, norms: np.ndarray) -> np.ndarray:
 
 def _units(queries: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """Return queries scaled to length 1, padded with zero rows to a multiple of eight."""
-    units = np.zeros((-(-len(queries) // 8) * 8, queries.shape[1]), np.float32)
-    units[: len(queries)] = _scaled(queries, norms)
-    return units
+    return padded_to_eight(_scaled(queries, norms))
+
+
+def padded_to_eight(queries: np.ndarray) -> np.ndarray:
+    """Return queries, float32, padded with zero rows to a multiple of eight."""
+    padded = np.zeros((-(-len(queries) // 8) * 8, queries.shape[1]), np.float32)
+    padded[: len(queries)] = queries
+    return padded

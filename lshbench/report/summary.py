@@ -32,7 +32,8 @@ def print_summary(run: Run, console: Console | None = None) -> None:
     dataset, method, protocol = metrics.dataset, metrics.method, metrics.protocol
     source = f" ({dataset.backbone}, {dataset.dim} dims)" if dataset.backbone else ""
     trained = "trained with labels" if method.supervision == "labels" else "no labels used"
-    what = method.name if metrics.codes.entropy_bits is None else f"{method.name}, {method.bits} bits"
+    coded = metrics.codes.entropy_bits is not None or metrics.ranking == "asymmetric"
+    what = f"{method.name}, {method.bits} bits" if coded else method.name
     if metrics.features_alone:
         what, trained = metrics.searched, "no method"
     console.print()

@@ -276,7 +276,7 @@ class RunMetrics(Record):
     dataset: DatasetMetrics
     protocol: ProtocolMetrics
     method: MethodMetrics
-    ranking: Literal["hamming", "cosine"]
+    ranking: Literal["hamming", "cosine", "asymmetric"]
     metrics: Headline
     ties: Annotated[Mapping[str, Ties], ("mAP",)]
     definitions: Figures

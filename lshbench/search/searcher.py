@@ -56,7 +56,7 @@ class Hit:
         name: what names it to a person, such as a file name.
         label: its label, or a list of them where an item may have several.
         class_name: the name of the label, or a list of them, or None if classes have no names.
-        distance: Hamming distance, or 1 - cosine.
+        distance: Hamming distance, 1 - cosine, or asymmetric distance.
     """
 
     rank: int
@@ -95,7 +95,7 @@ class Searcher:
 
     Attributes:
         run: what was opened.
-        ranking: ``hamming`` or ``cosine``, the kind of distance.
+        ranking: ``hamming``, ``cosine`` or ``asymmetric``, the kind of distance.
     """
 
     def __init__(

@@ -262,15 +262,20 @@ def test_what_cannot_be_meant_is_refused_by_its_key(make: Any, message: str) -> 
 
 
 @pytest.mark.parametrize("option", [name for name, _ in options("index")])
-@pytest.mark.parametrize("method", ["random_projection", "kmeans", "none"])
+@pytest.mark.parametrize("method", ["random_projection", "kmeans", "pq", "none"])
 def test_every_index_s_yaml_binds_to_its_class_and_fits_or_refuses_a_method(option: str, method: str) -> None:
     config = composed("method=none", f"index={option}")
-    gives = {"random_projection": "binary", "kmeans": "clusters", "none": "nothing"}[method]
-    fits = {"flat": ("binary", "nothing"), "ivf": ("clusters", "nothing"), "hnsw": ("nothing",), "lsh": ("nothing",)}
+    gives = {"random_projection": "binary", "kmeans": "clusters", "pq": "quantised", "none": "nothing"}[method]
+    fits = {
+        "flat": ("binary", "quantised", "nothing"),
+        "ivf": ("clusters", "nothing"),
+        "hnsw": ("nothing",),
+        "lsh": ("nothing",),
+    }
     if gives not in fits.get(option, ("binary",)):
         with pytest.raises(UsageError, match=f"index='{option}': expected "):
             build(config, "index", Index, gives=gives, ranking="auto")
         return
     index = build(config, "index", Index, gives=gives, ranking="auto")
-    assert index.ranking in ("hamming", "cosine")
+    assert index.ranking in ("hamming", "cosine", "asymmetric")
     assert all(list(point) == list(index.points()[0]) for point in index.points())

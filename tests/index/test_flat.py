@@ -11,7 +11,9 @@ import pytest
 
 from lshbench.errors import UsageError
 from lshbench.index.flat import FlatIndex
-from lshbench.types import Codes, Encoded, Relevance
+from lshbench.methods.float16 import Float16
+from lshbench.runtime.progress import silent
+from lshbench.types import Codes, Encoded, Features, Relevance
 
 BITS = 13
 
@@ -162,3 +164,39 @@ def test_without_codes_features_are_ranked_by_cosine(tmp_path: Path) -> None:
         FlatIndex.open(tmp_path)
     with pytest.raises(UsageError, match=r"ranking='hamming': expected cosine or auto with index=flat and method=none"):
         FlatIndex(gives="nothing", ranking="hamming")
+
+
+@pytest.mark.parametrize("damaged", [np.zeros((90, 3), np.uint8), np.full((90, 6), 255, np.uint8)])
+def test_saved_quantised_vectors_are_checked_by_the_first_query(damaged: np.ndarray, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((90, 3)).astype(np.float32)
+    method = Float16().fit(Features(x, np.zeros(90, np.int64), np.arange(90)), silent)
+    queries = Encoded(x[:5], method.encode(x[:5], "query"))
+    index = FlatIndex(gives="quantised").build(Encoded(x, method.encode(x, "gallery")))
+    index.save(tmp_path)
+    opened = FlatIndex.open(tmp_path)
+    assert (opened.ranking, len(opened), opened.bytes) == ("asymmetric", 90, 540)
+    found, expected = opened.search(queries, 7), index.search(queries, 7)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.distances, expected.distances)
+    assert found.ids[:, 0].tolist() == [0, 1, 2, 3, 4]
+    np.save(tmp_path / "stored.npy", damaged)
+    described = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps(described | {"bytes": damaged.shape[1]}))
+    with pytest.raises(ValueError, match=r"codes of 6 bytes, not uint8|decode to 3 numbers, not 3, or to infinite"):
+        FlatIndex.open(tmp_path).search(queries, 7)
+
+
+def test_binary_codes_ranked_by_projections_are_saved_and_come_back(tmp_path: Path) -> None:
+    gallery, queries, relevance = sides()
+    index = FlatIndex(ranking="asymmetric")
+    assert (index.needs_projections("query"), index.needs_projections("gallery")) == (True, False)
+    index.build(gallery).save(tmp_path)
+    opened = FlatIndex.open(tmp_path)
+    differing = queries.codes.unpack()[:, None] != gallery.codes.unpack()
+    exact = np.where(differing, np.abs(queries.projections)[:, None].astype(np.float64), 0).sum(axis=2)
+    for one in (index, opened):
+        found = one.search(queries, 10)
+        np.testing.assert_allclose(found.distances, np.sort(exact, axis=1)[:, :10], atol=1e-5)
+        assert one.bytes == 90 * 2
+        assert sum(len(block) for block in one.rank(queries, relevance)) == 12

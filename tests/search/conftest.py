@@ -20,6 +20,7 @@ DIGITS = (
 BARE = ("evaluation.plots=false", "evaluation.definitions=false", "reference.cosine=false")
 RUNS = {
     "random_projection": (*DIGITS, "method=random_projection", "bits=30"),
+    "sq": (*DIGITS, "method=sq", "bits=96"),
     "kmeans": (*DIGITS, "method=kmeans", "method.clusters=5", "index.nprobe=[1,2]"),
     # A trained network behind PCA, and an index that compares the features in the cache.
     "neural": (

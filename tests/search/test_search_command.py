@@ -97,7 +97,7 @@ def test_the_table_names_rows_labels_and_times(lshbench, runs, tmp_path: Path) -
     assert "1 query answered in" in lines[-1]
 
 
-@pytest.mark.parametrize("name", ["random_projection", "kmeans", "neural"])
+@pytest.mark.parametrize("name", ["random_projection", "sq", "kmeans", "neural"])
 def test_a_runs_queries_find_what_the_run_found(name: str, runs, tmp_path: Path) -> None:
     run = Run.open(runs[name])
     queries = run.per_query()["query"].to_pylist()

@@ -1,0 +1,185 @@
+"""What quantisers share: few bytes that stand for a vector, and queries that keep their real values.
+
+The features are compared by cosine, and so a quantiser sees them at length 1.  Gallery items lose the training items'
+mean, which adds the same to every score of a query; queries keep it.  Principal axes and a random rotation of them
+reduce the numbers of an item to as many as its bytes have room for, and spread their variance evenly.
+
+A code's bytes are exactly ``bits / 8``, correction factors included, whichever the method: what doesn't fit is refused.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Self
+
+import numpy as np
+
+from lshbench.errors import UsageError, wrong_value
+from lshbench.methods.base import ENCODE_ROWS, Method, check_bits
+from lshbench.methods.linear import random_rotation
+from lshbench.training.constraints import Count, check_fields
+from lshbench.training.pca import principal_axes
+from lshbench.types import Features, Progress, Quantised, Side, Vectors
+
+
+class Quantiser(Method):
+    """Quantiser of features at length 1, reduced by principal axes and a random rotation.
+
+    Args:
+        bits: stored for an item, a multiple of 8.
+        seed: of the training items drawn, the rotation, and the training.
+        dim: numbers that an item is reduced to; ``auto``: as the quantiser's module says.
+        max_points: training items that everything is learnt from, drawn by the seed.
+
+    Attributes:
+        least_items: training items that there have to be.
+        mean: float32 ``(d,)``, of the training items at length 1.
+        weight: float32 ``(d, dim)``.
+    """
+
+    gives = "quantised"
+    least_items: ClassVar[int] = 1
+    bits: int
+    dim: int
+    max_points: Count
+    mean: np.ndarray
+    weight: np.ndarray
+
+    def __init__(self, bits: int, seed: int, dim: int | str, max_points: int) -> None:
+        check_bits(bits)
+        if bits % 8:
+            raise wrong_value("bits", bits, "a multiple of 8: a quantiser stores whole bytes")
+        if dim != "auto" and (isinstance(dim, bool) or not isinstance(dim, int) or dim < 1):
+            raise wrong_value("method.dim", dim, "auto, or a number of components, at least 1")
+        self.bits, self.seed, self.max_points = bits, seed, max_points
+        self.history = []
+        check_fields("method", self)
+        self.dim = self._check_dim(dim)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of an item."""
+        return self.bits // 8
+
+    @abstractmethod
+    def _check_dim(self, dim: int | str) -> int:
+        """Return how many numbers an item is reduced to, at most; refuse what the bytes have no room for."""
+
+    def _reduced_dim(self, most: int) -> int:
+        """Return how many numbers an item is reduced to, of at most ``most`` principal components.
+
+        Raises:
+            UsageError: there are fewer than the code takes.
+        """
+        if self.dim > most:
+            raise UsageError(
+                f"bits={self.bits}: expected fewer: the code has {self.dim} numbers an item, and the training items "
+                f"have {most} components (after pca.dim, if any)"
+            )
+        return self.dim
+
+    def fit(self, train: Features, progress: Progress) -> Self:
+        generator = np.random.default_rng(self.seed)
+        rows: slice | np.ndarray = slice(None)
+        if self.max_points < len(train):
+            rows = np.sort(generator.choice(len(train), self.max_points, replace=False))
+        sample = at_length_one(train.x[rows])
+        if len(sample) < self.least_items:
+            raise UsageError(
+                f"{len(sample)} training items: expected at least {self.least_items}, as many as a codebook has entries"
+            )
+        self.dim = self._reduced_dim(min(sample.shape))
+        axes = principal_axes(sample, self.dim)
+        rotation = random_rotation(self.dim, generator)
+        self.mean, self.weight = axes.mean, np.ascontiguousarray(axes.weight @ rotation, np.float32)
+        with progress("training the quantiser", total=1, unit="codes") as advance:
+            self._train((sample - self.mean) @ self.weight)
+            advance(1)
+        return self
+
+    @abstractmethod
+    def _train(self, vectors: np.ndarray) -> None:
+        """Learn from vectors, float32 ``(m, dim)``; may rotate them further (:attr:`weight`)."""
+
+    @abstractmethod
+    def _compress(self, vectors: np.ndarray) -> np.ndarray:
+        """Return what is stored for vectors, float32 ``(n, dim)`` in C order: uint8 ``(n, bytes)``."""
+
+    @abstractmethod
+    def _decompress(self, stored: np.ndarray) -> np.ndarray:
+        """Return the vectors that stored bytes stand for, float32 ``(n, dim)``."""
+
+    @abstractmethod
+    def _learnt(self) -> dict[str, np.ndarray]:
+        """Return what :meth:`_train` learnt, by name."""
+
+    @abstractmethod
+    def _relearn(self, state: dict[str, np.ndarray]) -> None:
+        """Take over what :meth:`_learnt` returned; raise ValueError for arrays of another shape or type."""
+
+    def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Quantised | Vectors:
+        if side == "query":
+            units = at_length_one(x)
+            return Vectors(units @ self.weight, units @ self.mean, self.decode)
+        stored = np.empty((len(x), self.bytes), np.uint8)
+        for start in range(0, len(x), ENCODE_ROWS):
+            part = slice(start, start + ENCODE_ROWS)
+            stored[part] = self._compress((at_length_one(x[part]) - self.mean) @ self.weight)
+        return Quantised(stored, self.decode)
+
+    def decode(self, stored: np.ndarray) -> np.ndarray:
+        """Return the vectors that stored bytes stand for, float32 ``(n, dim)``.
+
+        Raises:
+            ValueError: they are not uint8 ``(n, bytes)``.
+        """
+        if stored.dtype != np.uint8 or stored.ndim != 2 or stored.shape[1] != self.bytes:
+            raise ValueError(f"codes of {self.bytes} bytes, not {stored.dtype} {stored.shape}")
+        return self._decompress(np.ascontiguousarray(stored))
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"mean": self.mean, "weight": self.weight, **self._learnt()}
+
+    def restore(self, state: dict[str, np.ndarray]) -> Self:
+        self.mean = checked(state, "mean", (None,))
+        self.weight = checked(state, "weight", (len(self.mean), self.dim if self._dim_is_known else None))
+        self.dim = self.weight.shape[1]
+        self._relearn(state)
+        return self
+
+    @property
+    def _dim_is_known(self) -> bool:
+        """Whether :attr:`dim` is what items are reduced to before any have been seen."""
+        return True
+
+
+def at_length_one(x: np.ndarray) -> np.ndarray:
+    """Return vectors at length 1, float32 ``(n, d)``, in new memory; zero vectors stay zero."""
+    norms = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))[:, None]
+    inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0).astype(np.float32)
+    return np.ascontiguousarray(x * inverse, np.float32)
+
+
+def checked(
+    state: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...], dtype: type = np.float32
+) -> np.ndarray:
+    """Return an array of a saved state.
+
+    Args:
+        state: arrays by name.
+        name: which.
+        shape: what it has to be; None for any extent above 0.
+        dtype: what it has to hold.
+
+    Raises:
+        ValueError: it is another array, or none.
+    """
+    array = state.get(name)
+    if array is None:
+        raise ValueError(f"{name} is missing")
+    fits = array.ndim == len(shape) and all(
+        have == want if want is not None else have > 0 for have, want in zip(array.shape, shape, strict=True)
+    )
+    if array.dtype != dtype or not fits:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+    return np.ascontiguousarray(array)

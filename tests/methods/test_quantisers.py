@@ -1,0 +1,185 @@
+"""Quantisers against faiss's own indexes: what is decoded, how the gallery is ranked, and what is refused."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+
+from lshbench.errors import UsageError
+from lshbench.evaluation.evaluate import evaluate
+from lshbench.index.flat import FlatIndex
+from lshbench.methods.float16 import Float16
+from lshbench.methods.lsq import LocalSearchQuantiser
+from lshbench.methods.opq import OptimisedProductQuantiser
+from lshbench.methods.pq import ProductQuantiser
+from lshbench.methods.rabitq import RaBitQuantiser
+from lshbench.methods.residual import ResidualQuantiser
+from lshbench.methods.sq import ScalarQuantiser
+from lshbench.methods.turboquant import TurboQuantiser
+from lshbench.runtime.progress import silent
+from lshbench.types import Encoded, Features, Relevance
+
+ITEMS, ASKED, DIM = 2000, 200, 32
+IP = faiss.METRIC_INNER_PRODUCT
+LUT = faiss.AdditiveQuantizer.ST_LUT_nonorm
+
+MAKE = {
+    "float16": Float16,
+    "sq8": lambda: ScalarQuantiser(bits=64),
+    "sq4": lambda: ScalarQuantiser(bits=64, bits_per_dimension=4),
+    "pq": lambda: ProductQuantiser(bits=32),
+    "opq": lambda: OptimisedProductQuantiser(bits=16, iterations=1),
+    "residual": lambda: ResidualQuantiser(bits=24, beam=2),
+    "lsq": lambda: LocalSearchQuantiser(bits=16, iterations=1, searches=1),
+    "turboquant1": lambda: TurboQuantiser(bits=32, bits_per_dimension=1),
+    "turboquant4": lambda: TurboQuantiser(bits=64),
+    "rabitq1": lambda: RaBitQuantiser(bits=96),
+    "rabitq4": lambda: RaBitQuantiser(bits=256, bits_per_dimension=4),
+}
+
+
+@functools.cache
+def data() -> tuple[Features, np.ndarray, np.ndarray]:
+    """Return training items, and features and labels of the gallery and, behind it, the queries."""
+    generator = np.random.default_rng(0)
+    centres = generator.standard_normal((10, DIM)) + 1
+    y = generator.integers(0, 10, ITEMS + ASKED)
+    x = (centres[y] + generator.standard_normal((ITEMS + ASKED, DIM))).astype(np.float32)
+    y[ITEMS - ITEMS // 5 : ITEMS] = generator.integers(0, 10, ITEMS // 5)
+    return Features(x[:400], y[:400], np.arange(400)), x, y
+
+
+@functools.cache
+def fitted(name: str) -> Any:
+    return MAKE[name]().fit(data()[0], silent)
+
+
+def engine(name: str, method: Any) -> Any:
+    """Return faiss's index of a fitted quantiser, empty."""
+    if name == "float16":
+        index: Any = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_fp16, IP)
+    elif name.startswith(("sq", "turboquant")):
+        index = faiss.IndexScalarQuantizer(method.dim, method._quantiser.qtype, IP)
+        faiss.copy_array_to_vector(faiss.vector_to_array(method._quantiser.trained), index.sq.trained)
+    elif name in ("pq", "opq"):
+        index = faiss.IndexPQ(method.dim, method.bytes, 8, IP)
+        faiss.copy_array_to_vector(method.state()["centroids"].ravel(), index.pq.centroids)
+    elif name.startswith("rabitq"):
+        index = faiss.IndexRaBitQ(method.dim, IP, method.bits_per_dimension)
+        index.qb = 0
+        faiss.copy_array_to_vector(np.zeros(method.dim, np.float32), index.center)
+    else:
+        kind = faiss.IndexResidualQuantizer if name == "residual" else faiss.IndexLocalSearchQuantizer
+        index = kind(method.dim, method.bytes, 8, IP, LUT)
+        own = index.rq if name == "residual" else index.lsq
+        faiss.copy_array_to_vector(method.state()["codebooks"].ravel(), own.codebooks)
+        own.is_trained = True
+    index.is_trained = True
+    return index
+
+
+def expected_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """Return AP as the mean over all orders of ties, from a query's scores."""
+    order = np.argsort(-scores, kind="stable")
+    _, first, size = np.unique(-scores[order], return_index=True, return_counts=True)
+    hits = np.add.reduceat(relevant[order].astype(float), first)
+    group = np.repeat(np.arange(len(first)), size)
+    place = np.arange(len(scores))
+    within = (place - first[group]) * (hits - 1)[group] / np.maximum(size - 1, 1)[group]
+    precision = ((np.cumsum(hits) - hits)[group] + 1 + within) / (place + 1)
+    return float((precision * (hits / size)[group]).sum() / relevant.sum())
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_the_gallery_is_ranked_as_the_engine_scores_it(name: str) -> None:
+    method, (_, x, y) = fitted(name), data()
+    gallery, queries = method.encode(x[:ITEMS], "gallery"), method.encode(x[ITEMS:], "query")
+    # Ties, whose order matters: items of other labels that are stored alike.
+    gallery.stored[ITEMS - ITEMS // 5 :] = gallery.stored[: ITEMS // 5]
+    index = engine(name, method)
+    assert index.sa_code_size() == gallery.stored.shape[1] == method.bits / 8
+    index.add_sa_codes(gallery.stored)
+    found, rows = index.search(queries.x, ITEMS)
+    scores = np.empty_like(found)
+    np.put_along_axis(scores, rows, found, axis=1)
+    relevance = Relevance(y[ITEMS:], y[:ITEMS])
+    exact = [expected_precision(own, y[:ITEMS] == label) for own, label in zip(scores, y[ITEMS:], strict=True)]
+    flat = FlatIndex(gives="quantised").build(Encoded(x[:ITEMS], gallery))
+    ours = evaluate(flat.rank(Encoded(x[ITEMS:], queries), relevance), ASKED, silent, "").measures["AP"]
+    assert abs(np.mean(ours) - np.mean(exact)) < 1e-6
+    decoded = method.decode(gallery.stored)
+    if name != "rabitq4":  # of which faiss decodes the signs alone
+        scale = getattr(method, "scale", np.float32(1))
+        np.testing.assert_allclose(decoded * scale, index.sa_decode(gallery.stored), rtol=1e-6, atol=1e-7)
+    scale = float(np.max(getattr(method, "scale", 1)))
+    np.testing.assert_allclose(queries.x @ decoded.T * scale, scores, rtol=1e-4, atol=1e-4)
+    assert flat.bytes == ITEMS * method.bits / 8
+
+
+def test_scores_estimate_the_cosine_and_distances_say_so() -> None:
+    _, x, _ = data()
+    cosine = (x[ITEMS:] / np.linalg.norm(x[ITEMS:], axis=1)[:, None]) @ (x / np.linalg.norm(x, axis=1)[:, None]).T
+    for name in ("float16", "rabitq4", "turboquant4"):
+        full = {"rabitq4": RaBitQuantiser(bits=288, bits_per_dimension=4), "turboquant4": TurboQuantiser(bits=128)}
+        method = full.get(name, Float16()).fit(data()[0], silent)
+        index = FlatIndex(gives="quantised").build(Encoded(x, method.encode(x, "gallery")))
+        found = index.search(Encoded(x[ITEMS:], method.encode(x[ITEMS:], "query")), 5)
+        exact = 1 - np.take_along_axis(cosine, found.ids, axis=1)
+        assert np.abs(found.distances - exact).mean() < (0.002 if name == "float16" else 0.2)
+
+
+def test_items_stored_alike_tie_however_they_lie() -> None:
+    method, (_, x, _) = fitted("opq"), data()
+    gallery = np.tile(x[:50], (40, 1))
+    index = FlatIndex(gives="quantised").build(Encoded(gallery, method.encode(gallery, "gallery")))
+    found = index.search(Encoded(x[ITEMS:], method.encode(x[ITEMS:], "query")), 60)
+    # The forty copies of an item come together, by their rows.
+    assert (found.ids[:, :40] % 50 == found.ids[:, :1] % 50).mean() > 0.9
+    assert (np.diff(found.ids[:, :60], axis=1)[np.diff(found.distances[:, :60], axis=1) == 0] > 0).all()
+
+
+def test_parts_with_codebooks_of_their_own_come_back() -> None:
+    method = ResidualQuantiser(bits=80, beam=1).fit(data()[0], silent)
+    assert (method.parts, method.books, method.dim) == (2, 5, DIM)
+    stored = method.encode(data()[1][:100], "gallery").stored
+    again = ResidualQuantiser(bits=80, beam=1).restore(method.state())
+    np.testing.assert_array_equal(again.decode(stored), method.decode(stored))
+    books = method.state()["codebooks"]
+    sums = [sum(books[part, book][stored[:, 5 * part + book]] for book in range(5)) for part in range(2)]
+    np.testing.assert_allclose(method.decode(stored), np.concatenate(sums, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ProductQuantiser(bits=12), "bits=12: expected a multiple of 8"),
+        (lambda: ProductQuantiser(bits=64, dim=12), r"method\.dim=12: expected a multiple of 8"),
+        (lambda: ProductQuantiser(bits=64, dim="all"), r"method\.dim='all': expected auto"),
+        (lambda: ProductQuantiser(bits=64, dim=40).fit(data()[0], silent), r"method\.dim=40: expected at most 32"),
+        (lambda: ProductQuantiser(bits=512).fit(data()[0], silent), "bits=512: expected fewer: .* 64 parts"),
+        (lambda: ScalarQuantiser(bits=512).fit(data()[0], silent), "bits=512: expected fewer: .* 64 numbers"),
+        (lambda: ScalarQuantiser(bits=64, dim=9), r"method\.dim=9: expected auto, or 8"),
+        (lambda: ScalarQuantiser(bits=64, bits_per_dimension=6), r"bits_per_dimension=6: expected 4 or 8"),
+        (lambda: TurboQuantiser(bits=64, bits_per_dimension=3), r"bits_per_dimension=3: expected 1, 2, 4 or 8"),
+        (lambda: RaBitQuantiser(bits=64), "bits=64: expected 72, 80, 88 and so on .* 8 of an item's bytes"),
+        (lambda: RaBitQuantiser(bits=128, bits_per_dimension=4), "bits=128: expected 192, 224, 256 and so on"),
+        (lambda: RaBitQuantiser(bits=200, bits_per_dimension=4), "bits=200: expected 192, 224, 256 and so on"),
+        (lambda: ProductQuantiser(bits=64, max_points=200).fit(data()[0], silent), "200 training items: expected at"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_stored_is_refused_with_what_would_be_right(make: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("name", ["pq", "sq8", "turboquant4", "residual"])
+def test_states_of_other_shapes_are_damage(name: str) -> None:
+    for key, array in fitted(name).state().items():
+        with pytest.raises(ValueError, match=f"{key} is float32|numbers in"):
+            MAKE[name]().restore(fitted(name).state() | {key: np.concatenate([array, array])[..., None]})
+        with pytest.raises(ValueError, match=f"{key} is missing"):
+            MAKE[name]().restore({other: one for other, one in fitted(name).state().items() if other != key})
