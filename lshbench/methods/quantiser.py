@@ -1,8 +1,8 @@
 """What quantisers share: few bytes that stand for a vector, and queries that keep their real values.
 
 The features are compared by cosine, and so a quantiser sees them at length 1.  Gallery items lose the training items'
-mean, which adds the same to every score of a query; queries keep it.  Principal axes and a random rotation of them
-reduce the numbers of an item to as many as its bytes have room for, and spread their variance evenly.
+mean, which adds the same to every score of a query; queries keep it, but for ``rabitq``.  Principal axes and a random
+rotation of them reduce the numbers of an item to as many as its bytes have room for, and spread their variance evenly.
 
 A code's bytes are exactly ``bits / 8``, correction factors included, whichever the method: what doesn't fit is refused.
 """
@@ -128,7 +128,7 @@ class Quantiser(Method):
         return Quantised(stored, self.decode)
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """Return the vectors that stored bytes stand for, float32 ``(n, dim)``.
+        """Return the vectors that stored bytes stand for, float32 ``(n, dim)``; as wide as those of queries.
 
         Raises:
             ValueError: they are not uint8 ``(n, bytes)``.

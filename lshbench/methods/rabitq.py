@@ -4,8 +4,9 @@ Gao and Long, RaBitQ: quantizing high-dimensional vectors with a theoretical err
 neighbor search, SIGMOD 2024; with several bits a dimension: Gao et al., Practical and asymptotically optimal
 quantization of high-dimensional vectors in Euclidean space for approximate nearest neighbor search, SIGMOD 2025.
 
-faiss stores 8 bytes of factors with one bit a dimension, 20 with more, of which a product needs 4.  What it decodes is
-that of the signs alone; here all bits are decoded, to the vector whose product with a query is faiss's estimate.
+faiss stores 8 bytes of factors with one bit a dimension, 20 with more.  One of them keeps the product of an item with
+the mean exactly, so that queries lose the mean as well: signs tell little along it.  What faiss decodes is that of the
+signs alone; here all bits and factors are, to the vector whose product with a query is faiss's estimate.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from lshbench.errors import wrong_value
 from lshbench.methods.scalars import RoundingQuantiser
 from lshbench.training.constraints import WHOLE, between
+from lshbench.types import Quantised, Side, Vectors
 
 SIGN_FACTORS, ALL_FACTORS = 8, 20
 """Bytes of an item's factors: with one bit a dimension, and with more."""
@@ -74,27 +76,48 @@ class RaBitQuantiser(RoundingQuantiser):
         return self._factors + (dim + 7) // 8 + (dim * (self.bits_per_dimension - 1) + 7) // 8
 
     def _train(self, vectors: np.ndarray) -> None:
-        """Learn nothing: what is rounded has no mean, and the factors are an item's own."""
+        """Learn nothing more: the factors are an item's own."""
+
+    @property
+    def _centre(self) -> np.ndarray:
+        """The mean, reduced as items are: what faiss subtracts, and remembers the product with in an item's factors."""
+        return np.ascontiguousarray(self.mean @ self.weight)
+
+    def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Quantised | Vectors:
+        found = super().encode(x, side)
+        if isinstance(found, Vectors):
+            # faiss's estimate: the product without the mean, and what an item's factors add.
+            vectors = np.concatenate([found.x - self._centre, np.ones((len(x), 1), np.float32)], axis=1)
+            return Vectors(vectors, found.offset, self.decode)
+        return found
 
     def _compress(self, vectors: np.ndarray) -> np.ndarray:
-        return self._quantiser.compute_codes(np.ascontiguousarray(vectors))
+        codes = np.empty((len(vectors), self.bytes), np.uint8)
+        centre = self._centre
+        whole = np.ascontiguousarray(vectors + centre)
+        pointers = (faiss.swig_ptr(whole), faiss.swig_ptr(codes), len(codes), faiss.swig_ptr(centre))
+        self._quantiser.compute_codes_core(*pointers)
+        return codes
 
     def _decompress(self, stored: np.ndarray) -> np.ndarray:
+        """Return the numbers less the mean, and as a last one what the factors add to every product."""
         # The layout: signs, factors, and with several bits a dimension those below the sign, and two more factors.
         more = self.bits_per_dimension - 1
         signs = (self.dim + 7) // 8
-        bits = np.unpackbits(stored[:, :signs], axis=1, count=self.dim, bitorder="little")
+        bits = np.unpackbits(stored[:, :signs], axis=1, count=self.dim, bitorder="little").astype(np.float32)
         if not more:
             factors = np.ascontiguousarray(stored[:, signs:]).view("<f4")
-            return (2 * bits.astype(np.float32) - 1) * (factors[:, 1:2] / np.float32(np.sqrt(self.dim)))
+            numbers = (2 * bits - 1) * (factors[:, 1:2] / np.float32(np.sqrt(self.dim)))
+            centre = self._centre
+            # The first factor is the square length of the item less the mean, less that of the item.
+            return np.concatenate([numbers, np.float32(-0.5) * (factors[:, :1] + centre @ centre)], axis=1)
         start, end = signs + SIGN_FACTORS + 4, signs + SIGN_FACTORS + 4 + (self.dim * more + 7) // 8
         low = np.unpackbits(stored[:, start:end], axis=1, count=self.dim * more, bitorder="little")
+        low = low.reshape(len(stored), self.dim, more) @ np.exp2(np.arange(more, dtype=np.float32))
         # The sign is the highest bit of a level; levels lie evenly around zero.
-        levels = bits * np.float32(1 << more) + low.reshape(len(stored), self.dim, more) @ np.exp2(
-            np.arange(more, dtype=np.float32)
-        )
+        levels = bits * np.float32(1 << more) + low - np.float32((1 << more) - 0.5)
         factors = np.ascontiguousarray(stored[:, end:]).view("<f4")
-        return (levels - np.float32((1 << more) - 0.5)) * factors[:, 1:2]
+        return np.concatenate([levels * factors[:, 1:2], factors[:, :1]], axis=1)
 
     def _learnt(self) -> dict[str, np.ndarray]:
         return {}

@@ -158,7 +158,8 @@ def test_its_codes_have_the_promised_shapes(variant: str) -> None:
                 assert method.bits == STORED.get(variant, 16 * features.x.shape[1])
             vectors = encoded.decode(encoded.stored) if side == "gallery" else encoded.x
             assert vectors.dtype == np.float32
-            assert vectors.shape == (len(features), getattr(method, "dim", features.x.shape[1]))
+            width = getattr(method, "dim", features.x.shape[1]) + (variant == "rabitq")  # which adds what factors do
+            assert vectors.shape == (len(features), width)
             assert np.isfinite(vectors).all()
             continue
         assert (encoded.bits, method.bits) == (BITS, BITS)
