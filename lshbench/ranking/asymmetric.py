@@ -30,6 +30,9 @@ from lshbench.types import Decode, Neighbors, RankedBlock, Relevance, Vectors
 EXACT = float(1 << 24)
 """Whole numbers up to this one are exact in float32."""
 
+SIGNS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1
+"""The signs that a byte of a packed code stands for, float32 ``(256, 8)``."""
+
 DECODED_BYTES = 1 << 27
 """Bytes of a decoded tile, at most, unless sixteen rows have more."""
 
@@ -119,12 +122,14 @@ class DecodedGallery:
         Raises:
             ValueError: the codes are not such as the quantiser stores.
         """
-        found = np.zeros((stop - start, self.width), np.float32)
         decoded = self.decode(self.stored[start:stop])
-        if decoded.shape[1] != self.width or not np.isfinite(decoded).all():
+        if decoded.shape[1] != self.width or not (self.exact or np.isfinite(decoded).all()):
             raise ValueError(f"codes decode to {decoded.shape[1]} numbers, not {self.width}, or to infinite ones")
-        found[: len(decoded)] = decoded
-        return found
+        if len(decoded) == stop - start:
+            return decoded
+        padded = np.zeros((stop - start, self.width), np.float32)
+        padded[: len(decoded)] = decoded
+        return padded
 
     @cached_property
     def repeats(self) -> tuple[np.ndarray, np.ndarray]:
@@ -147,8 +152,9 @@ class DecodedGallery:
 
 
 def signs(packed: np.ndarray, bits: int) -> np.ndarray:
-    """Return packed codes as vectors of -1 and 1, float32 ``(n, bits)``."""
-    return np.unpackbits(packed, axis=1, count=bits).astype(np.float32) * 2 - 1
+    """Return packed codes as vectors of -1 and 1, float32 ``(n, bits)`` in C order."""
+    whole = SIGNS_OF_BYTE[packed].reshape(len(packed), 8 * packed.shape[1])
+    return np.ascontiguousarray(whole[:, :bits])
 
 
 def asymmetric_blocks(
