@@ -94,10 +94,12 @@ class FlatIndex(Index):
 
         if isinstance(queries.codes, Vectors):
             asked = RealQueries.of_vectors(queries.codes)
-            self._decoded = self._decoded or DecodedGallery.of_quantised(self.stored, queries.codes)
+            if self._decoded is None:
+                self._decoded = DecodedGallery.of_quantised(self.stored, queries.codes)
         else:
             asked = RealQueries.of_projections(queries.projections)
-            self._decoded = self._decoded or DecodedGallery.of_codes(self.stored, queries.binary.bits)
+            if self._decoded is None:
+                self._decoded = DecodedGallery.of_codes(self.stored, queries.binary.bits)
         return asked, self._decoded
 
     def search(self, queries: Encoded, k: int) -> Neighbors:

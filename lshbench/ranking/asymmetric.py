@@ -93,7 +93,13 @@ class DecodedGallery:
 
     @classmethod
     def of_codes(cls, packed: np.ndarray, bits: int) -> DecodedGallery:
-        """Return the gallery of binary codes, as ``Codes`` packs them, which decode to -1 and 1."""
+        """Return the gallery of binary codes, as ``Codes`` packs them, which decode to -1 and 1.
+
+        Raises:
+            ValueError: they have another length.
+        """
+        if packed.shape[1] != (bits + 7) // 8:
+            raise ValueError(f"codes of {packed.shape[1]} bytes for queries of {bits} bits")
         return cls(packed, lambda stored: signs(stored, bits), bits, True)
 
     @classmethod

@@ -47,5 +47,7 @@ def test_more_hits_than_items_are_padded_and_projections_must_be_finite() -> Non
         codes.packed, 5), 7)  # fmt: skip
     assert (found.ids[:, 5:] == -1).all()
     assert np.isinf(found.distances[:, 5:]).all()
+    with pytest.raises(ValueError, match="codes of 1 bytes for queries of 12 bits"):
+        DecodedGallery.of_codes(codes.packed, 12)
     with pytest.raises(ValueError, match="NaN or infinite"):
         Queries.of_projections(np.full((1, 5), np.nan, np.float32))
