@@ -1,7 +1,8 @@
-"""Composition of a sweep's jobs, without reading again for each job what many have in common.
+"""Composition of runs and of a sweep's jobs, without composing again what is known or what many jobs have in common.
 
-Hydra reads the YAML files of a job's options twice, to check the sweep and to run the job, and for each job anew.  In a
-sweep over finished runs that would be most of the time.
+Hydra composes a run's configuration twice, first only to see whether it is one run or a sweep, which the flag ``-m``
+says.  It reads the YAML files of a job's options twice, to check the sweep and to run the job, and for each job anew:
+in a sweep over finished runs that would be most of the time.
 """
 
 from __future__ import annotations
@@ -12,15 +13,24 @@ from contextlib import suppress
 from functools import cache
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from lshbench.config import conf_folder
+
 
 @cache
 def share_composition() -> None:
-    """Have Hydra compose the jobs of this process's sweeps by a :class:`Composer`."""
+    """Have Hydra compose this process's runs once, and the jobs of its sweeps by a :class:`Composer`."""
+    by_hydra = Hydra.get_mode
+
+    def get_mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> RunMode | None:
+        return by_hydra(hydra, config_name, overrides) if _may_set_mode(hydra, overrides) else None
+
+    Hydra.get_mode = get_mode  # type: ignore[method-assign,assignment]
     composer = Composer(ConfigLoaderImpl.load_sweep_config)
 
     def load_sweep_config(
@@ -72,6 +82,13 @@ class Composer:
         )
         OmegaConf.copy_cache(from_config=sweep, to_config=config)
         return config
+
+
+def _may_set_mode(hydra: Hydra, overrides: Sequence[str]) -> bool:
+    """Whether ``hydra.mode`` may be set: by an override, an experiment, or a configuration that is not lshbench's."""
+    places = hydra.config_loader.get_search_path().get_path()
+    shipped = all(place.provider in ("hydra", "schema") or place.path == str(conf_folder()) for place in places)
+    return not shipped or any("hydra" in override or "experiment" in override for override in overrides)
 
 
 def _sets_value(override: Override, loader: ConfigLoaderImpl) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -130,9 +131,10 @@ class Manifest:
 def entry_of(path: Path, advance: Callable[[int], None] | None = None) -> Entry:
     """Return a file's entry; ``advance`` receives the bytes read."""
     checksum, size = xxhash.xxh3_128(), 0
-    buffer = bytearray(BLOCK)
     file: IO[Any]
     with path.open("rb", buffering=0) as file:
+        # Most files are small: clearing a whole block takes longer than reading them.
+        buffer = bytearray(min(BLOCK, os.fstat(file.fileno()).st_size + 1))
         while count := file.readinto(buffer):
             checksum.update(memoryview(buffer)[:count])
             size += count
