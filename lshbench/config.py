@@ -142,6 +142,9 @@ def check_root(config: dict[str, Any]) -> None:
             raise wrong_value(key, node, f"keys below it, such as {key}.KEY=VALUE")
         if not isinstance(node.get("name", ""), str):
             raise wrong_value(f"{key}.name", node["name"], f"text, as in {key}.name=\"'{node['name']}'\"")
+    for key, target in _targets(config):
+        if not isinstance(target, str):
+            raise wrong_value(key, target, "the import path of a class")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config["device"]):
         raise wrong_value("device", config["device"], "auto, cpu, cuda, cuda:N or mps")
 

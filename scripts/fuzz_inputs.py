@@ -9,7 +9,6 @@ with 1, by a signal, with a traceback, or in silence; if it takes more than 60 s
 figures are those of the data (where the case changes nothing about them), and the value given is in effect.
 
 Overrides go through the command; data files through the function behind it, which is what makes 1,000 of them bearable.
-Both run in processes forked from one that has imported the libraries.
 """
 
 from __future__ import annotations
@@ -19,29 +18,28 @@ import copy
 import gc
 import importlib
 import json
-import multiprocessing
 import os
 import re
-import resource
 import shutil
-import signal
 import sys
 import tempfile
-import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+if __name__ == "__main__":
+    # Before the libraries are loaded: with one thread nothing is lost when a process is forked.
+    os.environ |= {"NUMBA_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": "workqueue", "OMP_NUM_THREADS": "1"}
 
-SECONDS, BYTES = 60, 2 << 30
+import numpy as np
+from fuzz_processes import BYTES, Outcome, Trial, Tried, attempt, command, in_processes
+
 LIBRARIES = (
-    "h5py", "hydra.main", "hydra.utils", "numba", "pyarrow.parquet", "rich.console", "rich.table", "safetensors.torch",
-    "scipy.io", "torch",
+    "PIL.Image", "PIL.ImageOps", "PIL.features", "datasets", "h5py", "hydra.main", "hydra.utils", "numba", "pandas",
+    "pyarrow.dataset", "pyarrow.parquet", "rich.console", "rich.table", "safetensors.torch", "scipy.io", "torch",
 )  # fmt: skip
 QUIET = (
     "evaluation.definitions=false", "evaluation.plots=false", "reference.cosine=false", "reference.time=false",
@@ -86,6 +84,7 @@ class Case:
         keys: further ones of the encoder.
         figures: what the answer must be, or None where the case changes the data or the question.
         refused: whether only a refusal is right.
+        alone: whether it is tried in a process of its own.
     """
 
     name: str
@@ -95,15 +94,7 @@ class Case:
     keys: dict[str, Any] = field(default_factory=dict)
     figures: tuple[float, ...] | None = None
     refused: bool = False
-
-
-@dataclass
-class Outcome:
-    code: int
-    seconds: float
-    bytes: int
-    output: str
-    fault: str = ""
+    alone: bool = False
 
 
 Make = Callable[[np.random.Generator, Path], Case]
@@ -176,7 +167,8 @@ def a_flag(generator: np.random.Generator, folder: Path) -> Case:
         ["search", flag, value],
     )
     arguments = [part for part in pick(generator, choices) if part]
-    return Case(" ".join(part for part in arguments if part not in OVERRIDDEN), arguments)
+    # It may start a sweep, which is for good.
+    return Case(" ".join(part for part in arguments if part not in OVERRIDDEN), arguments, alone=True)
 
 
 def a_place(generator: np.random.Generator, folder: Path) -> Case:
@@ -236,7 +228,7 @@ def a_yaml(generator: np.random.Generator, folder: Path) -> Case:
     place.mkdir(parents=True)
     (place / "mine.yaml").write_bytes(content)
     arguments = ["run", "--config-dir", "mine", *OVERRIDDEN, "method=mine"]
-    return Case("a YAML: " + repr(bytes(content))[-80:], arguments)
+    return Case("a YAML: " + repr(bytes(content))[-80:], arguments, alone=True)  # it may import modules of that folder
 
 
 # Data files
@@ -560,53 +552,6 @@ def make(seed: int, number: int, folder: Path) -> Case:
     return makers[generator.choice(len(makers), p=shares)](generator, folder)
 
 
-def child(case: Case, folder: Path, output: Path, seconds: float) -> None:
-    """Do a case in this process, which ends with it."""
-    code = 1
-    try:
-        descriptor = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        for stream in (1, 2):
-            os.dup2(descriptor, stream)
-        for name in ("stdout", "stderr"):
-            errors = "backslashreplace" if name == "stderr" else "strict"
-            setattr(sys, name, open(1 if name == "stdout" else 2, "w", encoding="utf-8", errors=errors))  # noqa: PTH123,SIM115
-        os.chdir(folder)
-        os.environ["HOME"] = str(folder)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        resource.setrlimit(resource.RLIMIT_DATA, (2 * BYTES, 2 * BYTES))
-        if case.arguments is None:
-            run_data(case)
-        else:
-            from lshbench.cli import main
-
-            sys.argv = ["lshbench", *case.arguments]
-            main()
-        code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(BaseException):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-
-
-def attempt(case: Case, folder: Path, seconds: float = SECONDS) -> Outcome:
-    """Do a case in a process of its own and judge it."""
-    output = folder.with_suffix(".output")
-    started = time.perf_counter()
-    process = os.fork()
-    if process == 0:
-        child(case, folder, output, seconds)
-    _, status, used = os.wait4(process, 0)
-    text = output.read_text(encoding="utf-8", errors="replace")
-    outcome = Outcome(os.waitstatus_to_exitcode(status), time.perf_counter() - started, used.ru_maxrss << 10, text)
-    outcome.fault = judge(case, folder, outcome)
-    return outcome
-
-
 def judge(case: Case, folder: Path, outcome: Outcome) -> str:
     """Return what is wrong with an outcome; empty if nothing is."""
     messages = [
@@ -641,55 +586,45 @@ def judge(case: Case, folder: Path, outcome: Outcome) -> str:
     return "" if found or len(outcome.output) > 1 else "silence"
 
 
-def compile_kernels(folder: Path) -> None:
-    """Do the cases that nothing is wrong with, in which kernels may have to be compiled."""
+def warm(folder: Path) -> None:
+    """Do in this process what nothing is wrong with, so that forked ones have the compiled kernels in memory."""
     folder.mkdir()
     sound = [
         Case("data", data=save(folder, "npz", arrays()), figures=RIGHT),
         Case("the command", arguments=["run", *OVERRIDDEN]),
     ]
     for case in sound:
-        outcome = attempt(case, folder, seconds=1000)
+        outcome = attempt(trial(case, folder), seconds=1000)
         if outcome.code or outcome.fault:
             sys.exit(f"{case.name}, with nothing wrong: {outcome.fault or outcome.code}\n{outcome.output}")
         shutil.rmtree(folder / "out")
+    gc.freeze()
 
 
-def attempts(seed: int, numbers: Sequence[int], place: Path) -> Iterator[tuple[int, Case, Outcome]]:
-    """Yield some cases and what became of them."""
-    for number in numbers:
-        folder = place / f"case-{number}"
-        folder.mkdir()
-        case = make(seed, number, folder)
-        yield number, case, attempt(case, folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.with_suffix(".output").unlink()
+def trial(case: Case, folder: Path) -> Trial:
+    """Return a case whose files lie in a folder, to be tried."""
+    do = partial(run_data, case) if case.arguments is None else partial(command, case.arguments)
+    return Trial(case.name, folder, do, partial(judge, case, folder), alone=case.alone)
+
+
+def made(seed: int, place: Path, number: int) -> Trial:
+    """Make a case below a folder."""
+    folder = place / f"case-{number}"
+    folder.mkdir()
+    return trial(make(seed, number, folder), folder)
 
 
 def kind_of(outcome: Outcome) -> str:
     return (outcome.fault and f"FAULT: {outcome.fault}") or {0: "right answer", 2: "one message"}[outcome.code]
 
 
-def run(seed: int, numbers: Sequence[int], jobs: int = 1) -> list[tuple[int, str, Outcome]]:
+def run(seed: int, numbers: Sequence[int], jobs: int = 1) -> list[Tried]:
     """Return the numbers, names and outcomes of some cases."""
-    prepare()
     with tempfile.TemporaryDirectory(prefix="lshbench-fuzz-") as place:
-        compile_kernels(Path(place) / "sound")
-        if jobs == 1:
-            return [(number, case.name, outcome) for number, case, outcome in attempts(seed, numbers, Path(place))]
-        with multiprocessing.get_context("fork").Pool(jobs) as pool:
-            parts = [(seed, numbers[start : start + 10], place) for start in range(0, len(numbers), 10)]
-            done: list[tuple[int, str, Outcome]] = []
-            for part in pool.imap(_part, parts):
-                done += part
-                sys.stderr.write(f"\r{len(done)} of {len(numbers)}")
-            sys.stderr.write("\n")
-            return done
-
-
-def _part(given: tuple[int, Sequence[int], str]) -> list[tuple[int, str, Outcome]]:
-    seed, numbers, place = given
-    return [(number, case.name, outcome) for number, case, outcome in attempts(seed, numbers, Path(place))]
+        os.environ["HF_HOME"] = str(Path(place) / "hub")  # read at import, before cases have their own home
+        prepare()
+        warm(Path(place) / "sound")
+        return in_processes(numbers, partial(made, seed, Path(place)), Path(place), jobs)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
     python scripts/fuzz_runs.py --cases 50 --seed 3  other ones
     python scripts/fuzz_runs.py --only 137           one of them, with all that it printed
 
-Runs with every index are made once.  A case copies one, damages one of its files (bits turned, bytes changed, zeroed,
+Runs with every index are made once.  A case takes one, damages one of its files (bits turned, bytes changed, zeroed,
 cut off or added; another file, a folder, a pipe, a device or a link in its place; values out of range, other shapes and
 types; no file at all), and searches, reports or verifies it.  In half of the cases the manifest is written anew, as
 somebody would who means harm: checksums then fit, and what compiled code reads is all that stands between the damage
@@ -22,15 +22,14 @@ import gc
 import importlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import shutil
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,8 @@ if __name__ == "__main__":
     os.environ |= {"NUMBA_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": "workqueue", "OMP_NUM_THREADS": "1"}
 
 import numpy as np
-from fuzz_inputs import BYTES, SECONDS, Case, Outcome, child, pick
+from fuzz_inputs import pick
+from fuzz_processes import BYTES, Outcome, Trial, Tried, attempt, command, in_processes
 
 LIBRARIES = (
     "faiss",
@@ -241,6 +241,7 @@ def damage(generator: np.random.Generator, run: Path) -> str:
     content = bytearray(path.read_bytes())
     if content:
         how(generator, content)
+        path.unlink()
         path.write_bytes(content)
     return f"{how.__name__} {name}"
 
@@ -264,56 +265,38 @@ def refit(run: Path) -> bool:
 
 
 def make_runs(place: Path, names: Sequence[str]) -> None:
-    """Make the runs, and note what each command says of them."""
+    """Make the runs, and note what each command says of them.
+
+    All in this process, so that those forked from it have the compiled kernels in memory.
+    """
     queries = np.random.default_rng(5).normal(size=(3, 16)).astype(np.float32)
     for name in names:
         home = place / name.replace(" ", "-")
         home.mkdir(parents=True)
         np.save(home / "queries.npy", queries)
         keys = (*BARE, *RUNS[name], "hydra.run.dir=run")
-        for command, arguments in {"run": ["run", *keys], **COMMANDS}.items():
-            outcome = attempt(arguments, home, 1000)
+        for asked, arguments in {"run": ["run", *keys], **COMMANDS}.items():
+            outcome = attempt(Trial(f"{name}, {asked}", home, partial(command, arguments), unjudged), 1000)
             if outcome.code:
-                sys.exit(f"{name}, {command}, with nothing wrong: {outcome.code}\n{outcome.output}")
-            RIGHT[name, command] = answer(command, outcome.output)
-
-
-def warm(place: Path, names: Sequence[str]) -> None:
-    """Search every run in this process, so that forked ones have the compiled kernels in memory."""
-    from lshbench.runtime.threads import set_threads
-    from lshbench.search.searcher import Searcher
-
-    set_threads(1)
-    for name in names:
-        home = place / name.replace(" ", "-")
-        for count in (1, 3):
-            Searcher.open(home / "run").search_vectors(np.load(home / "queries.npy")[:count], 5)
+                sys.exit(f"{name}, {asked}, with nothing wrong: {outcome.code}\n{outcome.output}")
+            RIGHT[name, asked] = answer(asked, outcome.output)
     gc.freeze()
 
 
-def answer(command: str, output: str) -> str:
+def unjudged(outcome: Outcome) -> str:
+    return ""
+
+
+def answer(asked: str, output: str) -> str:
     """Return what is right or wrong in what a command says: not times."""
-    if command == "search":
+    if asked == "search":
         start = output.find("{")
         return json.dumps(json.loads(output[start:])["queries"]) if start >= 0 else output
     # What verify says depends on the place, and the page's identifiers on chance.
-    return output if command == "report" else ""
+    return output if asked == "report" else ""
 
 
-def attempt(arguments: list[str], home: Path, seconds: float = SECONDS) -> Outcome:
-    """Run a command in a process of its own."""
-    output = home.with_suffix(".output")
-    output.unlink(missing_ok=True)
-    started = time.perf_counter()
-    process = os.fork()
-    if process == 0:
-        child(Case("", arguments=arguments), home, output, seconds)
-    _, status, used = os.wait4(process, 0)
-    text = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
-    return Outcome(os.waitstatus_to_exitcode(status), time.perf_counter() - started, used.ru_maxrss << 10, text)
-
-
-def judge(name: str, command: str, fits: bool, outcome: Outcome) -> str:
+def judge(name: str, asked: str, fits: bool, outcome: Outcome) -> str:
     """Return what is wrong with an outcome; empty if nothing is."""
     if "Traceback" in outcome.output:
         return "a traceback"
@@ -324,65 +307,45 @@ def judge(name: str, command: str, fits: bool, outcome: Outcome) -> str:
     if outcome.code == 2:
         lines = outcome.output.splitlines()
         messages = [line for line in lines if line.startswith("lshbench: ") or " is damaged: " in line]
-        return "" if len(messages) == 1 or (command == "verify" and messages) else f"{len(messages)} messages"
+        return "" if len(messages) == 1 or (asked == "verify" and messages) else f"{len(messages)} messages"
     if outcome.code:
         return f"exit {outcome.code}"
-    if fits or answer(command, outcome.output) == RIGHT[name, command]:
+    if fits or answer(asked, outcome.output) == RIGHT[name, asked]:
         return ""
     return "another answer"
 
 
-def attempts(seed: int, numbers: Sequence[int], place: Path) -> Iterator[tuple[int, str, Outcome]]:
-    """Yield some cases, what they are, and what became of them."""
-    names = sorted({name for name, _ in RIGHT})
-    for number in numbers:
-        generator = np.random.default_rng([seed, number])
-        name = pick(generator, names)
-        command = str(generator.choice(list(SHARES), p=list(SHARES.values())))
-        fits = bool(generator.random() < 0.5)
-        home = place / f"case-{number}"
-        shutil.copytree(place / name.replace(" ", "-"), home)
-        what = damage(generator, home / "run")
-        fits = fits and refit(home / "run")
-        outcome = attempt(COMMANDS[command], home)
-        outcome.fault = judge(name, command, fits, outcome)
-        # Pages of a few MB each would be memory of every later process, too.
-        outcome.output = outcome.output[-20_000:]
-        yield number, f"{command} {name}: {what}{', manifest fits' if fits else ''}", outcome
-        shutil.rmtree(home, ignore_errors=True)
-        home.with_suffix(".output").unlink(missing_ok=True)
+def made(seed: int, place: Path, number: int) -> Trial:
+    """Copy a run below a folder and damage it."""
+    generator = np.random.default_rng([seed, number])
+    name = pick(generator, sorted({name for name, _ in RIGHT}))
+    asked = str(generator.choice(list(SHARES), p=list(SHARES.values())))
+    fits = bool(generator.random() < 0.5)
+    home = place / f"case-{number}"
+    # Files are shared with the run that nothing is wrong with: a damaged one is written anew.
+    shutil.copytree(place / name.replace(" ", "-"), home, copy_function=os.link)
+    what = damage(generator, home / "run")
+    fits = fits and refit(home / "run")
+    title = f"{asked} {name}: {what}{', manifest fits' if fits else ''}"
+    return Trial(title, home, partial(command, COMMANDS[asked]), partial(judge, name, asked, fits))
 
 
 def kind_of(outcome: Outcome) -> str:
     return (outcome.fault and f"FAULT: {outcome.fault}") or {0: "right answer", 2: "one message"}[outcome.code]
 
 
-def run(seed: int, numbers: Sequence[int], jobs: int, names: Sequence[str]) -> list[tuple[int, str, Outcome]]:
+def run(seed: int, numbers: Sequence[int], jobs: int, names: Sequence[str]) -> list[Tried]:
     """Return the numbers, names and outcomes of some cases."""
     for module in (*MODULES, *LIBRARIES):
         importlib.import_module(module)
     from lshbench.runtime.cache import cache_path
 
-    # Every child has another home folder: without this, it would have another key, which seals its runs, too.
+    # Every case has another home folder: without this, it would have another key, which seals its runs, too.
     os.environ["LSHBENCH_CACHE"] = str(cache_path())
     with tempfile.TemporaryDirectory(prefix="lshbench-fuzz-") as temporary:
         place = Path(temporary)
         make_runs(place, names)
-        warm(place, names)
-        if jobs == 1:
-            return list(attempts(seed, numbers, place))
-        with multiprocessing.get_context("fork").Pool(jobs) as pool:
-            parts = [(seed, numbers[start : start + 20], place) for start in range(0, len(numbers), 20)]
-            done: list[tuple[int, str, Outcome]] = []
-            for part in pool.imap(_part, parts):
-                done += part
-                sys.stderr.write(f"\r{len(done)} of {len(numbers)}")
-            sys.stderr.write("\n")
-            return done
-
-
-def _part(given: tuple[int, Sequence[int], Path]) -> list[tuple[int, str, Outcome]]:
-    return list(attempts(*given))
+        return in_processes(numbers, partial(made, seed, place), place, jobs)
 
 
 def main() -> None:

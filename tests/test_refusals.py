@@ -61,6 +61,7 @@ PLACES = {
     "a missing value": ("reference=???", "reference: can't be resolved: Missing mandatory value"),
     "a number for keys": ("reference=${bits}", "reference=16: expected keys below it"),
     "a name that is a number": ("index.name=1.5", r"index.name=1\.5: expected text"),
+    "keys for a class": ("+mthod._target_.x=1", r"mthod\._target_=.*expected the import path of a class"),
     "no class": ("dataset._target_=..", r"dataset\._target_='\.\.' can't be imported"),
 }
 
