@@ -24,9 +24,9 @@ COMMIT = hashlib.sha1(b"the only commit").hexdigest()
 class HubServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, folder: Path, failures: int = 0) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.folder = folder
+    def __init__(self, folder: Path, failures: int = 0, commit: str = COMMIT, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.folder, self.commit = folder, commit
         self.failures = failures
         self.downloads: list[str] = []
         self.lock = threading.Lock()
@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         names = [{"rfilename": str(path.relative_to(root))} for path in sorted(root.rglob("*")) if path.is_file()]
         self._json(
-            {"id": f"{owner}/{name}", "sha": COMMIT, "siblings": names, "private": False, "tags": [],
+            {"id": f"{owner}/{name}", "sha": self.server.commit, "siblings": names, "private": False, "tags": [],
              "downloads": 0, "likes": 0, "gated": False, "disabled": False}
         )  # fmt: skip
 
@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.command == "GET" and failure == 0:
             self.server.downloads.append(path.name)
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": self.server.commit}
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         self._reply(206 if start else 200, content[start:], headers, hang_up=failure == 2)

@@ -71,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="use the data, weights, cache and classes that a run names which was not made here",
     )
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        type=Path,
+        help="the file or folder of the run's data set, used in place of what the run names (dataset.path)",
+    )
     parser.add_argument("--serve", action="store_true", help="open a page on this machine on which to drop images")
     parser.add_argument("--port", type=int, default=7860, help="of the page (7860)")
     parser.add_argument(
@@ -113,7 +119,12 @@ def _search(given: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler()], format="%(message)s")
     logging.getLogger("lshbench").setLevel(logging.INFO)
     searcher = Searcher.open(
-        run, device=given.device, progress=progress_for(console()), trust=given.trust, config_dir=given.config_dir
+        run,
+        device=given.device,
+        progress=progress_for(console()),
+        trust=given.trust,
+        data=given.data,
+        config_dir=given.config_dir,
     )
     if given.picture:
         _ = searcher.dataset  # refused now if it isn't there, not after the search

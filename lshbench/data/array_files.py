@@ -6,6 +6,7 @@ import logging
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from lshbench.data.columns import (
 )
 from lshbench.data.names import decoded, printable
 from lshbench.errors import UsageError
-from lshbench.files import array_bytes, check_memory, check_regular, npy_header, read_member
+from lshbench.files import EXPANDED, RATIO, array_bytes, check_memory, check_regular, npy_header, read_member
 
 if TYPE_CHECKING:
     import h5py
@@ -39,6 +40,8 @@ BLOCK_ROWS = 16384
 """Rows of a compressed HDF5 data set that are read in one piece."""
 CHECKED = 1 << 22
 """Bytes of a member of a zip file that are checked at a time."""
+MAT_HEADER, MAT_COMPRESSED = 128, 15
+"""Bytes before the first array of a MATLAB file, the last two tell its byte order; the kind of a compressed array."""
 Reader = Callable[[np.ndarray], np.ndarray]
 SINGLE = (".npy", ".fvecs", ".bvecs", ".ivecs")
 """Files of one array, several of which a folder may hold."""
@@ -208,6 +211,7 @@ def _open_mat(path: Path) -> list[NamedArray]:
     """Open a MATLAB file of before version 7.3, whose arrays are read whole."""
     from scipy.io import loadmat
 
+    _check_inflated(path)
     try:
         found = loadmat(path, chars_as_strings=True)
     except MemoryError:
@@ -219,6 +223,30 @@ def _open_mat(path: Path) -> list[NamedArray]:
         _objects(name, value.shape, path) if value.dtype.hasobject else _array(name, value, path)
         for name, value in arrays.items()
     ]
+
+
+def _check_inflated(path: Path) -> None:
+    """Refuse a MATLAB file whose compressed arrays take far more than the file: SciPy would inflate them whole."""
+    most = max(EXPANDED, RATIO * path.stat().st_size)
+    with path.open("rb") as file:
+        order = {b"IM": "<", b"MI": ">"}.get(file.read(MAT_HEADER)[-2:])
+        if order is None:  # of version 4, which compresses nothing
+            return
+        total = 0
+        while len(tag := file.read(8)) == 8:
+            kind, size = struct.unpack(f"{order}II", tag)
+            if kind != MAT_COMPRESSED:
+                file.seek(size, os.SEEK_CUR)
+                continue
+            inflater, left = zlib.decompressobj(), size
+            while left and (block := file.read(min(left, 1 << 16))):
+                left -= len(block)
+                while block:
+                    total += len(inflater.decompress(block, 1 << 20))
+                    if total > most:
+                        raise ValueError(f"its arrays inflate to more than {most:,} bytes")
+                    block = inflater.unconsumed_tail
+        check_memory(total, "its compressed arrays")
 
 
 def _open_torch(path: Path) -> list[NamedArray]:

@@ -12,7 +12,9 @@ import html
 import importlib.util
 import logging
 import os
+import shutil
 import signal
+import stat
 import tempfile
 import threading
 import time
@@ -20,6 +22,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from lshbench.errors import UsageError, wrong_value
 from lshbench.search.answers import distance_text
@@ -43,6 +47,12 @@ MOST_PIXELS = 50_000_000
 
 UNUSED_SECONDS = 600
 """Dropped images are removed after this time, and with the page at the latest."""
+
+PREFIX, LOCK = "lshbench-serve-", "page.lock"
+"""Names of the folder that dropped images lie in, and of the file in it that its page holds."""
+
+KILLED_SECONDS = 60
+"""A folder that no page holds is of one that was killed, unless it is newer: its page may be about to hold it."""
 
 MOST_HITS = 50
 COLUMNS = ["rank", "distance", "label", "row", "item", "name"]
@@ -73,7 +83,8 @@ def serve(searcher: Searcher, port: int, k: int, names: Sequence[str] = ()) -> N
     check_gradio()
     if not 1 <= port <= 65535:
         raise wrong_value("--port", port, "a number from 1 to 65535")
-    with tempfile.TemporaryDirectory(prefix="lshbench-serve-") as folder:
+    remove_leftovers()
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, FileLock(Path(folder) / LOCK):
         # Read when gradio is imported.  Dropped images lie in the folder, and go with it.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_TEMP_DIR": folder}
         import gradio
@@ -107,6 +118,17 @@ def serve(searcher: Searcher, port: int, k: int, names: Sequence[str] = ()) -> N
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
         page.close()
+
+
+def remove_leftovers() -> None:
+    """Remove the images that were dropped on this user's pages which were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError, Timeout):
+            found = folder.lstat()  # links are left alone, as is what other users have there
+            own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+            if own and time.time() - (folder / LOCK).stat().st_mtime > KILLED_SECONDS:
+                with FileLock(folder / LOCK, timeout=0):
+                    shutil.rmtree(folder)
 
 
 def build_page(searcher: Searcher, k: int) -> Any:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from lshbench.data.base import Dataset
-from lshbench.errors import UsageError
+from lshbench.errors import UsageError, wrong_value
+from lshbench.features.weights import PACKAGES
 from lshbench.inputs import Inputs, OpenedData
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import CONFIG
@@ -40,8 +41,7 @@ NEEDED: dict[str, tuple[type, ...]] = {
 }
 """Keys of a configuration that are read here, and the types of their values."""
 
-INSTALLED = ("package", "random")
-"""Weights of an encoder that lie in no file that a run names."""
+OR_DATA = ", or --data PATH, which says where the data set lies"
 
 LARGEST_IMAGE = 4096
 """Pixels of a side of an encoder's input at most, for a run from elsewhere."""
@@ -71,13 +71,39 @@ def located(run: Run, device: str | None = None) -> dict[str, Any]:
     return config
 
 
-def check_outside(run: Run, what: str, trusted: bool) -> None:
+def use_data(run: Run, config: dict[str, Any], data: Path) -> None:
+    """Let a run's data set be one that the user names, and the cache the user's own.
+
+    What it finds elsewhere than in that place stays out.
+
+    Args:
+        run: a finished run.
+        config: its :func:`located` configuration, which is changed.
+        data: the file or folder.
+
+    Raises:
+        UsageError: it is not there, or the run's kind of data set is not found by one path alone.
+    """
+    if not data.exists():
+        raise wrong_value("--data", str(data), "the file or folder of the run's data set; it is not there")
+    node, name = config["dataset"], run.metrics.dataset.name
+    others = [key for key in PATHS["dataset"] if key != "path" and node.get(key) not in (None, "auto")]
+    if "path" not in node or others:
+        found = f"found by dataset.{others[0]}" if others else "of a kind that has no dataset.path"
+        raise wrong_value(
+            "--data", str(data), f"a run whose data set is found by dataset.path; {name} is {found} (--trust uses it)"
+        )
+    node["path"], config["cache"] = str(data.resolve()), None
+
+
+def check_outside(run: Run, what: str, trusted: bool, instead: str = "") -> None:
     """Refuse to use what a run names outside its folder, unless the run was made here or the user says so.
 
     Args:
         run: a finished run.
         what: what it is, as a part of a sentence, such as "the pictures of its hits are in its data set".
         trusted: whether it may be used.
+        instead: what else lets it be used.
 
     Raises:
         UsageError: it may not.
@@ -85,17 +111,21 @@ def check_outside(run: Run, what: str, trusted: bool) -> None:
     if not trusted:
         raise UsageError(
             f"{run.path} was not made here, or with another cache folder, and {what}, outside of it: expected --trust, "
-            "with which a run may use the data, weights, cache and classes that it names"
+            "with which a run may use the data, weights, cache and classes that it names" + instead
         )
 
 
 def check_encoder_inside(run: Run, config: dict[str, Any], trusted: bool) -> None:
-    """Refuse an encoder that is read from a file or the Hub, or takes any memory, as :func:`check_outside` does."""
+    """Refuse an encoder that is read from a file or the Hub, or takes any memory, as :func:`check_outside` does.
+
+    Of networks, those are left whose weights are installed with lshbench: timm has models of any size.
+    """
     node = config["backbone"]
     weights, model, size = node.get("weights"), str(node.get("model", "auto")), node.get("image_size", "auto")
     model = str(node.get("name")) if model == "auto" else model
-    if ":" in model or (weights is not None and weights not in INSTALLED):
-        check_outside(run, f"the weights of its encoder {model} ({weights}) are", trusted)
+    network = weights is not None or ":" in model or str(node.get("_target_")).endswith(".TimmBackbone")
+    if network and (weights != "package" or model not in PACKAGES):
+        check_outside(run, f"the weights of its encoder {model} ({weights}) are, or may take any memory", trusted)
     if size != "auto" and not (isinstance(size, int) and size <= LARGEST_IMAGE):
         check_outside(run, f"its encoder takes images of {size} pixels a side, which may take any memory", trusted)
 

@@ -10,7 +10,7 @@ Only an index that compares features, which are kept once for all runs, reads th
 are looked up from the folder that the run was made in, then from the current one.
 
 A folder that was not made here, or was changed since, is opened alone: data, weights, the cache and classes that it
-names are used only after the user says so.
+names are used only after the user says so; a data set also where the user names it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ from lshbench.run_folder.items import GalleryItems
 from lshbench.run_folder.reader import damage
 from lshbench.runtime.own import own_key
 from lshbench.runtime.progress import silent
-from lshbench.search.reopen import check_encoder_inside, check_outside, gallery_features, located, reopen_dataset
+from lshbench.search.reopen import (
+    OR_DATA,
+    check_encoder_inside,
+    check_outside,
+    gallery_features,
+    located,
+    reopen_dataset,
+    use_data,
+)
 from lshbench.system import System
 from lshbench.types import Progress
 
@@ -99,9 +107,15 @@ class Searcher:
     """
 
     def __init__(
-        self, run: Run, config: dict[str, Any], system: System, progress: Progress, trusted: bool = True
+        self,
+        run: Run,
+        config: dict[str, Any],
+        system: System,
+        progress: Progress,
+        trusted: bool = True,
+        data_trusted: bool = True,
     ) -> None:
-        self.run, self.trusted = run, trusted
+        self.run, self.trusted, self.data_trusted = run, trusted, data_trusted
         self.ranking = run.metrics.ranking
         self._config, self._system, self._progress = config, system, progress
         self._items = GalleryItems.open(run)
@@ -115,6 +129,7 @@ class Searcher:
         device: str | None = None,
         progress: Progress = silent,
         trust: bool = False,
+        data: Path | None = None,
         config_dir: Path | None = None,
     ) -> Self:
         """Open a finished run.
@@ -124,6 +139,7 @@ class Searcher:
             device: where networks run, such as ``cpu``; None takes the run's own.
             progress: of downloads, and of extracting features that are no longer in the cache.
             trust: whether to use whatever the run names outside its folder, also where it wasn't made here.
+            data: the file or folder of the run's data set, which is used in place of what the run names.
             config_dir: a folder of options, whose classes the run may name.
 
         Raises:
@@ -139,13 +155,18 @@ class Searcher:
         allowed = Trust(trusted, () if config_dir is None else (config_dir,))
         config = located(run, device)
         check_classes(config, allowed)
+        named = trusted or data is not None
+        if data is not None:
+            use_data(run, config, data)
 
         def features() -> np.ndarray:
-            check_outside(run, f"its index compares features, of the data set {run.metrics.dataset.name}", trusted)
+            what = f"its index compares features, of the data set {run.metrics.dataset.name}"
+            check_outside(run, what, named, OR_DATA)
+            check_encoder_inside(run, config, trusted)
             return gallery_features(run, config, progress)
 
         system = System.open(run, features, device=device, trust=allowed)
-        return cls(run, config, system, progress, trusted)
+        return cls(run, config, system, progress, trusted, named)
 
     def __len__(self) -> int:
         """Return how many items the gallery has."""
@@ -232,9 +253,8 @@ class Searcher:
             UsageError: it can't be found, has changed, or holds no images.
         """
         check_encoder(self.run)
-        check_outside(
-            self.run, f"the pictures of its hits are in its data set, {self.run.metrics.dataset.name}", self.trusted
-        )
+        what = f"the pictures of its hits are in its data set, {self.run.metrics.dataset.name}"
+        check_outside(self.run, what, self.data_trusted, OR_DATA)
         return reopen_dataset(self.run, self._config, self._progress)
 
     def image(self, hit: Hit) -> Image:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import HubServer
+from hub_server import COMMIT, HubServer
 
 from tests.command import run_code
 
@@ -144,3 +144,17 @@ def test_a_split_that_was_never_downloaded_is_named_without_the_hub(repositories
         run(hub.endpoint, query_split="val")
     missing = run(hub.endpoint, query_split="test", offline=True)
     assert "files of split 'test' are not in the Hub's cache" in missing["error"]
+
+
+@pytest.mark.slow
+def test_a_repository_that_has_moved_on_is_read_again_and_said_to(repositories: Path, run: Run) -> None:
+    with HubServer(repositories).running() as hub:
+        first = run(hub.endpoint, query_split="val")
+    file = repositories / "owner" / "made" / "data" / "train-00000-of-00002.parquet"
+    pq.write_table(pq.read_table(file).slice(0, 20), file)
+    with HubServer(repositories, commit="b" * 40).running() as hub:
+        second = run(hub.endpoint, query_split="val")
+    assert f"owner/made has moved on from commit {COMMIT}" in second["log"]
+    assert f"revision main is commit {'b' * 40}" in second["log"]
+    assert (first["gallery"], second["gallery"]) == (80, 60)
+    assert first["fingerprint"] != second["fingerprint"]

@@ -105,9 +105,9 @@ def test_a_damaged_run_is_refused_or_answers_as_before(runs: dict[str, Path], tm
     assert sum(line.endswith("] refused") for line in lines) > count / 3
 
 
-def stranger(runs: dict[str, Path], folder: Path, **changes: object) -> Path:
+def stranger(runs: dict[str, Path], folder: Path, name: str = "random_projection", **changes: object) -> Path:
     """Copy a run as one that was made elsewhere, with keys of its configuration changed."""
-    shutil.copytree(runs["random_projection"], folder)
+    shutil.copytree(runs[name], folder)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     for key, value in changes.items():
         group, _, name = key.partition("__")
@@ -148,3 +148,36 @@ def test_a_stranger_s_run_answers_by_itself_and_reaches_for_nothing_else(
         _ = searcher.dataset
     assert not away.exists()
     assert not Run.open(folder).is_sealed_by(own_key())
+
+
+def test_data_that_the_user_names_are_used_and_nothing_else_that_the_run_names(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    data, away = runs["compared"].parent / "features.npz", tmp_path / "away"
+    folder = stranger(runs, tmp_path / "run", "compared", cache=str(away), dataset__path="/no/such/place.npz")
+    vectors = np.ones((1, 8), np.float32)
+    with pytest.raises(UsageError, match=r"its index compares features.*--trust.*, or --data PATH"):
+        Searcher.open(folder)
+    expected = Searcher.open(runs["compared"]).search_vectors(vectors, 3)[0].hits
+    found = Searcher.open(folder, data=data).search_vectors(vectors, 3)[0].hits
+    assert [(hit.row, hit.distance) for hit in found] == [(hit.row, hit.distance) for hit in expected]
+    assert not away.exists()
+
+    with np.load(data) as arrays:
+        np.savez(tmp_path / "other.npz", features=arrays["features"] + 1, labels=arrays["labels"])
+    with pytest.raises(UsageError, match="has changed since the run"):
+        Searcher.open(folder, data=tmp_path / "other.npz")
+    with pytest.raises(UsageError, match="it is not there"):
+        Searcher.open(folder, data=tmp_path / "nothing.npz")
+    apart = stranger(runs, tmp_path / "apart", "compared", dataset__query="/etc/passwd")
+    with pytest.raises(UsageError, match=r"features is found by dataset\.query \(--trust uses it\)"):
+        Searcher.open(apart, data=data)
+    with pytest.raises(UsageError, match=r"digits is of a kind that has no dataset\.path"):
+        Searcher.open(stranger(runs, tmp_path / "digits"), data=data)
+    evil = stranger(runs, tmp_path / "evil", "compared", dataset___target_="evil.Source")
+    with pytest.raises(UsageError, match="expected a class of lshbench"):
+        Searcher.open(evil, data=data)
+    timm = {"backbone___target_": "lshbench.features.backbone.TimmBackbone", "backbone__weights": None}
+    hungry = stranger(runs, tmp_path / "hungry", "compared", **timm, backbone__model="vit_giant_patch14_dinov2")
+    with pytest.raises(UsageError, match="may take any memory"):
+        Searcher.open(hungry, data=data)

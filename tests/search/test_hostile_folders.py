@@ -186,6 +186,10 @@ def test_hits_pictures_weights_and_large_networks_are_refused(stranger, audited,
         ),
         ({"_target_": "lshbench.features.backbone.TimmBackbone", "name": "hf-hub:a/b", "weights": "random"}, "weights"),
         ({"_target_": "lshbench.features.backbone.TimmBackbone", "name": "x", "weights": "/x.safetensors"}, "weights"),
+        (
+            {"_target_": "lshbench.features.backbone.TimmBackbone", "name": "vit_giant_patch14", "weights": "random"},
+            "may take any memory",
+        ),
         ({"image_size": 10**6}, "any memory"),
     ):
         shutil.rmtree(tmp_path / "stranger")
