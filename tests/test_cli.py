@@ -222,8 +222,12 @@ def test_kill_at_any_moment_leaves_no_finished_folder_that_is_not_whole(tmp_path
         "lshbench",
         "run",
         "dataset=digits",
+        "dataset.max_gallery=400",
+        "dataset.max_queries=40",
         "backbone=pixels",
+        "backbone.image_size=8",
         "method=neural",
+        "method.training.epochs=4",
         "bits=16",
     ]
     start = time.monotonic()
