@@ -24,9 +24,9 @@ COMMIT = hashlib.sha1(b"the only commit").hexdigest()
 class HubServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, folder: Path, failures: int = 0, commit: str = COMMIT, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
-        self.folder, self.commit = folder, commit
+    def __init__(self, folder: Path, failures: int = 0) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder, self.commit = folder, COMMIT
         self.failures = failures
         self.downloads: list[str] = []
         self.lock = threading.Lock()

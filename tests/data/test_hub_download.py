@@ -150,9 +150,9 @@ def test_a_split_that_was_never_downloaded_is_named_without_the_hub(repositories
 def test_a_repository_that_has_moved_on_is_read_again_and_said_to(repositories: Path, run: Run) -> None:
     with HubServer(repositories).running() as hub:
         first = run(hub.endpoint, query_split="val")
-    file = repositories / "owner" / "made" / "data" / "train-00000-of-00002.parquet"
-    pq.write_table(pq.read_table(file).slice(0, 20), file)
-    with HubServer(repositories, commit="b" * 40).running() as hub:
+        file = repositories / "owner" / "made" / "data" / "train-00000-of-00002.parquet"
+        pq.write_table(pq.read_table(file).slice(0, 20), file)
+        hub.commit = "b" * 40
         second = run(hub.endpoint, query_split="val")
     assert f"owner/made has moved on from commit {COMMIT}" in second["log"]
     assert f"revision main is commit {'b' * 40}" in second["log"]
