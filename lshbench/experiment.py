@@ -20,6 +20,7 @@ from lshbench.config import Identity, build, check_root, identity
 from lshbench.data.base import Dataset
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import Evaluation
+from lshbench.evaluation.loss import code_measures, loss_of
 from lshbench.evaluation.reference import Reference, cosine_reference
 from lshbench.evaluation.timing import Clock, time_exact_scan
 from lshbench.evaluation.tradeoff import Measured, Queries, measure_points
@@ -36,6 +37,7 @@ from lshbench.run_folder.metrics import (
     SCHEMA_VERSION,
     CodeMetrics,
     DatasetMetrics,
+    LossMetrics,
     MemoryMetrics,
     MethodMetrics,
     ProtocolMetrics,
@@ -186,13 +188,10 @@ def run_experiment(
             reference = cosine_reference(gallery, queries, inputs.cache, progress)
             if config["reference"]["time"]:
                 scan = time_exact_scan(gallery.x, queries.x, nearest)
+    relevance = Relevance(queries.y, gallery.y)
     measured = measure_points(
         system.index,
-        Queries(
-            query_codes,
-            Relevance(queries.y, gallery.y),
-            lambda start, stop: system.encode(queries.x[start:stop], "query"),
-        ),
+        Queries(query_codes, relevance, lambda start, stop: system.encode(queries.x[start:stop], "query")),
         reference,
         k=nearest,
         definitions=config["evaluation"]["definitions"],
@@ -201,6 +200,12 @@ def run_experiment(
         progress=progress,
     )
 
+    codes = None
+    if config["evaluation"]["loss"] or system.index.exhaustive:
+        with clock.measure("loss"):
+            ranked = (system.index, measured, gallery_codes, query_codes, relevance)
+            codes = code_measures(*ranked, reference, progress)
+    loss = loss_of(measured, reference, codes)
     search, evaluation = measured.search, measured.evaluation
 
     with clock.measure("write"):
@@ -252,6 +257,7 @@ def run_experiment(
         ties={name: Ties(**bounds) for name, bounds in evaluation.summary["ties"].items()},
         definitions=evaluation.summary["definitions"] if config["evaluation"]["definitions"] else {},
         reference=ReferenceMetrics(reference.metrics if reference else None),
+        loss=LossMetrics(loss.features, loss.codes, loss.index),
         search=_search_metrics(experiment, measured, scan),
         codes=_code_metrics(gallery_codes.codes, config["seed"]),
         time_s=clock.parts(),

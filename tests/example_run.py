@@ -60,6 +60,11 @@ METRICS: dict[str, Any] = {
     "ties": {"mAP": {"expected": 0.3, "optimistic": 0.31, "pessimistic": 0.29}},
     "definitions": {"mAP@all/trec": 0.3, "precision@radius2": None},
     "reference": {"cosine": {"mAP": 0.19, "P@10": 0.47, "P@50": 0.4}},
+    "loss": {
+        "features": {"mAP": 0.19, "P@10": 0.47, "P@50": 0.4, "recall@10": 1.0},
+        "codes": {"mAP": 0.31, "P@10": 0.44, "P@50": 0.5, "recall@10": 0.92},
+        "index": {"mAP": 0.3, "P@10": 0.6, "P@50": 0.5, "recall@10": 0.9},
+    },
     "search": {
         "index": "flat",
         "ranks": "method",

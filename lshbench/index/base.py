@@ -94,6 +94,11 @@ class Index(ABC):
         """Whether distances are those of the original features, so that recall is relative to exact cosine ranking."""
         return False
 
+    @property
+    def code_ranking(self) -> Ranking:
+        """How the codes alone rank the whole gallery, which the index's own results are compared with."""
+        return "hamming"
+
     def needs_projections(self, side: Side) -> bool:
         """Return whether :meth:`build` or :meth:`search` reads the projections of one side's binary codes."""
         return False

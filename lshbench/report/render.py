@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     "record", "group", "measure", "configuration", "against", "dataset", "backbone", "protocol", "method", "bits",
     "index", "ranking", "supervision", "leak", "seeds", "queries", "gallery", "mean", "low", "high", "level", "spread",
-    "exact_cosine", "candidates", "candidates_fraction", "qps", "latency_p95_ms", "bytes_per_item",
+    "exact_cosine", "exact_codes", "candidates", "candidates_fraction", "qps", "latency_p95_ms", "bytes_per_item",
     "recall_at_10_cosine", "peak_memory_bytes", "total_s", "difference", "p_value", "p_value_holm", "exact", "pairs",
     "resamples", "seed",
 )  # fmt: skip
@@ -87,6 +87,7 @@ def _mean_row(report: Report, group: Group, one: Configuration, name: str) -> di
         "level": mean.interval.level,
         "spread": mean.spread,
         "exact_cosine": mean.exact_cosine,
+        "exact_codes": mean.exact_codes,
         "candidates": cost.candidates,
         "candidates_fraction": cost.candidates_fraction,
         "qps": cost.qps,

@@ -34,12 +34,14 @@ class Mean:
         seed_means: the mean of each seed, by ascending seed.
         spread: their standard deviation (n - 1); None for one seed.
         exact_cosine: the mean over seeds by exact cosine ranking of the same features; None where it is not known.
+        exact_codes: the same by the codes' exact ranking of the whole gallery.
     """
 
     interval: Interval
     seed_means: tuple[float, ...]
     spread: float | None
     exact_cosine: float | None
+    exact_codes: float | None
 
 
 @dataclass(frozen=True)

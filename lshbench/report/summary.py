@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SHOWN = ("mAP", "P@10", "P@50")
 
+NOTHING = 0.0005
+"""Loss of a measure that is not worth blaming anything for."""
+
 
 def print_summary(run: Run, console: Console | None = None) -> None:
     """Print a run's figures beside exact cosine ranking, its speed, and where its files are.
@@ -121,7 +124,23 @@ def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
     size = f"index {_size(memory.index_bytes)}, {memory.bytes_per_item:.4g} bytes an item"
     if memory.peak_rss_bytes is not None:
         size = f"{_size(memory.peak_rss_bytes)} at most; {size}"
-    return [("search", speed), ("time", time), ("memory", size)]
+    lost = _loss(metrics)
+    return [*([("loss", lost)] if lost else []), ("search", speed), ("time", time), ("memory", size)]
+
+
+def _loss(metrics: RunMetrics) -> str:
+    """Return what code and index each add to mAP and P@10, and which of them loses most, a measure a line."""
+    lines = []
+    for name in ("mAP", "P@10"):
+        known = {} if metrics.loss is None else metrics.loss.changes(name)
+        changes = {part: change for part, change in known.items() if change is not None}
+        if not changes:
+            continue
+        losing = [part for part, change in changes.items() if change <= -NOTHING]
+        worst = min(changes, key=lambda part: changes[part])
+        verdict = f"{'most is ' * (len(losing) > 1)}lost by the {worst}" if losing else "nothing is lost"
+        lines.append(f"{name:<5}{', '.join(f'{part} {change:+.4f}' for part, change in changes.items())}: {verdict}")
+    return "\n".join(lines)
 
 
 def _leak(protocol: ProtocolMetrics) -> str:

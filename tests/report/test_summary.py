@@ -60,6 +60,21 @@ def test_figures_that_are_not_known_are_dashes(metrics: dict[str, Any]) -> None:
     assert row(printed(metrics), "mAP") == ["mAP", "-", "-", "to", "-", "0.1900", "-"]
 
 
+def test_the_summary_says_whether_the_code_or_the_index_loses_quality(metrics: dict[str, Any]) -> None:
+    text = printed(metrics)
+    assert row(text, "loss") == ["loss", "mAP", "code", "+0.1200,", "index", "-0.0100:", "lost", "by", "the", "index"]
+    assert row(text, "P@10") == ["P@10", "0.6000", "0.4700", "+0.1300"]
+    assert "P@10 code -0.0300, index +0.1600: lost by the code" in text
+    metrics["loss"]["index"]["P@10"] = 0.40
+    assert "P@10 code -0.0300, index -0.0400: most is lost by the index" in printed(metrics)
+    metrics["loss"]["codes"] = None
+    assert "mAP  index +0.1100: nothing is lost" in printed(metrics)
+    metrics["loss"]["features"] = None
+    assert "lost" not in printed(metrics)
+    del metrics["loss"]
+    assert "lost" not in printed(metrics), "a run of an earlier version"
+
+
 def test_a_leak_is_shouted(metrics: dict[str, Any]) -> None:
     metrics["protocol"] |= {"leak": True, "query_gallery_overlap": 12, "query_train_overlap": 3}
     assert "LEAK: 12 queries are in the gallery and 3 in training" in " ".join(printed(metrics).split())
