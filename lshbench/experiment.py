@@ -56,15 +56,12 @@ from lshbench.runtime.shared_work import sharing
 from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
 from lshbench.trackers.base import Tracker
-from lshbench.types import Clusters, Codes, Progress, Relevance
+from lshbench.types import RESULTS, Clusters, Codes, Progress, Relevance
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-
-NEIGHBORS = 100
-"""Results kept, and timed, for each query."""
 
 PER_QUERY = ("AP", "AP_optimistic", "AP_pessimistic", "P@10", "P@50", "RR", "R-precision")
 """Measures that are kept for each query."""
@@ -181,7 +178,7 @@ def run_experiment(
     with clock.measure("index"):
         system.build(gallery_codes)
 
-    nearest = min(NEIGHBORS, len(gallery))
+    nearest = min(RESULTS, len(gallery))
     reference, scan = None, {}
     if config["reference"]["cosine"]:
         with clock.measure("reference"):

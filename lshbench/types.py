@@ -14,6 +14,9 @@ Supervision = Literal["none", "labels"]
 CodeKind = Literal["binary", "clusters", "nothing"]
 """What a method makes of an item: a binary code, the number of a cluster, or nothing (``method=none``)."""
 
+RESULTS = 100
+"""Results of each query that a run keeps, times, and rescores a multiple of."""
+
 
 class Progress(Protocol):
     """Callback for the progress of long work.

@@ -94,6 +94,16 @@ class Index(ABC):
         """Whether distances are those of the original features, so that recall is relative to exact cosine ranking."""
         return False
 
+    def ranked_by_code(self, oversample: object) -> Index:
+        """Return the index whose results are rescored by features: this one, if it doesn't compare features itself.
+
+        Raises:
+            UsageError: it does; says so of the key ``index.oversample``, whose value was given.
+        """
+        if self.ranks_features:
+            raise wrong_value("index.oversample", oversample, f"null with index={self.option}, which compares features")
+        return self
+
     @property
     def code_ranking(self) -> Ranking:
         """How the codes alone rank the whole gallery, which the index's own results are compared with."""
@@ -150,6 +160,10 @@ class Index(ABC):
         Raises:
             ValueError: it is no saved index of this kind, or the features are not its gallery's.
         """
+
+    def reopened(self, folder: Path, features: np.ndarray | None = None) -> Index:
+        """Return a saved index that was made with this one's keys (:meth:`open`)."""
+        return self.open(folder, features)
 
 
 def query_values(key: str, value: object, least: int = 1) -> list[int]:

@@ -165,6 +165,15 @@ class BucketsIndex(Index):
     def ranks_features(self) -> bool:
         return self.rescore == "cosine"
 
+    def ranked_by_code(self, oversample: object) -> Index:
+        if self.rescore != "cosine":
+            return self
+        if self.shortlists:
+            right = "null with index.oversample, which says how many candidates are compared by cosine"
+            raise wrong_value("index.shortlist", self.shortlists, right)
+        keys = ("tables", "bits_per_table", "probes", "draw", "seed")
+        return BucketsIndex(rescore="hamming", **{key: getattr(self, key) for key in keys})
+
     def needs_projections(self, side: Side) -> bool:
         return side == "query" and (self.probes[-1] > 1 or self.rescore == "embedding")
 

@@ -48,6 +48,10 @@ class FlatIndex(Index):
     def ranks_features(self) -> bool:
         return self.gives == "nothing"
 
+    @property
+    def code_ranking(self) -> Ranking:
+        return self.ranking
+
     def needs_projections(self, side: Side) -> bool:
         return self.gives == "binary" and self.ranking == "cosine"
 

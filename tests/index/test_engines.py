@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lshbench.config import build, options
+from lshbench.config import options
 from lshbench.errors import UsageError
-from lshbench.index.base import Index
 from lshbench.index.binary_engines import BinaryHashEngine, BinaryIvfEngine, BinaryMultiHashEngine
 from lshbench.index.engines import Engine, HnswEngine, LshEngine, spread
 from lshbench.ranking.cosine import cosine_neighbors
 from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
+from lshbench.system import build_index
 from lshbench.types import Codes, Encoded, RankedBlock, Relevance
 from tests.options import composed
 
@@ -269,8 +269,8 @@ def test_every_index_s_yaml_binds_to_its_class_and_fits_or_refuses_a_method(opti
     fits = {"flat": ("binary", "nothing"), "ivf": ("clusters", "nothing"), "hnsw": ("nothing",), "lsh": ("nothing",)}
     if gives not in fits.get(option, ("binary",)):
         with pytest.raises(UsageError, match=f"index='{option}': expected "):
-            build(config, "index", Index, gives=gives, ranking="auto")
+            build_index(config, gives)
         return
-    index = build(config, "index", Index, gives=gives, ranking="auto")
+    index = build_index(config, gives)
     assert index.ranking in ("hamming", "cosine")
     assert all(list(point) == list(index.points()[0]) for point in index.points())
