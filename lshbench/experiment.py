@@ -258,7 +258,7 @@ def run_experiment(
         search=_search_metrics(experiment, measured, scan),
         codes=_code_metrics(gallery_codes.codes, config["seed"]),
         time_s=clock.parts(),
-        memory=MemoryMetrics(peak_memory_bytes(), system.index.bytes, system.index.bytes / len(gallery)),
+        memory=_memory_metrics(system),
         environment={**environment(inputs.threads), "directory": str(Path.cwd())},
     )
     run = Run(folder.path, metrics)
@@ -319,6 +319,17 @@ def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, 
         recall_at_10_cosine=measured.recall,
         qps=measured.search.qps,
         latency_ms={**measured.search.latency_ms, **scan},
+    )
+
+
+def _memory_metrics(system: System) -> MemoryMetrics:
+    index = system.index
+    return MemoryMetrics(
+        peak_rss_bytes=peak_memory_bytes(),
+        code_bytes=index.code_bytes,
+        index_bytes=index.bytes - index.code_bytes,
+        feature_bytes=index.feature_bytes,
+        bytes_per_item=(index.bytes + index.feature_bytes) / len(index),
     )
 
 

@@ -97,7 +97,13 @@ METRICS: dict[str, Any] = {
         "evaluate": 0.3,
         "total": 2.0,
     },
-    "memory": {"peak_rss_bytes": 10**9, "index_bytes": 400000, "bytes_per_item": 8.0},
+    "memory": {
+        "peak_rss_bytes": 10**9,
+        "code_bytes": 400000,
+        "index_bytes": 0,
+        "feature_bytes": 0,
+        "bytes_per_item": 8.0,
+    },
     "environment": {
         "lshbench": "0.1.0",
         "python": "3.11",

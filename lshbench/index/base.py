@@ -139,7 +139,20 @@ class Index(ABC):
     @property
     @abstractmethod
     def bytes(self) -> int:
-        """Bytes that searching needs at the point in effect, beyond the features themselves."""
+        """Bytes that searching needs at the point in effect, beyond :attr:`feature_bytes`."""
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of these that are the items' codes: whole bytes of bits, or what else the method gives to be compared.
+
+        Words that are filled up, copies, tables, links, norms and numbers of items are the index.
+        """
+        return 0
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of the features that searching reads besides, in memory or where they lie."""
+        return 0
 
     @abstractmethod
     def save(self, folder: Path) -> None:

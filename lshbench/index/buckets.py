@@ -355,6 +355,14 @@ class BucketsIndex(Index):
         ordered = gallery.ordered_words.nbytes if used == 1 else 0
         return self._tables.bytes(used) + gallery.inverse_norms.nbytes + gallery.words.nbytes + ordered
 
+    @property
+    def code_bytes(self) -> int:
+        return len(self) * ((self._code_bits + 7) // 8) if self._reads_codes else 0
+
+    @property
+    def feature_bytes(self) -> int:
+        return self._vectors.nbytes
+
     def save(self, folder: Path) -> None:
         """Write the tables' arrays, ``inverse_norms.npy`` or ``words.npy`` or both, and ``index.json`` last."""
         gallery = self._searched.held.gallery

@@ -97,6 +97,16 @@ class FlatIndex(Index):
         own = 0 if self.ranks_features else self.vectors.vectors.nbytes
         return own + self.vectors.inverse_norms.nbytes
 
+    @property
+    def code_bytes(self) -> int:
+        if self.ranking == "hamming":
+            return len(self) * ((self.codes.bits + 7) // 8)
+        return 0 if self.ranks_features else self.vectors.vectors.nbytes
+
+    @property
+    def feature_bytes(self) -> int:
+        return self.vectors.vectors.nbytes if self.ranks_features else 0
+
     def save(self, folder: Path) -> None:
         """Write packed words, projections, or the features' inverse norms, and ``index.json`` last."""
         if self.ranking == "hamming":

@@ -150,8 +150,15 @@ class OversampledIndex(Index):
 
     @property
     def bytes(self) -> int:
-        own = 0 if self.ranks_features else self._vectors.nbytes
-        return self.inner.bytes + own + self._inverse_norms.nbytes
+        return self.inner.bytes + self._inverse_norms.nbytes
+
+    @property
+    def code_bytes(self) -> int:
+        return self.inner.code_bytes
+
+    @property
+    def feature_bytes(self) -> int:
+        return self._vectors.nbytes
 
     def save(self, folder: Path) -> None:
         """Write ``rescored_inverse_norms.npy``, int8 vectors if any (``rescored.npy``), and the inner index."""

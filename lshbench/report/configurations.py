@@ -103,12 +103,18 @@ def _cost(runs: Sequence[Run]) -> Cost:
     def mean(figure: Callable[[Run], float | None]) -> float | None:
         return mean_or_none([figure(run) for run in runs])
 
+    def per_item(run: Run, size: int | None) -> float | None:
+        return None if size is None else size / run.metrics.dataset.gallery
+
     return Cost(
         candidates=mean(lambda run: run.metrics.search.candidates_mean),
         candidates_fraction=mean(lambda run: run.metrics.search.candidates_fraction),
         qps=mean(lambda run: run.metrics.search.qps),
         latency_p95_ms=mean(lambda run: run.metrics.search.latency_ms["p95"]),
         bytes_per_item=mean(lambda run: run.metrics.memory.bytes_per_item),
+        code_bytes_per_item=mean(lambda run: per_item(run, run.metrics.memory.code_bytes)),
+        index_bytes_per_item=mean(lambda run: per_item(run, run.metrics.memory.index_bytes)),
+        feature_bytes_per_item=mean(lambda run: per_item(run, run.metrics.memory.feature_bytes)),
         recall_at_10_cosine=mean(lambda run: run.metrics.search.recall_at_10_cosine),
         peak_memory_bytes=mean(lambda run: run.metrics.memory.peak_rss_bytes),
     )

@@ -18,6 +18,7 @@ COLUMNS = (
     "record", "group", "measure", "configuration", "against", "dataset", "backbone", "protocol", "method", "bits",
     "index", "ranking", "supervision", "leak", "seeds", "queries", "gallery", "mean", "low", "high", "level", "spread",
     "exact_cosine", "exact_codes", "candidates", "candidates_fraction", "qps", "latency_p95_ms", "bytes_per_item",
+    "code_bytes_per_item", "index_bytes_per_item", "feature_bytes_per_item",
     "recall_at_10_cosine", "peak_memory_bytes", "total_s", "difference", "p_value", "p_value_holm", "exact", "pairs",
     "resamples", "seed",
 )  # fmt: skip
@@ -93,6 +94,9 @@ def _mean_row(report: Report, group: Group, one: Configuration, name: str) -> di
         "qps": cost.qps,
         "latency_p95_ms": cost.latency_p95_ms,
         "bytes_per_item": cost.bytes_per_item,
+        "code_bytes_per_item": cost.code_bytes_per_item,
+        "index_bytes_per_item": cost.index_bytes_per_item,
+        "feature_bytes_per_item": cost.feature_bytes_per_item,
         "recall_at_10_cosine": cost.recall_at_10_cosine,
         "peak_memory_bytes": cost.peak_memory_bytes,
         "total_s": one.time_s.get("total"),

@@ -53,7 +53,8 @@ class Cost:
         candidates_fraction: the same as a share of the gallery.
         qps: queries a second, in batches, encoding left out.
         latency_p95_ms: milliseconds for 95 % of single queries.
-        bytes_per_item: of the index.
+        bytes_per_item: of code, index and the features that searching reads besides.
+        code_bytes_per_item, index_bytes_per_item, feature_bytes_per_item: these apart.
         recall_at_10_cosine: share of the first ten by exact cosine that were found.
         peak_memory_bytes: largest resident size of the process.
     """
@@ -63,6 +64,9 @@ class Cost:
     qps: float | None
     latency_p95_ms: float | None
     bytes_per_item: float | None
+    code_bytes_per_item: float | None
+    index_bytes_per_item: float | None
+    feature_bytes_per_item: float | None
     recall_at_10_cosine: float | None
     peak_memory_bytes: float | None
 

@@ -119,9 +119,13 @@ def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
             speed += f", recall@10 {search.recall_at_10:.3f}"
     if search.queries_without_candidates:
         speed += f", {search.queries_without_candidates:,} queries without candidates"
-    parts = [f"{name} {spent:.1f}" for name, spent in seconds.items() if name != "total" and (spent or 0) >= 0.05]
-    time = f"{seconds['total']:.1f} s" + (f" ({', '.join(parts)})" if parts else "")
-    size = f"index {_size(memory.index_bytes)}, {memory.bytes_per_item:.4g} bytes an item"
+    spans = [f"{name} {spent:.1f}" for name, spent in seconds.items() if name != "total" and (spent or 0) >= 0.05]
+    time = f"{seconds['total']:.1f} s" + (f" ({', '.join(spans)})" if spans else "")
+    size = f"{memory.bytes_per_item:,.4g} bytes an item"
+    parts = {"code": memory.code_bytes, "index": memory.index_bytes, "features": memory.feature_bytes}
+    if None not in parts.values():
+        each = [f"{name} {of / metrics.dataset.gallery:,.4g}" for name, of in parts.items() if of]
+        size += f": {', '.join(each)}"
     if memory.peak_rss_bytes is not None:
         size = f"{_size(memory.peak_rss_bytes)} at most; {size}"
     lost = _loss(metrics)

@@ -271,10 +271,20 @@ class CodeMetrics(Record):
 
 @dataclass(frozen=True)
 class MemoryMetrics(Record):
-    """Memory in bytes: the process's peak, the index, and the index per item."""
+    """Memory of the process at its peak, and of what searching reads, by one rule for every index.
+
+    Attributes:
+        peak_rss_bytes: the largest resident size of the process.
+        code_bytes: of the items' codes: whole bytes of bits, or what else the method gives to be compared.
+        index_bytes: of all else that the index holds.
+        feature_bytes: of the features that searching reads besides, in memory or where they lie.
+        bytes_per_item: the three together, for an item.
+    """
 
     peak_rss_bytes: int | None
+    code_bytes: int | None = field(default=None, kw_only=True)
     index_bytes: int
+    feature_bytes: int | None = field(default=None, kw_only=True)
     bytes_per_item: float
 
 

@@ -201,7 +201,10 @@ def test_a_saved_engine_is_made_again_of_its_arrays_and_finds_the_same(index: En
     assert (described["index"], described["ranking"], described["items"]) == (index.option, index.distance, ITEMS)
     read = faiss.read_index_binary if "binary" in index.takes else faiss.read_index
     assert read(str(tmp_path / "engine.faiss")).ntotal == ITEMS
-    assert index.bytes == (tmp_path / "engine.faiss").stat().st_size
+    size = (tmp_path / "engine.faiss").stat().st_size
+    assert index.bytes + index.feature_bytes == size, "codes, links, and the graph's copy of the features"
+    assert 0 < index.bytes - index.code_bytes < size
+    assert (index.code_bytes == 0) == index.ranks_features == (index.feature_bytes > 0)
     (tmp_path / "engine.faiss").write_bytes(b"never read")
     opened = type(index).open(tmp_path, gallery.features if index.ranks_features else None)
     assert opened.bytes == index.bytes

@@ -101,6 +101,19 @@ def test_a_saved_one_answers_alike_and_bytes_need_no_features(tmp_path: Path, re
         index.search(Encoded(queries.features[:, :5], queries.codes), 5)
 
 
+def test_features_that_are_rescored_count_beside_the_codes() -> None:
+    gallery, _ = sides()
+    codes = FlatIndex().build(gallery)
+    for rescore_with, width in (("float32", 4), ("int8", 1)):
+        index = OversampledIndex(FlatIndex(), 2, rescore_with).build(gallery)
+        assert (index.code_bytes, index.feature_bytes) == (700 * 2, width * 700 * 12)
+        assert index.bytes == codes.bytes + 4 * 700, "and a norm each"
+    tables = BucketsIndex(tables=2, bits_per_table=3).build(gallery)
+    assert (tables.code_bytes, tables.feature_bytes) == (0, gallery.features.nbytes)
+    tables = BucketsIndex(tables=2, bits_per_table=3, rescore="hamming").build(gallery)
+    assert (tables.code_bytes, tables.feature_bytes) == (700 * 2, 0)
+
+
 def test_vectors_of_extreme_length_and_zeros_are_rescored_too() -> None:
     gallery, queries = sides()
     scaled = Encoded(np.ascontiguousarray(gallery.features * np.float32(1e25)), gallery.codes)
