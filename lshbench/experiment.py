@@ -183,7 +183,8 @@ def run_experiment(
     if config["reference"]["cosine"]:
         with clock.measure("reference"):
             reference = cosine_reference(gallery, queries, inputs.cache, progress)
-            if config["reference"]["time"]:
+        if config["reference"]["time"]:
+            with clock.measure("timing"):
                 scan = time_exact_scan(gallery.x, queries.x, nearest)
     relevance = Relevance(queries.y, gallery.y)
     measured = measure_points(
@@ -259,7 +260,7 @@ def run_experiment(
         codes=_code_metrics(gallery_codes.codes, config["seed"]),
         time_s=clock.parts(),
         memory=_memory_metrics(system),
-        environment={**environment(inputs.threads), "directory": str(Path.cwd())},
+        environment={**environment(inputs.threads), "directory": str(Path.cwd()), "busy": search.busy},
     )
     run = Run(folder.path, metrics)
     if config["evaluation"]["plots"]:

@@ -103,6 +103,9 @@ def _cost(runs: Sequence[Run]) -> Cost:
     def mean(figure: Callable[[Run], float | None]) -> float | None:
         return mean_or_none([figure(run) for run in runs])
 
+    def a_second(milliseconds: float | None) -> float | None:
+        return 1e3 / milliseconds if milliseconds else None
+
     def per_item(run: Run, size: int | None) -> float | None:
         return None if size is None else size / run.metrics.dataset.gallery
 
@@ -110,7 +113,10 @@ def _cost(runs: Sequence[Run]) -> Cost:
         candidates=mean(lambda run: run.metrics.search.candidates_mean),
         candidates_fraction=mean(lambda run: run.metrics.search.candidates_fraction),
         qps=mean(lambda run: run.metrics.search.qps),
+        qps_with_encoding=mean(lambda run: a_second(run.metrics.search.latency_ms.get("with_encoding_batch"))),
         latency_p95_ms=mean(lambda run: run.metrics.search.latency_ms["p95"]),
+        latency_with_encoding_p95_ms=mean(lambda run: run.metrics.search.latency_ms.get("with_encoding_p95")),
+        busy=any(run.metrics.environment.get("busy") for run in runs),
         bytes_per_item=mean(lambda run: run.metrics.memory.bytes_per_item),
         code_bytes_per_item=mean(lambda run: per_item(run, run.metrics.memory.code_bytes)),
         index_bytes_per_item=mean(lambda run: per_item(run, run.metrics.memory.index_bytes)),

@@ -53,6 +53,8 @@ class Cost:
         candidates_fraction: the same as a share of the gallery.
         qps: queries a second, in batches, encoding left out.
         latency_p95_ms: milliseconds for 95 % of single queries.
+        qps_with_encoding, latency_with_encoding_p95_ms: the same from features to results.
+        busy: whether the machine was busy with other work in any of the runs, so that times may be too long.
         bytes_per_item: of code, index and the features that searching reads besides.
         code_bytes_per_item, index_bytes_per_item, feature_bytes_per_item: these apart.
         recall_at_10_cosine: share of the first ten by exact cosine that were found.
@@ -62,7 +64,10 @@ class Cost:
     candidates: float | None
     candidates_fraction: float | None
     qps: float | None
+    qps_with_encoding: float | None
     latency_p95_ms: float | None
+    latency_with_encoding_p95_ms: float | None
+    busy: bool
     bytes_per_item: float | None
     code_bytes_per_item: float | None
     index_bytes_per_item: float | None

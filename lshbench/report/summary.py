@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lshbench.run_folder import Run, RunMetrics
-from lshbench.run_folder.metrics import ProtocolMetrics
+from lshbench.run_folder.contents import TRADEOFF
+from lshbench.run_folder.metrics import ProtocolMetrics, SearchMetrics
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +48,10 @@ def print_summary(run: Run, console: Console | None = None) -> None:
     )
     console.print()
     console.print(Padding(_table(metrics), (0, 0, 0, 2), expand=False))
+    points = run.tradeoff() if run.has(TRADEOFF) else {}
+    if len(points.get("mAP", ())) > 1:
+        console.print()
+        console.print(Padding(_points_table(points), (0, 0, 0, 2), expand=False))
     if dataset.queries_without_relevant:
         unanswered = dataset.unanswered or f"{dataset.queries_without_relevant:,} queries have nothing to find"
         console.print(Text(f"\nWARNING: {unanswered}; each counts as 0.", style="yellow"))
@@ -105,13 +110,40 @@ def _table(metrics: RunMetrics) -> Table:
     return table
 
 
+POINTS = {
+    "mAP": ("mAP", ".4f"),
+    "P@10": ("P@10", ".4f"),
+    "recall@10/cosine": ("recall@10", ".3f"),
+    "candidates_mean": ("compared", ",.0f"),
+    "qps_with_encoding": ("queries/s", ",.0f"),
+    "latency_ms/with_encoding_p50": ("ms", ".3g"),
+    "bytes_per_item": ("bytes", ",.4g"),
+}
+"""Columns of the table of query settings, of those that are known: heading and format."""
+
+
+def _points_table(points: dict[str, list[Any]]) -> Table:
+    """Return a table of all query settings that were measured; times are with encoding, bytes an item."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, safe_box=True, padding=(0, 1, 0, 0))
+    settings = list(points)[: list(points).index("mAP")]
+    shown = {key: made for key, made in POINTS.items() if any(value is not None for value in points.get(key, ()))}
+    for heading in (*settings, *(heading for heading, _ in shown.values())):
+        table.add_column(heading, justify="right")
+    for row in range(len(points["mAP"])):
+        cells = [str(points[name][row]) for name in settings]
+        for key, (_, form) in shown.items():
+            value = points[key][row]
+            cells.append("-" if value is None else format(value, form))
+        table.add_row(*cells)
+    return table
+
+
 def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
     search, memory, seconds = metrics.search, metrics.memory, metrics.time_s
-    speed = search.index
-    if search.qps is not None:
-        speed += f": {search.qps:,.0f} queries/s"
-    if (p95 := search.latency_ms["p95"]) is not None:
-        speed += f", {p95:.3g} ms for 95 % of single queries"
+    speed = f"{search.index}: {_speed(search)}" if search.qps is not None else search.index
     if search.candidates_fraction < 1:
         compared = f"{search.candidates_mean:,.0f} compared of {metrics.dataset.gallery:,}"
         speed += f", {compared} ({search.candidates_fraction:.2%})"
@@ -129,7 +161,26 @@ def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
     if memory.peak_rss_bytes is not None:
         size = f"{_size(memory.peak_rss_bytes)} at most; {size}"
     lost = _loss(metrics)
-    return [*([("loss", lost)] if lost else []), ("search", speed), ("time", time), ("memory", size)]
+    lines = [("search", speed), ("time", time), ("memory", size)]
+    if lost:
+        lines.insert(0, ("loss", lost))
+    if busy := metrics.environment.get("busy"):
+        lines.append(("BUSY", f"{busy}: other work slowed the machine down, and times are too long"))
+    return lines
+
+
+def _speed(search: SearchMetrics) -> str:
+    """Return queries a second in batches and the latency of single ones, with encoding first where it was timed."""
+    batch, p95 = search.latency_ms.get("with_encoding_batch"), search.latency_ms.get("with_encoding_p95")
+    alone = [f"{search.qps:,.0f}/s"] if batch else [f"{search.qps:,.0f} queries/s"]
+    if (own := search.latency_ms["p95"]) is not None:
+        alone.append(f"{own:.3g} ms" + (" for 95 % of single queries" if p95 is None else ""))
+    if not batch or p95 is None:
+        return ", ".join(alone)
+    return (
+        f"{1e3 / batch:,.0f} queries/s, {p95:.3g} ms for 95 % of single queries, with encoding "
+        f"(without: {', '.join(alone)})"
+    )
 
 
 def _loss(metrics: RunMetrics) -> str:

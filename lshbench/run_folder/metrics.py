@@ -307,7 +307,8 @@ class RunMetrics(Record):
         loss: the same measures of features, codes and index; None in runs of earlier versions.
         codes: figures on the gallery's codes.
         time_s: seconds of each part of the run.
-        environment: versions, processor, threads and the folder that the run was started in.
+        environment: versions, processor, threads and the folder that the run was started in; ``busy`` says why times
+            may be too long, if they may.
     """
 
     schema_version: int
@@ -331,7 +332,8 @@ class RunMetrics(Record):
     time_s: Annotated[Figures, ("load", "extract", "fit", "encode", "index", "search", "evaluate", "total")]
     memory: MemoryMetrics
     environment: Annotated[
-        Mapping[str, str | int | None], ("lshbench", "python", "torch", "faiss", "cpu", "threads", "git", "directory")
+        Mapping[str, str | int | None],
+        ("lshbench", "python", "torch", "faiss", "cpu", "threads", "git", "directory"),
     ]
 
     @property
