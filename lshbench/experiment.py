@@ -56,7 +56,7 @@ from lshbench.runtime.shared_work import sharing
 from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
 from lshbench.trackers.base import Tracker
-from lshbench.types import RESULTS, Clusters, Codes, Progress, Relevance
+from lshbench.types import RESULTS, Clusters, Codes, Features, Neighbors, Progress, Relevance
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -205,6 +205,11 @@ def run_experiment(
             codes = code_measures(*ranked, reference, progress)
     loss = loss_of(measured, reference, codes)
     search, evaluation = measured.search, measured.evaluation
+    shown = search.neighbors
+    pictures = config["evaluation"]["plots"] and data.dataset.kind == "images"
+    if pictures and system.ranking == "hamming":
+        with clock.measure("plots"):
+            shown = _ties_broken(system, gallery, queries, search.neighbors)
 
     with clock.measure("write"):
         _write_codes(folder, gallery_codes.codes, query_codes.codes)
@@ -214,7 +219,7 @@ def run_experiment(
         _write_items(folder, data.dataset, gallery.ids)
         folder.write_neighbors(search.neighbors)
         per_query = {name: evaluation.measures[name] for name in PER_QUERY}
-        folder.write_per_query(queries=queries.ids, labels=queries.y, measures=per_query, neighbors=search.neighbors)
+        folder.write_per_query(queries=queries.ids, labels=queries.y, measures=per_query, neighbors=shown)
         folder.write_tradeoff(measured.columns())
         folder.write_curves(_curves(evaluation, reference, gallery_codes.codes))
         if system.method.history:
@@ -268,10 +273,10 @@ def run_experiment(
 
         with clock.measure("plots"):
             _drawn(partial(draw_all, run))
-            if data.dataset.kind == "images":
-                shown = (run, data.dataset, gallery, queries, search.neighbors)
-                _drawn(partial(draw_retrieval, *shown))
-                _drawn(partial(keep_thumbnails, *shown))
+            if pictures:
+                parts = (run, data.dataset, gallery, queries, shown)
+                _drawn(partial(draw_retrieval, *parts))
+                _drawn(partial(keep_thumbnails, *parts))
         metrics = replace(metrics, time_s=clock.parts())
     folder.finish(metrics, own_key(make=True))
     return Run(folder.path, metrics)
@@ -307,6 +312,19 @@ def _curves(evaluation: Evaluation, reference: Reference | None, codes: Codes | 
         reference_precision=reference.precision if reference else None,
         reference_precision_at_k=reference.precision_at_k if reference else None,
     )
+
+
+def _ties_broken(system: System, gallery: Features, queries: Features, neighbors: Neighbors) -> Neighbors:
+    """Return neighbours in which ties of the queries whose hits are shown as pictures are broken by cosine."""
+    from lshbench.plots.retrieval import shown_queries
+
+    rows = shown_queries(queries.y)
+    encoded = system.encode(queries.x[rows], "query")
+    found = system.search_for_people(encoded, neighbors.ids.shape[1], gallery.x)
+    ids, tied = neighbors.ids.copy(), np.zeros(neighbors.ids.shape, np.int64)
+    assert found.tied is not None
+    ids[rows], tied[rows] = found.ids, found.tied
+    return replace(neighbors, ids=ids, tied=tied)
 
 
 def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, float]) -> SearchMetrics:

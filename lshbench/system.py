@@ -10,6 +10,7 @@ import numpy as np
 from lshbench.config import Trust, build, check_classes
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index, Ranking
+from lshbench.index.ties import by_cosine, by_projections, untied
 from lshbench.methods.base import Method
 from lshbench.run_folder import Run, RunFolder
 from lshbench.run_folder.contents import INDEX, METHOD_STATE, MODEL, MODEL_DESCRIPTION, PCA_STATE
@@ -78,6 +79,18 @@ class System:
     def search(self, queries: Encoded, k: int) -> Neighbors:
         """Return the ``k`` nearest gallery items of each query."""
         return self.index.search(queries, k)
+
+    def search_for_people(self, queries: Encoded, k: int, gallery: np.ndarray) -> Neighbors:
+        """Return the ``k`` nearest gallery items of each query, ties broken and counted (:mod:`lshbench.index.ties`).
+
+        Args:
+            queries: encoded, with projections where ``gallery`` has codes.
+            k: results of each query.
+            gallery: by what ties are broken: features, float32 ``(n, d)``, or packed codes, uint8 ``(n, bytes)``.
+        """
+        if gallery.dtype == np.uint8:
+            return untied(self.index, queries, k, by_projections(queries.projections, gallery))
+        return untied(self.index, queries, k, by_cosine(queries.features, gallery))
 
     def _reduce(self, x: np.ndarray) -> np.ndarray:
         return x if self.pca is None else self.pca.transform(x)

@@ -179,11 +179,13 @@ class Neighbors:
         ids: int64 ``(q, k)``, gallery rows, nearest first, ties by the smaller row; -1 where fewer were found.
         distances: float32 ``(q, k)``: Hamming distances, or 1 - cosine; infinite where ``ids`` is -1.
         candidates: int64 ``(q,)``, how many gallery items were compared with each query.
+        tied: int64 ``(q, k)``, how many of the items compared are at the result's distance; None where not counted.
     """
 
     ids: np.ndarray
     distances: np.ndarray
     candidates: np.ndarray
+    tied: np.ndarray | None = None
 
     @classmethod
     def unfilled(cls, candidates: np.ndarray, k: int) -> Neighbors:
