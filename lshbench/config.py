@@ -69,6 +69,7 @@ class ReferenceSchema:
 @dataclass
 class EvaluationSchema:
     definitions: bool = True
+    loss: bool = True
     plots: bool = True
 
 

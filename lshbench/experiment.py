@@ -20,6 +20,7 @@ from lshbench.config import Identity, build, check_root, identity
 from lshbench.data.base import Dataset
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import Evaluation
+from lshbench.evaluation.loss import code_measures, loss_of
 from lshbench.evaluation.reference import Reference, cosine_reference
 from lshbench.evaluation.timing import Clock, time_exact_scan
 from lshbench.evaluation.tradeoff import Measured, Queries, measure_points
@@ -36,6 +37,7 @@ from lshbench.run_folder.metrics import (
     SCHEMA_VERSION,
     CodeMetrics,
     DatasetMetrics,
+    LossMetrics,
     MemoryMetrics,
     MethodMetrics,
     ProtocolMetrics,
@@ -54,15 +56,23 @@ from lshbench.runtime.shared_work import sharing
 from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
 from lshbench.trackers.base import Tracker
-from lshbench.types import Clusters, Codes, Encoded, Progress, Quantised, Relevance, Vectors
+from lshbench.types import (
+    RESULTS,
+    Clusters,
+    Codes,
+    Encoded,
+    Features,
+    Neighbors,
+    Progress,
+    Quantised,
+    Relevance,
+    Vectors,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-
-NEIGHBORS = 100
-"""Results kept, and timed, for each query."""
 
 PER_QUERY = ("AP", "AP_optimistic", "AP_pessimistic", "P@10", "P@50", "RR", "R-precision")
 """Measures that are kept for each query."""
@@ -179,20 +189,18 @@ def run_experiment(
     with clock.measure("index"):
         system.build(gallery_codes)
 
-    nearest = min(NEIGHBORS, len(gallery))
+    nearest = min(RESULTS, len(gallery))
     reference, scan = None, {}
     if config["reference"]["cosine"]:
         with clock.measure("reference"):
             reference = cosine_reference(gallery, queries, inputs.cache, progress)
-            if config["reference"]["time"]:
+        if config["reference"]["time"]:
+            with clock.measure("timing"):
                 scan = time_exact_scan(gallery.x, queries.x, nearest)
+    relevance = Relevance(queries.y, gallery.y)
     measured = measure_points(
         system.index,
-        Queries(
-            query_codes,
-            Relevance(queries.y, gallery.y),
-            lambda start, stop: system.encode(queries.x[start:stop], "query"),
-        ),
+        Queries(query_codes, relevance, lambda start, stop: system.encode(queries.x[start:stop], "query")),
         reference,
         k=nearest,
         definitions=config["evaluation"]["definitions"],
@@ -201,7 +209,18 @@ def run_experiment(
         progress=progress,
     )
 
+    codes = None
+    if config["evaluation"]["loss"] or system.index.exhaustive:
+        with clock.measure("loss"):
+            ranked = (system.index, measured, gallery_codes, query_codes, relevance)
+            codes = code_measures(*ranked, reference, progress)
+    loss = loss_of(measured, reference, codes)
     search, evaluation = measured.search, measured.evaluation
+    shown = search.neighbors
+    pictures = config["evaluation"]["plots"] and data.dataset.kind == "images"
+    if pictures and system.ranking == "hamming":
+        with clock.measure("plots"):
+            shown = _ties_broken(system, gallery, queries, search.neighbors)
 
     with clock.measure("write"):
         _write_codes(folder, gallery_codes, query_codes)
@@ -211,7 +230,7 @@ def run_experiment(
         _write_items(folder, data.dataset, gallery.ids)
         folder.write_neighbors(search.neighbors)
         per_query = {name: evaluation.measures[name] for name in PER_QUERY}
-        folder.write_per_query(queries=queries.ids, labels=queries.y, measures=per_query, neighbors=search.neighbors)
+        folder.write_per_query(queries=queries.ids, labels=queries.y, measures=per_query, neighbors=shown)
         folder.write_tradeoff(measured.columns())
         folder.write_curves(_curves(evaluation, reference, gallery_codes.codes))
         if system.method.history:
@@ -252,11 +271,12 @@ def run_experiment(
         ties={name: Ties(**bounds) for name, bounds in evaluation.summary["ties"].items()},
         definitions=evaluation.summary["definitions"] if config["evaluation"]["definitions"] else {},
         reference=ReferenceMetrics(reference.metrics if reference else None),
+        loss=LossMetrics(loss.features, loss.codes, loss.index),
         search=_search_metrics(experiment, measured, scan),
         codes=_code_metrics(gallery_codes.codes, config["seed"]),
         time_s=clock.parts(),
-        memory=MemoryMetrics(peak_memory_bytes(), system.index.bytes, system.index.bytes / len(gallery)),
-        environment={**environment(inputs.threads), "directory": str(Path.cwd())},
+        memory=_memory_metrics(system),
+        environment={**environment(inputs.threads), "directory": str(Path.cwd()), "busy": search.busy},
     )
     run = Run(folder.path, metrics)
     if config["evaluation"]["plots"]:
@@ -264,10 +284,10 @@ def run_experiment(
 
         with clock.measure("plots"):
             _drawn(partial(draw_all, run))
-            if data.dataset.kind == "images":
-                shown = (run, data.dataset, gallery, queries, search.neighbors)
-                _drawn(partial(draw_retrieval, *shown))
-                _drawn(partial(keep_thumbnails, *shown))
+            if pictures:
+                parts = (run, data.dataset, gallery, queries, shown)
+                _drawn(partial(draw_retrieval, *parts))
+                _drawn(partial(keep_thumbnails, *parts))
         metrics = replace(metrics, time_s=clock.parts())
     folder.finish(metrics, own_key(make=True))
     return Run(folder.path, metrics)
@@ -309,6 +329,19 @@ def _curves(evaluation: Evaluation, reference: Reference | None, codes: object) 
     )
 
 
+def _ties_broken(system: System, gallery: Features, queries: Features, neighbors: Neighbors) -> Neighbors:
+    """Return neighbours in which ties of the queries whose hits are shown as pictures are broken by cosine."""
+    from lshbench.plots.retrieval import shown_queries
+
+    rows = shown_queries(queries.y)
+    encoded = system.encode(queries.x[rows], "query")
+    found = system.search_for_people(encoded, neighbors.ids.shape[1], gallery.x)
+    ids, tied = neighbors.ids.copy(), np.zeros(neighbors.ids.shape, np.int64)
+    assert found.tied is not None
+    ids[rows], tied[rows] = found.ids, found.tied
+    return replace(neighbors, ids=ids, tied=tied)
+
+
 def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, float]) -> SearchMetrics:
     index = experiment.system.index
     return SearchMetrics(
@@ -320,6 +353,17 @@ def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, 
         recall_at_10_cosine=measured.recall,
         qps=measured.search.qps,
         latency_ms={**measured.search.latency_ms, **scan},
+    )
+
+
+def _memory_metrics(system: System) -> MemoryMetrics:
+    index = system.index
+    return MemoryMetrics(
+        peak_rss_bytes=peak_memory_bytes(),
+        code_bytes=index.code_bytes,
+        index_bytes=index.bytes - index.code_bytes,
+        feature_bytes=index.feature_bytes,
+        bytes_per_item=(index.bytes + index.feature_bytes) / len(index),
     )
 
 

@@ -8,13 +8,15 @@ from typing import Any, Self
 import numpy as np
 
 from lshbench.config import Trust, build, check_classes
+from lshbench.errors import wrong_value
 from lshbench.index.base import Index, Ranking
+from lshbench.index.ties import by_cosine, by_projections, untied
 from lshbench.methods.base import Method
 from lshbench.run_folder import Run, RunFolder
 from lshbench.run_folder.contents import INDEX, METHOD_STATE, MODEL, MODEL_DESCRIPTION, PCA_STATE
 from lshbench.run_folder.reader import damage
 from lshbench.training.pca import PCA
-from lshbench.types import Encoded, Features, Neighbors, Progress, Side
+from lshbench.types import CodeKind, Encoded, Features, Neighbors, Progress, Side
 
 
 class System:
@@ -41,7 +43,7 @@ class System:
             UsageError: a value that can't be used, or an index that can't hold what the method gives.
         """
         method = build(config, "method", Method)
-        index = build(config, "index", Index, gives=method.gives, ranking=config["ranking"])
+        index = build_index(config, method.gives)
         pca = config["pca"]
         return cls(None if pca["dim"] is None else PCA(pca["dim"], whiten=pca["whiten"]), method, index)
 
@@ -77,6 +79,18 @@ class System:
     def search(self, queries: Encoded, k: int) -> Neighbors:
         """Return the ``k`` nearest gallery items of each query."""
         return self.index.search(queries, k)
+
+    def search_for_people(self, queries: Encoded, k: int, gallery: np.ndarray) -> Neighbors:
+        """Return the ``k`` nearest gallery items of each query, ties broken and counted (:mod:`lshbench.index.ties`).
+
+        Args:
+            queries: encoded, with projections where ``gallery`` has codes.
+            k: results of each query.
+            gallery: by what ties are broken: features, float32 ``(n, d)``, or packed codes, uint8 ``(n, bytes)``.
+        """
+        if gallery.dtype == np.uint8:
+            return untied(self.index, queries, k, by_projections(queries.projections, gallery))
+        return untied(self.index, queries, k, by_cosine(queries.features, gallery))
 
     def _reduce(self, x: np.ndarray) -> np.ndarray:
         return x if self.pca is None else self.pca.transform(x)
@@ -124,7 +138,7 @@ class System:
         run.files(INDEX)
         features = gallery_features() if system.index.ranks_features else None
         with damage(run.path / INDEX):
-            system.index = type(system.index).open(run.path / INDEX, features)
+            system.index = system.index.reopened(run.path / INDEX, features)
             if len(system.index) != run.metrics.dataset.gallery or system.index.ranking != run.metrics.ranking:
                 raise ValueError(f"an index of {len(system.index)} items by {system.index.ranking}, not the run's")
         # What doesn't go together is seen by the first query.
@@ -134,6 +148,28 @@ class System:
         with damage(run.path / INDEX):
             system.search(query, 1)
         return system
+
+
+def build_index(config: dict[str, Any], gives: CodeKind) -> Index:
+    """Return the index that a configuration describes, its results rescored where it says so.
+
+    Args:
+        config: the resolved configuration.
+        gives: what the method gives for an item.
+
+    Raises:
+        UsageError: a value that can't be used, or an index that can't hold what the method gives.
+    """
+    node = dict(config["index"])
+    oversample, rescore_with = node.pop("oversample", None), node.pop("rescore_with", None)
+    index = build(config | {"index": node}, "index", Index, gives=gives, ranking=config["ranking"])
+    if oversample is not None:
+        from lshbench.index.oversampled import OversampledIndex
+
+        return OversampledIndex(index, oversample, rescore_with or "float32")
+    if rescore_with not in (None, "float32"):
+        raise wrong_value("index.rescore_with", rescore_with, "float32 without index.oversample, which rescores")
+    return index
 
 
 def _restore(run: Run, made: Method | PCA, name: str) -> None:

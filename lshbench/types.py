@@ -18,6 +18,9 @@ CodeKind = Literal["binary", "clusters", "quantised", "nothing"]
 Decode = Callable[[np.ndarray], np.ndarray]
 """Callback of a quantiser: stored bytes, uint8 ``(n, bytes)``, to what they stand for, float32 ``(n, d)``."""
 
+RESULTS = 100
+"""Results of each query that a run keeps, times, and rescores a multiple of."""
+
 
 class Progress(Protocol):
     """Callback for the progress of long work.
@@ -223,11 +226,13 @@ class Neighbors:
         distances: float32 ``(q, k)``: Hamming distances, 1 - cosine, or asymmetric distances
             (:mod:`lshbench.ranking.asymmetric`); infinite where ``ids`` is -1.
         candidates: int64 ``(q,)``, how many gallery items were compared with each query.
+        tied: int64 ``(q, k)``, how many of the items compared are at the result's distance; None where not counted.
     """
 
     ids: np.ndarray
     distances: np.ndarray
     candidates: np.ndarray
+    tied: np.ndarray | None = None
 
     @classmethod
     def unfilled(cls, candidates: np.ndarray, k: int) -> Neighbors:

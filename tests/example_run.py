@@ -60,6 +60,11 @@ METRICS: dict[str, Any] = {
     "ties": {"mAP": {"expected": 0.3, "optimistic": 0.31, "pessimistic": 0.29}},
     "definitions": {"mAP@all/trec": 0.3, "precision@radius2": None},
     "reference": {"cosine": {"mAP": 0.19, "P@10": 0.47, "P@50": 0.4}},
+    "loss": {
+        "features": {"mAP": 0.19, "P@10": 0.47, "P@50": 0.4, "recall@10": 1.0},
+        "codes": {"mAP": 0.31, "P@10": 0.44, "P@50": 0.5, "recall@10": 0.92},
+        "index": {"mAP": 0.3, "P@10": 0.6, "P@50": 0.5, "recall@10": 0.9},
+    },
     "search": {
         "index": "flat",
         "ranks": "method",
@@ -92,7 +97,13 @@ METRICS: dict[str, Any] = {
         "evaluate": 0.3,
         "total": 2.0,
     },
-    "memory": {"peak_rss_bytes": 10**9, "index_bytes": 400000, "bytes_per_item": 8.0},
+    "memory": {
+        "peak_rss_bytes": 10**9,
+        "code_bytes": 400000,
+        "index_bytes": 0,
+        "feature_bytes": 0,
+        "bytes_per_item": 8.0,
+    },
     "environment": {
         "lshbench": "0.1.0",
         "python": "3.11",

@@ -9,11 +9,11 @@ import pytest
 
 from lshbench.config import build, check_root
 from lshbench.config import options as options_of
-from lshbench.index.base import Index
 from lshbench.methods.base import Method
 from lshbench.report.select import Settings
 from lshbench.run_folder import Run
 from lshbench.run_folder.reader import finished_runs
+from lshbench.system import build_index
 from tests import options
 
 ROWS = [name for name, _ in options_of("experiment/design")]
@@ -32,7 +32,7 @@ def test_every_row_is_a_method_and_an_index_that_fit_each_other(row: str) -> Non
     check_root(config)
     assert config["backbone"]["image_size"] == 128
     method = build(config, "method", Method)
-    index = build(config, "index", Index, gives=method.gives, ranking=config["ranking"])
+    index = build_index(config, method.gives)
     assert len(index.points()) == 1, "a row has one figure in each column"
     assert index.ranking == "cosine", "candidates are ranked by cosine"
     assert method.bits == config["bits"] or method.gives != "binary"

@@ -7,6 +7,7 @@ median is given, never the best.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,13 @@ SCAN_QUERIES = 256
 
 SCAN_SECONDS = 0.25
 """Seconds in exact scans of batches, and in those of single queries, after which no further one is timed."""
+
+SPARE_LOAD = 1.0
+"""Threads that wait beyond the machine's cores, on average over a minute, before it counts as busy."""
+
+SPREAD, SPREAD_SECONDS = 0.5, 0.02
+"""Difference of a batch's repeats, as a share of their median, from which the machine counts as busy, and seconds of a
+batch from which it says anything."""
 
 PERCENTILES = (50, 95, 99)
 
@@ -87,12 +95,14 @@ class SearchTime:
         latency_ms: milliseconds of one query alone: percentiles of searching (``p50``, ``p95``, ``p99``), of encoding
             (``encode_p50``, ...) and of both together (``with_encoding_p50``, ...); and the mean of a query in the
             batch, ``encode_batch`` and ``with_encoding_batch``.
+        busy: why these times may be too long (:func:`busy`), or None.
     """
 
     neighbors: Neighbors
     seconds: float
     encode_seconds: float
     latency_ms: dict[str, float]
+    busy: str | None = None
 
     @property
     def qps(self) -> float:
@@ -125,7 +135,8 @@ def time_search(index: Index, queries: Encoded, encode: Encode, encode_seconds: 
     index.search(queries[:WARM_UP], k)
     for row in range(min(3, len(queries))):
         index.search(encode(row, row + 1), k)
-    seconds, neighbors = _median(lambda: index.search(queries, k))
+    times, neighbors = _repeat(lambda: index.search(queries, k))
+    seconds = float(np.median(times))
     single = []
     for row in _spread(len(queries), LATENCY_QUERIES):
         start = time.perf_counter()
@@ -141,7 +152,24 @@ def time_search(index: Index, queries: Encoded, encode: Encode, encode_seconds: 
         "encode_batch": 1e3 * encode_seconds / len(queries),
         "with_encoding_batch": 1e3 * (seconds + encode_seconds) / len(queries),
     }
-    return SearchTime(neighbors, seconds, encode_seconds, latency)
+    return SearchTime(neighbors, seconds, encode_seconds, latency, busy(times))
+
+
+def busy(times: list[float]) -> str | None:
+    """Return what says that the machine is busy with other work, in words: its load, repeats that differ; or None.
+
+    Args:
+        times: seconds of the same batch, repeated.
+    """
+    signs = []
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores + SPARE_LOAD:
+        signs.append(f"load {load:.1f} on {cores} core{'s' if cores > 1 else ''}")
+    median = float(np.median(times))
+    spread = (max(times) - min(times)) / median if median else 0.0
+    if median >= SPREAD_SECONDS and spread > SPREAD:
+        signs.append(f"repeats of a batch {spread:.0%} apart")
+    return ", ".join(signs) or None
 
 
 def time_exact_scan(gallery: np.ndarray, queries: np.ndarray, k: int) -> dict[str, float]:
@@ -170,13 +198,19 @@ def time_exact_scan(gallery: np.ndarray, queries: np.ndarray, k: int) -> dict[st
 
 def _median(work: Callable[[], Result], enough: float = ENOUGH_SECONDS) -> tuple[float, Result]:
     """Return the median of the seconds of repeated work, and its last result."""
+    times, result = _repeat(work, enough)
+    return float(np.median(times)), result
+
+
+def _repeat(work: Callable[[], Result], enough: float = ENOUGH_SECONDS) -> tuple[list[float], Result]:
+    """Return the seconds of repeated work, and its last result."""
     times: list[float] = []
     while True:
         start = time.perf_counter()
         result = work()
         times.append(time.perf_counter() - start)
         if len(times) == REPEATS or sum(times) >= enough:
-            return float(np.median(times)), result
+            return times, result
 
 
 def _spread(number: int, most: int) -> np.ndarray:

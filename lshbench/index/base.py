@@ -100,6 +100,21 @@ class Index(ABC):
         """Whether distances are those of the original features, so that recall is relative to exact cosine ranking."""
         return False
 
+    def ranked_by_code(self, oversample: object) -> Index:
+        """Return the index whose results are rescored by features: this one, if it doesn't compare features itself.
+
+        Raises:
+            UsageError: it does; says so of the key ``index.oversample``, whose value was given.
+        """
+        if self.ranks_features:
+            raise wrong_value("index.oversample", oversample, f"null with index={self.option}, which compares features")
+        return self
+
+    @property
+    def code_ranking(self) -> Ranking:
+        """How the codes alone rank the whole gallery, which the index's own results are compared with."""
+        return "hamming"
+
     def needs_projections(self, side: Side) -> bool:
         """Return whether :meth:`build` or :meth:`search` reads the projections of one side's binary codes."""
         return False
@@ -130,7 +145,20 @@ class Index(ABC):
     @property
     @abstractmethod
     def bytes(self) -> int:
-        """Bytes that searching needs at the point in effect, beyond the features themselves."""
+        """Bytes that searching needs at the point in effect, beyond :attr:`feature_bytes`."""
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of these that are the items' codes: whole bytes of bits, or what else the method gives to be compared.
+
+        Words that are filled up, copies, tables, links, norms and numbers of items are the index.
+        """
+        return 0
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of the features that searching reads besides, in memory or where they lie."""
+        return 0
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -151,6 +179,10 @@ class Index(ABC):
         Raises:
             ValueError: it is no saved index of this kind, or the features are not its gallery's.
         """
+
+    def reopened(self, folder: Path, features: np.ndarray | None = None) -> Index:
+        """Return a saved index that was made with this one's keys (:meth:`open`)."""
+        return self.open(folder, features)
 
 
 def query_values(key: str, value: object, least: int = 1) -> list[int]:

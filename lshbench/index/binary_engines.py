@@ -46,6 +46,10 @@ class BinaryEngine(CandidateEngine):
         return engine
 
     @property
+    def code_bytes(self) -> int:
+        return self._added.nbytes
+
+    @property
     def _width(self) -> int:
         return self._bits
 

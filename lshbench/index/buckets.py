@@ -165,6 +165,15 @@ class BucketsIndex(Index):
     def ranks_features(self) -> bool:
         return self.rescore == "cosine"
 
+    def ranked_by_code(self, oversample: object) -> Index:
+        if self.rescore != "cosine":
+            return self
+        if self.shortlists:
+            right = "null with index.oversample, which says how many candidates are compared by cosine"
+            raise wrong_value("index.shortlist", self.shortlists, right)
+        keys = ("tables", "bits_per_table", "probes", "draw", "seed")
+        return BucketsIndex(rescore="hamming", **{key: getattr(self, key) for key in keys})
+
     def needs_projections(self, side: Side) -> bool:
         return side == "query" and (self.probes[-1] > 1 or self.rescore == "embedding")
 
@@ -345,6 +354,14 @@ class BucketsIndex(Index):
         gallery, used = self._searched.held.gallery, self._searched.held.tables.used
         ordered = gallery.ordered_words.nbytes if used == 1 else 0
         return self._tables.bytes(used) + gallery.inverse_norms.nbytes + gallery.words.nbytes + ordered
+
+    @property
+    def code_bytes(self) -> int:
+        return len(self) * ((self._code_bits + 7) // 8) if self._reads_codes else 0
+
+    @property
+    def feature_bytes(self) -> int:
+        return self._vectors.nbytes
 
     def save(self, folder: Path) -> None:
         """Write the tables' arrays, ``inverse_norms.npy`` or ``words.npy`` or both, and ``index.json`` last."""

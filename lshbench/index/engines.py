@@ -10,7 +10,8 @@ Candidates are the distances that faiss says it computed.  It counts a batch, no
 ``hnsw``, which computes more distances than it gives results).  A query alone has its own count.
 
 Of items at the same distance as the last result, faiss decides which it gives; results are ordered by (distance,
-gallery row).  Memory is the size of what faiss writes to a file; its hash tables take more while they are in use.
+gallery row).  Memory is the size of what faiss writes to a file, codes and features in it counted apart; its hash
+tables take more while they are in use.
 
 faiss's own file, ``engine.faiss``, is written for faiss and never read here: what it says can't be checked, and with
 one bit turned, reading it may never end or take any memory.  An index is opened from arrays, which are checked, and is
@@ -145,7 +146,7 @@ class Engine(Index):
 
     @property
     def bytes(self) -> int:
-        return self._bytes
+        return self._bytes - self.feature_bytes
 
     def save(self, folder: Path) -> None:
         """Write ``engine.faiss``, for faiss itself, the arrays that :meth:`open` reads, and ``index.json`` last."""
@@ -244,6 +245,10 @@ class LshEngine(Engine):
         super().__post_init__()
         self._codes: CodeGallery | None = None
 
+    @property
+    def code_bytes(self) -> int:
+        return len(self) * ((self.nbits + 7) // 8)
+
     def _make(self, gallery: Encoded) -> Any:
         vectors = np.ascontiguousarray(gallery.features, np.float32)
         engine = faiss.IndexLSH(vectors.shape[1], self.nbits, True, self.train_thresholds)
@@ -317,6 +322,10 @@ class HnswEngine(CandidateEngine):
     @property
     def ranks_features(self) -> bool:
         return True
+
+    @property
+    def feature_bytes(self) -> int:
+        return 4 * len(self) * self._engine.d
 
     def _make(self, gallery: Encoded) -> Any:
         engine = faiss.IndexHNSWFlat(gallery.features.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)

@@ -123,20 +123,20 @@ def check_inverse_norms(name: str, norms: np.ndarray) -> np.ndarray:
     return check_range(name, norms, 0, float(np.finfo(np.float32).max))
 
 
-def save_description(folder: Path, description: dict[str, Any]) -> None:
+def save_description(folder: Path, description: dict[str, Any], name: str = DESCRIPTION) -> None:
     """Write ``index.json``: what the index is, and which files belong to it."""
-    temporary = folder / f"{DESCRIPTION}.part"
+    temporary = folder / f"{name}.part"
     temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / DESCRIPTION)
+    temporary.replace(folder / name)
 
 
-def open_description(folder: Path, kind: str) -> dict[str, Any]:
+def open_description(folder: Path, kind: str, name: str = DESCRIPTION) -> dict[str, Any]:
     """Return what ``index.json`` says.
 
     Raises:
         ValueError: the folder holds an index of another kind, or values that no index has.
     """
-    description = json.loads(read_small(folder / DESCRIPTION))
+    description = json.loads(read_small(folder / name))
     if not isinstance(description, dict) or description.get("index") != kind:
         found = description.get("index") if isinstance(description, dict) else description
         raise ValueError(f"{folder} holds an index of the kind {str(found)[:80]}, not {kind}")

@@ -59,6 +59,10 @@ class FlatIndex(Index):
     def ranks_features(self) -> bool:
         return self.gives == "nothing"
 
+    @property
+    def code_ranking(self) -> Ranking:
+        return self.ranking
+
     def needs_projections(self, side: Side) -> bool:
         return self.gives == "binary" and (
             self.ranking == "cosine" or (self.ranking == "asymmetric" and side == "query")
@@ -136,6 +140,18 @@ class FlatIndex(Index):
             return self.stored.nbytes
         own = 0 if self.ranks_features else self.vectors.vectors.nbytes
         return own + self.vectors.inverse_norms.nbytes
+
+    @property
+    def code_bytes(self) -> int:
+        if self.ranking == "hamming":
+            return len(self) * ((self.codes.bits + 7) // 8)
+        if self.ranking == "asymmetric":
+            return self.stored.nbytes
+        return 0 if self.ranks_features else self.vectors.vectors.nbytes
+
+    @property
+    def feature_bytes(self) -> int:
+        return self.vectors.vectors.nbytes if self.ranks_features else 0
 
     def save(self, folder: Path) -> None:
         """Write codes, projections, or the features' inverse norms, and ``index.json`` last."""

@@ -228,6 +228,10 @@ class IvfIndex(Index):
         own = 0 if self.centroids is None else self.centroids.nbytes
         return self.ids.nbytes + self.offsets.nbytes + self.gallery.inverse_norms.nbytes + own
 
+    @property
+    def feature_bytes(self) -> int:
+        return self.gallery.vectors.nbytes
+
     def save(self, folder: Path) -> None:
         """Write ``offsets.npy``, ``ids.npy``, ``inverse_norms.npy``, own ``centroids.npy``, and ``index.json`` last."""
         arrays = {OFFSETS: self.offsets, IDS: self.ids, NORMS: self.gallery.inverse_norms}

@@ -10,6 +10,7 @@ from lshbench.run_folder import Run, atomic_file
 from lshbench.run_folder.contents import (
     BIT_BALANCE_PLOT,
     DISTANCES_PLOT,
+    LOSS_PLOT,
     PRECISION_AT_K_PLOT,
     PRECISION_RECALL_PLOT,
     RETRIEVAL_PLOT,
@@ -35,7 +36,7 @@ def figures(run: Run, medium: Medium | None = None) -> Iterator[tuple[str, Figur
         run: finished, or with every file but ``metrics.json``.
         medium: what they are for; a screen by default.
     """
-    from lshbench.plots import bits, distances, precision, style, tradeoff, training
+    from lshbench.plots import bits, distances, loss, precision, style, tradeoff, training
 
     plots = {
         PRECISION_RECALL_PLOT: precision.precision_recall,
@@ -43,6 +44,7 @@ def figures(run: Run, medium: Medium | None = None) -> Iterator[tuple[str, Figur
         DISTANCES_PLOT: distances.distances,
         BIT_BALANCE_PLOT: bits.bit_balance,
         TRAINING_PLOT: training.training,
+        LOSS_PLOT: loss.loss,
         TRADEOFF_PLOT: tradeoff.tradeoff,
     }
     for name, draw in plots.items():

@@ -24,6 +24,8 @@ MARGIN = 24
 QUERY_GAP = 34
 HEADER = 92
 BLANK = "#f3f4f6"
+DRAWN, KEPT = 10, 16
+"""Queries in the picture of a run, and those of which small pictures are kept for reports."""
 THUMBNAIL = 48
 SECONDS = 0.15
 """Time for the pictures that are kept for reports: a run should not notice it."""
@@ -48,12 +50,16 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """A result: its picture, label and distance, and whether it shares a label with the query (None: not known)."""
+    """A result: its picture, label and distance, whether it shares a label with the query, and the items so near.
+
+    The last two are None where they are not known.
+    """
 
     image: Image.Image
     label: str
     distance: float
     relevant: bool | None
+    tied: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,13 @@ def choose_queries(labels: np.ndarray, count: int) -> np.ndarray:
     return np.array([row for _, row in sorted(chosen)], np.int64)
 
 
+def shown_queries(labels: np.ndarray) -> np.ndarray:
+    """Return rows of the queries whose hits are shown as pictures, int64, ascending; labels as above."""
+    return np.union1d(choose_queries(labels, DRAWN), choose_queries(labels, KEPT))
+
+
 def chosen_rows(
-    dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors, *, count: int = 10, hits: int = 10
+    dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors, *, count: int = DRAWN, hits: int = 10
 ) -> list[Row]:
     """Return a few queries with their first hits, read from the data set."""
     names = dataset.gallery.class_names
@@ -102,19 +113,21 @@ def chosen_rows(
     for query in choose_queries(queries.y, count):
         label = queries.y[query]
         found = []
-        for row, distance in zip(neighbors.ids[query, :hits], neighbors.distances[query, :hits], strict=True):
+        results = zip(neighbors.ids[query, :hits], neighbors.distances[query, :hits], strict=True)
+        for place, (row, distance) in enumerate(results):
             if row < 0:
                 break
             other = gallery.y[row]
             relevant = bool((label & other).any()) if queries.y.ndim == 2 else bool(label == other)
             image = dataset.image(int(gallery.ids[row]))
-            found.append(Result(image, label_text(other, names), float(distance), relevant))
+            tied = None if neighbors.tied is None else int(neighbors.tied[query, place])
+            found.append(Result(image, label_text(other, names), float(distance), relevant, tied))
         rows.append(Row(dataset.image(int(queries.ids[query])), label_text(label, names), found))
     return rows
 
 
 def thumbnails(
-    dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors, *, count: int = 16, hits: int = 10
+    dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors, *, count: int = KEPT, hits: int = 10
 ) -> dict[tuple[str, int], bytes]:
     """Return JPEG pictures, at most 48 pixels wide and high, of a few queries and their first hits.
 
@@ -229,6 +242,8 @@ def _hit(canvas: Image.Image, draw: ImageDraw.ImageDraw, hit: Result, left: int,
     if hit.relevant is False:
         _cross(draw, left + cell - 20, top)
     distance = f"{hit.distance:.0f}" if ranking == "hamming" else f"{hit.distance:.3f}"
+    if hit.tied is not None and hit.tied > 1:
+        distance += f" · {hit.tied:,} tied"
     _text(
         draw, (left + FRAME, top + cell + 3), hit.label, 13, OTHER_CLASS if hit.relevant is False else TEXT, LABEL_WIDTH
     )

@@ -93,20 +93,34 @@ def _mean(one: Configuration, name: str, interval: Interval) -> Mean:
     means = tuple(float(repeat.values.mean()) for repeat in one.repeats[name])
     references = [run.metrics.reference.cosine for run in one.runs]
     exact = [None if cosine is None else cosine.get(measure_name(name)) for cosine in references]
+    steps = [None if run.metrics.loss is None else run.metrics.loss.codes for run in one.runs]
+    codes = [None if step is None else step.get(measure_name(name)) for step in steps]
     spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
-    return Mean(interval, means, spread, mean_or_none(exact))
+    return Mean(interval, means, spread, mean_or_none(exact), mean_or_none(codes))
 
 
 def _cost(runs: Sequence[Run]) -> Cost:
     def mean(figure: Callable[[Run], float | None]) -> float | None:
         return mean_or_none([figure(run) for run in runs])
 
+    def a_second(milliseconds: float | None) -> float | None:
+        return 1e3 / milliseconds if milliseconds else None
+
+    def per_item(run: Run, size: int | None) -> float | None:
+        return None if size is None else size / run.metrics.dataset.gallery
+
     return Cost(
         candidates=mean(lambda run: run.metrics.search.candidates_mean),
         candidates_fraction=mean(lambda run: run.metrics.search.candidates_fraction),
         qps=mean(lambda run: run.metrics.search.qps),
+        qps_with_encoding=mean(lambda run: a_second(run.metrics.search.latency_ms.get("with_encoding_batch"))),
         latency_p95_ms=mean(lambda run: run.metrics.search.latency_ms["p95"]),
+        latency_with_encoding_p95_ms=mean(lambda run: run.metrics.search.latency_ms.get("with_encoding_p95")),
+        busy=any(run.metrics.environment.get("busy") for run in runs),
         bytes_per_item=mean(lambda run: run.metrics.memory.bytes_per_item),
+        code_bytes_per_item=mean(lambda run: per_item(run, run.metrics.memory.code_bytes)),
+        index_bytes_per_item=mean(lambda run: per_item(run, run.metrics.memory.index_bytes)),
+        feature_bytes_per_item=mean(lambda run: per_item(run, run.metrics.memory.feature_bytes)),
         recall_at_10_cosine=mean(lambda run: run.metrics.search.recall_at_10_cosine),
         peak_memory_bytes=mean(lambda run: run.metrics.memory.peak_rss_bytes),
     )

@@ -34,12 +34,14 @@ class Mean:
         seed_means: the mean of each seed, by ascending seed.
         spread: their standard deviation (n - 1); None for one seed.
         exact_cosine: the mean over seeds by exact cosine ranking of the same features; None where it is not known.
+        exact_codes: the same by the codes' exact ranking of the whole gallery.
     """
 
     interval: Interval
     seed_means: tuple[float, ...]
     spread: float | None
     exact_cosine: float | None
+    exact_codes: float | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class Cost:
         candidates_fraction: the same as a share of the gallery.
         qps: queries a second, in batches, encoding left out.
         latency_p95_ms: milliseconds for 95 % of single queries.
-        bytes_per_item: of the index.
+        qps_with_encoding, latency_with_encoding_p95_ms: the same from features to results.
+        busy: whether the machine was busy with other work in any of the runs, so that times may be too long.
+        bytes_per_item: of code, index and the features that searching reads besides.
+        code_bytes_per_item, index_bytes_per_item, feature_bytes_per_item: these apart.
         recall_at_10_cosine: share of the first ten by exact cosine that were found.
         peak_memory_bytes: largest resident size of the process.
     """
@@ -59,8 +64,14 @@ class Cost:
     candidates: float | None
     candidates_fraction: float | None
     qps: float | None
+    qps_with_encoding: float | None
     latency_p95_ms: float | None
+    latency_with_encoding_p95_ms: float | None
+    busy: bool
     bytes_per_item: float | None
+    code_bytes_per_item: float | None
+    index_bytes_per_item: float | None
+    feature_bytes_per_item: float | None
     recall_at_10_cosine: float | None
     peak_memory_bytes: float | None
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lshbench.run_folder import Run, RunMetrics
-from lshbench.run_folder.metrics import ProtocolMetrics
+from lshbench.run_folder.contents import TRADEOFF
+from lshbench.run_folder.metrics import ProtocolMetrics, SearchMetrics
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 SHOWN = ("mAP", "P@10", "P@50")
+
+NOTHING = 0.0005
+"""Loss of a measure that is not worth blaming anything for."""
 
 
 def print_summary(run: Run, console: Console | None = None) -> None:
@@ -45,6 +49,10 @@ def print_summary(run: Run, console: Console | None = None) -> None:
     )
     console.print()
     console.print(Padding(_table(metrics), (0, 0, 0, 2), expand=False))
+    points = run.tradeoff() if run.has(TRADEOFF) else {}
+    if len(points.get("mAP", ())) > 1:
+        console.print()
+        console.print(Padding(_points_table(points), (0, 0, 0, 2), expand=False))
     if dataset.queries_without_relevant:
         unanswered = dataset.unanswered or f"{dataset.queries_without_relevant:,} queries have nothing to find"
         console.print(Text(f"\nWARNING: {unanswered}; each counts as 0.", style="yellow"))
@@ -103,13 +111,40 @@ def _table(metrics: RunMetrics) -> Table:
     return table
 
 
+POINTS = {
+    "mAP": ("mAP", ".4f"),
+    "P@10": ("P@10", ".4f"),
+    "recall@10/cosine": ("recall@10", ".3f"),
+    "candidates_mean": ("compared", ",.0f"),
+    "qps_with_encoding": ("queries/s", ",.0f"),
+    "latency_ms/with_encoding_p50": ("ms", ".3g"),
+    "bytes_per_item": ("bytes", ",.4g"),
+}
+"""Columns of the table of query settings, of those that are known: heading and format."""
+
+
+def _points_table(points: dict[str, list[Any]]) -> Table:
+    """Return a table of all query settings that were measured; times are with encoding, bytes an item."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, safe_box=True, padding=(0, 1, 0, 0))
+    settings = list(points)[: list(points).index("mAP")]
+    shown = {key: made for key, made in POINTS.items() if any(value is not None for value in points.get(key, ()))}
+    for heading in (*settings, *(heading for heading, _ in shown.values())):
+        table.add_column(heading, justify="right")
+    for row in range(len(points["mAP"])):
+        cells = [str(points[name][row]) for name in settings]
+        for key, (_, form) in shown.items():
+            value = points[key][row]
+            cells.append("-" if value is None else format(value, form))
+        table.add_row(*cells)
+    return table
+
+
 def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
     search, memory, seconds = metrics.search, metrics.memory, metrics.time_s
-    speed = search.index
-    if search.qps is not None:
-        speed += f": {search.qps:,.0f} queries/s"
-    if (p95 := search.latency_ms["p95"]) is not None:
-        speed += f", {p95:.3g} ms for 95 % of single queries"
+    speed = f"{search.index}: {_speed(search)}" if search.qps is not None else search.index
     if search.candidates_fraction < 1:
         compared = f"{search.candidates_mean:,.0f} compared of {metrics.dataset.gallery:,}"
         speed += f", {compared} ({search.candidates_fraction:.2%})"
@@ -117,12 +152,51 @@ def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
             speed += f", recall@10 {search.recall_at_10:.3f}"
     if search.queries_without_candidates:
         speed += f", {search.queries_without_candidates:,} queries without candidates"
-    parts = [f"{name} {spent:.1f}" for name, spent in seconds.items() if name != "total" and (spent or 0) >= 0.05]
-    time = f"{seconds['total']:.1f} s" + (f" ({', '.join(parts)})" if parts else "")
-    size = f"index {_size(memory.index_bytes)}, {memory.bytes_per_item:.4g} bytes an item"
+    spans = [f"{name} {spent:.1f}" for name, spent in seconds.items() if name != "total" and (spent or 0) >= 0.05]
+    time = f"{seconds['total']:.1f} s" + (f" ({', '.join(spans)})" if spans else "")
+    size = f"{memory.bytes_per_item:,.4g} bytes an item"
+    parts = {"code": memory.code_bytes, "index": memory.index_bytes, "features": memory.feature_bytes}
+    if None not in parts.values():
+        each = [f"{name} {of / metrics.dataset.gallery:,.4g}" for name, of in parts.items() if of]
+        size += f": {', '.join(each)}"
     if memory.peak_rss_bytes is not None:
         size = f"{_size(memory.peak_rss_bytes)} at most; {size}"
-    return [("search", speed), ("time", time), ("memory", size)]
+    lost = _loss(metrics)
+    lines = [("search", speed), ("time", time), ("memory", size)]
+    if lost:
+        lines.insert(0, ("loss", lost))
+    if busy := metrics.environment.get("busy"):
+        lines.append(("BUSY", f"{busy}: other work slowed the machine down, and times are too long"))
+    return lines
+
+
+def _speed(search: SearchMetrics) -> str:
+    """Return queries a second in batches and the latency of single ones, with encoding first where it was timed."""
+    batch, p95 = search.latency_ms.get("with_encoding_batch"), search.latency_ms.get("with_encoding_p95")
+    alone = [f"{search.qps:,.0f}/s"] if batch else [f"{search.qps:,.0f} queries/s"]
+    if (own := search.latency_ms["p95"]) is not None:
+        alone.append(f"{own:.3g} ms" + (" for 95 % of single queries" if p95 is None else ""))
+    if not batch or p95 is None:
+        return ", ".join(alone)
+    return (
+        f"{1e3 / batch:,.0f} queries/s, {p95:.3g} ms for 95 % of single queries, with encoding "
+        f"(without: {', '.join(alone)})"
+    )
+
+
+def _loss(metrics: RunMetrics) -> str:
+    """Return what code and index each add to mAP and P@10, and which of them loses most, a measure a line."""
+    lines = []
+    for name in ("mAP", "P@10"):
+        known = {} if metrics.loss is None else metrics.loss.changes(name)
+        changes = {part: change for part, change in known.items() if change is not None}
+        if not changes:
+            continue
+        losing = [part for part, change in changes.items() if change <= -NOTHING]
+        worst = min(changes, key=lambda part: changes[part])
+        verdict = f"{'most is ' * (len(losing) > 1)}lost by the {worst}" if losing else "nothing is lost"
+        lines.append(f"{name:<5}{', '.join(f'{part} {change:+.4f}' for part, change in changes.items())}: {verdict}")
+    return "\n".join(lines)
 
 
 def _leak(protocol: ProtocolMetrics) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LEAK = " (leak)"
+BUSY = " *"
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,16 @@ def cost(group: Group) -> Table:
         row = (
             one.name,
             amount(one.cost.candidates),
-            amount(one.cost.qps),
+            amount(one.cost.qps_with_encoding) + BUSY * one.cost.busy,
+            amount(one.cost.qps) + BUSY * one.cost.busy,
             "-" if size is None else f"{size:.4g}",
             "-" if seconds is None else f"{seconds:.1f}",
         )
         rows.append(row)
-    columns = ("configuration", "candidates", "queries/s", "bytes an item", "run, s")
-    return Table(f"{group.title}: cost, mean over seeds", columns, tuple(rows))
+    columns = ("configuration", "candidates", "queries/s", "without encoding", "bytes an item", "run, s")
+    busy = any(one.cost.busy for one in group.configurations)
+    notes = (f"{BUSY.strip()} the machine was busy with other work: times are too long.",) if busy else ()
+    return Table(f"{group.title}: cost, mean over seeds", columns, tuple(rows), notes=notes)
 
 
 def best_sentence(best: Best) -> str:

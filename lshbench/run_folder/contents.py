@@ -37,6 +37,7 @@ PRECISION_AT_K_PLOT = f"{PLOTS}/precision_at_k.png"
 DISTANCES_PLOT = f"{PLOTS}/distances.png"
 BIT_BALANCE_PLOT = f"{PLOTS}/bit_balance.png"
 TRAINING_PLOT = f"{PLOTS}/training.png"
+LOSS_PLOT = f"{PLOTS}/loss.png"
 TRADEOFF_PLOT = f"{PLOTS}/tradeoff.png"
 RETRIEVAL_PLOT = f"{PLOTS}/retrieval.png"
 THUMBNAILS = f"{PLOTS}/thumbnails.npz"
@@ -50,6 +51,7 @@ _PLOTS = (
     DISTANCES_PLOT,
     BIT_BALANCE_PLOT,
     TRAINING_PLOT,
+    LOSS_PLOT,
     TRADEOFF_PLOT,
     RETRIEVAL_PLOT,
     THUMBNAILS,

@@ -24,6 +24,10 @@ Headline = Annotated[Figures, ("mAP", "P@10", "P@50")]
 """Means over queries.  The strings of an ``Annotated`` mapping are the keys that are always there."""
 
 
+Steps = Annotated[Figures, ("mAP", "P@10", "P@50", "recall@10")]
+"""Measures that :class:`LossMetrics` has of each step; ``recall@10`` is of the first ten by exact cosine."""
+
+
 class Record:
     """Base class of the dataclasses below, with conversion to and from JSON."""
 
@@ -159,6 +163,35 @@ class ReferenceMetrics(Record):
 
 
 @dataclass(frozen=True)
+class LossMetrics(Record):
+    """Where quality is lost: the same measures at each step from features to results.
+
+    Attributes:
+        features: by exact cosine; None where it was skipped.
+        codes: by their exact ranking of the whole gallery; None where they were not ranked, or there are no binary
+            codes.
+        index: as it was searched, at the settings of ``search.point``.
+    """
+
+    features: Steps | None
+    codes: Steps | None
+    index: Steps
+
+    def changes(self, measure: str) -> dict[str, float | None]:
+        """Return what the ``code`` and the ``index`` each add to a measure (less than 0: lose); None if not known.
+
+        Without codes the index is compared with the features.
+        """
+        steps = (self.features, self.codes, self.index)
+        features, codes, index = (None if step is None else step[measure] for step in steps)
+        before = features if self.codes is None else codes
+        return {
+            "code": None if codes is None or features is None else codes - features,
+            "index": None if index is None or before is None else index - before,
+        }
+
+
+@dataclass(frozen=True)
 class SearchMetrics(Record):
     """Candidates, recall and speed of searching the index.
 
@@ -238,10 +271,20 @@ class CodeMetrics(Record):
 
 @dataclass(frozen=True)
 class MemoryMetrics(Record):
-    """Memory in bytes: the process's peak, the index, and the index per item."""
+    """Memory of the process at its peak, and of what searching reads, by one rule for every index.
+
+    Attributes:
+        peak_rss_bytes: the largest resident size of the process.
+        code_bytes: of the items' codes: whole bytes of bits, or what else the method gives to be compared.
+        index_bytes: of all else that the index holds.
+        feature_bytes: of the features that searching reads besides, in memory or where they lie.
+        bytes_per_item: the three together, for an item.
+    """
 
     peak_rss_bytes: int | None
+    code_bytes: int | None = field(default=None, kw_only=True)
     index_bytes: int
+    feature_bytes: int | None = field(default=None, kw_only=True)
     bytes_per_item: float
 
 
@@ -261,9 +304,11 @@ class RunMetrics(Record):
         metrics: means over all queries, expected over the order of ties.
         ties: what the order of items at equal distance could make of a metric, by its name.
         definitions: published definitions of the metrics; empty where they were not asked for.
+        loss: the same measures of features, codes and index; None in runs of earlier versions.
         codes: figures on the gallery's codes.
         time_s: seconds of each part of the run.
-        environment: versions, processor, threads and the folder that the run was started in.
+        environment: versions, processor, threads and the folder that the run was started in; ``busy`` says why times
+            may be too long, if they may.
     """
 
     schema_version: int
@@ -281,12 +326,14 @@ class RunMetrics(Record):
     ties: Annotated[Mapping[str, Ties], ("mAP",)]
     definitions: Figures
     reference: ReferenceMetrics
+    loss: LossMetrics | None = field(default=None, kw_only=True)
     search: SearchMetrics
     codes: CodeMetrics
     time_s: Annotated[Figures, ("load", "extract", "fit", "encode", "index", "search", "evaluate", "total")]
     memory: MemoryMetrics
     environment: Annotated[
-        Mapping[str, str | int | None], ("lshbench", "python", "torch", "faiss", "cpu", "threads", "git", "directory")
+        Mapping[str, str | int | None],
+        ("lshbench", "python", "torch", "faiss", "cpu", "threads", "git", "directory"),
     ]
 
     @property

@@ -32,7 +32,8 @@ def as_json(searcher: Searcher, answers: Sequence[Answer], k: int, seconds: Seco
     """Return answers as plain values.
 
     ``queries`` has an entry for each query, in order: ``query``, ``candidates`` (items compared) and ``hits``, each
-    with ``rank``, ``distance``, ``row`` (of the gallery), ``item`` (of the data set), ``name``, ``label``, ``class``.
+    with ``rank``, ``distance``, ``tied`` (items at that Hamming distance; null by cosine), ``row`` (of the gallery),
+    ``item`` (of the data set), ``name``, ``label``, ``class``.
     Label and class are lists where an item may have several; the class is null where classes have no names.
     """
     return {
@@ -55,6 +56,7 @@ def as_json(searcher: Searcher, answers: Sequence[Answer], k: int, seconds: Seco
                         "label": hit.label,
                         "class": hit.class_name,
                         "distance": int(hit.distance) if searcher.ranking == "hamming" else hit.distance,
+                        "tied": hit.tied,
                     }
                     for hit in answer.hits
                 ],
@@ -81,7 +83,8 @@ def print_tables(searcher: Searcher, answers: Sequence[Answer], k: int, seconds:
         if not answer.hits:
             continue
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, safe_box=True)
-        for name in ("rank", "distance"):
+        counted = any(hit.tied is not None for hit in answer.hits)
+        for name in ("rank", "distance", *(["tied"] if counted else [])):
             table.add_column(name, justify="right")
         table.add_column("label", style="bold", overflow="fold")
         for name in ("row", "item"):
@@ -90,9 +93,8 @@ def print_tables(searcher: Searcher, answers: Sequence[Answer], k: int, seconds:
         for hit in answer.hits:
             item = str(hit.item)
             where = Text(hit.name or "-")
-            table.add_row(
-                str(hit.rank), distance_text(hit, searcher.ranking), Text(hit.caption), str(hit.row), item, where
-            )
+            cells = [str(hit.rank), distance_text(hit, searcher.ranking), *([f"{hit.tied:,}"] if counted else [])]
+            table.add_row(*cells, Text(hit.caption), str(hit.row), item, where)
         console.print()
         console.print(Padding(table, (0, 0, 0, 2), expand=False))
     console.print()
@@ -140,7 +142,7 @@ def draw_picture(path: Path, searcher: Searcher, queries: Sequence[Image], answe
         Row(
             query,
             Path(answer.query).name,
-            [Result(searcher.image(hit), hit.caption, hit.distance, None) for hit in answer.hits],
+            [Result(searcher.image(hit), hit.caption, hit.distance, None, hit.tied) for hit in answer.hits],
         )
         for query, answer in zip(queries, answers, strict=True)
     ]

@@ -31,7 +31,7 @@ from lshbench.search.answers import distance_text
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lshbench.search.searcher import Searcher
+    from lshbench.search.searcher import Hit, Searcher
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,12 @@ KILLED_SECONDS = 60
 """A folder that no page holds is of one that was killed, unless it is newer: its page may be about to hold it."""
 
 MOST_HITS = 50
-COLUMNS = ["rank", "distance", "label", "row", "item", "name"]
+COLUMNS = ["rank", "distance", "tied", "label", "row", "item", "name"]
+
+
+def _tied(hit: Hit) -> str:
+    """Return how many items share a hit's distance, where there are others."""
+    return f", {hit.tied:,} tied" if hit.tied is not None and hit.tied > 1 else ""
 
 
 def check_gradio() -> None:
@@ -158,12 +163,15 @@ def build_page(searcher: Searcher, k: int) -> Any:
             give_back()
         seconds = time.perf_counter() - start
         rows = [
-            [hit.rank, distance_text(hit, searcher.ranking), hit.caption, hit.row, hit.item, hit.name]
+            [hit.rank, distance_text(hit, searcher.ranking), hit.tied or "", hit.caption, hit.row, hit.item, hit.name]
             for hit in found.hits
         ]
         shown = found.hits if without_pictures is None else []
         pictures = [
-            (_enlarged(searcher.image(hit)), f"{hit.caption} · {distance_text(hit, searcher.ranking)}{unit}")
+            (
+                _enlarged(searcher.image(hit)),
+                f"{hit.caption} · {distance_text(hit, searcher.ranking)}{unit}{_tied(hit)}",
+            )
             for hit in shown
         ]
         compared = f"compared with {found.candidates:,} of {len(searcher):,} items"

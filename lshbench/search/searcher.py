@@ -26,7 +26,7 @@ import numpy as np
 from lshbench.config import Trust, build, check_classes
 from lshbench.errors import UsageError, wrong_value
 from lshbench.run_folder import Run
-from lshbench.run_folder.contents import CONFIG
+from lshbench.run_folder.contents import CONFIG, GALLERY_CODES
 from lshbench.run_folder.items import GalleryItems
 from lshbench.run_folder.reader import damage
 from lshbench.runtime.own import own_key
@@ -41,7 +41,7 @@ from lshbench.search.reopen import (
     use_data,
 )
 from lshbench.system import System
-from lshbench.types import Progress
+from lshbench.types import Neighbors, Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,13 +58,14 @@ class Hit:
     """Retrieved gallery item.
 
     Attributes:
-        rank: 1 for the nearest; of equal distances the smaller row comes first.
+        rank: 1 for the nearest; of equal Hamming distances the closest to the query's projections comes first.
         row: its row in the run's gallery (in ``codes/`` and ``neighbors.npz``).
         item: its number in the data set.
         name: what names it to a person, such as a file name.
         label: its label, or a list of them where an item may have several.
         class_name: the name of the label, or a list of them, or None if classes have no names.
         distance: Hamming distance, 1 - cosine, or asymmetric distance.
+        tied: how many of the items compared are at this Hamming distance; None by cosine.
     """
 
     rank: int
@@ -74,6 +75,7 @@ class Hit:
     label: int | list[int]
     class_name: str | list[str] | None
     distance: float
+    tied: int | None = None
 
     @property
     def caption(self) -> str:
@@ -264,15 +266,33 @@ class Searcher:
     def _answers(self, x: np.ndarray, k: int, names: Sequence[str]) -> list[Answer]:
         if not len(x):
             return []
-        found = self._system.search(self._system.encode(x, "query"), k)
+        found = self._found(x, k)
+        tied = np.zeros_like(found.ids) if found.tied is None else found.tied
         answers = []
-        for name, *results, candidates in zip(names, found.ids, found.distances, found.candidates, strict=True):
+        for name, *results, candidates in zip(names, found.ids, found.distances, tied, found.candidates, strict=True):
             ranked = enumerate(zip(*results, strict=True), start=1)
-            hits = [self._hit(rank, int(row), float(distance)) for rank, (row, distance) in ranked if row >= 0]
+            hits = [
+                self._hit(rank, int(row), float(distance), int(shared) or None)
+                for rank, (row, distance, shared) in ranked
+                if row >= 0
+            ]
             answers.append(Answer(name, hits, int(candidates)))
         return answers
 
-    def _hit(self, rank: int, row: int, distance: float) -> Hit:
+    def _found(self, x: np.ndarray, k: int) -> Neighbors:
+        if self.ranking != "hamming" or self._codes is None:
+            return self._system.search(self._system.encode(x, "query"), k)
+        return self._system.search_for_people(self._system.encode(x, "query", projections=True), k, self._codes)
+
+    @cached_property
+    def _codes(self) -> np.ndarray | None:
+        """The gallery's packed codes, by which ties are broken; None where the index has codes of its own."""
+        bits = self.run.metrics.method.bits
+        if bits is None or not self.run.has(GALLERY_CODES):
+            return None
+        return self.run.array(GALLERY_CODES, np.uint8, (len(self), (bits + 7) // 8))
+
+    def _hit(self, rank: int, row: int, distance: float, tied: int | None) -> Hit:
         several = self._labels.ndim == 2
         labels = [int(label) for label in np.flatnonzero(self._labels[row])] if several else [int(self._labels[row])]
         classes = self._items.class_names
@@ -285,6 +305,7 @@ class Searcher:
             labels if several else labels[0],
             names if names is None or several else names[0],
             distance,
+            tied,
         )
 
 

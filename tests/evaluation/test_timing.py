@@ -88,6 +88,19 @@ def test_a_long_batch_is_timed_once() -> None:
     assert len(calls) == 1 + timing.REPEATS
 
 
+def test_a_busy_machine_is_noticed_by_its_load_or_by_repeats_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(timing.os, "getloadavg", lambda: (5.0, 9.0, 9.0))
+    assert timing.busy([0.1, 0.11, 0.12]) is None, "its own threads wait now and then"
+    assert timing.busy([0.1, 0.11, 0.18]) == "repeats of a batch 73% apart"
+    assert timing.busy([0.001, 0.002, 0.003]) is None, "too short to say anything"
+    monkeypatch.setattr(timing.os, "getloadavg", lambda: (5.1, 0.0, 0.0))
+    assert timing.busy([0.1]) == "load 5.1 on 4 cores"
+    gallery, queries, _ = sides()
+    found = time_search(FlatIndex().build(gallery), queries, lambda start, stop: queries[start:stop], 0.04, 5)
+    assert str(found.busy).startswith("load 5.1 on 4 cores")
+
+
 def test_the_exact_scan_is_timed_alone_and_in_a_batch() -> None:
     gallery, queries, _ = sides()
     found = time_exact_scan(gallery.features, queries.features, 5)

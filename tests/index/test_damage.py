@@ -20,6 +20,7 @@ from lshbench.index.buckets import BucketsIndex
 from lshbench.index.engines import HnswEngine, LshEngine
 from lshbench.index.flat import FlatIndex
 from lshbench.index.ivf import IvfIndex
+from lshbench.index.oversampled import OversampledIndex
 from lshbench.types import Codes, Encoded
 
 ITEMS, DIM, BITS = 150, 6, 21
@@ -36,6 +37,8 @@ INDEXES: dict[str, Index] = {
     "binary_hash": BinaryHashEngine(b=5, nflip=1),
     "binary_multi_hash": BinaryMultiHashEngine(nhash=2, b=5, nflip=1),
     "binary_ivf": BinaryIvfEngine(nlist=6, nprobe=2),
+    "oversampled": OversampledIndex(FlatIndex(), 2),
+    "oversampled, int8": OversampledIndex(BinaryIvfEngine(nlist=6, nprobe=2), 3, "int8"),
 }
 
 
@@ -52,18 +55,18 @@ def fuzz(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture(params=list(INDEXES))
-def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[type[Index], Encoded, Path]:
-    """An index's class, its gallery, and the folder that it was saved in."""
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Index, Encoded, Path]:
+    """An index, its gallery, and the folder that it was saved in."""
     index, items = INDEXES[request.param], gallery()
     index.build(items).save(tmp_path)
-    return type(index), items, tmp_path
+    return index, items, tmp_path
 
 
-def opened(saved: tuple[type[Index], Encoded, Path]) -> bool:
+def opened(saved: tuple[Index, Encoded, Path]) -> bool:
     """Open and search a saved index; return whether it is taken.  Any answer will do, and no crash."""
-    kind, items, folder = saved
+    made, items, folder = saved
     try:
-        index = kind.open(folder, items.features)
+        index = made.reopened(folder, items.features)
     except (UsageError, ValueError, TypeError, LookupError, OSError, OverflowError):
         return False
     found = index.search(items[:5], 10)
@@ -126,4 +129,4 @@ def test_a_description_s_numbers_take_no_memory(value: object, tmp_path: Path) -
                 continue
             node[key] = value
             (folder / "index.json").write_text(json.dumps(changed))
-            opened((type(INDEXES[name]), items, folder))
+            opened((INDEXES[name], items, folder))

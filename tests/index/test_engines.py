@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lshbench.config import build, options
+from lshbench.config import options
 from lshbench.errors import UsageError
-from lshbench.index.base import Index
 from lshbench.index.binary_engines import BinaryHashEngine, BinaryIvfEngine, BinaryMultiHashEngine
 from lshbench.index.engines import Engine, HnswEngine, LshEngine, spread
 from lshbench.ranking.cosine import cosine_neighbors
 from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
+from lshbench.system import build_index
 from lshbench.types import Codes, Encoded, RankedBlock, Relevance
 from tests.options import composed
 
@@ -201,7 +201,10 @@ def test_a_saved_engine_is_made_again_of_its_arrays_and_finds_the_same(index: En
     assert (described["index"], described["ranking"], described["items"]) == (index.option, index.distance, ITEMS)
     read = faiss.read_index_binary if "binary" in index.takes else faiss.read_index
     assert read(str(tmp_path / "engine.faiss")).ntotal == ITEMS
-    assert index.bytes == (tmp_path / "engine.faiss").stat().st_size
+    size = (tmp_path / "engine.faiss").stat().st_size
+    assert index.bytes + index.feature_bytes == size, "codes, links, and the graph's copy of the features"
+    assert 0 < index.bytes - index.code_bytes < size
+    assert (index.code_bytes == 0) == index.ranks_features == (index.feature_bytes > 0)
     (tmp_path / "engine.faiss").write_bytes(b"never read")
     opened = type(index).open(tmp_path, gallery.features if index.ranks_features else None)
     assert opened.bytes == index.bytes
@@ -274,8 +277,8 @@ def test_every_index_s_yaml_binds_to_its_class_and_fits_or_refuses_a_method(opti
     }
     if gives not in fits.get(option, ("binary",)):
         with pytest.raises(UsageError, match=f"index='{option}': expected "):
-            build(config, "index", Index, gives=gives, ranking="auto")
+            build_index(config, gives)
         return
-    index = build(config, "index", Index, gives=gives, ranking="auto")
+    index = build_index(config, gives)
     assert index.ranking in ("hamming", "cosine", "asymmetric")
     assert all(list(point) == list(index.points()[0]) for point in index.points())

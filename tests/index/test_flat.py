@@ -91,6 +91,7 @@ def test_saved_codes_are_packed_bits_and_find_what_faiss_finds(tmp_path: Path) -
         engine.search(queries.codes.packed, 5)[0], index.search(queries, 5).distances.astype(np.int32)
     )
     assert index.bytes == 90 * 8, "13 bits are searched as one word of 64"
+    assert (index.code_bytes, index.feature_bytes) == (90 * 2, 0)
 
 
 def test_saved_projections_are_a_plain_array(tmp_path: Path) -> None:
@@ -100,6 +101,7 @@ def test_saved_projections_are_a_plain_array(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "index.json").read_text())["file"] == "projections.npy"
     np.testing.assert_array_equal(np.load(tmp_path / "projections.npy", mmap_mode="r"), gallery.projections)
     assert index.bytes == gallery.projections.nbytes + 4 * 90
+    assert (index.code_bytes, index.feature_bytes) == (gallery.projections.nbytes, 0)
 
 
 def test_what_a_ranking_needs_must_be_there() -> None:
@@ -159,6 +161,7 @@ def test_without_codes_features_are_ranked_by_cosine(tmp_path: Path) -> None:
     found, exact = index.search(Encoded(q), 90), cosine_neighbors(q, x, 90)
     np.testing.assert_array_equal(found.ids, exact.ids)
     assert index.bytes == 4 * 90, "norms; features are kept once for all runs"
+    assert (index.code_bytes, index.feature_bytes) == (0, x.nbytes)
     np.testing.assert_array_equal(FlatIndex.open(tmp_path, x).search(Encoded(q), 90).distances, found.distances)
     with pytest.raises(ValueError, match="takes the gallery's features"):
         FlatIndex.open(tmp_path)

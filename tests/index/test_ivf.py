@@ -183,6 +183,7 @@ def test_saved_lists_hold_every_item_in_its_cluster(tmp_path: Path) -> None:
         np.testing.assert_array_equal(members, np.flatnonzero(gallery.codes.numbers[:, 0] == cluster))
     np.testing.assert_allclose(1 / norms, np.linalg.norm(gallery.features, axis=1), rtol=1e-6)
     assert index.bytes == offsets.nbytes + ids.nbytes + norms.nbytes
+    assert (index.code_bytes, index.feature_bytes) == (0, index.gallery.vectors.nbytes)
 
 
 def test_only_clusters_or_features_and_only_cosine() -> None:

@@ -24,13 +24,14 @@ from lshbench.plots.bits import bit_balance, bit_correlations
 from lshbench.plots.distances import _separation, distances
 from lshbench.plots.draw import draw_all
 from lshbench.plots.files import run_figures
+from lshbench.plots.loss import loss
 from lshbench.plots.precision import precision_at_k, precision_recall
 from lshbench.plots.style import DPI, PAPER, SCREEN, Medium, write_figure
 from lshbench.plots.tradeoff import pareto_front, tradeoff
 from lshbench.plots.training import training
 from lshbench.run_folder import RunFolder
 
-ALL = ["bit_balance", "distances", "precision_at_k", "precision_recall", "tradeoff", "training"]
+ALL = ["bit_balance", "distances", "loss", "precision_at_k", "precision_recall", "tradeoff", "training"]
 EXTREMES: dict[str, dict[str, Any]] = {
     "one bit": {"bits": 1, "classes": 2, "queries": 20, "noise": 0.2},
     "4096 bits": {"bits": 4096, "classes": 20, "queries": 20, "gallery": 400},
@@ -70,7 +71,7 @@ def test_a_run_gets_every_plot_as_a_whole_picture_and_the_same_again(tmp_path: P
 def test_paper_figures_keep_their_texts_fit_a_column_and_are_the_same_every_time(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", gallery=200, queries=10, settings=2)
     for name, figure in run_figures(run, PAPER):
-        assert figure.get_size_inches()[0] == (6.9 if name in ("bit_balance", "tradeoff") else 3.3)
+        assert figure.get_size_inches()[0] == (6.9 if name in ("bit_balance", "loss", "tradeoff") else 3.3)
         sizes = {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()}
         assert 5 <= min(sizes) <= max(sizes) <= 8
     svg, again, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
@@ -86,7 +87,7 @@ def test_paper_figures_keep_their_texts_fit_a_column_and_are_the_same_every_time
 
 def test_a_method_without_bits_or_training_gets_no_plot_of_them(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", codes=False, epochs=0, ranking="cosine", method="kmeans")
-    assert sorted(path.stem for path in draw_all(run)) == ["distances", "precision_at_k", "precision_recall"]
+    assert sorted(path.stem for path in draw_all(run)) == ["distances", "loss", "precision_at_k", "precision_recall"]
     assert "bits" not in " ".join(texts(precision_recall(run)))
 
 
@@ -122,7 +123,7 @@ def test_no_text_is_cut_off_at_the_picture_s_edge_or_lies_on_other_text(
     tmp_path: Path, name: str, medium: Medium
 ) -> None:
     run = make_run(tmp_path / "run", **{"settings": 2, **EXTREMES[name]})
-    for draw in (precision_recall, precision_at_k, distances, bit_balance, training, tradeoff):
+    for draw in (precision_recall, precision_at_k, distances, bit_balance, training, loss, tradeoff):
         figure = draw(run, medium)
         assert figure is not None
         figure.canvas.draw()
@@ -182,6 +183,23 @@ def test_an_index_of_features_does_not_stand_under_the_method_s_name(tmp_path: P
         assert "fourier" not in shown
     for draw in (bit_balance, training):
         assert "fourier · 64 bits" in " | ".join(texts(draw(run)))
+
+
+def test_what_code_and_index_change_hangs_between_the_features_and_the_results(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=200, queries=10)
+    figure = loss(run)
+    assert figure is not None
+    assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == ["mAP", "P@10", "P@50"]
+    steps = run.metrics.loss
+    bars = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in figure.axes[1].patches]
+    expected = [(0, 0.47), (0.47, 0.44), (0.44, 0.6), (0, 0.6)]
+    assert np.array(bars) == pytest.approx(np.array(expected))
+    assert [text.get_text() for text in figure.axes[1].texts] == ["0.470", "-.030", "+.160", "0.600"]
+    alone = replace(run.metrics, loss=replace(steps, codes=None))
+    assert len(loss(replace(run, metrics=alone)).axes[0].patches) == 3, "features, index, results"
+    nothing = replace(run.metrics, loss=replace(steps, codes=None, features=None))
+    assert loss(replace(run, metrics=nothing)) is None
+    assert loss(replace(run, metrics=replace(run.metrics, loss=None))) is None
 
 
 def test_the_front_is_what_nothing_beats_in_both_directions() -> None:
@@ -295,7 +313,7 @@ def test_drawing_leaves_matplotlib_s_global_state_alone(tmp_path: Path) -> None:
         # Looking at the backend would load pyplot.
         "def settings(): return {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != 'backend'}\n"
         "before = settings()\nrun = Run.open(Path(sys.argv[1]))\n"
-        "assert len(draw_all(run)) == 5\n"
+        "assert len(draw_all(run)) == 6\n"
         "assert settings() == before\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert not {'torch', 'faiss'} & set(sys.modules)\n"

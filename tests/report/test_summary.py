@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_run import METRICS
+from example_run import METRICS, make_run
 from rich.console import Console
 
 from lshbench.report.summary import print_summary
@@ -58,6 +58,59 @@ def test_figures_that_are_not_known_are_dashes(metrics: dict[str, Any]) -> None:
     metrics["time_s"]["extract"] = None
     metrics["memory"]["peak_rss_bytes"] = None
     assert row(printed(metrics), "mAP") == ["mAP", "-", "-", "to", "-", "0.1900", "-"]
+
+
+def test_the_summary_says_whether_the_code_or_the_index_loses_quality(metrics: dict[str, Any]) -> None:
+    text = printed(metrics)
+    assert row(text, "loss") == ["loss", "mAP", "code", "+0.1200,", "index", "-0.0100:", "lost", "by", "the", "index"]
+    assert row(text, "P@10") == ["P@10", "0.6000", "0.4700", "+0.1300"]
+    assert "P@10 code -0.0300, index +0.1600: lost by the code" in text
+    metrics["loss"]["index"]["P@10"] = 0.40
+    assert "P@10 code -0.0300, index -0.0400: most is lost by the index" in printed(metrics)
+    metrics["loss"]["codes"] = None
+    assert "mAP  index +0.1100: nothing is lost" in printed(metrics)
+    metrics["loss"]["features"] = None
+    assert "lost" not in printed(metrics)
+    del metrics["loss"]
+    assert "lost" not in printed(metrics), "a run of an earlier version"
+
+
+def test_speed_is_said_with_encoding_first_and_a_busy_machine_is_named(metrics: dict[str, Any]) -> None:
+    assert "flat: 1,000 queries/s, 0.2 ms for 95 % of single queries" in " ".join(printed(metrics).split())
+    metrics["search"]["latency_ms"] |= {"with_encoding_batch": 2.0, "with_encoding_p95": 0.7}
+    text = " ".join(printed(metrics).split())
+    expected = "500 queries/s, 0.7 ms for 95 % of single queries, with encoding (without: 1,000/s, 0.2 ms)"
+    assert f"search flat: {expected}" in text
+    assert "BUSY" not in text
+    metrics["environment"]["busy"] = "load 5.1 on 4 cores"
+    assert "BUSY load 5.1 on 4 cores: other work slowed the machine down" in " ".join(printed(metrics).split())
+
+
+def test_bytes_an_item_are_said_apart(metrics: dict[str, Any]) -> None:
+    metrics["memory"] |= {"index_bytes": 50000 * 30, "feature_bytes": 50000 * 5120, "bytes_per_item": 5158.0}
+    text = " ".join(printed(metrics).split())
+    assert "memory 1 GB at most; 5,158 bytes an item: code 8, index 30, features 5,120 folder" in text
+    del metrics["memory"]["code_bytes"], metrics["memory"]["feature_bytes"]
+    assert "5,158 bytes an item folder" in " ".join(printed(metrics).split()), "a run of an earlier version"
+
+
+def test_all_settings_of_a_grid_stand_in_a_table(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", gallery=300, queries=20, fraction=0.5, settings=3)
+    stream = io.StringIO()
+    print_summary(run, Console(file=stream, width=80))
+    columns = run.tradeoff()
+    lines = stream.getvalue().splitlines()
+    head = next(i for i, line in enumerate(lines) if line.split()[:1] == ["probes"])
+    assert lines[head].split() == ["probes", "mAP", "P@10", "recall@10", "compared", "queries/s", "bytes"]
+    for place, line in enumerate(lines[head + 2 : head + 5]):
+        cells = line.split()
+        assert cells[0] == str(columns["probes"][place])
+        assert cells[1] == f"{columns['mAP'][place]:.4f}"
+        assert cells[5:] == [f"{columns['qps_with_encoding'][place]:,.0f}", "38.6"]
+    one = make_run(tmp_path / "one", gallery=300, queries=20)
+    stream = io.StringIO()
+    print_summary(one, Console(file=stream, width=80))
+    assert "probes" not in stream.getvalue()
 
 
 def test_a_leak_is_shouted(metrics: dict[str, Any]) -> None:

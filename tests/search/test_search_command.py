@@ -79,7 +79,7 @@ def test_a_gallery_image_finds_itself_without_the_cache_or_the_data_set(lshbench
         (own,) = (hit for hit in query["hits"] if hit["row"] == row)
         assert own == {
             "rank": own["rank"], "row": row, "item": int(items.ids[row]), "name": items.name(row),
-            "label": int(labels[row]), "class": str(labels[row]), "distance": 0,
+            "label": int(labels[row]), "class": str(labels[row]), "distance": 0, "tied": own["tied"],
         }  # fmt: skip
     assert 0 < answer["time_s"]["answer"] < answer["time_s"]["load"]
 
@@ -91,7 +91,7 @@ def test_the_table_names_rows_labels_and_times(lshbench, runs, tmp_path: Path) -
         "search", str(runs["random_projection"] / "metrics.json"), file.name, "-k", "2"
     ).stdout.splitlines()
     assert file.name in lines
-    assert any(line.split() == ["rank", "distance", "label", "row", "item", "name"] for line in lines)
+    assert any(line.split() == ["rank", "distance", "tied", "label", "row", "item", "name"] for line in lines)
     assert any(line.split()[:2] == ["1", "0"] and line.split()[-1] == items.name(3) for line in lines)
     assert lines[-1].startswith("loaded in ")
     assert "1 query answered in" in lines[-1]
@@ -108,7 +108,13 @@ def test_a_runs_queries_find_what_the_run_found(name: str, runs, tmp_path: Path)
         answers, ids, distances, run.per_query()["candidates"].to_pylist(), strict=True
     ):
         found = rows[:10][rows[:10] >= 0]
-        assert [hit.row for hit in answer.hits] == found.tolist()
+        if run.metrics.ranking == "cosine":
+            assert [hit.row for hit in answer.hits] == found.tolist()
+            assert all(hit.tied is None for hit in answer.hits)
+        else:  # ties are broken
+            nearer = expected[: len(found)] < expected[len(found) - 1]
+            assert set(found[nearer]) <= {hit.row for hit in answer.hits}
+            assert all(hit.tied >= (expected[: len(found)] == hit.distance).sum() for hit in answer.hits)
         np.testing.assert_allclose([hit.distance for hit in answer.hits], expected[: len(found)], atol=1e-6)
         assert answer.candidates == candidates
 

@@ -1,0 +1,79 @@
+"""Where quality is lost: the codes are ranked alone, beside the features and the index."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_timing import sides, silent
+
+from lshbench.evaluation.loss import Loss, code_measures, loss_of
+from lshbench.evaluation.reference import Reference
+from lshbench.evaluation.timing import Clock
+from lshbench.evaluation.tradeoff import Measured, Queries, measure_points
+from lshbench.index.base import Index
+from lshbench.index.buckets import BucketsIndex
+from lshbench.index.flat import FlatIndex
+from lshbench.ranking.cosine import cosine_neighbors
+from lshbench.types import Encoded, Relevance
+
+COSINE: dict[str, float | None] = {"mAP": 0.5, "P@10": 0.6, "P@50": 0.55}
+
+
+def measured_with(index: Index, reference: Reference | None) -> tuple[Measured, Loss]:
+    gallery, queries, relevance = sides()
+    measured = measure_points(
+        index.build(gallery), Queries(queries, relevance, lambda start, stop: queries[start:stop]), reference,
+        k=20, definitions=False, description="ranking", clock=Clock(), progress=silent,
+    )  # fmt: skip
+    codes = code_measures(index, measured, gallery, queries, relevance, reference, silent)
+    return measured, loss_of(measured, reference, codes)
+
+
+def exact_reference() -> Reference:
+    gallery, queries, _ = sides()
+    return Reference(COSINE, np.empty(0), np.empty(0), cosine_neighbors(queries.features, gallery.features, 100).ids)
+
+
+def expected_precision(gallery: Encoded, queries: Encoded, relevance: Relevance, k: int) -> float:
+    """P@k in the expectation over ties, item by item: an item's chance to be among the first k."""
+    differing = (queries.binary.unpack()[:, None] != gallery.binary.unpack()[None]).sum(axis=2)
+    total = 0.0
+    for distances, label in zip(differing, relevance.queries, strict=True):
+        for distance, other in zip(distances, relevance.gallery, strict=True):
+            nearer, tied = (distances < distance).sum(), (distances == distance).sum()
+            total += (label == other) * min(max((k - nearer) / tied, 0), 1) / k
+    return total / len(queries)
+
+
+def test_codes_are_ranked_alone_where_the_index_skips_items_and_rescores() -> None:
+    gallery, queries, relevance = sides()
+    measured, loss = measured_with(BucketsIndex(tables=1, bits_per_table=4), exact_reference())
+    assert loss.codes is not None
+    assert loss.codes["P@10"] == pytest.approx(expected_precision(gallery, queries, relevance, 10))
+    differing = (queries.binary.unpack()[:, None] != gallery.binary.unpack()[None]).sum(axis=2)
+    first = np.argsort(differing, axis=1, kind="stable")[:, :10]
+    cosines = queries.features @ (gallery.features / np.linalg.norm(gallery.features, axis=1)[:, None]).T
+    exact = np.argsort(-cosines, axis=1)[:, :10]
+    shared = [len(set(a) & set(b)) / 10 for a, b in zip(first, exact, strict=True)]
+    assert loss.codes["recall@10"] == pytest.approx(np.mean(shared))
+    assert loss.index["mAP"] == measured.evaluation.summary["metrics"]["mAP"]
+    assert loss.index["recall@10"] == measured.recall != loss.codes["recall@10"]
+    assert loss.features == COSINE | {"recall@10": 1.0}
+
+
+def test_an_exhaustive_index_of_codes_has_made_their_ranking_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = FlatIndex()
+    gallery, queries, relevance = sides()
+    measured, loss = measured_with(index, exact_reference())
+    monkeypatch.setattr(FlatIndex, "build", lambda *_: pytest.fail("ranked again"))
+    assert code_measures(index, measured, gallery, queries, relevance, exact_reference(), silent) == loss.index
+
+
+def test_features_alone_have_no_codes_and_without_a_reference_no_recall() -> None:
+    _, alone = measured_with(FlatIndex(gives="nothing"), exact_reference())
+    assert alone.codes is None
+    assert alone.index["recall@10"] == 1.0
+    _, loss = measured_with(BucketsIndex(tables=1, bits_per_table=4), None)
+    assert loss.features is None
+    assert loss.codes is not None
+    assert loss.codes["recall@10"] is None
