@@ -18,7 +18,7 @@ from lshbench.errors import wrong_value
 from lshbench.methods.base import BinaryHasher, check_bits
 from lshbench.runtime.device import resolve_device
 from lshbench.training import auto
-from lshbench.training.constraints import WHOLE, CountOrAuto, Positive, at_least, check_fields
+from lshbench.training.constraints import WHOLE, Count, Positive, at_least, check_fields
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import Head, Standardise
 from lshbench.training.loop import Terms, seeded, train_model
@@ -136,10 +136,11 @@ class HeadHasher(TrainedHasher):
 class NeighborhoodHasher(TrainedHasher):
     """Base class of methods that learn from neighbourhoods in place of labels.
 
-    ``neighbors`` and ``temperature`` may be ``auto``: see :mod:`lshbench.training.auto`.
+    ``temperature`` may be ``auto``: see :mod:`lshbench.training.auto`.
 
     Attributes:
-        neighbors: nearest neighbours that are looked at; features are averaged over the mutual ones.
+        neighbors: nearest neighbours that are looked at, fewer among few items; features are averaged over the mutual
+            ones.
         averagings: how often they are; 0: relevance goes by cosines of the features alone.
         relevance_temperature: of the cosines whose softmax says how relevant an item is.
         temperature: of the softmax over products divided by the square root of bits.
@@ -147,7 +148,7 @@ class NeighborhoodHasher(TrainedHasher):
 
     supervision = "none"
 
-    neighbors: CountOrAuto
+    neighbors: Count
     averagings: Annotated[int, WHOLE, at_least(0, "at least 0")]
     relevance_temperature: Positive
     temperature: Positive
@@ -158,8 +159,7 @@ class NeighborhoodHasher(TrainedHasher):
         super().__post_init__()
 
     def neighborhoods(self, data: TrainingData, progress: Progress) -> Neighborhoods:
-        """Return the neighbourhoods of a training set, ``neighbors`` being a number from now on."""
-        self.neighbors = auto.neighbors(self.neighbors, len(data))
+        """Return the neighbourhoods of a training set."""
         return neighborhoods(data, self.neighbors, self.averagings, self.relevance_temperature, self.seed, progress)
 
 

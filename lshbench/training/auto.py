@@ -1,7 +1,7 @@
 """Rules for hyper-parameters that are given as ``auto``; a run records the values in effect.
 
-Of the options without labels, ``temperature`` depends on the code's length and ``neighbors`` on the number of training
-items; ``training.precision`` depends on the processor (:func:`lshbench.runtime.device.resolve_precision`).
+``temperature`` of the options without labels depends on the code's length; ``training.precision`` depends on the
+processor (:func:`lshbench.runtime.device.resolve_precision`).
 """
 
 from __future__ import annotations
@@ -27,15 +27,3 @@ def temperature(value: float | str, bits: int) -> float:
     if isinstance(value, str):
         raise wrong_value("method.temperature", value, "a number, or auto")
     return value
-
-
-def neighbors(value: int | str, items: int) -> int:
-    """Return how many nearest neighbours averages are looked for among.
-
-    Classes have more items where there are more in all, but hardly in proportion: there are more classes, too.
-
-    Args:
-        value: a number, which is returned as it is, or ``auto``.
-        items: that are learnt from.
-    """
-    return value if isinstance(value, int) else round(min(50.0, max(20.0, items**0.5 / 4)))

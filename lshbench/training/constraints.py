@@ -77,10 +77,6 @@ CountOrAll = Annotated[
         lambda value: value is None or (_is_whole(value) and value >= 1), "at least 1 (a whole number), or null for all"
     ),
 ]
-CountOrAuto = Annotated[
-    int | str,
-    Constraint(lambda value: value == "auto" or (_is_whole(value) and value >= 1), "at least 1, or auto"),
-]
 Weight = Annotated[float, at_least(0, "0 or a positive number")]
 Positive = Annotated[float, Constraint(lambda value: 0 < value < math.inf, "a positive number")]
 Share = Annotated[float, between(0, 1, "from 0 to 1")]

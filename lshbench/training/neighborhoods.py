@@ -15,13 +15,33 @@ SHARPNESS = 3
 """Power of its cosine by which a neighbour counts: the nearest count most, so that many can be looked at."""
 
 
+FEWEST = 20
+"""Nearest neighbours that are looked at however few items there are, if as many are asked for."""
+
+
 def neighborhoods(
     data: TrainingData, count: int, steps: int, temperature: float, seed: int, progress: Progress
 ) -> Neighborhoods:
-    """Return the neighbourhoods of the training part; arguments as for :func:`neighbor_graph` and the class."""
+    """Return the neighbourhoods of a training part, by the leading components of its features.
+
+    Args:
+        data: the training set.
+        count: nearest neighbours of each item that are looked at, at most; of few items, as :func:`fewer` says.
+        steps, temperature: as for :class:`Neighborhoods`.
+        seed: decides the sample that the components are learnt from.
+        progress: shown while it runs.
+    """
     vectors = leading_components(data, seed)
-    graph = NeighborGraph(nearest_neighbors(vectors, count, progress))
+    graph = NeighborGraph(nearest_neighbors(vectors, fewer(count, len(vectors)), progress))
     return Neighborhoods(graph, vectors, steps, temperature)
+
+
+def fewer(count: int, items: int) -> int:
+    """Return how many neighbours to look at where ``count`` are asked for: a quarter of the square root of items.
+
+    Classes have more items where there are more in all, but not in proportion: there are more classes, too.
+    """
+    return min(count, max(FEWEST, round(items**0.5 / 4)))
 
 
 class Neighborhoods:

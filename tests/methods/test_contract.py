@@ -25,7 +25,7 @@ from tests import options
 BITS = 12
 FOLDER = conf_folder() / "method"
 PEERS = ["bihalf", "cibhash", "csq", "dpn", "greedyhash", "hashnet", "orthohash"]
-QUICK = {"epochs": 2, "hash_epochs": 2, "hash_queries": 40, "max_batches": 10, "clusters": 8}
+QUICK = {"epochs": 2, "hash_epochs": 2, "hash_queries": 40, "min_batches": 8, "max_batches": 10, "clusters": 8}
 
 
 def variants() -> list[str]:

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from lshbench.errors import UsageError
-from lshbench.training import auto
-from lshbench.training.neighborhoods import Neighborhoods
+from lshbench.training.neighborhoods import Neighborhoods, fewer
 from lshbench.training.neighbors import NeighborGraph, mutual, nearest_neighbors
 from tests.methods.clusters import clusters, silent
 from tests.options import make
@@ -62,23 +61,22 @@ def test_two_items_and_equal_ones_have_neighbourhoods() -> None:
         torch.testing.assert_close(near.relevance(rows, rows).sum(1), torch.ones(len(x), dtype=torch.float64))
 
 
+def test_fewer_neighbours_are_looked_at_among_few_items() -> None:
+    assert [fewer(50, items) for items in (10, 4_300, 10_000, 1_000_000)] == [20, 20, 25, 50]
+    assert fewer(7, 10_000) == 7
+
+
 @pytest.mark.parametrize("option", ["fourier_unsupervised", "neural_unsupervised"])
-def test_auto_depends_on_the_code_and_the_items_and_the_values_are_recorded(option: str) -> None:
-    for bits, temperature in ((16, 0.8), (64, 1.0)):
-        values = make(option, bits).in_effect()
-        assert (values["temperature"], values["neighbors"]) == (temperature, "auto")
-    method = make(option, 8, training={"epochs": 1, "min_batches": 1}).fit(clusters(100), silent)
-    assert method.in_effect()["neighbors"] == 20
-    assert [auto.neighbors("auto", items) for items in (10_000, 1_000_000)] == [25, 50]
-    assert auto.neighbors(7, 10_000) == 7
+@pytest.mark.parametrize(("bits", "temperature"), [(16, 0.8), (64, 1.0)])
+def test_auto_depends_on_the_length_of_the_code(option: str, bits: int, temperature: float) -> None:
+    assert make(option, bits).in_effect()["temperature"] == temperature
 
 
 @pytest.mark.parametrize("option", ["fourier_unsupervised", "neural_unsupervised"])
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"neighbors": 0}, "method.neighbors=0: expected at least 1, or auto"),
-        ({"neighbors": "many"}, "method.neighbors='many': expected at least 1, or auto"),
+        ({"neighbors": 0}, "method.neighbors=0: expected at least 1"),
         ({"averagings": -1}, "method.averagings=-1: expected at least 0"),
         ({"relevance_temperature": 0}, "method.relevance_temperature=0: expected a positive number"),
         ({"temperature": "warm"}, "method.temperature='warm': expected a number, or auto"),
