@@ -14,7 +14,6 @@ from lshbench.types import Progress
 SHARPNESS = 3
 """Power of its cosine by which a neighbour counts: the nearest count most, so that many can be looked at."""
 
-
 FEWEST = 20
 """Nearest neighbours that are looked at however few items there are, if as many are asked for."""
 
@@ -49,8 +48,7 @@ class Neighborhoods:
 
     What an item's mutual neighbours have in common is what it is, and what they don't is noise: cosines of averages
     keep the order of the nearest and bring together what hangs together through others (diffusion over the graph of
-    neighbours; the averages are those of query expansion, Radenovic et al., Fine-tuning CNN image retrieval with no
-    human annotation, TPAMI 2019, section 3.4).
+    neighbours; the averages are those of weighted query expansion, Radenovic et al., arXiv 1711.02512).
 
     Args:
         graph: mutual neighbours of the items.
