@@ -4,6 +4,7 @@ that aren't neighbours don't share codes, that bits are balanced, and that outpu
 :class:`Neural`, :class:`NeuralUnsupervised`
     A variant, with and without labels.  The collision term is a softmax over the batch (neighbours against the
     others), so that neighbours attract, and balance is of each bit over items; fence as published, divided by bits.
+    Without labels an item is a neighbour by degrees: by cosines averaged over neighbourhoods.
 :class:`NeuralPaper`
     The published objective: one layer on unit-length features, weights drawn from N(0, 1), per-item bit
     balance, fence and the collision |<b_i, b_j>| of all pairs that aren't neighbours.  Neighbours are merely
@@ -15,7 +16,6 @@ that aren't neighbours don't share codes, that bits are balanced, and that outpu
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -24,9 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.errors import wrong_value
-from lshbench.methods.base import check_bits
-from lshbench.methods.trained import Criterion, HeadHasher
-from lshbench.training import auto
+from lshbench.methods.trained import Criterion, HeadHasher, NeighborhoodHasher
 from lshbench.training.constraints import Count, LabelsOrNone, Positive, Share
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import Standardise
@@ -58,17 +56,6 @@ class NeuralHasher(HeadHasher):
             expected = f"at most 1 - balance_weight = {1 - self.balance_weight:g}"
             raise wrong_value("method.fence_weight", self.fence_weight, expected)
 
-    def graph(self, data: TrainingData, progress: Progress) -> NeighborGraph | None:
-        """Return the neighbours that stand for labels, or None with labels."""
-        return None
-
-    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
-        return partial(self.loss, data, self.graph(data, progress))
-
-    @abstractmethod
-    def loss(self, data: TrainingData, graph: NeighborGraph | None, encoder: nn.Module, batch: Batch) -> Terms:
-        """Return the loss, given what :meth:`graph` returned."""
-
 
 @dataclass(kw_only=True, eq=False)
 class AttractingHasher(NeuralHasher):
@@ -80,20 +67,17 @@ class AttractingHasher(NeuralHasher):
 
     temperature: Positive
 
-    def loss(self, data: TrainingData, graph: NeighborGraph | None, encoder: nn.Module, batch: Batch) -> Terms:
-        """Return the softmax of neighbours against the rest of the batch, balance of bits over items, and fence."""
+    def terms(self, codes: Tensor, partners: Tensor, relevant: Tensor, paired: bool) -> Terms:
+        """Return balance, fence, and a softmax of the relevant against the rest of the batch as the collision.
+
+        Args:
+            codes, partners: of a batch, and of what it is to find, ``(n, bits)``.
+            relevant: which pairs are, bool, or by how much, float, ``(n, n)``.
+            paired: whether row i of ``partners`` is another item than row i of ``codes``.
+        """
         # Products of unrelated codes spread as the square root of their length.
         temperature = self.temperature / self.bits**0.5
-        if graph is None:
-            codes = torch.tanh(encoder(batch.x))
-            collision = contrastive(codes, codes, are_neighbors(graph, batch, batch), temperature)
-        else:
-            rows = graph.draw(batch.rows, batch.generator)
-            partners = Batch(*data.take(rows), rows, batch.generator)
-            codes, partner_codes = torch.tanh(encoder(torch.cat([batch.x, partners.x]))).chunk(2)
-            relevant = are_neighbors(graph, batch, partners)
-            relevant.fill_diagonal_(True)
-            collision = contrastive(codes, partner_codes, relevant, temperature, paired=True)
+        collision = contrastive(codes, partners, relevant, temperature, paired)
         return {
             "balance": self.balance_weight * bit_balance(codes),
             "fence": self.fence_weight * mean_fence(codes),
@@ -107,28 +91,28 @@ class Neural(AttractingHasher):
 
     supervision = "labels"
 
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
+        return self.loss
+
+    def loss(self, encoder: nn.Module, batch: Batch) -> Terms:
+        """Return the terms of a batch, in which items of one class are to find each other."""
+        codes = torch.tanh(encoder(batch.x))
+        return self.terms(codes, codes, same_labels(batch.y, batch.y), paired=False)
+
 
 @dataclass(kw_only=True, eq=False)
-class NeuralUnsupervised(AttractingHasher):
-    """:class:`Neural` without labels: the keys of ``conf/method/neural_unsupervised.yaml``.
+class NeuralUnsupervised(NeighborhoodHasher, AttractingHasher):
+    """:class:`Neural` without labels: the keys of ``conf/method/neural_unsupervised.yaml``."""
 
-    ``balance_weight`` and ``temperature`` may be ``auto``: see :mod:`lshbench.training.auto`.
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
+        nearby = self.neighborhoods(data, progress)
 
-    Attributes:
-        neighbors: nearest neighbours that are looked at; mutual ones stand for items of the same class.
-    """
+        def loss(encoder: nn.Module, batch: Batch) -> Terms:
+            partners, relevance = nearby.partners(batch, data)
+            codes, partner_codes = torch.tanh(encoder(torch.cat([batch.x, partners]))).chunk(2)
+            return self.terms(codes, partner_codes, relevance, paired=True)
 
-    supervision = "none"
-
-    neighbors: Count
-
-    def __post_init__(self) -> None:
-        check_bits(self.bits)
-        auto.resolve(self, partial(auto.balance_share, fence_weight=self.fence_weight))
-        super().__post_init__()
-
-    def graph(self, data: TrainingData, progress: Progress) -> NeighborGraph:
-        return neighbor_graph(data, self.neighbors, self.seed, progress)
+        return loss
 
 
 @dataclass(kw_only=True, eq=False)
@@ -144,7 +128,11 @@ class NeuralPaper(NeuralHasher):
     neighbors: Count
 
     def graph(self, data: TrainingData, progress: Progress) -> NeighborGraph | None:
+        """Return the neighbours that stand for labels, or None with labels."""
         return None if self.supervision == "labels" else neighbor_graph(data, self.neighbors, self.seed, progress)
+
+    def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
+        return partial(self.loss, data, self.graph(data, progress))
 
     def build(self, inputs: int) -> nn.Sequential:
         layers = [Standardise(inputs), UnitLength(), *self.head.build(inputs, self.bits)]

@@ -8,19 +8,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lshbench.errors import wrong_value
-from lshbench.methods.base import BinaryHasher
+from lshbench.methods.base import BinaryHasher, check_bits
 from lshbench.runtime.device import resolve_device
-from lshbench.training.constraints import check_fields
+from lshbench.training import auto
+from lshbench.training.constraints import WHOLE, Count, Positive, at_least, check_fields
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import Head, Standardise
 from lshbench.training.loop import Terms, seeded, train_model
+from lshbench.training.neighborhoods import Neighborhoods, neighborhoods
 from lshbench.training.settings import Training
 from lshbench.types import Features, Progress, Side
 
@@ -128,6 +130,37 @@ class HeadHasher(TrainedHasher):
     def restore(self, state: dict[str, np.ndarray]) -> Self:
         self.encoder = loaded(lambda: self.build(len(state["0.mean"])), state, self.device)
         return self
+
+
+@dataclass(kw_only=True, eq=False)
+class NeighborhoodHasher(TrainedHasher):
+    """Base class of methods that learn from neighbourhoods in place of labels.
+
+    ``temperature`` may be ``auto``: see :mod:`lshbench.training.auto`.
+
+    Attributes:
+        neighbors: nearest neighbours that are looked at, fewer among few items; features are averaged over the mutual
+            ones.
+        averagings: how often they are; 0: relevance goes by cosines of the features alone.
+        relevance_temperature: of the cosines whose softmax says how relevant an item is.
+        temperature: of the softmax over products divided by the square root of bits.
+    """
+
+    supervision = "none"
+
+    neighbors: Count
+    averagings: Annotated[int, WHOLE, at_least(0, "at least 0")]
+    relevance_temperature: Positive
+    temperature: Positive
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits)
+        self.temperature = auto.temperature(self.temperature, self.bits)
+        super().__post_init__()
+
+    def neighborhoods(self, data: TrainingData, progress: Progress) -> Neighborhoods:
+        """Return the neighbourhoods of a training set."""
+        return neighborhoods(data, self.neighbors, self.averagings, self.relevance_temperature, self.seed, progress)
 
 
 def arrays(module: nn.Module) -> dict[str, np.ndarray]:

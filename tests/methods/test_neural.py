@@ -83,10 +83,8 @@ def test_mutual_neighbours_have_each_other_and_the_lonely_keep_their_nearest() -
     ("option", "keys", "named"),
     [
         ("neural_paper", {"supervision": "some"}, "method.supervision='some'"),
-        ("neural_unsupervised", {"neighbors": 0}, "method.neighbors=0"),
         ("neural", {"temperature": 0.0}, "method.temperature=0.0"),
         ("neural", {"temperature": "auto"}, "method"),
-        ("neural_unsupervised", {"temperature": "warm"}, "method.temperature='warm': expected a number, or auto"),
         ("neural", {"recipe": "paper"}, "method.recipe='paper': no such key"),
         ("neural", {"supervision": "none"}, "method.supervision='none': no such key"),
         ("neural_paper", {"temperature": 1.0}, "method.temperature=1.0: no such key"),
@@ -100,12 +98,6 @@ def test_a_wrong_key_is_named(option: str, keys: dict[str, object], named: str) 
     with pytest.raises(UsageError) as error:
         make(option, 8, **keys)
     assert named in str(error.value)
-
-
-@pytest.mark.parametrize(("bits", "temperature", "balance"), [(16, 2.0, 0.99 * 0.05 / 1.05), (64, 3.0, 0.99 * 4 / 5)])
-def test_auto_depends_on_the_length_of_the_code(bits: int, temperature: float, balance: float) -> None:
-    values = make("neural_unsupervised", bits).in_effect()
-    assert (values["temperature"], values["balance_weight"]) == pytest.approx((temperature, balance))
 
 
 def test_an_item_is_no_stranger_to_itself() -> None:

@@ -11,7 +11,8 @@ A query is encoded by both sides' encoders, and a mean of the two, mostly of its
     (:mod:`lshbench.methods.fourier.discriminant`), and codes are to rank a batch as cosines along these directions
     do.  No term names a class.
 :class:`FourierUnsupervised`
-    Without labels: neighbours stand for them, and encoders that don't learn these by heart.
+    Without labels: the ranking is that of cosines averaged over neighbourhoods, by encoders that don't learn these by
+    heart.
 """
 
 from __future__ import annotations
@@ -25,18 +26,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lshbench.methods.base import check_bits
 from lshbench.methods.fourier.base import FourierHasher
 from lshbench.methods.fourier.discriminant import Discriminant
 from lshbench.methods.fourier.losses import geometry
 from lshbench.methods.fourier.network import FourierNetwork
-from lshbench.training import auto
+from lshbench.methods.trained import NeighborhoodHasher
 from lshbench.training.class_codes import class_codes, memberships
-from lshbench.training.constraints import Count, Positive, Weight
+from lshbench.training.constraints import Positive, Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms, seeded, train_model
 from lshbench.training.losses import bit_balance, class_softmax, contrastive, mean_fence
-from lshbench.training.neighbors import neighbor_graph
 from lshbench.training.validation import same_labels
 from lshbench.types import Features, Progress
 
@@ -65,7 +64,7 @@ class JointFourier(FourierHasher):
 
         Args:
             queries, gallery: projections of a batch as queries and as gallery items, ``(n, bits)``.
-            relevant: which pairs are, bool ``(n, n)``.
+            relevant: which pairs are, bool, or by how much, float, ``(n, n)``.
             paired: whether row i of the gallery is another item than query i.
         """
         query_codes, gallery_codes = torch.tanh(queries), torch.tanh(gallery)
@@ -161,34 +160,16 @@ class FourierTransfer(Fourier):
 
 
 @dataclass(kw_only=True, eq=False)
-class FourierUnsupervised(JointFourier):
-    """The variant trained without labels: the keys of ``conf/method/fourier_unsupervised.yaml``.
-
-    ``balance_weight`` and ``temperature`` may be ``auto``: see :mod:`lshbench.training.auto`.
-
-    Attributes:
-        neighbors: nearest neighbours that are looked at; mutual ones stand for items of the same class.
-    """
-
-    supervision = "none"
-
-    neighbors: Count
-
-    def __post_init__(self) -> None:
-        check_bits(self.bits)
-        auto.resolve(self, auto.balance_ratio)
-        super().__post_init__()
+class FourierUnsupervised(NeighborhoodHasher, JointFourier):
+    """The variant trained without labels: the keys of ``conf/method/fourier_unsupervised.yaml``."""
 
     def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:
-        graph = neighbor_graph(data, self.neighbors, self.seed, progress)
+        nearby = self.neighborhoods(data, progress)
 
         def loss(batch: Batch) -> Terms:
-            rows = graph.draw(batch.rows, batch.generator)
-            partners, _ = data.take(rows)
-            relevant = torch.from_numpy(graph.related(batch.rows, rows)).to(batch.x.device)
-            relevant.fill_diagonal_(True)
+            partners, relevance = nearby.partners(batch, data)
             queries = network.hash(network.encode(network.prepare(batch.x), "query"))
             gallery = network.hash(network.encode(network.prepare(partners), "gallery"))
-            return self.common_terms(queries, gallery, relevant, paired=True)
+            return self.common_terms(queries, gallery, relevance, paired=True)
 
         return loss

@@ -1,0 +1,93 @@
+"""How near training items are to each other, judged by what is near them, too: what is learnt without labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lshbench.training.data import Batch, TrainingData
+from lshbench.training.neighbors import CELLS, NeighborGraph, leading_components, nearest_neighbors
+from lshbench.types import Progress
+
+SHARPNESS = 3
+"""Power of its cosine by which a neighbour counts: the nearest count most, so that many can be looked at."""
+
+FEWEST = 20
+"""Nearest neighbours that are looked at however few items there are, if as many are asked for."""
+
+
+def neighborhoods(
+    data: TrainingData, count: int, steps: int, temperature: float, seed: int, progress: Progress
+) -> Neighborhoods:
+    """Return the neighbourhoods of a training part, by the leading components of its features.
+
+    Args:
+        data: the training set.
+        count: nearest neighbours of each item that are looked at, at most; of few items, as :func:`fewer` says.
+        steps, temperature: as for :class:`Neighborhoods`.
+        seed: decides the sample that the components are learnt from.
+        progress: shown while it runs.
+    """
+    vectors = leading_components(data, seed)
+    graph = NeighborGraph(nearest_neighbors(vectors, fewer(count, len(vectors)), progress))
+    return Neighborhoods(graph, vectors, steps, temperature)
+
+
+def fewer(count: int, items: int) -> int:
+    """Return how many neighbours to look at where ``count`` are asked for: a quarter of the square root of items.
+
+    Classes have more items where there are more in all, but not in proportion: there are more classes, too.
+    """
+    return min(count, max(FEWEST, round(items**0.5 / 4)))
+
+
+class Neighborhoods:
+    """How near training items are, by cosines of vectors that are averaged over neighbours.
+
+    What an item's mutual neighbours have in common is what it is, and what they don't is noise: cosines of averages
+    keep the order of the nearest and bring together what hangs together through others (diffusion over the graph of
+    neighbours; the averages are those of weighted query expansion, Radenovic et al., arXiv 1711.02512).
+
+    Args:
+        graph: mutual neighbours of the items.
+        vectors: float ``(n, d)``, on the device to compute on.
+        steps: how often vectors are averaged; 0: cosines are those of ``vectors``.
+        temperature: of the cosines in the softmax.
+    """
+
+    def __init__(self, graph: NeighborGraph, vectors: Tensor, steps: int, temperature: float) -> None:
+        self.graph, self.temperature = graph, temperature
+        self.unit = functional.normalize(vectors)
+        if steps:
+            partners = torch.from_numpy(graph.partners).to(vectors.device)
+            weights = _partner_weights(self.unit, partners)
+            total = 1 + weights.sum(1, keepdim=True)
+            averages = self.unit
+            for _ in range(steps):
+                # A sum over bags gathers no copy of each item's neighbours.
+                sums = functional.embedding_bag(partners.clamp(min=0), averages, per_sample_weights=weights, mode="sum")
+                averages = (averages + sums) / total
+            self.unit = functional.normalize(averages)
+
+    def relevance(self, first: np.ndarray, second: np.ndarray) -> Tensor:
+        """Return how relevant items of ``second`` are to each of ``first``: ``(n, m)``, whose rows add up to 1."""
+        rows, others = (torch.from_numpy(items).to(self.unit.device) for items in (first, second))
+        return (self.unit[rows] @ self.unit[others].T / self.temperature).softmax(1)
+
+    def partners(self, batch: Batch, data: TrainingData) -> tuple[Tensor, Tensor]:
+        """Return features of a neighbour of each item of a batch, and how relevant these are to the items."""
+        rows = self.graph.draw(batch.rows, batch.generator)
+        return data.take(rows)[0], self.relevance(batch.rows, rows)
+
+
+def _partner_weights(unit: Tensor, partners: Tensor) -> Tensor:
+    """Return by how much each mutual neighbour counts in an average, ``(n, k)``; the item itself counts as 1."""
+    weights = torch.empty(partners.shape, dtype=unit.dtype, device=unit.device)
+    step = max(1, CELLS // (partners.shape[1] * unit.shape[1]))
+    for start in range(0, len(unit), step):
+        rows = slice(start, start + step)
+        cosines = (unit[partners[rows]] @ unit[rows, :, None]).squeeze(2)
+        weights[rows] = cosines.clamp(min=0) ** SHARPNESS
+    return weights.masked_fill(partners < 0, 0)

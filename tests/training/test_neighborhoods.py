@@ -1,0 +1,87 @@
+"""How near items are by what is near them, too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lshbench.errors import UsageError
+from lshbench.training.neighborhoods import Neighborhoods, fewer
+from lshbench.training.neighbors import NeighborGraph, mutual, nearest_neighbors
+from tests.methods.clusters import clusters, silent
+from tests.options import make
+
+
+def neighborhoods(x: np.ndarray, count: int, steps: int, temperature: float = 0.1) -> Neighborhoods:
+    vectors = torch.tensor(x)
+    return Neighborhoods(NeighborGraph(nearest_neighbors(vectors, count, silent)), vectors, steps, temperature)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_relevance_is_the_softmax_of_cosines_after_averaging_with_mutual_neighbours(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lshbench.training.neighborhoods.CELLS", 7 * 40)
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    nearest = nearest_neighbors(torch.tensor(x), 5, silent)
+    both_ways = mutual(nearest)
+    weights = np.eye(40)
+    for item in range(40):
+        # Whoever has no mutual neighbour is averaged with its nearest.
+        for other in nearest[item][both_ways[item]] if both_ways[item].any() else nearest[item][:1]:
+            weights[item, other] = max(0.0, unit[item] @ unit[other]) ** 3
+    weights /= weights.sum(1, keepdims=True)
+    averages = np.linalg.matrix_power(weights, steps) @ unit
+    averages /= np.linalg.norm(averages, axis=1, keepdims=True)
+    first, second = np.array([3, 0, 39]), np.array([1, 3, 8, 8, 20])
+    expected = np.exp(averages[first] @ averages[second].T / 0.3)
+    expected /= expected.sum(1, keepdims=True)
+    found = neighborhoods(x, 5, steps, 0.3).relevance(first, second).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_averaging_brings_a_cluster_together() -> None:
+    items = clusters(300, spread=2.0)
+    same = torch.tensor(items.y[:, None] == items.y)
+    shares = []
+    for steps in (0, 4):
+        unit = neighborhoods(items.x, 20, steps).unit
+        nearest = (unit @ unit.T).fill_diagonal_(-1).topk(30).indices
+        shares.append(float(same.gather(1, nearest).float().mean()))
+    assert shares[1] > shares[0] + 0.05
+
+
+def test_two_items_and_equal_ones_have_neighbourhoods() -> None:
+    for x in (np.eye(2), np.ones((5, 3)), np.zeros((4, 3))):
+        near = neighborhoods(x, 50, 2)
+        assert torch.isfinite(near.unit).all()
+        rows = np.arange(len(x))
+        torch.testing.assert_close(near.relevance(rows, rows).sum(1), torch.ones(len(x), dtype=torch.float64))
+
+
+def test_fewer_neighbours_are_looked_at_among_few_items() -> None:
+    assert [fewer(50, items) for items in (10, 4_300, 10_000, 1_000_000)] == [20, 20, 25, 50]
+    assert fewer(7, 10_000) == 7
+
+
+@pytest.mark.parametrize("option", ["fourier_unsupervised", "neural_unsupervised"])
+@pytest.mark.parametrize(("bits", "temperature"), [(16, 0.8), (64, 1.0)])
+def test_auto_depends_on_the_length_of_the_code(option: str, bits: int, temperature: float) -> None:
+    assert make(option, bits).in_effect()["temperature"] == temperature
+
+
+@pytest.mark.parametrize("option", ["fourier_unsupervised", "neural_unsupervised"])
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"neighbors": 0}, "method.neighbors=0: expected at least 1"),
+        ({"averagings": -1}, "method.averagings=-1: expected at least 0"),
+        ({"relevance_temperature": 0}, "method.relevance_temperature=0: expected a positive number"),
+        ({"temperature": "warm"}, "method.temperature='warm': expected a number, or auto"),
+    ],
+)
+def test_a_wrong_key_is_named(option: str, keys: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        make(option, 8, **keys)
