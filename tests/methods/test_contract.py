@@ -29,7 +29,8 @@ STORED = {"rabitq": 72, **dict.fromkeys(("pq", "opq", "residual", "lsq", "sq", "
 FOLDER = conf_folder() / "method"
 PEERS = ["bihalf", "cibhash", "csq", "dpn", "greedyhash", "hashnet", "orthohash"]
 QUICK = {
-    "searches": 1, "epochs": 2, "hash_epochs": 2, "hash_queries": 40, "min_batches": 8, "max_batches": 10, "clusters": 8,
+    "searches": 1, "epochs": 2, "hash_epochs": 2, "hash_queries": 40, "min_batches": 8, "max_batches": 10,
+    "clusters": 8,
 }  # fmt: skip
 
 
