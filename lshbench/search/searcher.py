@@ -65,7 +65,7 @@ class Hit:
         label: its label, or a list of them where an item may have several.
         class_name: the name of the label, or a list of them, or None if classes have no names.
         distance: Hamming distance, 1 - cosine, or asymmetric distance.
-        tied: how many of the items compared are at this Hamming distance; None by cosine.
+        tied: how many of the items compared are at this Hamming distance; None by another ranking.
     """
 
     rank: int

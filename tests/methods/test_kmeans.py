@@ -18,6 +18,7 @@ from lshbench.config import build, conf_folder
 from lshbench.errors import UsageError
 from lshbench.index.base import Index
 from lshbench.methods.kmeans import KMeans
+from lshbench.system import build_index
 from lshbench.types import Features
 
 
@@ -123,10 +124,10 @@ def test_choosing_it_chooses_its_index_unless_the_command_line_does(overrides: l
     assert config["index"]["name"] == index
     if index == "flat":
         with pytest.raises(UsageError, match="index='flat': expected ivf for a method that gives cluster numbers"):
-            build(config, "index", Index, gives="clusters", ranking="auto")
+            build_index(config, "clusters")
     else:
         assert config["index"]["clusters"] == 7
-        assert build(config, "index", Index, gives="clusters", ranking="auto").ranking == "cosine"
+        assert build_index(config, "clusters").ranking == "cosine"
 
 
 def test_more_probes_than_clusters_are_refused_before_any_data_is_read() -> None:
