@@ -51,7 +51,9 @@ class Fragile(RandomProjection):
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().fit(train, progress)
 """
-TIMES = ["qps", "latency_p95_ms", "peak_memory_bytes", "total_s"]
+TIMES = [
+    "qps", "qps_with_encoding", "latency_p95_ms", "latency_with_encoding_p95_ms", "busy", "peak_memory_bytes", "total_s",
+]  # fmt: skip
 """Columns of the report that no two runs have in common."""
 
 
