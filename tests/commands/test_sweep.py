@@ -52,7 +52,8 @@ class Fragile(RandomProjection):
         return super().fit(train, progress)
 """
 TIMES = [
-    "qps", "qps_with_encoding", "latency_p95_ms", "latency_with_encoding_p95_ms", "busy", "peak_memory_bytes", "total_s",
+    "qps", "qps_with_encoding", "latency_p95_ms", "latency_with_encoding_p95_ms", "busy", "peak_memory_bytes",
+    "total_s",
 ]  # fmt: skip
 """Columns of the report that no two runs have in common."""
 
