@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas
@@ -72,6 +73,8 @@ def start(place: Path, cache: Path, *arguments: str, **keywords: object) -> subp
     """Start the real command, by default the sweep of 24 jobs."""
     environment = {**os.environ, "LSHBENCH_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
     keywords = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True} | keywords
+    # Tests that run in a shell's background ignore interrupts, and what they start would, too.
+    keywords["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     command = [sys.executable, "-m", "lshbench", *(arguments or SWEEP)]
     return subprocess.Popen(command, cwd=place, env=environment, **keywords)
 
