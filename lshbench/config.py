@@ -29,7 +29,7 @@ LISTED = (*GROUPS, "tune", "table")
 NO_FIGURES = {
     "": ("output", "cache", "resume", "threads", "device", "tracker", "hydra"),
     "method": ("device",),
-    "backbone": ("workers", "batch_size"),
+    "backbone": ("workers", "batch_size", "shard"),
     "reference": ("time",),
     "evaluation": ("plots",),
 }
