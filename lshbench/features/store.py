@@ -89,7 +89,7 @@ class ArrayFile:
 
     def write(self, start: int, block: np.ndarray) -> None:
         """Write rows from ``start`` on."""
-        content = memoryview(np.ascontiguousarray(block, self._dtype)).cast("B")
+        content = np.ascontiguousarray(block, self._dtype).data.cast("B")
         with self._lock:
             self._file.seek(HEADER + start * self._row)
             while content:  # a disk that is nearly full takes a part
