@@ -18,8 +18,8 @@ HELP = """\
 usage: lshbench extract [-m] [--parquet DIR] [key=value ...]
 
 Extract the features that `lshbench run` with the same keys would need into the store, and nothing else. It can be
-stopped or killed: the same command goes on with the shard that was in hand. Processes that are given the same
-command share the work: lshbench extract -m worker='range(4)' hydra/launcher=joblib
+stopped or killed: the same command goes on with the shards that were in hand. Processes that are given the
+same command share the work: lshbench extract -m worker='range(4)' hydra/launcher=joblib
 
 options:
   --parquet DIR   write the features, with labels, numbers and names, to DIR/train.parquet and DIR/test.parquet

@@ -41,7 +41,7 @@ class Backbone(ABC):
         unreadable: ``stop`` at an image that can't be read, or ``skip`` it.
         max_pixels: images of more pixels count as unreadable.
         stored: how features lie on the disk, ``float32`` or ``float16``.
-        shard: images whose features are kept together: what a killed extraction loses at most.
+        shard: images whose features are kept together; a killed extraction loses the shards in hand.
     """
 
     name: str

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -225,15 +226,14 @@ class Filling:
                 :meth:`write`, and yields them in that order.
             advance: is told numbers of rows that others have made.
         """
-        told = False
-        while self.missing:
+        for looks in count(1):
             for made in make(self._claims(advance)):
                 self._finish(made)
-            if self.missing and not told:
-                told = True
+            if not self.missing:
+                break
+            if looks == 2:  # the first one leaves shards that others had in hand and have finished since
                 log.info("waiting for %d shards that other processes have in hand", len(self.missing))
-            if self.missing:
-                time.sleep(INTERVAL)
+            time.sleep(INTERVAL)
 
     def write(self, start: int, block: np.ndarray) -> None:
         """Write features from a row on; for rows of claimed shards, from any thread.
