@@ -61,7 +61,7 @@ def test_a_killed_extraction_goes_on_with_the_shards_in_hand_alone_or_beside_oth
 
     log = extract(alone).stderr
     assert "extracting 1437 of 1437 images of digits[gallery] in 23 shards: 7.4 MB" in log
-    for after, noted in ((0, 0), (3, 3), (9, 12)):
+    for after, noted in ((3, 3), (9, 12)):
         assert extract(killed, partial(die, after)).returncode == -signal.SIGKILL
         assert notes(killed) == noted
     log = extract(killed).stderr
@@ -175,8 +175,10 @@ FULL = textwrap.dedent("""
 """)
 
 
-@pytest.mark.skipif(not may_mount(), reason="needs mounts of its own")
 def test_a_disk_that_fills_up_costs_the_shard_in_hand(tmp_path: Path) -> None:
+    # Not asked in a decorator: it begins a process, which those that import this module for `die` may not.
+    if not may_mount():
+        pytest.skip("needs mounts of its own")
     (tmp_path / "disk").mkdir()
     root = Path(__file__).resolve().parents[2]
     done = run_code(f"import sys; sys.path.insert(0, {str(root)!r})\n{FULL}", tmp_path, dict(os.environ))
