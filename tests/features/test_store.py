@@ -232,7 +232,7 @@ def test_workers_share_the_shards_and_one_that_is_killed_loses_those_in_hand(tmp
     log = tmp_path / "log"
     alone = worker(tmp_path / "alone", 0, tmp_path / "log-alone")
     assert alone.communicate(timeout=60)[0].split() == ["200", "119400.0"]
-    workers = [worker(tmp_path / "shared", 0.01, log, others=2) for _ in range(3)]
+    workers = [worker(tmp_path / "shared", 0.004, log, others=2) for _ in range(3)]
     while workers[0].poll() is None and (not log.exists() or len(log.read_text().split()) < 8):
         time.sleep(0.01)
     workers[0].send_signal(signal.SIGKILL)
