@@ -11,7 +11,7 @@ from typing import NoReturn
 from lshbench import __version__
 from lshbench.runtime.logs import be_patient
 
-COMMANDS = ("run", "search", "report", "verify", "tune", "ls")
+COMMANDS = ("run", "extract", "search", "report", "verify", "tune", "ls")
 
 HELP = """\
 usage: lshbench COMMAND ...
@@ -20,6 +20,7 @@ Hash codes for image retrieval, judged by labels.
 
 commands:
   run [-m] [key=value ...]   one experiment, or a sweep with -m (lshbench run --help)
+  extract [key=value ...]    only the features: resumable, by any number of processes (lshbench extract --help)
   search RUN IMAGE...        the nearest gallery images to pictures, by a finished run
   report DIR...              finished runs compared: means, intervals, tests, a page
   verify RUN...              whether a run's files are those that were written
@@ -48,6 +49,10 @@ def main() -> None:
             from lshbench.commands.run import main as run
 
             run(rest)
+        case ["extract", *rest]:
+            from lshbench.commands.extract import main as extract
+
+            extract(rest)
         case ["search", *rest]:
             from lshbench.commands.search import main as search
 

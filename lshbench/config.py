@@ -27,9 +27,9 @@ LISTED = (*GROUPS, "tune", "table")
 """All that a user chooses from, with what `lshbench tune` and `lshbench report --table` take."""
 
 NO_FIGURES = {
-    "": ("output", "cache", "resume", "threads", "device", "tracker", "hydra"),
+    "": ("output", "cache", "resume", "threads", "device", "tracker", "worker", "hydra"),
     "method": ("device",),
-    "backbone": ("workers", "batch_size"),
+    "backbone": ("workers", "batch_size", "shard"),
     "reference": ("time",),
     "evaluation": ("plots",),
 }
@@ -37,7 +37,7 @@ NO_FIGURES = {
 
 NO_FIGURES_SOURCE = (
     "commands", "plots", "report", "run_folder", "schema", "search", "trackers", "tuning",
-    "__init__.py", "__main__.py", "api.py", "cli.py",
+    "__init__.py", "__main__.py", "api.py", "cli.py", "extraction.py",
 )  # fmt: skip
 """Parts of the package that compute no figure: an edit there leaves finished runs valid."""
 
@@ -89,6 +89,7 @@ class RootSchema:
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
+    worker: int = 0
     resume: Any = "auto"
     output: str = "outputs"
     cache: str | None = None

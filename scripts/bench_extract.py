@@ -6,7 +6,8 @@ Compared are
 
 - a plain timm loop: a DataLoader with one worker a core, timm's transform, the model in float32;
 - the bare model without any data: float32, channels-last, and channels-last in bfloat16 (batches of 64);
-- lshbench's extraction from the encoded images to features on disk, in float32 and in the precision that `auto` takes.
+- lshbench's extraction from the encoded images to features in the store on disk, in float32 and in the precision that
+  `auto` takes.
 
 Images are synthetic JPEGs of 32 by 32 pixels, or the first ones of a local data set in the Hub's layout.  Loading
 the model and one round to warm up are left out.  CPU time counts all threads and child processes; it tells more than
@@ -35,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 from lshbench.data.base import Split
 from lshbench.features.backbone import TimmBackbone
 from lshbench.features.extract import extract
-from lshbench.features.store import ArrayFile
+from lshbench.features.store import FeatureStore, Filling
 
 MODEL = "tf_efficientnet_lite0"
 BATCH = 64
@@ -123,20 +124,19 @@ def bare_model(
 def ours(images: list[bytes], size: int, precision: str, folder: Path) -> Callable[[], int]:
     backbone = TimmBackbone(MODEL, weights="package", image_size=size, precision=precision)
     encoder = backbone.load("cpu", no_progress)
-    split, rows = Encoded(images), np.arange(len(images))
+    split, rows, threads = Encoded(images), np.arange(len(images)), len(os.sched_getaffinity(0))
+
+    def fill(entry: Filling) -> None:
+        entry.create(encoder.dim)
+        entry.fill(
+            lambda shards: extract(
+                split, rows, encoder, shards, entry.write, threads=threads, skip=False, advance=lambda count: None
+            )
+        )
 
     def run() -> int:
-        file = ArrayFile(folder / "features.npy", len(rows), encoder.dim)
-        extract(
-            split,
-            rows,
-            encoder,
-            file.write,
-            threads=len(os.sched_getaffinity(0)),
-            skip=False,
-            progress=no_progress,
-        )
-        file.close()
+        with tempfile.TemporaryDirectory(dir=folder) as cache:
+            FeatureStore(Path(cache)).get_or_fill({}, len(rows), fill)
         return len(rows)
 
     return run

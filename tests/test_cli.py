@@ -184,8 +184,9 @@ def test_the_recorded_command_gives_the_same_metrics_in_another_folder(lshbench,
     assert comparable(first) == comparable(second)
 
 
-def test_completion_offers_methods(lshbench) -> None:
-    line = "lshbench run method=four"
+@pytest.mark.parametrize("command", ["run", "extract"])
+def test_completion_offers_methods(lshbench, command: str) -> None:
+    line = f"lshbench {command} method=four"
     done = lshbench(
         "-sc",
         "query=bash",

@@ -80,7 +80,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     labels = np.arange(120) % 4
     x = generator.normal(size=(120, 16)) + 2 * np.eye(16)[labels]
     np.savez(tmp_path / "features.npz", features=x.astype(np.float32), labels=labels)
+    (tmp_path / "out").mkdir()
     for split in ("train", "test"):
+        (tmp_path / "out" / f"{split}.parquet").touch()  # which a command there writes
         files = sorted((tmp_path / "DIR" / split).rglob("*.*"))
         lines = [f"{file.relative_to(tmp_path / 'DIR')} {file.parent.name}\n" for file in files]
         (tmp_path / f"{split}.txt").write_text("".join(lines))

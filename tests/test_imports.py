@@ -45,7 +45,10 @@ ALLOWED = {
         "config", "data", "evaluation", "inputs", "metrics", "plots", "protocols", "report", "run_folder", "runtime",
         "system", "trackers",
     },
-    "commands": {"config", "data", "experiment", "plots", "report", "run_folder", "runtime", "search", "tuning"},
+    "extraction": {"config", "features", "inputs", "runtime"},
+    "commands": {
+        "config", "data", "experiment", "extraction", "plots", "report", "run_folder", "runtime", "search", "tuning",
+    },
     "api": {"commands", "experiment", "run_folder", "runtime"},
     "cli": {"commands", "runtime"},
     "__main__": {"cli"},

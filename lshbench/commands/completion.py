@@ -30,14 +30,14 @@ def complete(arguments: Sequence[str], commands: Sequence[str]) -> None:
         meant = near(shell, SHELLS) or "SHELL"
         raise wrong_value("-sc", asked, f"install={meant} or uninstall={meant}, with bash, zsh or fish")
     words = os.environ.get("COMP_LINE", "").split(" ")
-    command = next((word for word in ("run", "tune") if word in words[1:-1]), None)
+    command = next((word for word in ("run", "extract", "tune") if word in words[1:-1]), None)
     if action == "query" and (command is None or (words[-1].startswith("-") and command == "tune")):
         found = _words(words[1:], commands)
         print(("\n" if shell == "fish" else " ").join(found))
         return
     from lshbench.commands.run import complete as complete_run
 
-    os.environ["COMP_LINE"] = re.sub(r"^(\S+)\s+(run|tune)\b\s?", r"\1 ", " ".join(words))
+    os.environ["COMP_LINE"] = re.sub(r"^(\S+)\s+(run|extract|tune)\b\s?", r"\1 ", " ".join(words))
     complete_run(list(arguments))
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -71,6 +72,20 @@ ConfigStore.instance().store(name="schema", node=RootSchema)
 
 def task(config: DictConfig) -> float | None:
     """Run one job of Hydra's: the composed configuration, in the folder that Hydra made.  Returns its mAP."""
+    return carry_out(config, _compute)
+
+
+def carry_out(config: DictConfig, compute: Callable[..., Run | None]) -> float | None:
+    """Do one job of Hydra's, and explain how it fails.
+
+    Args:
+        config: the composed configuration.
+        compute: takes it, the job's folder, the command and whether to resume, and returns the run; None where it
+            makes none.
+
+    Returns:
+        The run's mAP.
+    """
     context = HydraConfig.get()
     for source in context.runtime.config_sources:
         if source.provider == "command-line" and source.schema == "file":
@@ -82,10 +97,10 @@ def task(config: DictConfig) -> float | None:
     command = ["lshbench", "run", *sweep.kept_flags(), *overrides]
     if context.mode == RunMode.MULTIRUN and (reporter := sweep.reporter(context.job.num, overrides)):
         with sweep.working:
-            return _job(config, folder, command, reporter)
+            return _job(config, compute, folder, command, reporter)
     single = context.mode == RunMode.RUN
     try:
-        return _compute(config, folder, command, resume=not single).metrics.metrics["mAP"]
+        run = compute(config, folder, command, resume=not single)
     except UsageError as error:
         log.error("%s", error)
         RunFolder.discard(folder)
@@ -101,16 +116,22 @@ def task(config: DictConfig) -> float | None:
         if single:
             sys.exit(1)
         raise
+    if run is None:
+        RunFolder.discard(folder)
+        return None
+    return run.metrics.metrics["mAP"]
 
 
-def _job(config: DictConfig, folder: Path, command: list[str], reporter: Reporter) -> float | None:
+def _job(
+    config: DictConfig, compute: Callable[..., Run | None], folder: Path, command: list[str], reporter: Reporter
+) -> float | None:
     """Run one job of a sweep and note what became of it: a failure must not stop the others.
 
     Returns:
         The mAP; NaN after a failure.
     """
     try:
-        run = _compute(config, folder, command, resume=True, reporter=reporter)
+        run = compute(config, folder, command, resume=True, reporter=reporter)
     except UsageError as error:
         log.error("%s", error, exc_info=_wants_traceback())
         RunFolder.discard(folder)
@@ -120,6 +141,10 @@ def _job(config: DictConfig, folder: Path, command: list[str], reporter: Reporte
         _log_failure(folder, error)
         reporter.end("failed", message=f"{type(error).__name__}: {error}", log=str(folder / LOG))
         return math.nan
+    if run is None:
+        RunFolder.discard(folder)
+        reporter.end("computed")
+        return None
     figures = run.metrics.metrics
     state: State = "computed" if run.path.resolve() == folder.resolve() else "finished before"
     reporter.end(state, measures={name: figures[name] for name in ("mAP", "P@10")}, run=str(run.path.resolve()))
@@ -138,7 +163,7 @@ def _compute(
         resume: what ``resume=auto`` comes to.
         reporter: of the sweep that the run is a job of.
     """
-    plain = _resolved(config)
+    plain = resolved(config)
     check_root(plain)
     if plain["resume"] == "auto":
         plain["resume"] = resume
@@ -154,7 +179,7 @@ def _compute(
     return run_config(plain, folder, command, progress, None if results.is_terminal and shown_live() else show)
 
 
-def _resolved(config: DictConfig) -> dict[str, Any]:
+def resolved(config: DictConfig) -> dict[str, Any]:
     """Return the values in effect.
 
     Raises:
@@ -167,8 +192,13 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
         raise UsageError(f"{key}: can't be resolved: {first}") from error
 
 
-def main(arguments: list[str]) -> None:
-    """Run ``lshbench run`` and exit: 0 done, 1 a job failed, 2 wrong use."""
+def main(arguments: list[str], function: Callable[[DictConfig], float | None] = task) -> None:
+    """Run ``lshbench run`` and exit: 0 done, 1 a job failed, 2 wrong use.
+
+    Args:
+        arguments: of the command line.
+        function: does each job; a subcommand that composes as ``lshbench run`` does brings its own.
+    """
     if "--experimental-rerun" in " ".join(arguments):
         _stop("--experimental-rerun reads a pickle, which lshbench never does: use the command in metrics.json")
     if (gone := missing_working_folder()) is not None:
@@ -186,7 +216,7 @@ def main(arguments: list[str]) -> None:
     sweep.keep_flags(_config_flags(arguments))
     share_composition()
     try:
-        _application()()
+        _application(function)()
     except KeyboardInterrupt:
         if sweep.current is not None:
             sweep.current.interrupted()
@@ -235,8 +265,8 @@ def complete(arguments: list[str]) -> None:
     _application()()
 
 
-def _application() -> Any:
-    return hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)
+def _application(function: Callable[[DictConfig], float | None] = task) -> Any:
+    return hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(function)
 
 
 def _config_flags(arguments: list[str]) -> list[str]:
@@ -280,7 +310,7 @@ def _from_job(error: BaseException) -> bool:
     """Whether an exception comes out of a job rather than out of composing its configuration."""
     traceback = error.__traceback__
     while traceback is not None:
-        if traceback.tb_frame.f_code is task.__code__:
+        if traceback.tb_frame.f_code is carry_out.__code__:
             return True
         traceback = traceback.tb_next
     return False

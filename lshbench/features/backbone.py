@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lshbench.data.pixels import MOST_PIXELS
 from lshbench.data.values import expanded
 from lshbench.errors import wrong_value
+from lshbench.features.store import SHARD
 
 if TYPE_CHECKING:
     from lshbench.features.encoder import Encoder
@@ -39,6 +40,8 @@ class Backbone(ABC):
         workers: threads that decode (and, on a CPU, encode); ``auto`` takes those of the run.
         unreadable: ``stop`` at an image that can't be read, or ``skip`` it.
         max_pixels: images of more pixels count as unreadable.
+        stored: how features lie on the disk, ``float32`` or ``float16``.
+        shard: images whose features are kept together; a killed extraction loses the shards in hand.
     """
 
     name: str
@@ -48,12 +51,18 @@ class Backbone(ABC):
     workers: int | Auto = "auto"
     unreadable: str = "stop"
     max_pixels: int = MOST_PIXELS
+    stored: str = "float32"
+    shard: int = SHARD
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise wrong_value("backbone.name", self.name, "a name; for backbone=timm, that of a timm model")
         if self.unreadable not in ("stop", "skip"):
             raise wrong_value("backbone.unreadable", self.unreadable, "stop or skip")
+        if self.stored not in ("float32", "float16"):
+            raise wrong_value("backbone.stored", self.stored, "float32 or float16")
+        if not isinstance(self.shard, int) or isinstance(self.shard, bool) or self.shard < 1:
+            raise wrong_value("backbone.shard", self.shard, "a number of images of at least 1, such as 1024")
         if not isinstance(self.max_pixels, int) or isinstance(self.max_pixels, bool) or self.max_pixels < 1:
             raise wrong_value("backbone.max_pixels", self.max_pixels, "a number of pixels of at least 1")
         for key, least in (("image_size", 8), ("batch_size", 1), ("workers", 1)):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -16,28 +15,14 @@ import xxhash
 from lshbench.data.base import Split
 from lshbench.data.images import ImageError, decode, early_fault
 from lshbench.features.encoder import Encoder, single_threaded_operators
-from lshbench.types import Progress
-
-log = logging.getLogger(__name__)
+from lshbench.features.store import Made
 
 BATCHES_AHEAD = 2
 """Batches that wait for each worker: enough to keep it busy, and memory stays bounded."""
 
 Write = Callable[[int, np.ndarray], None]
-
-
-@dataclass
-class Extracted:
-    """Results of an extraction besides the features.
-
-    Attributes:
-        digests: uint64 ``(n,)``, a hash of each image's decoded RGB pixels at full size: equal for equal pictures,
-            whatever file they come from; 0 for an unreadable one.
-        unreadable: the position and fault of each image that could not be read.
-    """
-
-    digests: np.ndarray
-    unreadable: list[tuple[int, str]] = field(default_factory=list)
+Image = tuple[bytes | np.ndarray, str]
+"""An image's file or pixels, and its name."""
 
 
 @dataclass
@@ -50,35 +35,54 @@ class _Batch:
 
 
 def extract(
-    split: Split, rows: np.ndarray, encoder: Encoder, write: Write, *, threads: int, skip: bool, progress: Progress
-) -> Extracted:
-    """Extract the features of a split's rows.
+    split: Split,
+    rows: np.ndarray,
+    encoder: Encoder,
+    shards: Iterable[range],
+    write: Write,
+    *,
+    threads: int,
+    skip: bool,
+    advance: Callable[[int], None],
+) -> Iterator[Made]:
+    """Extract the features of a split's rows, shard by shard; yield each shard once it is written.
 
-    A range of a split's rows is an extraction of its own, so several processes can each fill their part of one file.
+    Shards follow each other without a pause: the next one is begun while the last images of one are encoded.
 
     Args:
         split: of images.
         rows: int64 ``(n,)``.
         encoder: a loaded backbone.
+        shards: ranges of positions in ``rows``; each is asked for when its first image is to be read.
         write: takes the position of a block's first row and the block, float32 ``(m, dim)``; called from several
             threads, for disjoint blocks in no order.  Unreadable images are rows of NaN.
         threads: that may be busy at once.
         skip: whether to go on after an image that can't be read.
-        progress: receives the number of images done.
+        advance: is told numbers of images done.
+
+    Yields:
+        The shards with their digests, uint64: a hash of each image's decoded RGB pixels at full size, equal for equal
+        pictures, whatever file they come from; 0 for an unreadable one.
 
     Raises:
         ImageError: an image that can't be read, named (unless ``skip``).
     """
-    found = Extracted(np.zeros(len(rows), np.uint64))
-    names = (split.describe(int(row)) for row in rows)
-    with progress(f"extracting features of {split.name}", total=len(rows), unit="images") as advance:
-        for batch in encode_batches(zip(split.image_bytes(rows), names, strict=True), encoder, threads, skip, write):
-            count = len(batch.digests)
-            found.digests[batch.start : batch.start + count] = batch.digests
-            found.unreadable += batch.unreadable
-            advance(count)
-    found.unreadable.sort()
-    return found
+    begun: deque[Made] = deque()
+
+    def batches() -> Iterator[tuple[int, list[Image]]]:
+        for shard in shards:
+            begun.append(Made(shard, np.zeros(len(shard), np.uint64)))
+            part = rows[shard.start : shard.stop]
+            names = (split.describe(int(row)) for row in part)
+            yield from _batches(zip(split.image_bytes(part), names, strict=True), encoder.batch_size, shard.start)
+
+    for batch in encode_batches(batches(), encoder, threads, skip, write):
+        made, stop = begun[0], batch.start + len(batch.digests)
+        made.digests[batch.start - made.rows.start : stop - made.rows.start] = batch.digests
+        made.unreadable += batch.unreadable
+        advance(len(batch.digests))
+        if stop == made.rows.stop:
+            yield begun.popleft()
 
 
 @dataclass(frozen=True)
@@ -129,14 +133,14 @@ def find_unreadable(split: Split, rows: np.ndarray, threads: int, seconds: float
     return Unreadable(first, count, looked_at)
 
 
-def encode_images(images: Iterable[tuple[bytes | np.ndarray, str]], encoder: Encoder, threads: int = 1) -> np.ndarray:
+def encode_images(images: Iterable[Image], encoder: Encoder, threads: int = 1) -> np.ndarray:
     """Return the features, float32 ``(n, dim)``, of a few images given with their names.
 
     Raises:
         ImageError: an image that can't be read.
     """
     blocks: dict[int, np.ndarray] = {}
-    for _ in encode_batches(iter(images), encoder, threads, False, blocks.__setitem__):
+    for _ in encode_batches(_batches(iter(images), encoder.batch_size), encoder, threads, False, blocks.__setitem__):
         pass
     if not blocks:
         return np.empty((0, encoder.dim), np.float32)
@@ -144,9 +148,9 @@ def encode_images(images: Iterable[tuple[bytes | np.ndarray, str]], encoder: Enc
 
 
 def encode_batches(
-    images: Iterator[tuple[bytes | np.ndarray, str]], encoder: Encoder, threads: int, skip: bool, write: Write
+    batches: Iterator[tuple[int, list[Image]]], encoder: Encoder, threads: int, skip: bool, write: Write
 ) -> Iterator[_Batch]:
-    """Encode images and write their features; yield each batch when it is written.
+    """Encode batches of images, each given with its first position, and write their features; yield each in order.
 
     On a CPU each worker takes a batch from bytes to features with one thread: decoding, resizing and the network
     overlap by themselves, nothing waits at the barriers of a parallel loop, and a small batch stays in its core's
@@ -154,7 +158,7 @@ def encode_batches(
     one network with two threads and batches of 64).  On a GPU workers decode and resize, and this thread encodes.
     """
 
-    def prepare(start: int, items: list[tuple[bytes | np.ndarray, str]]) -> _Batch:
+    def prepare(start: int, items: list[Image]) -> _Batch:
         batch = _prepare(start, items, encoder, skip)
         return finish(batch) if encoder.on_cpu else batch
 
@@ -166,17 +170,14 @@ def encode_batches(
         return batch
 
     waiting: deque[Future[_Batch]] = deque()
-    start = 0
     pool = ThreadPoolExecutor(threads, thread_name_prefix="extract")
     try:
         with single_threaded_operators():
             while True:
                 while len(waiting) < threads * (1 + BATCHES_AHEAD):
-                    items = list(islice(images, encoder.batch_size))
-                    if not items:
+                    if (taken := next(batches, None)) is None:
                         break
-                    waiting.append(pool.submit(prepare, start, items))
-                    start += len(items)
+                    waiting.append(pool.submit(prepare, *taken))
                 if not waiting:
                     return
                 batch = waiting.popleft().result()
@@ -185,7 +186,14 @@ def encode_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _prepare(start: int, items: list[tuple[bytes | np.ndarray, str]], encoder: Encoder, skip: bool) -> _Batch:
+def _batches(images: Iterator[Image], size: int, start: int = 0) -> Iterator[tuple[int, list[Image]]]:
+    """Yield images in batches, each with the position of its first one."""
+    while items := list(islice(images, size)):
+        yield start, items
+        start += len(items)
+
+
+def _prepare(start: int, items: list[Image], encoder: Encoder, skip: bool) -> _Batch:
     """Decode, hash and resize a batch.
 
     A last, smaller batch is filled up: kernels are chosen by shape, and an image's features must not depend on how

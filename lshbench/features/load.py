@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from lshbench.data.fingerprint import bytes_digest
 from lshbench.data.pixels import MOST_PIXELS
 from lshbench.errors import UsageError
 from lshbench.features.backbone import Backbone, number_or_none
-from lshbench.features.store import Entry, EntryWriter, FeatureStore
+from lshbench.features.store import Entry, FeatureStore, Filling, Made
 from lshbench.types import Progress
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 SLOW_SECONDS = 0.5
 """Ready features that take longer to read are kept in the cache; for others a copy would only cost space."""
 EARLY_SECONDS = 10.0
@@ -90,6 +91,7 @@ def load_split_features(
         # A bound decides which images are left out; the usual one is no part of the key, as features were kept before.
         bound = {} if backbone.max_pixels == MOST_PIXELS else {"max_pixels": backbone.max_pixels}
         base["backbone"] = {**backbone.key(device, progress), **bound}
+        base["stored"] = backbone.stored
     whole = {**base, "rows": "all"}
     key = whole if complete else {**base, "rows": bytes_digest(np.ascontiguousarray(rows, "<i8").tobytes())}
     if not complete and (entry := store.find(whole)) is not None:
@@ -119,12 +121,17 @@ def _ready(
     digests = row_digests(x)
     if seconds > SLOW_SECONDS:
 
-        def build(writer: EntryWriter) -> None:
-            writer.create(*x.shape).write(0, x)
-            writer.write_digests(digests)
+        def fill(entry: Filling) -> None:
+            def make(shards: Iterator[range]) -> Iterator[Made]:
+                for shard in shards:
+                    entry.write(shard.start, x[shard.start : shard.stop])
+                    yield Made(shard, digests[shard.start : shard.stop])
+
+            entry.create(x.shape[1])
+            entry.fill(make)
 
         try:
-            entry, _ = store.get_or_build(key, build)
+            entry, _ = store.get_or_fill(key, len(x), fill)
             return SplitFeatures(entry.x, entry.digests, 0.0, False)
         except UsageError as error:
             log.warning("the features are not kept for the next run: %s", error)
@@ -156,7 +163,7 @@ def _extracted(
 ) -> SplitFeatures:
     seconds = 0.0
 
-    def build(writer: EntryWriter) -> None:
+    def fill(entry: Filling) -> None:
         # Imported here: a run with cached features needs no network.
         from lshbench.data.images import ImageError
         from lshbench.features.extract import extract, find_unreadable
@@ -165,27 +172,41 @@ def _extracted(
         started = time.perf_counter()
         workers, skip = number_or_none(backbone.workers) or threads, backbone.unreadable == "skip"
         if not skip:
-            early = find_unreadable(split, rows, workers, EARLY_SECONDS, decoded=False)
+            missing = np.concatenate([rows[shard.start : shard.stop] for shard in entry.missing])
+            early = find_unreadable(split, missing, workers, EARLY_SECONDS, decoded=False)
             if early.first is not None:
                 raise ImageError(f"{early.first}; {_all_of(early.count, early.looked_at, split)}")
         encoder = backbone.load(device, progress)
-        features = writer.create(len(rows), encoder.dim)
+        entry.create(encoder.dim, backbone.stored)
+        log.info(
+            "extracting %d of %d images of %s in %d shards: %.1f MB in %s",
+            entry.rows_missing, len(rows), split.name, len(entry.missing), entry.bytes_missing / 1e6, entry.folder,
+        )  # fmt: skip
         try:
-            found = extract(split, rows, encoder, features.write, threads=workers, skip=skip, progress=progress)
+            described = f"extracting features of {split.name}"
+            with progress(described, total=entry.rows_missing, unit="images") as advance:
+                entry.fill(
+                    lambda shards: extract(
+                        split, rows, encoder, shards, entry.write, threads=workers, skip=skip, advance=advance
+                    ),
+                    advance,
+                )
         except ImageError as error:
             raise _unreadable(error, split, rows, workers) from error
-        _check_unchanged(split, rows, key)
-        writer.write_digests(found.digests)
-        writer.unreadable = found.unreadable
+        try:
+            _check_unchanged(split, rows, key)
+        except UsageError:
+            entry.forget()
+            raise
         seconds = time.perf_counter() - started
-        writer.details = {"backbone": backbone.name, "split": split.name, "seconds": round(seconds, 3)}
-        shape, speed = (len(rows), encoder.dim), len(rows) / seconds
-        log.info("extracted %d x %d features of %s in %.1f s (%.0f images/s)", *shape, split.name, seconds, speed)
+        if entry.made:
+            done, speed = (entry.made, encoder.dim, split.name, seconds), entry.made / seconds
+            log.info("extracted %d x %d features of %s in %.1f s (%.0f images/s)", *done, speed)
 
-    entry, built = store.get_or_build(key, build)
-    if not built:
+    entry, made = store.get_or_fill(key, len(rows), fill, backbone.shard, backbone=backbone.name, split=split.name)
+    if not made:
         log.info("features of %s are in the cache (%s)", split.name, entry.folder)
-    return _from_entry(entry, split, rows, backbone, seconds if built else None, picked=None)
+    return _from_entry(entry, split, rows, backbone, seconds if made else None, picked=None)
 
 
 def _unreadable(first: ImageError, split: Split, rows: np.ndarray, threads: int) -> ImageError:
@@ -227,4 +248,5 @@ def _from_entry(
         named = "; ".join(list(faults.values())[:NAMED])
         log.warning("%d of %d images of %s are left out: %s", len(faults), len(rows), split.name, named)
     x, digests = (entry.x, entry.digests) if picked is None else (entry.x[picked], entry.digests[picked])
+    x = x if x.dtype == np.float32 else x.astype(np.float32)
     return SplitFeatures(x, digests, seconds or 0.0, seconds is None, np.array(sorted(faults), np.int64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -29,8 +30,12 @@ def run(
     def write(start: int, block: np.ndarray) -> None:
         x[start : start + len(block)] = block
 
-    found = extract(split, rows, used, write, threads=threads, skip=skip, progress=no_progress)
-    return x, found.digests, found.unreadable
+    (made,) = extract(split, rows, used, [range(len(rows))], write, threads=threads, skip=skip, advance=ignore)
+    return x, made.digests, made.unreadable
+
+
+def ignore(count: int) -> None:
+    pass
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -105,25 +110,29 @@ def test_reading_stays_a_few_batches_ahead_so_that_memory_is_bounded() -> None:
     def write(start: int, block: np.ndarray) -> None:
         ahead.append(split.reads - start)
 
-    extract(split, np.arange(len(split)), used, write, threads=2, skip=False, progress=no_progress)
+    list(extract(split, np.arange(320), used, [range(320)], write, threads=2, skip=False, advance=ignore))
     assert max(ahead) <= 8 * (2 * 3 + 2)
 
 
-def test_progress_counts_every_image_once() -> None:
-    from collections.abc import Callable, Iterator
-    from contextlib import contextmanager
+def test_shards_are_claimed_as_they_are_begun_and_give_the_features_of_the_whole() -> None:
+    split, used = MemorySplit([jpeg(picture) for picture in pictures(50)]), encoder()
+    whole, digests, _ = run(split, used)
+    x, claimed, counted = np.zeros_like(whole), [], []
 
-    counted = []
+    def shards() -> Iterator[range]:
+        for start in (0, 20, 40):
+            claimed.append(split.reads)
+            yield range(start, min(start + 20, 50))
 
-    @contextmanager
-    def progress(description: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-        assert (total, unit) == (21, "images")
-        assert "train" in description
-        yield counted.append
+    def write(start: int, block: np.ndarray) -> None:
+        x[start : start + len(block)] = block
 
-    split = MemorySplit(list(pictures(21)))
-    extract(split, np.arange(21), encoder(), lambda start, block: None, threads=2, skip=False, progress=progress)
-    assert sum(counted) == 21
+    split.reads = 0
+    made = list(extract(split, np.arange(50), used, shards(), write, threads=1, skip=False, advance=counted.append))
+    assert np.array_equal(x, whole)
+    assert np.array_equal(np.concatenate([shard.digests for shard in made]), digests)
+    assert claimed == [0, 20, 40]
+    assert sum(counted) == 50
 
 
 @pytest.mark.slow

@@ -1,0 +1,189 @@
+"""``lshbench extract`` as its users see it: whatever is killed, nothing is lost but the shards in hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.command import run_code
+from tests.places import may_mount
+
+SHARD = 64
+IMAGES = ("backbone.image_size=32", f"backbone.shard={SHARD}", "threads=1")
+PIXELS = ("backbone=pixels", "backbone.image_size=8")
+FIGURES = ("mAP", "P@10", "P@50")
+
+
+def content(cache: Path) -> dict[str, bytes]:
+    """Return the files of all entries but locks."""
+    files = (path for path in (cache / "features").rglob("*") if path.is_file() and "lock" not in path.name)
+    return {str(path.relative_to(cache)): path.read_bytes() for path in files}
+
+
+def notes(cache: Path) -> int:
+    return len(list(cache.glob("features/*/shards/*.json")))
+
+
+def die(after: int) -> None:
+    """Have this process kill itself when the rows of a shard after so many are written, and its note is not."""
+    from lshbench.features.store import Filling, Made
+
+    finish, finished = Filling._finish, 0
+
+    def finish_or_die(self: Filling, made: Made) -> None:
+        nonlocal finished
+        if finished == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        finish(self, made)
+        finished += 1
+
+    Filling._finish = finish_or_die
+
+
+@pytest.mark.slow
+def test_a_killed_extraction_goes_on_with_the_shards_in_hand_alone_or_beside_others(lshbench, tmp_path: Path) -> None:
+    alone, killed, shared = (tmp_path / name / "cache" for name in ("alone", "killed", "shared"))
+
+    def extract(cache: Path, prepare: Callable[[], object] = int) -> subprocess.CompletedProcess:
+        return lshbench("extract", *IMAGES, env={"LSHBENCH_CACHE": str(cache)}, check=False, prepare=prepare)
+
+    log = extract(alone).stderr
+    assert "extracting 1437 of 1437 images of digits[gallery] in 23 shards: 7.4 MB" in log
+    for after, noted in ((3, 3), (9, 12)):
+        assert extract(killed, partial(die, after)).returncode == -signal.SIGKILL
+        assert notes(killed) == noted
+    log = extract(killed).stderr
+    assert f"extracting {1437 - 12 * SHARD} of 1437" in log, "more than the shards in hand was done again"
+    assert content(killed) == content(alone)
+
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.submit(extract, shared, partial(die, 3)), pool.submit(extract, shared)
+        assert first.result().returncode in (-signal.SIGKILL, 0)  # 0 where the second one was through before
+        assert second.result().returncode == 0, second.result().stderr
+    assert content(shared) == content(alone)
+
+
+@pytest.mark.slow
+def test_workers_of_a_sweep_share_one_extraction(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    # Not a fork as of the fixture's: joblib's workers outlive a forked process's end by five minutes.
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "lshbench", "extract", "-m", "worker=range(2)", "hydra/launcher=joblib",
+            "hydra.launcher.n_jobs=2", *IMAGES,
+        ],
+        cwd=tmp_path, env={**os.environ, "LSHBENCH_CACHE": str(tmp_path / "cache")}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs: 2 computed" in done.stderr
+    made = [int(count) for count in re.findall(r"extracted (\d+) x 1280 features of digits\[gallery\]", done.stderr)]
+    assert sum(made) in (0, 1437), done.stderr  # 0 where the workers' logs do not come here
+    assert not list(tmp_path.glob("outputs/**/run.log")), "a job left a folder"
+
+
+@pytest.mark.slow
+def test_features_written_as_parquet_open_in_datasets_and_give_the_same_figures(lshbench, tmp_path: Path) -> None:
+    import datasets
+
+    lshbench("extract", *PIXELS, "--parquet", "out")
+    assert not list(tmp_path.glob("outputs/**/run.log"))
+    found = datasets.load_dataset("parquet", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "hf"))
+    assert {name: len(split) for name, split in found.items()} == {"train": 1437, "test": 360}
+    first = found["train"][0]
+    assert (first["id"], first["name"]) == (0, "digits[0]")
+    assert len(first["features"]) == 192
+    assert found["train"].features["label"].names == list("0123456789")
+    run = ("method=pca_sign", "bits=16", "evaluation.plots=false")
+    lshbench("run", *PIXELS, *run)
+    lshbench("run", "dataset=features", "dataset.gallery=out/train.parquet", "dataset.query=out/test.parquet", *run)
+    one, other = (json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/pca_sign/*/metrics.json"))
+    assert {name: one["metrics"][name] for name in FIGURES} == {name: other["metrics"][name] for name in FIGURES}
+    assert one["reference"] == other["reference"]
+
+
+@pytest.mark.slow
+def test_half_precision_on_the_disk_is_another_run_with_nearly_the_same_figures(lshbench, tmp_path: Path) -> None:
+    run = ("method=pca_sign", "bits=16", "evaluation.plots=false", *PIXELS)
+    for stored in ("float32", "float16"):
+        lshbench("run", *run, f"backbone.stored={stored}")
+    one, other = (json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/pca_sign/*/metrics.json"))
+    assert one["run_id"] != other["run_id"]
+    assert one["metrics"]["mAP"] == pytest.approx(other["metrics"]["mAP"], abs=0.01)
+
+
+def test_what_can_not_be_extracted_or_written_is_refused(lshbench, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.eye(20, dtype=np.float32), y=np.arange(20) % 4)
+    for arguments, said in (
+        (("-m", "--parquet", "out"), "--parquet with -m"),
+        (("--parquet",), "expected a folder"),
+        (("dataset=features", "dataset.path=x.npz"), "has features already"),
+    ):
+        done = lshbench("extract", *arguments, check=False)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+FULL = textwrap.dedent("""
+    import os
+    from pathlib import Path
+    import numpy as np
+    from lshbench.errors import UsageError
+    from lshbench.features.store import FeatureStore, Made
+    from tests.places import mount_small
+
+    disk = Path("disk").absolute()
+    mount_small({disk: 4 << 20})
+    x = np.random.default_rng(0).standard_normal((100, 4096)).astype(np.float32)  # 1.6 MB
+    made = []
+
+    def fill(entry):
+        def make(shards):
+            for shard in shards:
+                if len(made) == 5:  # somebody else fills the disk
+                    with suppress(OSError), open(disk / "ballast", "wb", 0) as ballast:
+                        while True:
+                            ballast.write(bytes(4096))
+                made.append(shard.start)
+                entry.write(shard.start, x[shard.start : shard.stop])
+                yield Made(shard, np.zeros(len(shard), np.uint64))
+        entry.create(4096)
+        entry.fill(make)
+
+    from contextlib import suppress
+    try:
+        FeatureStore(disk).get_or_fill({}, 100, fill, 10)
+    except UsageError as error:
+        print(error)
+    os.unlink(disk / "ballast")
+    entry, count = FeatureStore(disk).get_or_fill({}, 100, fill, 10)
+    assert np.array_equal(entry.x, x)
+    print(count, made)
+""")
+
+
+def test_a_disk_that_fills_up_costs_the_shard_in_hand(tmp_path: Path) -> None:
+    # Not asked in a decorator: it begins a process, which those that import this module for `die` may not.
+    if not may_mount():
+        pytest.skip("needs mounts of its own")
+    (tmp_path / "disk").mkdir()
+    root = Path(__file__).resolve().parents[2]
+    done = run_code(f"import sys; sys.path.insert(0, {str(root)!r})\n{FULL}", tmp_path, dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    said, counted = done.stdout.strip().split("\n")
+    assert said.startswith("no space left for features in")
+    assert "the same command goes on from there" in said
+    assert counted == "50 [0, 10, 20, 30, 40, 50, 50, 60, 70, 80, 90]"
