@@ -50,6 +50,10 @@ class Repeated(Protocol):
     def repeats(self) -> Sequence[Repeat]:
         """Its runs' values."""
 
+    @property
+    def averaged(self) -> np.ndarray:
+        """These averaged over the runs, one array however often it is asked for; float64 ``(q,)``."""
+
 
 class Reader:
     """Reader of per-query values that keeps equal lists of queries once."""
@@ -126,8 +130,7 @@ def paired_values(one: Repeated, other: Repeated) -> tuple[np.ndarray, np.ndarra
         UsageError: they answered different queries.
     """
     if same_queries([*one.repeats, *other.repeats]):
-        first, second = (np.mean([repeat.values for repeat in side.repeats], axis=0) for side in (one, other))
-        return first, second, "all"
+        return one.averaged, other.averaged, "all"
     theirs = {repeat.seed: repeat for repeat in other.repeats}
     common = [(repeat, theirs[repeat.seed]) for repeat in one.repeats if repeat.seed in theirs]
     if not common:

@@ -49,45 +49,60 @@ def crossed_intervals(values: Sequence[np.ndarray], *, level: float, resamples: 
     return intervals
 
 
-def sign_flip_tests(differences: Sequence[np.ndarray], *, resamples: int, seed: int) -> list[PermutationTest]:
-    """Return the paired two-sided sign-flip test of several differences, query by query.
+def sign_flip_tests(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], *, resamples: int, seed: int
+) -> list[PermutationTest]:
+    """Return the paired two-sided sign-flip test of several pairs of configurations, query by query.
 
-    Few moving queries have all their patterns counted; above, all differences of one length share the random
-    patterns, which are valid for each.
+    Few moving queries have all their patterns counted; above, all pairs of one length share the random patterns, which
+    are valid for each, and an array that is in many pairs is multiplied by them once.
 
     Args:
-        differences: float64 ``(q,)`` each.
+        pairs: values of two configurations each, float64 ``(q,)``.
         resamples: random sign patterns.
         seed: of the patterns: ``default_rng(seed).bytes``, a bit a query, most significant bit first.
     """
-    tests: list[PermutationTest | None] = [None] * len(differences)
+    tests: list[PermutationTest | None] = [None] * len(pairs)
     shared: dict[int, list[int]] = {}
-    for place, difference in enumerate(differences):
-        if np.count_nonzero(difference) <= EXACT_LIMIT:
-            tests[place] = paired_permutation_test(difference, np.zeros_like(difference))
+    for place, (one, other) in enumerate(pairs):
+        if np.count_nonzero(one != other) <= EXACT_LIMIT:
+            tests[place] = paired_permutation_test(one, other)
         else:
-            shared.setdefault(len(difference), []).append(place)
+            shared.setdefault(len(one), []).append(place)
     for length, places in shared.items():
-        columns = np.stack([differences[place] for place in places], axis=1)
-        counts = _extreme(columns, resamples, seed)
+        rows = {id(side): side for place in places for side in pairs[place]}
+        numbers = dict(zip(rows, range(len(rows)), strict=True))
+        first, second = np.array([[numbers[id(side)] for side in pairs[place]] for place in places]).T
+        counts = _extreme(np.stack(list(rows.values())), first, second, resamples, seed)
         for place, count in zip(places, counts.tolist(), strict=True):
-            mean = float(differences[place].mean())
-            tests[place] = PermutationTest(mean, (1 + count) / (1 + resamples), False, length)
+            one, other = pairs[place]
+            tests[place] = PermutationTest(float((one - other).mean()), (1 + count) / (1 + resamples), False, length)
     return [test for test in tests if test is not None]
 
 
-def _extreme(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return how many sign patterns give a sum at least as far from 0 as the true one, int64 ``(columns,)``."""
-    length = len(columns)
-    total = columns.sum(axis=0)
+def _extreme(values: np.ndarray, first: np.ndarray, second: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Return how many sign patterns give a sum at least as far from 0 as the true one, int64 ``(pairs,)``.
+
+    Args:
+        values: float64 ``(configurations, q)``.
+        first, second: int64 ``(pairs,)``, rows of ``values``, whose differences change their signs.
+        resamples, seed: of the patterns.
+    """
+    length, totals = values.shape[1], values.sum(axis=1)
     # Sums of one pattern differ in their last bits by the order of adding: such patterns are ties.
-    threshold = np.abs(total) - 1e-12 * np.abs(columns).sum(axis=0)
+    sizes = np.abs(values).sum(axis=1)
+    thresholds = np.abs(totals[first] - totals[second]) - 1e-12 * (sizes[first] + sizes[second])
     generator = np.random.default_rng(seed)
-    counts = np.zeros(columns.shape[1], np.int64)
+    counts = np.zeros(len(first), np.int64)
     step, width = max(1, CELLS // length), -(-length // 8)
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
         packed = np.frombuffer(generator.bytes(count * width), np.uint8).reshape(count, width)
         flipped = np.unpackbits(packed, axis=1, count=length).astype(np.float64)
-        counts += (np.abs(total - 2.0 * (flipped @ columns)) >= threshold).sum(axis=0)
+        # A sum of differences is a difference of sums: patterns meet each configuration, not each pair.
+        sums = totals[:, None] - 2.0 * (values @ flipped.T)
+        for begin in range(0, len(first), block := max(1, CELLS // count)):
+            part = slice(begin, begin + block)
+            far = np.abs(sums[first[part]] - sums[second[part]])
+            counts[part] += (far >= thresholds[part, None]).sum(axis=1)
     return counts

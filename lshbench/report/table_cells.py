@@ -415,7 +415,7 @@ class _Filling:
         for name, side in sides.items():
             if name != baseline and baseline in sides:
                 first, second, _ = paired_values(side, sides[baseline])
-                pairs[name] = first - second
+                pairs[name] = first, second
         tests = sign_flip_tests(list(pairs.values()), **self.draws)
         adjusted = holm(np.array([test.p_value for test in tests]))
         return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -32,6 +33,11 @@ class Side:
 
     name: str
     repeats: Sequence[Repeat]
+
+    @cached_property
+    def averaged(self) -> np.ndarray:
+        """The values averaged over the seeds, where all answered the same queries; float64 ``(q,)``."""
+        return np.mean([repeat.values for repeat in self.repeats], axis=0)
 
     def seed_means(self) -> dict[int, float]:
         """Return the mean with each seed."""
@@ -104,7 +110,7 @@ def tested_pairs(sides: Sequence[Side], *, resamples: int, seed: int) -> tuple[l
             compared.append((one, other, *paired_values(one, other)))
         except UsageError as error:
             untested.append(str(error))
-    tests = sign_flip_tests([left - right for _, _, left, right, _ in compared], resamples=resamples, seed=seed)
+    tests = sign_flip_tests([(left, right) for _, _, left, right, _ in compared], resamples=resamples, seed=seed)
     adjusted = holm(np.array([test.p_value for test in tests]))
     pairs = [
         Pair(one.name, other.name, test, float(p_value), seeds, _every_seed(one, other))
