@@ -80,6 +80,7 @@ def test_two_runs_at_the_same_moment_share_neither_folder_nor_damage(tmp_path: P
     assert len(list((tmp_path / "cache" / "features").glob("*/meta.json"))) == 2, "gallery and queries, once each"
 
 
+@pytest.mark.slow
 def test_a_sweep_makes_a_folder_for_each_job_and_a_resumed_one_makes_none(lshbench, tmp_path: Path) -> None:
     sweep = ("run", "-m", *QUICK, "seed=range(2)", "bits=8,16", "resume=true")
     lshbench(*sweep)
@@ -151,6 +152,7 @@ def test_an_unknown_command_is_refused() -> None:
     assert "lshbench run bits=3" in done.stderr
 
 
+@pytest.mark.slow
 def test_hydras_own_flags_work(lshbench) -> None:
     shown = lshbench("run", "--cfg", "job", "method=kmeans", "bits=7").stdout
     assert "bits: 7" in shown
@@ -175,6 +177,7 @@ def test_a_users_own_option_is_found_in_a_folder_of_theirs(lshbench, tmp_path: P
     assert metrics["command"][:4] == ["lshbench", "run", "--config-dir", "mine"]
 
 
+@pytest.mark.slow
 def test_the_recorded_command_gives_the_same_metrics_in_another_folder(lshbench, tmp_path: Path) -> None:
     lshbench("run", *QUICK, "seed=3")
     (first,) = finished(tmp_path / "outputs")

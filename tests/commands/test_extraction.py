@@ -124,6 +124,7 @@ def test_half_precision_on_the_disk_is_another_run_with_nearly_the_same_figures(
     assert one["metrics"]["mAP"] == pytest.approx(other["metrics"]["mAP"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_what_can_not_be_extracted_or_written_is_refused(lshbench, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.eye(20, dtype=np.float32), y=np.arange(20) % 4)
     for arguments, said in (

@@ -118,6 +118,7 @@ def test_failing_downloads_are_tried_again(repositories: Path, run: Run) -> None
     np.testing.assert_array_equal(np.array(done["sample"], np.float32), whole["features"].to_pylist()[:3])
 
 
+@pytest.mark.slow
 def test_a_local_copy_has_the_fingerprint_of_the_download(repositories: Path, run: Run) -> None:
     with HubServer(repositories).running() as hub:
         downloaded = run(hub.endpoint, query_split="val")

@@ -101,7 +101,8 @@ def test_a_repository_named_outright_gives_the_same_features(models: Path, tmp_p
     assert again.stdout == done.stdout, again.stderr
 
 
-@pytest.mark.parametrize("offline", ["0", pytest.param("1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("offline", ["0", "1"])
 def test_a_hub_out_of_reach_is_explained_soon_with_ways_around_it(tmp_path: Path, offline: str) -> None:
     done = encode(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE=offline)
     assert done.returncode == 2

@@ -305,6 +305,7 @@ def test_a_batch_and_a_query_alone_find_the_same_in_a_large_gallery(monkeypatch:
             assert len(set(alone.ids[0]) & set(together.ids[i])) >= 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [20, 130])
 def test_long_runs_of_one_table_s_codes(bits: int) -> None:
     gallery, queries, _ = sides(items=3000, asked=80, bits=bits)

@@ -114,8 +114,7 @@ def test_a_ranking_whose_distances_were_not_counted_gets_no_plot_of_them(tmp_pat
     ("name", "medium"),
     [
         *(pytest.param(name, SCREEN, marks=() if "1000" in name else pytest.mark.slow) for name in EXTREMES),
-        pytest.param("4096 bits", PAPER, marks=pytest.mark.slow),
-        ("1000 classes and long names", PAPER),
+        *(pytest.param(name, PAPER, marks=pytest.mark.slow) for name in ("4096 bits", "1000 classes and long names")),
     ],
     ids=lambda value: {SCREEN: "screen", PAPER: "paper"}.get(value, value),
 )

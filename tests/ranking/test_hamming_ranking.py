@@ -238,6 +238,7 @@ def test_mismatched_input_is_refused_before_any_work() -> None:
         hamming_neighbors(queries, queries, 0)
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_the_kernels_compiled() -> None:
     program = """
 import numpy as np, sys

@@ -195,6 +195,7 @@ def test_discarding_removes_a_folder_of_hydra_s_files_and_no_other(tmp_path: Pat
 # Dying and failing
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_leaves_no_metrics_but_whole_ones(tmp_path: Path) -> None:
     code = (
         f"import sys\nsys.path.append({str(Path(__file__).parents[1])!r})\n"

@@ -35,6 +35,7 @@ assert "{method}" != "fourier" or "torch" in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_libraries_that_are_loaded_take_the_number_and_no_other_is_imported() -> None:
     subprocess.run([sys.executable, "-c", CODE], check=True)
 

@@ -33,6 +33,7 @@ def test_the_variant_beats_random_hyperplanes(option: str) -> None:
     assert quality(method, clusters(300), clusters(60, seed=9)) > random_quality(16) + 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["fourier_paper", "fourier_design"])
 @pytest.mark.parametrize("supervision", ["labels", "none"])
 def test_both_stages_are_trained(option: str, supervision: str) -> None:
