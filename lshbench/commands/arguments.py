@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,29 @@ def exit_codes() -> Iterator[None]:
     except UsageError as error:
         sys.stderr.write("lshbench: " + visible(str(error)) + "\n")
         sys.exit(2)
+
+
+@contextmanager
+def exits(verbose: bool, interrupted: str = "") -> Iterator[None]:
+    """End the process as :func:`exit_codes` does, and with 1 and one line for a defect.
+
+    Args:
+        verbose: raise errors as they are, with a traceback; so does ``HYDRA_FULL_ERROR=1``.
+        interrupted: what is said of an interrupt, if anything.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if interrupted:
+            sys.stderr.write(f"\nlshbench: {interrupted}\n")
+        sys.exit(130)
+    except Exception as error:
+        if verbose or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        usage = isinstance(error, UsageError)
+        message = str(error) if usage else f"{type(error).__name__}: {error} (-v shows where)"
+        sys.stderr.write("lshbench: " + visible(message, keep="\n") + "\n")
+        sys.exit(2 if usage else 1)
 
 
 def near(word: str, names: Iterable[str]) -> str:

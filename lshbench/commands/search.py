@@ -6,16 +6,13 @@ import argparse
 import itertools
 import json
 import logging
-import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lshbench.commands.arguments import Parser
+from lshbench.commands.arguments import Parser, exits
 from lshbench.errors import UsageError, wrong_value
-from lshbench.text import visible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,18 +28,8 @@ HITS = 10
 def main(arguments: list[str]) -> None:
     """Search and exit: 0 done, 1 a defect, 2 wrong use."""
     given = parser().parse_intermixed_args(arguments)
-    traceback = given.verbose or os.environ.get("HYDRA_FULL_ERROR") == "1"
-    try:
+    with exits(given.verbose):
         _search(given)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if traceback:
-            raise
-        usage = isinstance(error, UsageError)
-        message = str(error) if usage else f"{type(error).__name__}: {error} (-v shows where)"
-        sys.stderr.write("lshbench: " + visible(message, keep="\n") + "\n")
-        sys.exit(2 if usage else 1)
 
 
 def parser() -> argparse.ArgumentParser:

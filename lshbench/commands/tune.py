@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import re
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lshbench.commands.arguments import Parser
-from lshbench.errors import UsageError
-from lshbench.text import visible
+from lshbench.commands.arguments import Parser, exits
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,19 +28,8 @@ SHOWN = 10
 def main(arguments: list[str]) -> None:
     """Tune and exit: 0 done, 1 a trial failed, 2 wrong use."""
     given = parser().parse_args(arguments)
-    traceback = given.verbose or os.environ.get("HYDRA_FULL_ERROR") == "1"
-    try:
+    with exits(given.verbose, "interrupted; the same command goes on where it was"):
         sys.exit(_tune(given))
-    except KeyboardInterrupt:
-        sys.stderr.write("\nlshbench: interrupted; the same command goes on where it was\n")
-        sys.exit(130)
-    except Exception as error:
-        if traceback:
-            raise
-        usage = isinstance(error, UsageError)
-        message = str(error) if usage else f"{type(error).__name__}: {error} (-v shows where)"
-        sys.stderr.write("lshbench: " + visible(message, keep="\n") + "\n")
-        sys.exit(2 if usage else 1)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -25,7 +25,14 @@ from numba import get_num_threads
 
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index, Ranking, query_values
-from lshbench.index.candidates import plain_rows, row_words, search_order, writable_view
+from lshbench.index.candidates import (
+    BLOCK_CANDIDATES,
+    TOGETHER,
+    plain_rows,
+    row_words,
+    search_order,
+    writable_view,
+)
 from lshbench.index.files import (
     MOST_BITS,
     MOST_DIMENSIONS,
@@ -56,12 +63,6 @@ from lshbench.types import CodeKind, Encoded, Neighbors, RankedBlock, Relevance,
 
 RESCORE = {"cosine": rescoring.COSINE, "hamming": rescoring.HAMMING, "embedding": rescoring.EMBEDDING}
 DRAWS = ("subsets", "disjoint")
-
-BLOCK_CANDIDATES = 1 << 22
-"""Candidates whose distances are held at a time for complete rankings."""
-
-TOGETHER = 1 << 18
-"""Multiplications (about 50 microseconds) from which rescoring a single query on all threads pays off."""
 
 
 @dataclass(frozen=True)

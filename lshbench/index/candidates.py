@@ -9,6 +9,12 @@ import numpy as np
 from lshbench.kernels.words import code_words
 from lshbench.types import Codes
 
+BLOCK_CANDIDATES = 1 << 22
+"""Candidates whose distances are held at a time for complete rankings: some 100 MB."""
+
+TOGETHER = 1 << 18
+"""Multiplications (about 50 microseconds) from which comparing one query's candidates on all threads pays off."""
+
 SORTED_QUERIES = 64
 """Batch size from which queries are searched in the order of their codes."""
 

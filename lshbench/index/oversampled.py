@@ -16,7 +16,7 @@ from numba import get_num_threads
 
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index, Ranking, query_values
-from lshbench.index.candidates import writable_view
+from lshbench.index.candidates import BLOCK_CANDIDATES, TOGETHER, writable_view
 from lshbench.index.files import (
     MOST_DIMENSIONS,
     check_features,
@@ -34,12 +34,6 @@ from lshbench.types import RESULTS, CodeKind, Encoded, Neighbors, RankedBlock, R
 
 WITH = ("float32", "int8")
 VECTORS, NORMS, DESCRIPTION = "rescored.npy", "rescored_inverse_norms.npy", "rescored.json"
-
-BLOCK_CANDIDATES = 1 << 22
-"""Candidates that are held at a time: some 100 MB."""
-
-TOGETHER = 1 << 18
-"""Multiplications (about 50 microseconds) from which comparing one query's candidates on all threads pays off."""
 
 BLOCK_ROWS = 8192
 """Vectors that are made bytes at a time."""

@@ -38,12 +38,6 @@ class ProductQuantiser(CodebookQuantiser):
         self._quantiser = self._new()
         self._quantiser.train(np.ascontiguousarray(vectors))
 
-    def _compress(self, vectors: np.ndarray) -> np.ndarray:
-        return self._quantiser.compute_codes(np.ascontiguousarray(vectors))
-
-    def _decompress(self, stored: np.ndarray) -> np.ndarray:
-        return self._quantiser.decode(stored)
-
     def _learnt(self) -> dict[str, np.ndarray]:
         shape = (self.bytes, ENTRIES, self.dim // self.bytes)
         return {"centroids": faiss.vector_to_array(self._quantiser.centroids).reshape(shape)}

@@ -10,7 +10,7 @@ A code's bytes are exactly ``bits / 8``, correction factors included, whichever 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Quantiser(Method):
     max_points: Count
     mean: np.ndarray
     weight: np.ndarray
+    _quantiser: Any
 
     def __init__(self, bits: int, seed: int, dim: int | str, max_points: int) -> None:
         check_bits(bits)
@@ -101,13 +102,13 @@ class Quantiser(Method):
     def _train(self, vectors: np.ndarray) -> None:
         """Learn from vectors, float32 ``(m, dim)``; may rotate them further (:attr:`weight`)."""
 
-    @abstractmethod
     def _compress(self, vectors: np.ndarray) -> np.ndarray:
-        """Return what is stored for vectors, float32 ``(n, dim)`` in C order: uint8 ``(n, bytes)``."""
+        """Return what is stored for vectors, float32 ``(n, dim)``: uint8 ``(n, bytes)``; here by :attr:`_quantiser`."""
+        return self._quantiser.compute_codes(np.ascontiguousarray(vectors))
 
-    @abstractmethod
     def _decompress(self, stored: np.ndarray) -> np.ndarray:
-        """Return the vectors that stored bytes stand for, float32 ``(n, dim)``."""
+        """Return the vectors that stored bytes stand for, float32 ``(n, dim)``; here by :attr:`_quantiser`."""
+        return self._quantiser.decode(stored)
 
     @abstractmethod
     def _learnt(self) -> dict[str, np.ndarray]:

@@ -47,8 +47,7 @@ class RaBitQuantiser(RoundingQuantiser):
         dim: int | str = "auto",
         max_points: int = 20_000,
     ) -> None:
-        self.bits_per_dimension = bits_per_dimension
-        super().__init__(bits, seed, dim, max_points)
+        super().__init__(bits, seed, bits_per_dimension, dim, max_points)
         make: Any = faiss.RaBitQuantizer
         self._quantiser = make(self.dim, faiss.METRIC_INNER_PRODUCT, bits_per_dimension)
 

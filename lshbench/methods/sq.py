@@ -37,11 +37,7 @@ class ScalarQuantiser(RoundingQuantiser):
         dim: int | str = "auto",
         max_points: int = 20_000,
     ) -> None:
-        self.bits_per_dimension = bits_per_dimension
-        super().__init__(bits, seed, dim, max_points)
-
-    def _room(self) -> int:
-        return self.bits // self.bits_per_dimension
+        super().__init__(bits, seed, bits_per_dimension, dim, max_points)
 
     def _new(self) -> faiss.ScalarQuantizer:
         return faiss.ScalarQuantizer(self.dim, TYPES[self.bits_per_dimension])
@@ -49,12 +45,6 @@ class ScalarQuantiser(RoundingQuantiser):
     def _train(self, vectors: np.ndarray) -> None:
         self._quantiser = self._new()
         self._quantiser.train(np.ascontiguousarray(vectors))
-
-    def _compress(self, vectors: np.ndarray) -> np.ndarray:
-        return self._quantiser.compute_codes(np.ascontiguousarray(vectors))
-
-    def _decompress(self, stored: np.ndarray) -> np.ndarray:
-        return self._quantiser.decode(stored)
 
     def _learnt(self) -> dict[str, np.ndarray]:
         return {"ranges": faiss.vector_to_array(self._quantiser.trained).reshape(2, self.dim)}

@@ -47,11 +47,7 @@ class TurboQuantiser(RoundingQuantiser):
         dim: int | str = "auto",
         max_points: int = 20_000,
     ) -> None:
-        self.bits_per_dimension = bits_per_dimension
-        super().__init__(bits, seed, dim, max_points)
-
-    def _room(self) -> int:
-        return self.bits // self.bits_per_dimension
+        super().__init__(bits, seed, bits_per_dimension, dim, max_points)
 
     def _set_levels(self) -> None:
         # Nothing is learnt from the vector: the levels follow from the number of dimensions.
@@ -64,10 +60,10 @@ class TurboQuantiser(RoundingQuantiser):
         self._set_levels()
 
     def _compress(self, vectors: np.ndarray) -> np.ndarray:
-        return self._quantiser.compute_codes(np.ascontiguousarray(vectors * self.scale))
+        return super()._compress(vectors * self.scale)
 
     def _decompress(self, stored: np.ndarray) -> np.ndarray:
-        return self._quantiser.decode(stored) / self.scale
+        return super()._decompress(stored) / self.scale
 
     def _learnt(self) -> dict[str, np.ndarray]:
         return {"scale": self.scale}
