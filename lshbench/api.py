@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lshbench.errors import UsageError
 from lshbench.run_folder import Run, finished_runs
 from lshbench.runtime.cache import share_cache
+from lshbench.runtime.threads import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     import pandas
@@ -37,6 +38,7 @@ def run(
     Raises:
         UsageError: what the command would refuse with exit code 2.
     """
+    let_waiting_threads_sleep()
     from lshbench.commands.compose import compose, override
 
     given = [*overrides, *(override(key, value) for key, value in keys.items())]

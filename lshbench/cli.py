@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from lshbench import __version__
 from lshbench.runtime.logs import be_patient
+from lshbench.runtime.threads import let_waiting_threads_sleep
 
 COMMANDS = ("run", "extract", "search", "report", "verify", "tune", "ls")
 
@@ -43,6 +44,7 @@ first steps:
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a job failed, 2 wrong use."""
     be_patient()
+    let_waiting_threads_sleep()
     arguments = sys.argv[1:]
     match arguments:
         case ["run", *rest]:

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from lshbench.runtime.cache import cache_dir
+from lshbench.runtime.threads import let_waiting_threads_sleep
 from tests.command import run_command
 
 # Tests have caches of their own, in which all kernels would have to be compiled again.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "kernels"))
+# Tests import torch and faiss before a command of theirs could do this.
+let_waiting_threads_sleep()
 
 Command = Callable[..., subprocess.CompletedProcess]
 

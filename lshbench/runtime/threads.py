@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-import threadpoolctl
-
 _limits: object = None
 
 
@@ -17,6 +15,16 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def let_waiting_threads_sleep() -> None:
+    """Have OpenMP's threads sleep between parallel regions, unless the user's environment says otherwise.
+
+    torch and faiss each bring an OpenMP runtime with threads of its own, which by default wait by spinning: those of
+    the one then take the cores from those of the other, and a query that torch encodes and faiss searches takes several
+    times as long as both alone.  Heeded by runtimes that are not loaded yet.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def set_threads(count: int | None) -> int:
     """Set the threads of those of torch, faiss, numba and the BLAS libraries that are loaded; return their number.
 
@@ -25,6 +33,8 @@ def set_threads(count: int | None) -> int:
     Args:
         count: None takes the cores that the process may use.
     """
+    import threadpoolctl
+
     global _limits
     count = count or available_cores()
     if torch := sys.modules.get("torch"):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from lshbench.cli import main
+
 CODE = """
 import sys
+
+import pytest
+
+from lshbench.cli import main
 from lshbench.runtime.threads import available_cores, set_threads
 assert set_threads(None) == available_cores()
 assert not {"torch", "faiss", "numba", "scipy"} & set(sys.modules)
@@ -45,3 +52,15 @@ def test_libraries_that_are_loaded_take_the_number_and_no_other_is_imported() ->
 )
 def test_a_runs_libraries_are_loaded_when_its_threads_are_set(method: str) -> None:
     subprocess.run([sys.executable, "-c", RUN.format(method=method)], check=True)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    monkeypatch.setattr("sys.argv", ["lshbench", "--version"])
+    main()
+    assert os.environ["OMP_WAIT_POLICY"] == expected
