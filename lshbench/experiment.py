@@ -19,6 +19,7 @@ import numpy as np
 from lshbench.config import Identity, build, check_root, identity
 from lshbench.data.base import Dataset
 from lshbench.errors import UsageError
+from lshbench.evaluation.code_recall import code_recall
 from lshbench.evaluation.evaluate import Evaluation
 from lshbench.evaluation.loss import code_measures, loss_of
 from lshbench.evaluation.reference import Reference, cosine_reference
@@ -209,11 +210,12 @@ def run_experiment(
         progress=progress,
     )
 
-    codes = None
+    codes, recall_of_codes = None, None
     if config["evaluation"]["loss"] or system.index.exhaustive:
         with clock.measure("loss"):
             ranked = (system.index, measured, gallery_codes, query_codes, relevance)
             codes = code_measures(*ranked, reference, progress)
+            recall_of_codes = code_recall(system.index, measured, gallery_codes, query_codes)
     loss = loss_of(measured, reference, codes)
     search, evaluation = measured.search, measured.evaluation
     shown = search.neighbors
@@ -272,7 +274,7 @@ def run_experiment(
         definitions=evaluation.summary["definitions"] if config["evaluation"]["definitions"] else {},
         reference=ReferenceMetrics(reference.metrics if reference else None),
         loss=LossMetrics(loss.features, loss.codes, loss.index),
-        search=_search_metrics(experiment, measured, scan),
+        search=_search_metrics(experiment, measured, scan, recall_of_codes),
         codes=_code_metrics(gallery_codes.codes, config["seed"]),
         time_s=clock.parts(),
         memory=_memory_metrics(system),
@@ -342,7 +344,9 @@ def _ties_broken(system: System, gallery: Features, queries: Features, neighbors
     return replace(neighbors, ids=ids, tied=tied)
 
 
-def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, float]) -> SearchMetrics:
+def _search_metrics(
+    experiment: Experiment, measured: Measured, scan: dict[str, float], codes: dict[str, float | None] | None
+) -> SearchMetrics:
     index = experiment.system.index
     return SearchMetrics(
         index=experiment.config["index"]["name"],
@@ -351,6 +355,7 @@ def _search_metrics(experiment: Experiment, measured: Measured, scan: dict[str, 
         **asdict(measured.cost),
         recall_at_10=1.0 if index.exhaustive else measured.recall if index.ranks_features else None,
         recall_at_10_cosine=measured.recall,
+        recall_at_10_codes=codes,
         qps=measured.search.qps,
         latency_ms={**measured.search.latency_ms, **scan},
     )

@@ -74,6 +74,7 @@ METRICS: dict[str, Any] = {
         "queries_without_candidates": 0,
         "recall@10": 1.0,
         "recall@10/cosine": 0.9,
+        "recall@10/codes": None,
         "qps": 1000.0,
         "latency_ms": {"p50": 0.1, "p95": 0.2, "p99": 0.3},
     },

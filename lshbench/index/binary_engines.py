@@ -15,8 +15,8 @@ import faiss
 import numpy as np
 
 from lshbench.errors import wrong_value
-from lshbench.index.engines import REVERSED, CandidateEngine, Stored, spread
-from lshbench.index.files import MOST_PROBES
+from lshbench.index.engines import REVERSED, CandidateEngine, spread
+from lshbench.index.files import MOST_PROBES, Stored
 from lshbench.index.tables import LONGEST_KEY, check_key_bits, default_key_bits
 from lshbench.types import CodeKind, Encoded
 
@@ -33,7 +33,7 @@ class BinaryEngine(CandidateEngine):
     distance = "hamming"
     takes = frozenset({"binary"})
     stats: ClassVar[str]
-    _write = staticmethod(faiss.write_index_binary)
+    _write: ClassVar[Any] = staticmethod(faiss.write_index_binary)
 
     @abstractmethod
     def _empty(self, bits: int, packed: np.ndarray) -> Any:
@@ -41,7 +41,10 @@ class BinaryEngine(CandidateEngine):
 
     def _make(self, gallery: Encoded) -> Any:
         self._bits, self._added = gallery.binary.bits, self._asked(gallery)
-        engine = self._empty(self._bits, self._added)
+        return self._filled(self._empty(self._bits, self._added))
+
+    def _filled(self, engine: Any) -> Any:
+        """Return an index without items with the codes added."""
         engine.add(self._added)
         return engine
 
@@ -58,11 +61,12 @@ class BinaryEngine(CandidateEngine):
 
     def _remade(self, stored: Stored, features: np.ndarray | None) -> Any:
         """Return faiss's index with the same codes added again."""
+        self._take_codes(stored)
+        return self._filled(self._stored_empty(stored))
+
+    def _take_codes(self, stored: Stored) -> None:
         self._bits = stored.dim
         self._added = np.array(stored.array("codes", np.uint8, (stored.items, (stored.dim + 7) // 8)))
-        engine = self._stored_empty(stored)
-        engine.add(self._added)
-        return engine
 
     def _stored_empty(self, stored: Stored) -> Any:
         """Return the faiss index without items, trained as it was."""

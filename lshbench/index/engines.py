@@ -17,7 +17,8 @@ faiss's own file, ``engine.faiss``, is written for faiss and never read here: wh
 one bit turned, reading it may never end or take any memory.  An index is opened from arrays, which are checked, and is
 made of them as it was built: codes are added again, a graph's links are taken over.
 
-Over codes: :mod:`lshbench.index.binary_engines`.
+Over codes: :mod:`lshbench.index.binary_engines` and :mod:`lshbench.index.binary_graphs`; over features that faiss
+compresses: :mod:`lshbench.index.compressed_engines`.
 """
 
 from __future__ import annotations
@@ -35,23 +36,21 @@ from lshbench.errors import wrong_value
 from lshbench.index.base import Index, Ranking, query_values
 from lshbench.index.files import (
     MOST_DIMENSIONS,
+    Stored,
     check_features,
     check_number,
     check_range,
-    open_array,
     open_description,
     save_arrays,
     save_description,
 )
+from lshbench.index.graphs import graph_arrays, one_thread, restore_graph
 from lshbench.index.ivf import directions
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks
 from lshbench.ranking.lists import list_blocks
 from lshbench.types import CodeKind, Codes, Encoded, Neighbors, RankedBlock, Relevance
 
 FILE = "engine.faiss"
-
-MOST_LINKS, MOST_IN_VIEW = 1 << 12, 1 << 20
-"""Largest ``m``, and ``ef_search`` beyond the number of items, of an opened graph."""
 
 BLOCK_CANDIDATES = 1 << 24
 """Results that complete rankings hold at a time, at most: some 400 MB."""
@@ -79,6 +78,7 @@ class Engine(Index):
     distance: ClassVar[Ranking]
     query_key: ClassVar[str | None] = None
     least: ClassVar[dict[str, int]] = {}
+    file: ClassVar[str] = FILE
     _write: ClassVar[Any] = staticmethod(faiss.write_index)
 
     def __post_init__(self) -> None:
@@ -112,12 +112,16 @@ class Engine(Index):
 
     def _with_engine(self, engine: Any) -> Self:
         self._engine = engine
-        self._bytes = _file_bytes(engine, self._write)
+        self._bytes = self._size()
         self.set_point(self.points()[-1])
         return self
 
     def __len__(self) -> int:
         return self._engine.ntotal
+
+    def _size(self) -> int:
+        """Return the bytes of the engine's own file."""
+        return _file_bytes(self._engine, self._write)
 
     @abstractmethod
     def _make(self, gallery: Encoded) -> Any:
@@ -150,11 +154,11 @@ class Engine(Index):
 
     def save(self, folder: Path) -> None:
         """Write ``engine.faiss``, for faiss itself, the arrays that :meth:`open` reads, and ``index.json`` last."""
-        self._write(self._engine, str(folder / FILE))
+        self._write(self._engine, str(folder / self.file))
         files = save_arrays(folder, {f"{name}.npy": array for name, array in self._arrays().items()})
         keys = {field.name: getattr(self, field.name) for field in fields(self)}
         common = {"index": self.option, "ranking": self.ranking, "items": len(self), "dim": self._width}
-        save_description(folder, common | {"file": FILE, "files": files, "keys": keys})
+        save_description(folder, common | {"file": self.file, "files": files, "keys": keys})
 
     @property
     def _width(self) -> int:
@@ -180,24 +184,6 @@ class Engine(Index):
         index = cls(**description["keys"])
         stored = Stored(folder, description["items"], check_number(description, "dim", MOST_DIMENSIONS))
         return index._with_engine(index._remade(stored, features))
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Saved arrays of an engine.
-
-    Attributes:
-        items: in the gallery.
-        dim: numbers of a vector that faiss compares, or bits of a code.
-    """
-
-    folder: Path
-    items: int
-    dim: int
-
-    def array(self, name: str, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """Return an array, checked as :func:`lshbench.index.files.open_array` does."""
-        return open_array(self.folder / f"{name}.npy", dtype, shape)
 
 
 class CandidateEngine(Engine):
@@ -298,12 +284,11 @@ class LshEngine(Engine):
 
 
 @dataclass(kw_only=True, eq=False)
-class HnswEngine(CandidateEngine):
-    """``IndexHNSWFlat``: a graph of neighbouring items, searched greedily by cosine of the features.
+class GraphEngine(CandidateEngine):
+    """A faiss graph of neighbouring items (HNSW), searched greedily.
 
     Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using hierarchical navigable small
-    world graphs, TPAMI 2018.  Keeps a copy of the features at length 1.  Built on one thread, as the graph of several
-    would differ from run to run.
+    world graphs, TPAMI 2018.  Built on one thread, as the graph of several would differ from run to run.
 
     Args:
         m: links of an item in each layer above the lowest, which has twice as many.
@@ -314,10 +299,42 @@ class HnswEngine(CandidateEngine):
     m: int = 32
     ef_construction: int = 80
     ef_search: int | list[int] = 100
-    option = "hnsw"
-    distance = "cosine"
     query_key = "ef_search"
     least: ClassVar = {"m": 2, "ef_construction": 1}
+
+    def _grown(self, engine: Any, items: np.ndarray) -> Any:
+        """Return an empty graph with items added."""
+        engine.hnsw.efConstruction = self.ef_construction
+        with one_thread():
+            engine.add(items)
+        return engine
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return graph_arrays(self._engine.hnsw)
+
+    def _set_value(self, value: int) -> None:
+        self._engine.hnsw.efSearch = value
+
+    def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counters: Any = faiss.cvar
+        stats = counters.hnsw_stats
+        stats.reset()
+        # For more results faiss would silently lengthen the candidate list beyond the point's.
+        distances, ids = self._engine.search(asked, min(k, self.value))
+        return distances, ids, spread(np.zeros(len(asked), np.int64), stats.ndis, np.arange(len(asked)))
+
+    def _most_results(self) -> int:
+        return self.value
+
+    def _lists(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return as_lists(*self._find(asked, min(self.value, len(self)))[:2])
+
+
+class HnswEngine(GraphEngine):
+    """``IndexHNSWFlat``: a graph searched by cosine of the features, of which it keeps a copy at length 1."""
+
+    option = "hnsw"
+    distance = "cosine"
 
     @property
     def ranks_features(self) -> bool:
@@ -329,81 +346,29 @@ class HnswEngine(CandidateEngine):
 
     def _make(self, gallery: Encoded) -> Any:
         engine = faiss.IndexHNSWFlat(gallery.features.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
-        engine.hnsw.efConstruction = self.ef_construction
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        try:
-            engine.add(directions(gallery.features))
-        finally:
-            faiss.omp_set_num_threads(threads)
-        return engine
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        graph = self._engine.hnsw
-        return {
-            "levels": faiss.vector_to_array(graph.levels),
-            "links": faiss.vector_to_array(graph.neighbors),
-            "entry": np.array([graph.entry_point], np.int32),
-        }
+        return self._grown(engine, directions(gallery.features))
 
     def _remade(self, stored: Stored, features: np.ndarray | None) -> Any:
-        """Return the graph over the gallery's features.
-
-        Every link is checked, and that an item linked to in a layer is in that layer: faiss would read beyond them.
-        """
+        """Return the graph over the gallery's features."""
         vectors = check_features(features, {"items": stored.items, "dim": stored.dim})
-        if self.m > MOST_LINKS or self.values[-1] > max(stored.items, MOST_IN_VIEW):
-            raise ValueError(f"m={self.m} and ef_search={self.values[-1]} for {stored.items} items")
-        engine = faiss.IndexHNSWFlat(stored.dim, self.m, faiss.METRIC_INNER_PRODUCT)
-        graph: Any = engine.hnsw
-        starts = faiss.vector_to_array(graph.cum_nneighbor_per_level).astype(np.int64)
-        levels = stored.array("levels", np.int32, (stored.items,))
-        check_range("levels.npy", levels, 1, len(starts) - 1)
-        offsets = np.concatenate([[0], np.cumsum(starts[levels])])
-        links = stored.array("links", np.int32, (int(offsets[-1]),))
-        check_range("links.npy", links, -1, stored.items - 1)
-        (entry,) = stored.array("entry", np.int32, (1,)).tolist()
-        highest = int(levels.max(initial=0))
-        if stored.items and not (0 <= entry < stored.items and levels[entry] == highest):
-            raise ValueError(f"entry.npy names item {entry}, which is not in the highest layer")
-        for layer in range(1, highest):
-            (members,) = np.nonzero(levels > layer)
-            own = offsets[members, None] + np.arange(starts[layer], starts[layer + 1])
-            linked = links[own]
-            if (levels[linked[linked >= 0]] <= layer).any():
-                raise ValueError(f"links.npy leads to items that are not in layer {layer}")
-        for target, values in (
-            (graph.levels, levels),
-            (graph.offsets, offsets.astype(np.uint64)),
-            (graph.neighbors, links),
-        ):
-            faiss.copy_array_to_vector(np.ascontiguousarray(values), target)
-        graph.entry_point, graph.max_level = entry, highest - 1
+        engine: Any = faiss.IndexHNSWFlat(stored.dim, self.m, faiss.METRIC_INNER_PRODUCT)
+        restore_graph(engine.hnsw, stored, self.m, self.values[-1])
         engine.storage.add(directions(vectors))
         engine.ntotal = stored.items
         return engine
-
-    def _set_value(self, value: int) -> None:
-        self._engine.hnsw.efSearch = value
 
     def _asked(self, queries: Encoded) -> np.ndarray:
         return directions(queries.features)
 
     def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        counters: Any = faiss.cvar
-        stats = counters.hnsw_stats
-        stats.reset()
-        # For more results faiss would silently lengthen the candidate list beyond the point's.
-        cosines, ids = self._engine.search(asked, min(k, self.value))
-        return 1 - cosines, ids, spread(np.zeros(len(asked), np.int64), stats.ndis, np.arange(len(asked)))
+        cosines, ids, candidates = super()._find(asked, k)
+        return 1 - cosines, ids, candidates
 
-    def _most_results(self) -> int:
-        return self.value
 
-    def _lists(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        distances, ids, _ = self._find(asked, min(self.value, len(self)))
-        found = ids >= 0
-        return np.concatenate([[0], np.cumsum(found.sum(axis=1))]), ids[found], distances[found]
+def as_lists(distances: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return results ``(q, k)``, -1 where there are fewer, as offsets ``(q + 1,)``, gallery rows and distances."""
+    found = ids >= 0
+    return np.concatenate([[0], np.cumsum(found.sum(axis=1))]), ids[found], distances[found]
 
 
 def spread(counts: np.ndarray, total: int, rows: np.ndarray) -> np.ndarray:

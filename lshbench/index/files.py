@@ -7,6 +7,7 @@ an access to memory that isn't the array's, and other answers at best.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,24 @@ def open_array(path: Path, dtype: Any, shape: tuple[int | None, ...]) -> np.ndar
     if not found.flags.c_contiguous:
         raise ValueError(f"{path.name} is in Fortran's order")
     return found
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Saved arrays of an index by faiss or another library.
+
+    Attributes:
+        items: in the gallery.
+        dim: numbers of a vector that faiss compares, or bits of a code.
+    """
+
+    folder: Path
+    items: int
+    dim: int
+
+    def array(self, name: str, dtype: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+        """Return an array, checked as :func:`open_array` does."""
+        return open_array(self.folder / f"{name}.npy", dtype, shape)
 
 
 def check_range(name: str, values: np.ndarray, least: float, most: float) -> np.ndarray:

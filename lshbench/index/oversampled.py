@@ -88,6 +88,11 @@ class OversampledIndex(Index):
         self.inner.build(gallery)
         return self._with_vectors(*self._rescored_by(gallery.features))
 
+    def around(self, inner: Index) -> OversampledIndex:
+        """Return the same rescoring, by the same vectors, of another built index's results."""
+        other = OversampledIndex(inner, self.oversample, self.rescore_with)
+        return other._with_vectors(self._vectors, self._inverse_norms, self._scaled)
+
     def _rescored_by(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         """Return the vectors to compare, their inverse norms, and whether they had to be scaled and so copied."""
         found = VectorGallery.from_vectors(features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,8 @@ def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
     lines = [("search", speed), ("time", time), ("memory", size)]
     if lost:
         lines.insert(0, ("loss", lost))
+    if (found := search.recall_at_10_codes) is not None:
+        lines.insert(1 if lost else 0, ("ties", _ties_of_codes(found)))
     if busy := metrics.environment.get("busy"):
         lines.append(("BUSY", f"{busy}: other work slowed the machine down, and times are too long"))
     return lines
@@ -197,6 +200,16 @@ def _loss(metrics: RunMetrics) -> str:
         verdict = f"{'most is ' * (len(losing) > 1)}lost by the {worst}" if losing else "nothing is lost"
         lines.append(f"{name:<5}{', '.join(f'{part} {change:+.4f}' for part, change in changes.items())}: {verdict}")
     return "\n".join(lines)
+
+
+def _ties_of_codes(found: Mapping[str, float | None]) -> str:
+    """Return how many of the first ten by Hamming distance an index found, by item and by distance."""
+    told = (
+        f"of the first 10 by Hamming distance, {found['item']:.3f} found by item, {found['distance']:.3f} by distance"
+    )
+    if found["rescored_item"] is not None:
+        told += f"; rescored {found['rescored_item']:.3f} and {found['rescored_distance']:.3f}"
+    return told
 
 
 def _leak(protocol: ProtocolMetrics) -> str:

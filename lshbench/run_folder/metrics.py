@@ -27,6 +27,9 @@ Headline = Annotated[Figures, ("mAP", "P@10", "P@50")]
 Steps = Annotated[Figures, ("mAP", "P@10", "P@50", "recall@10")]
 """Measures that :class:`LossMetrics` has of each step; ``recall@10`` is of the first ten by exact cosine."""
 
+CodeRecall = Annotated[Figures, ("item", "distance", "rescored_item", "rescored_distance")]
+"""Shares of the first ten by exact Hamming distance (:mod:`lshbench.evaluation.code_recall`)."""
+
 
 class Record:
     """Base class of the dataclasses below, with conversion to and from JSON."""
@@ -204,6 +207,8 @@ class SearchMetrics(Record):
         queries_without_candidates: queries that nothing was compared with.
         recall_at_10: share of the first ten of an exhaustive search that were found; None where it is not known.
         recall_at_10_cosine: the same of the first ten by exact cosine of the features.
+        recall_at_10_codes: of the first ten by exact Hamming distance, the share found, counted by ``item`` and by
+            ``distance``, and the same after rescoring (``rescored_``); None where the index misses none of them.
         qps: queries a second, in batches, encoding left out.
         latency_ms: milliseconds of one query alone: percentiles of searching, of encoding (``encode_``), of both
             (``with_encoding_``) and of the exact scan (``exact_``); ``_batch``: the mean of a query in a batch.
@@ -217,6 +222,7 @@ class SearchMetrics(Record):
     queries_without_candidates: int
     recall_at_10: float | None = field(metadata={"key": "recall@10"})
     recall_at_10_cosine: float | None = field(metadata={"key": "recall@10/cosine"})
+    recall_at_10_codes: CodeRecall | None = field(default=None, kw_only=True, metadata={"key": "recall@10/codes"})
     qps: float | None
     latency_ms: Annotated[Figures, ("p50", "p95", "p99")]
 
@@ -384,7 +390,8 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
             known = {key: (key, parts[1]) for key in value} if origin is Mapping else hint.keys()
             places = {key: f"{where}.{key}".lstrip(".") for key in (*required, *known)}
             # What later versions added has a default, for runs of earlier ones.
-            added = set() if origin is Mapping else {one.name for one in fields(hint) if one.default is not MISSING}
+            defaulted = () if origin is Mapping else [one for one in fields(hint) if one.default is not MISSING]
+            added = {one.metadata.get("key", one.name) for one in defaulted}
             for key, place in places.items():
                 if key not in value and key not in added:
                     raise ValueError(f"{place} is missing")

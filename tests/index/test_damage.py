@@ -16,14 +16,16 @@ import pytest
 from lshbench.errors import UsageError
 from lshbench.index.base import Index
 from lshbench.index.binary_engines import BinaryHashEngine, BinaryIvfEngine, BinaryMultiHashEngine
+from lshbench.index.binary_graphs import BinaryHnswEngine
 from lshbench.index.buckets import BucketsIndex
+from lshbench.index.compressed_engines import HnswSqEngine, IvfPqEngine, IvfRabitqEngine, PqFastScanEngine
 from lshbench.index.engines import HnswEngine, LshEngine
 from lshbench.index.flat import FlatIndex
 from lshbench.index.ivf import IvfIndex
 from lshbench.index.oversampled import OversampledIndex
 from lshbench.types import Codes, Encoded
 
-ITEMS, DIM, BITS = 150, 6, 21
+ITEMS, DIM, BITS = 260, 8, 21
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 INDEXES: dict[str, Index] = {
@@ -37,6 +39,11 @@ INDEXES: dict[str, Index] = {
     "binary_hash": BinaryHashEngine(b=5, nflip=1),
     "binary_multi_hash": BinaryMultiHashEngine(nhash=2, b=5, nflip=1),
     "binary_ivf": BinaryIvfEngine(nlist=6, nprobe=2),
+    "binary_hnsw": BinaryHnswEngine(m=4, ef_construction=20, ef_search=20),
+    "pq_fastscan": PqFastScanEngine(nbits=8),
+    "ivf_pq": IvfPqEngine(nbits=16, nlist=6, nprobe=2),
+    "ivf_rabitq": IvfRabitqEngine(nbits=72, nlist=6, nprobe=2),
+    "hnsw_sq": HnswSqEngine(m=4, ef_construction=20, ef_search=20),
     "oversampled": OversampledIndex(FlatIndex(), 2),
     "oversampled, int8": OversampledIndex(BinaryIvfEngine(nlist=6, nprobe=2), 3, "int8"),
 }

@@ -272,9 +272,10 @@ def test_every_index_s_yaml_binds_to_its_class_and_fits_or_refuses_a_method(opti
     fits = {
         "flat": ("binary", "quantised", "nothing"),
         "ivf": ("clusters", "nothing"),
-        "hnsw": ("nothing",),
-        "lsh": ("nothing",),
+        **dict.fromkeys(("hnsw", "lsh", "pq_fastscan", "ivf_pq", "ivf_rabitq", "hnsw_sq"), ("nothing",)),
     }
+    if option == "binary_usearch":
+        pytest.importorskip("usearch", reason="the extra lshbench[usearch] is not installed")
     if gives not in fits.get(option, ("binary",)):
         with pytest.raises(UsageError, match=f"index='{option}': expected "):
             build_index(config, gives)

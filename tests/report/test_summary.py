@@ -157,3 +157,12 @@ def test_a_stream_that_knows_ascii_only_gets_the_summary_too(metrics: dict[str, 
     print_summary(Run(Path("outputs"), RunMetrics.from_json(metrics)), Console(file=stream, width=80))
     stream.flush()
     assert b"0.3000" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_ties_do_to_an_index_over_codes_is_said_by_item_and_by_distance(metrics: dict[str, Any]) -> None:
+    found = {"item": 0.512, "distance": 0.987, "rescored_item": None, "rescored_distance": None}
+    metrics["search"] |= {"index": "binary_hnsw", "recall@10/codes": found}
+    text = " ".join(printed(metrics).split())
+    assert "0.512 found by item, 0.987 by distance search" in text
+    metrics["search"]["recall@10/codes"] = found | {"rescored_item": 0.876, "rescored_distance": 0.88}
+    assert "0.987 by distance; rescored 0.876 and 0.880" in " ".join(printed(metrics).split())
