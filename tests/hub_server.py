@@ -1,9 +1,9 @@
 """A stand-in for the Hugging Face Hub on the loopback interface, for data sets in a folder
 ``OWNER/NAME/...``.
 
-It speaks as much of the Hub's protocol as `huggingface_hub` and `datasets` need to list and download files,
-counts what was downloaded, and fails as often as it is told to: with status 503, or by hanging up half way,
-in turn.
+It speaks as much of the Hub's protocol as `huggingface_hub` and `datasets` need to list and download files, and to read
+parts of them, counts what was downloaded, and fails as often as it is told to: with status 503, or by hanging up half
+way, in turn.  It may ask for a token, as a private or a gated data set does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.commit = folder, COMMIT
         self.failures = failures
+        self.token: str | None = None
+        self.gated = False
         self.downloads: list[str] = []
+        self.sent = 0
         self.lock = threading.Lock()
 
     @property
@@ -72,6 +75,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
 
     def _answer(self, body: str = "") -> None:
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.server.token is not None and given != self.server.token:
+            code, said = ("", "Invalid credentials in Authorization header") if given else ("RepoNotFound", "no token")
+            self._reply(401, b"{}", {"X-Error-Code": code, "X-Error-Message": said})
+            return
+        if self.server.gated:
+            self._reply(403, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "not on the list"})
+            return
         match unquote(urlsplit(self.path).path).strip("/").split("/"):
             case ["api", "datasets", owner, name] | ["api", "datasets", owner, name, "revision", _]:
                 self._describe(owner, name)
@@ -111,17 +122,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._missing("EntryNotFound")
             return
         content = path.read_bytes()
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+        start, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        part = content[int(start) : int(last or len(content)) + 1]
         failure = self.server.next_failure() if self.command == "GET" else 0
         if failure == 1:
             self._reply(503, b"try again")
             return
         if self.command == "GET" and failure == 0:
             self.server.downloads.append(path.name)
+            self.server.sent += len(part)
         headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": self.server.commit}
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._reply(206 if start else 200, content[start:], headers, hang_up=failure == 2)
+        ranged = "Range" in self.headers
+        if ranged:
+            headers["Content-Range"] = f"bytes {start}-{int(start) + len(part) - 1}/{len(content)}"
+        self._reply(206 if ranged else 200, part, headers, hang_up=failure == 2)
 
     def _json(self, value: object) -> None:
         self._reply(200, json.dumps(value).encode(), {"Content-Type": "application/json"})

@@ -171,7 +171,7 @@ def _extracted(
         nonlocal seconds
         started = time.perf_counter()
         workers, skip = number_or_none(backbone.workers) or threads, backbone.unreadable == "skip"
-        if not skip:
+        if not (skip or split.remote):  # what a network brings is read once
             missing = np.concatenate([rows[shard.start : shard.stop] for shard in entry.missing])
             early = find_unreadable(split, missing, workers, EARLY_SECONDS, decoded=False)
             if early.first is not None:
