@@ -30,6 +30,7 @@ class Split(ABC):
         kind: whether items are feature vectors or images.
         class_names: a name for each label, or None.
         remote: whether reading items takes a network.
+        full_size: items that the split is known to have, of which a copy may hold a part; None where that is not known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Split(ABC):
     kind: Kind
     class_names: Sequence[str] | None = None
     remote: bool = False
+    full_size: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

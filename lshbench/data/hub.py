@@ -18,7 +18,7 @@ from lshbench.data.held_out import RawSplit, SplitSource
 from lshbench.data.hub_client import endpoint
 from lshbench.data.split_names import describe_unused, find_splits
 from lshbench.data.streamed import StreamedSplit, columns_of, open_parquet
-from lshbench.data.values import check_name, existing_path
+from lshbench.data.values import check_name, check_number, existing_path
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
 
@@ -122,6 +122,7 @@ class HubSource(SplitSource):
         label_column: a column of labels, or ``auto``.
         stream: whether Parquet files are read in parts as items are needed, and not downloaded or converted first;
             ``auto``: images of more than 2 GB.
+        full_size: items that splits are known to have, by their names, or None: what a part of them stands for is said.
         name: as shown in results.
     """
 
@@ -133,6 +134,7 @@ class HubSource(SplitSource):
     image_column: str | None = "auto"
     label_column: str = "auto"
     stream: bool | str = "auto"
+    full_size: dict[str, int] | None = None
     name: str = field(default="hub", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -150,6 +152,8 @@ class HubSource(SplitSource):
         check_name("dataset.label_column", self.label_column)
         if self.stream not in (True, False, "auto"):
             raise wrong_value("dataset.stream", self.stream, "true, false or auto")
+        for split, count in (self.full_size or {}).items():
+            check_number(f"dataset.full_size.{split}", count, 1)
         if self.name == "hub":
             self.name = self.repository or self._folder.name  # type: ignore[union-attr]
 
@@ -173,6 +177,8 @@ class HubSource(SplitSource):
                     break
                 if query_name != query_names[-1]:
                     log.info("the split %r has items without a label (-1) and is passed over", query_name)
+        for split in (gallery, query):
+            split.full_size = (self.full_size or {}).get(split.name)
         dataset = self.dataset(gallery, query)
         log.info(
             "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), labels in column %r (%s)",
