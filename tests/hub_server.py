@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,18 @@ COMMIT = hashlib.sha1(b"the only commit").hexdigest()
 class HubServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, folder: Path, failures: int = 0) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, folder: Path, failures: int = 0, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.folder, self.commit = folder, COMMIT
         self.failures = failures
         self.token: str | None = None
         self.gated = False
         self.downloads: list[str] = []
         self.sent = 0
+        self.silent_after: int | None = None
+        """Bytes sent after which nothing is answered any more, and :attr:`silenced` is set."""
+        self.silenced, self.stopped = threading.Event(), threading.Event()
+        self.connections: list[socket.socket] = []
         self.lock = threading.Lock()
 
     @property
@@ -45,9 +50,18 @@ class HubServer(ThreadingHTTPServer):
         try:
             yield self
         finally:
+            self.stopped.set()
             self.shutdown()
             self.server_close()
+            for connection in self.connections:  # whose threads would go on answering
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
 
     def next_failure(self) -> int:
         """Return 0 (answer well), 1 (status 503) or 2 (hang up half way)."""
@@ -124,6 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
         content = path.read_bytes()
         start, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
         part = content[int(start) : int(last or len(content)) + 1]
+        if self.server.silent_after is not None and self.server.sent > self.server.silent_after:
+            self.server.silenced.set()
+            self.server.stopped.wait(60)
+            self.close_connection = True
+            return
         failure = self.server.next_failure() if self.command == "GET" else 0
         if failure == 1:
             self._reply(503, b"try again")
