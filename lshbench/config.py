@@ -29,6 +29,7 @@ LISTED = (*GROUPS, "tune", "table")
 NO_FIGURES = {
     "": ("output", "cache", "resume", "threads", "device", "tracker", "worker", "hydra"),
     "method": ("device",),
+    "dataset": ("stream", "full_size"),
     "backbone": ("workers", "batch_size", "shard"),
     "reference": ("time",),
     "evaluation": ("plots",),

@@ -1,18 +1,19 @@
 """A stand-in for the Hugging Face Hub on the loopback interface, for data sets in a folder
 ``OWNER/NAME/...``.
 
-It speaks as much of the Hub's protocol as `huggingface_hub` and `datasets` need to list and download files,
-counts what was downloaded, and fails as often as it is told to: with status 503, or by hanging up half way,
-in turn.
+It speaks as much of the Hub's protocol as `huggingface_hub` and `datasets` need to list and download files, and to read
+parts of them, counts what was downloaded, and fails as often as it is told to: with status 503, or by hanging up half
+way, in turn.  It may ask for a token, as a private or a gated data set does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,18 @@ COMMIT = hashlib.sha1(b"the only commit").hexdigest()
 class HubServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, folder: Path, failures: int = 0) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, folder: Path, failures: int = 0, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.folder, self.commit = folder, COMMIT
         self.failures = failures
+        self.token: str | None = None
+        self.gated = False
         self.downloads: list[str] = []
+        self.sent = 0
+        self.silent_after: int | None = None
+        """Bytes sent after which nothing is answered any more, and :attr:`silenced` is set."""
+        self.silenced, self.stopped = threading.Event(), threading.Event()
+        self.connections: list[socket.socket] = []
         self.lock = threading.Lock()
 
     @property
@@ -42,9 +50,18 @@ class HubServer(ThreadingHTTPServer):
         try:
             yield self
         finally:
+            self.stopped.set()
             self.shutdown()
             self.server_close()
+            for connection in self.connections:  # whose threads would go on answering
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
 
     def next_failure(self) -> int:
         """Return 0 (answer well), 1 (status 503) or 2 (hang up half way)."""
@@ -72,6 +89,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
 
     def _answer(self, body: str = "") -> None:
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.server.token is not None and given != self.server.token:
+            code, said = ("", "Invalid credentials in Authorization header") if given else ("RepoNotFound", "no token")
+            self._reply(401, b"{}", {"X-Error-Code": code, "X-Error-Message": said})
+            return
+        if self.server.gated:
+            self._reply(403, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "not on the list"})
+            return
         match unquote(urlsplit(self.path).path).strip("/").split("/"):
             case ["api", "datasets", owner, name] | ["api", "datasets", owner, name, "revision", _]:
                 self._describe(owner, name)
@@ -111,17 +136,25 @@ class _Handler(BaseHTTPRequestHandler):
             self._missing("EntryNotFound")
             return
         content = path.read_bytes()
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+        start, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        part = content[int(start) : int(last or len(content)) + 1]
+        if self.server.silent_after is not None and self.server.sent > self.server.silent_after:
+            self.server.silenced.set()
+            self.server.stopped.wait(60)
+            self.close_connection = True
+            return
         failure = self.server.next_failure() if self.command == "GET" else 0
         if failure == 1:
             self._reply(503, b"try again")
             return
         if self.command == "GET" and failure == 0:
             self.server.downloads.append(path.name)
+            self.server.sent += len(part)
         headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": self.server.commit}
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._reply(206 if start else 200, content[start:], headers, hang_up=failure == 2)
+        ranged = "Range" in self.headers
+        if ranged:
+            headers["Content-Range"] = f"bytes {start}-{int(start) + len(part) - 1}/{len(content)}"
+        self._reply(206 if ranged else 200, part, headers, hang_up=failure == 2)
 
     def _json(self, value: object) -> None:
         self._reply(200, json.dumps(value).encode(), {"Content-Type": "application/json"})

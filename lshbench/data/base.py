@@ -29,12 +29,16 @@ class Split(ABC):
         labels: int64 ``(n,)``, or bool ``(n, classes)`` where an item may have several; all valid (no -1).
         kind: whether items are feature vectors or images.
         class_names: a name for each label, or None.
+        remote: whether reading items takes a network.
+        full_size: items that the split is known to have, of which a copy may hold a part; None where that is not known.
     """
 
     name: str
     labels: np.ndarray
     kind: Kind
     class_names: Sequence[str] | None = None
+    remote: bool = False
+    full_size: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,6 +64,10 @@ class Split(ABC):
         (``kind == "images"``.)  Decoding is left to the reader, so that it can be spread over processes or threads.
         """
         raise TypeError(f"{type(self).__name__} holds features, not images")
+
+    def bytes_of(self, rows: np.ndarray) -> int | None:
+        """Return how many bytes are read to get the rows' items, or None where that is not known."""
+        return None
 
     def describe(self, row: int) -> str:
         """Return a name of the row for messages and pages, such as a file name."""

@@ -47,6 +47,7 @@ class PartOfSplit(Split):
         self.labels = self.whole.labels[self.rows]
         self.class_names = self.whole.class_names
         self.width = getattr(self.whole, "width", None)
+        self.remote = self.whole.remote
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         picked = self.rows if rows is None else self.rows[rows]
@@ -58,6 +59,9 @@ class PartOfSplit(Split):
 
     def image_bytes(self, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
         return self.whole.image_bytes(self.rows[rows])
+
+    def bytes_of(self, rows: np.ndarray) -> int | None:
+        return self.whole.bytes_of(self.rows[rows])
 
     def describe(self, row: int) -> str:
         return self.whole.describe(int(self.rows[row]))

@@ -15,8 +15,10 @@ from lshbench.data.checks import has_unlabelled, read_features
 from lshbench.data.columns import Column, VectorColumn, find_column, list_columns, offsets_of, read_labels
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.hub_client import endpoint
 from lshbench.data.split_names import describe_unused, find_splits
-from lshbench.data.values import check_name, existing_path
+from lshbench.data.streamed import StreamedSplit, columns_of, open_parquet
+from lshbench.data.values import check_name, check_number, existing_path
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from lshbench.data.hub_repository import HubRepository, LocalRepository
 
 log = logging.getLogger(__name__)
+
+STREAMED_BYTES = 2e9
+"""Images in Parquet files of more bytes are streamed with ``stream=auto``."""
 
 
 @dataclass(eq=False)
@@ -115,6 +120,9 @@ class HubSource(SplitSource):
         features_column: a column of number lists, ``auto``, or None to use images.
         image_column: a column of images, ``auto`` (used where no features are found), or None.
         label_column: a column of labels, or ``auto``.
+        stream: whether Parquet files are read in parts as items are needed, and not downloaded or converted first;
+            ``auto``: images of more than 2 GB.
+        full_size: items that splits are known to have, by their names, or None: what a part of them stands for is said.
         name: as shown in results.
     """
 
@@ -125,6 +133,8 @@ class HubSource(SplitSource):
     features_column: str | None = "auto"
     image_column: str | None = "auto"
     label_column: str = "auto"
+    stream: bool | str = "auto"
+    full_size: dict[str, int] | None = None
     name: str = field(default="hub", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -140,6 +150,10 @@ class HubSource(SplitSource):
             if getattr(self, key) is not None:
                 check_name(f"dataset.{key}", getattr(self, key))
         check_name("dataset.label_column", self.label_column)
+        if self.stream not in (True, False, "auto"):
+            raise wrong_value("dataset.stream", self.stream, "true, false or auto")
+        for split, count in (self.full_size or {}).items():
+            check_number(f"dataset.full_size.{split}", count, 1)
         if self.name == "hub":
             self.name = self.repository or self._folder.name  # type: ignore[union-attr]
 
@@ -163,6 +177,8 @@ class HubSource(SplitSource):
                     break
                 if query_name != query_names[-1]:
                     log.info("the split %r has items without a label (-1) and is passed over", query_name)
+        for split in (gallery, query):
+            split.full_size = (self.full_size or {}).get(split.name)
         dataset = self.dataset(gallery, query)
         log.info(
             "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), labels in column %r (%s)",
@@ -175,17 +191,45 @@ class HubSource(SplitSource):
 
     def _open_split(
         self, repository: HubRepository | LocalRepository, name: str, cache: Path, progress: Progress
-    ) -> HubSplit:
+    ) -> HubSplit | StreamedSplit:
+        where = f"{repository.name}, split {name!r}"
+        if (streamed := self._streamed(repository, name, where, cache, progress)) is not None:
+            return streamed
         files = repository.fetch(name, progress)
         table = repository.open(name, progress)
-        columns = list_columns(table.features)
+        items, label = self._find_columns(list_columns(table.features))
+        return HubSplit(name, table, files, items, label, where, cache)
+
+    def _streamed(
+        self, repository: HubRepository | LocalRepository, name: str, where: str, cache: Path, progress: Progress
+    ) -> StreamedSplit | None:
+        """Return a split that is read from its files as items are needed, or None if it is to be converted."""
+        splits = repository.splits
+        can = splits.module == "parquet" and not splits.options
+        files = repository.stored(name) if can and self.stream is not False else []
+        if not files:
+            if self.stream is True:
+                raise wrong_value("dataset.stream", True, f"false or auto, as {where} has no plain Parquet files")
+            return None
+        size = sum(file.size for file in files)
+        if self.stream == "auto" and size <= STREAMED_BYTES:
+            return None
+        items, label = self._find_columns(list_columns(columns_of(files, splits.features, where, cache)))
+        if self.stream == "auto" and items.kind != "image":
+            return None
+        place = f"{endpoint()} at commit {splits.commit}" if files[0].remote else "the disk"
+        log.info("%s: %d files, %.1f MB, are read from %s as items are needed", where, len(files), size / 1e6, place)
+        return open_parquet(name, files, items, label, where, cache, progress)
+
+    def _find_columns(self, columns: list[Column]) -> tuple[Column, Column]:
+        """Return the columns of items and of labels."""
         items = self._find_items(columns)
         kinds = ("class", "integer", "text", "list", "real")
         label = find_column(columns, self.label_column, "dataset.label_column", kinds, "labels")
         if label is None:
             there = ", ".join(map(str, columns))
             raise UsageError(f"dataset.label_column=auto: no column looks like labels; name one; there are: {there}")
-        return HubSplit(name, table, files, items, label, f"{repository.name}, split {name!r}", cache)
+        return items, label
 
     def _find_items(self, columns: list[Column]) -> Column:
         """Return the column of features, else the one of images; a name goes before ``auto``."""

@@ -11,10 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from lshbench.errors import UsageError
+
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 """Tries of a download; waits of 1, 2, 4 and 8 seconds lie between them."""
+STREAM_ATTEMPTS = 10
+"""Tries of a part of a file that is streamed, for four minutes: a job of hours outlives a short failure of the Hub."""
+LONGEST_PAUSE = 60.0
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 Result = TypeVar("Result")
@@ -28,7 +33,7 @@ def retried(work: Callable[[], Result], attempts: int, doing: str) -> Result:
         except Exception as error:
             if attempt == attempts or not may_pass(error):
                 raise
-            pause = 2.0 ** (attempt - 1)
+            pause = min(2.0 ** (attempt - 1), LONGEST_PAUSE)
             log.warning(
                 "%s failed (%s); try %d of %d in %.0f s", doing, first_line(error), attempt + 1, attempts, pause
             )
@@ -44,10 +49,39 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (*FULL_DISK, errno.EACCES, errno.EROFS):
         return False
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"HFValidationError", "DatasetNotFoundError", "EmptyDatasetError", "DataFilesNotFoundError"}:
+    if names & {
+        "OfflineModeIsEnabled",
+        "HFValidationError",
+        "DatasetNotFoundError",
+        "EmptyDatasetError",
+        "DataFilesNotFoundError",
+    }:
         return False
     # The libraries' HTTP client has changed over time; its errors are known by name.
     return isinstance(error, OSError) or bool(names & {"TransportError", "RequestException", "HTTPError"})
+
+
+def refusal(error: BaseException, repository: str) -> UsageError | None:
+    """Return what a user can do about the Hub's refusal to show a data set, or None for an error of another kind."""
+    from huggingface_hub import errors, get_token
+
+    given, token = f"dataset.repository={repository!r}", get_token()
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        how = "whose account has no access to it yet" if token else "and HF_TOKEN is not set"
+        return UsageError(f"{given}: access has to be granted on its page at {endpoint()} first, {how}")
+    if isinstance(error, errors.DisabledRepoError):
+        return UsageError(f"{given}: {endpoint()} has disabled this data set")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        how = "HF_TOKEN's account can't see it" if token else "it is private and HF_TOKEN is not set"
+        return UsageError(f"{given}: {endpoint()} has no such data set (or {how})")
+    if status == 401:
+        fault = "the token in HF_TOKEN, or the one that `hf auth login` keeps, is refused" if token else "no HF_TOKEN"
+        return UsageError(f"{given}: {endpoint()} asks for a valid token: {fault}")
+    if status == 403:
+        how = "the token in HF_TOKEN lacks the permission to read it" if token else "HF_TOKEN is not set"
+        return UsageError(f"{given}: {endpoint()} refuses access: {how}")
+    return None
 
 
 class ByteCounter:

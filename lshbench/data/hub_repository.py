@@ -16,10 +16,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lshbench.data.conversion import Splits, convert
 from lshbench.data.fingerprint import combine, file_digests
-from lshbench.data.hub_client import ATTEMPTS, FULL_DISK, ByteCounter, endpoint, first_line, literal, quiet, retried
+from lshbench.data.hub_client import (
+    ATTEMPTS,
+    FULL_DISK,
+    STREAM_ATTEMPTS,
+    ByteCounter,
+    endpoint,
+    first_line,
+    literal,
+    quiet,
+    refusal,
+    retried,
+)
+from lshbench.data.stored_file import DiskFile, HubFile, StoredFile
 from lshbench.errors import UsageError
+from lshbench.runtime.kept import Arrays, kept
 from lshbench.types import Progress
 
 if TYPE_CHECKING:
@@ -74,6 +89,10 @@ class LocalRepository:
     def fetch(self, split: str, progress: Progress) -> list[Path]:
         """Return the split's files."""
         return [Path(path) for path in self.splits.files[split]]
+
+    def stored(self, split: str) -> list[StoredFile]:
+        """Return the split's files, to be read in parts."""
+        return _on_disk([Path(path) for path in self.splits.files[split]], self.cache)
 
     def open(self, split: str, progress: Progress) -> datasets.Dataset:
         """Return a split as a memory-mapped table."""
@@ -152,6 +171,28 @@ class HubRepository:
         self._name_revision(wanted[0])
         return [folder / path for path in wanted]
 
+    def stored(self, split: str) -> list[StoredFile]:
+        """Return the split's files, to be read in parts: from the Hub, or its cache if they are all there.
+
+        Empty where the Hub does not know the content's SHA-256, as of small files of text.
+
+        Raises:
+            UsageError: (offline) files of which nothing is known.
+        """
+        wanted = list(self.splits.files[split])
+        folder = self._cached_folder()
+        if folder is not None and all((folder / path).is_file() for path in wanted):
+            return _on_disk([folder / path for path in wanted], self.cache)
+        commit = str(self.splits.commit)
+        listed = combine(endpoint(), self.name, commit, wanted).removeprefix("sha256:")[:32]
+        found = kept(self.cache / "hub" / f"files-{listed}.npz", "the sizes of files", partial(self._list, split))
+        if not found["sha256"].all():
+            return []
+        return [
+            HubFile(path, int(size), str(digest), self.name, commit, 1 if self.offline else STREAM_ATTEMPTS)
+            for path, size, digest in zip(wanted, found["sizes"], found["sha256"], strict=True)
+        ]
+
     def open(self, split: str, progress: Progress) -> datasets.Dataset:
         """Return a split as a memory-mapped table, downloaded and converted where it isn't yet."""
         paths = self.fetch(split, progress)
@@ -173,17 +214,14 @@ class HubRepository:
         tries = 1 if self._record_path().is_file() or self._cached_folder() is not None else PROBES
         try:
             return retried(ask, tries, f"asking {endpoint()} for {self.name}")
-        except errors.GatedRepoError as error:
-            raise UsageError(f"{given}: access has to be granted on the Hub first, and HF_TOKEN set") from error
-        except errors.RepositoryNotFoundError as error:
-            hint = "(or it is private and HF_TOKEN is not set)"
-            raise UsageError(f"{given}: {endpoint()} has no such data set {hint}") from error
         except errors.RevisionNotFoundError as error:
             missing = f"{self.name} has no such branch, tag or commit"
             raise UsageError(f"dataset.revision={self.revision!r}: {missing}") from error
         except errors.HFValidationError as error:
             raise UsageError(f"{given}: expected owner/name: {error}") from error
         except Exception as error:
+            if (refused := refusal(error, self.name)) is not None:
+                raise refused from error
             raise Unreachable(f"{endpoint()} can't be reached ({first_line(error)})") from error
 
     def _resolve(self, commit: str) -> Splits:
@@ -199,23 +237,48 @@ class HubRepository:
         except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
             raise UsageError(f"dataset.repository={self.name!r} can't be read: {first_line(error)}") from error
         except Exception as error:
+            if (refused := refusal(error, self.name)) is not None:
+                raise refused from error
             raise UsageError(
                 f"{self.name} could not be listed at {endpoint()}: {first_line(error)}. {self._ways()}"
             ) from error
 
-    def _download(self, split: str, wanted: list[str], progress: Progress) -> Path:
+    def _entries(self, wanted: list[str]) -> dict[str, Any]:
+        """Return what the Hub knows of files by their paths; asked again where it answers badly."""
         from huggingface_hub import HfApi
 
-        commit = self.splits.commit
-
-        def sizes() -> list[int]:
+        def ask() -> dict[str, Any]:
             batches = (wanted[start : start + 500] for start in range(0, len(wanted), 500))
-            ask = partial(HfApi().get_paths_info, self.name, repo_type="dataset", revision=commit)
-            return [getattr(entry, "size", 0) for batch in batches for entry in ask(batch)]
+            of_batch = partial(HfApi().get_paths_info, self.name, repo_type="dataset", revision=self.splits.commit)
+            return {entry.path: entry for batch in batches for entry in of_batch(batch)}
 
+        return retried(ask, ATTEMPTS, f"asking for the sizes of {self.name}")
+
+    def _list(self, split: str) -> Arrays:
+        """Return the sizes of a split's files, and the SHA-256 of their content, empty where it is not known."""
+        wanted = list(self.splits.files[split])
+        if self.offline:
+            raise UsageError(
+                f"{self.name}: nothing is known of the files of split {split!r}, and {endpoint()} can't be asked now. "
+                f"{self._ways()}"
+            )
+        try:
+            entries = self._entries(wanted)
+            found = [entries[path] for path in wanted]
+        except Exception as error:
+            if (refused := refusal(error, self.name)) is not None:
+                raise refused from error
+            raise UsageError(
+                f"{self.name}: the files of split {split!r} could not be listed at {endpoint()}: {first_line(error)}"
+            ) from error
+        digests = [entry.lfs.sha256 if entry.lfs else "" for entry in found]
+        return {"sizes": np.array([entry.size for entry in found], np.int64), "sha256": np.array(digests, str)}
+
+    def _download(self, split: str, wanted: list[str], progress: Progress) -> Path:
+        commit = self.splits.commit
         total = 0
         try:
-            total = sum(retried(sizes, ATTEMPTS, f"asking for the sizes of {self.name}"))
+            total = sum(getattr(entry, "size", 0) for entry in self._entries(wanted).values())
             count = len(wanted)
             log.info("downloading split %s of %s: %d files, %.1f MB", split, self.name, count, total / 1e6)
             with progress(f"downloading {self.name} ({split})", total=total or None, unit="bytes") as advance:
@@ -230,6 +293,8 @@ class HubRepository:
                 raise UsageError(
                     f"no disk space left for {self.name} ({total / 1e9:.1f} GB): set HF_HOME to a larger disk"
                 ) from error
+            if (refused := refusal(error, self.name)) is not None:
+                raise refused from error
             raise UsageError(
                 f"{self.name}: split {split!r} could not be downloaded from {endpoint()} in {ATTEMPTS} "
                 f"tries: {first_line(error)}. Run the same command again to go on from here. {self._ways()}"
@@ -309,6 +374,11 @@ class HubRepository:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
         return None
+
+
+def _on_disk(paths: list[Path], cache: Path) -> list[StoredFile]:
+    digests = file_digests(paths, cache)
+    return [DiskFile(path.name, path.stat().st_size, digest, path) for path, digest in zip(paths, digests, strict=True)]
 
 
 def _splits(builder: datasets.DatasetBuilder, prefix: str) -> Splits:

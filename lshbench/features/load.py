@@ -166,13 +166,14 @@ def _extracted(
     def fill(entry: Filling) -> None:
         # Imported here: a run with cached features needs no network.
         from lshbench.data.images import ImageError
+        from lshbench.features.estimate import Speeds, announce
         from lshbench.features.extract import extract, find_unreadable
 
         nonlocal seconds
         started = time.perf_counter()
         workers, skip = number_or_none(backbone.workers) or threads, backbone.unreadable == "skip"
-        if not skip:
-            missing = np.concatenate([rows[shard.start : shard.stop] for shard in entry.missing])
+        missing = np.concatenate([rows[shard.start : shard.stop] for shard in entry.missing])
+        if not (skip or split.remote):  # what a network brings is read once
             early = find_unreadable(split, missing, workers, EARLY_SECONDS, decoded=False)
             if early.first is not None:
                 raise ImageError(f"{early.first}; {_all_of(early.count, early.looked_at, split)}")
@@ -182,6 +183,9 @@ def _extracted(
             "extracting %d of %d images of %s in %d shards: %.1f MB in %s",
             entry.rows_missing, len(rows), split.name, len(entry.missing), entry.bytes_missing / 1e6, entry.folder,
         )  # fmt: skip
+        speeds = Speeds(store.folder.parent, {**key["backbone"], "device": device, "threads": workers})
+        announce(split, missing, encoder, speeds, workers)
+        begun = time.perf_counter()
         try:
             described = f"extracting features of {split.name}"
             with progress(described, total=entry.rows_missing, unit="images") as advance:
@@ -199,6 +203,7 @@ def _extracted(
             entry.forget()
             raise
         seconds = time.perf_counter() - started
+        speeds.keep(entry.made, time.perf_counter() - begun)
         if entry.made:
             done, speed = (entry.made, encoder.dim, split.name, seconds), entry.made / seconds
             log.info("extracted %d x %d features of %s in %.1f s (%.0f images/s)", *done, speed)

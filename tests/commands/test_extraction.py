@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,13 +10,18 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
+from hub_server import HubServer
+from PIL import Image
 
 from tests.command import run_code
 from tests.places import may_mount
@@ -61,11 +67,11 @@ def test_a_killed_extraction_goes_on_with_the_shards_in_hand_alone_or_beside_oth
 
     log = extract(alone).stderr
     assert "extracting 1437 of 1437 images of digits[gallery] in 23 shards: 7.4 MB" in log
-    for after, noted in ((3, 3), (9, 12)):
+    for after, noted in ((9, 9), (12, 21)):  # the second one with nine tenths done
         assert extract(killed, partial(die, after)).returncode == -signal.SIGKILL
         assert notes(killed) == noted
     log = extract(killed).stderr
-    assert f"extracting {1437 - 12 * SHARD} of 1437" in log, "more than the shards in hand was done again"
+    assert f"extracting {1437 - 21 * SHARD} of 1437" in log, "more than the shards in hand was done again"
     assert content(killed) == content(alone)
 
     with ThreadPoolExecutor() as pool:
@@ -73,6 +79,45 @@ def test_a_killed_extraction_goes_on_with_the_shards_in_hand_alone_or_beside_oth
         assert first.result().returncode in (-signal.SIGKILL, 0)  # 0 where the second one was through before
         assert second.result().returncode == 0, second.result().stderr
     assert content(shared) == content(alone)
+
+
+@pytest.mark.slow
+def test_a_hub_that_fails_is_stopped_and_starts_again_costs_nothing(lshbench, tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "owner" / "made" / "data"
+    folder.mkdir(parents=True)
+    for name, count in (("train-00000-of-00002", 100), ("train-00001-of-00002", 100), ("test-00000-of-00001", 40)):
+        files = [{"bytes": noise(row), "path": None} for row in range(count)]
+        table = pa.table({"image": files, "label": np.arange(count) % 4})
+        pyarrow.parquet.write_table(table, folder / f"{name}.parquet", row_group_size=20)
+    keys = ("dataset=hub", "dataset.stream=true", "backbone.shard=30", *PIXELS)
+    plain = {name: None for name in os.environ if name.startswith("HF_")}
+
+    def extract(cache: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        environment = {**plain, "LSHBENCH_CACHE": str(tmp_path / cache), "HF_HOME": str(tmp_path / "hf"), **environment}
+        return lshbench("extract", *keys, *arguments, env=environment)
+
+    with ThreadPoolExecutor() as pool:
+        first = HubServer(tmp_path / "hub", failures=3)
+        first.silent_after = sum(path.stat().st_size for path in folder.iterdir()) // 2
+        with first.running():
+            job = pool.submit(extract, "remote", "dataset.repository=owner/made", HF_ENDPOINT=first.endpoint)
+            assert first.silenced.wait(120), job.result().stderr
+        time.sleep(1.5)
+        with HubServer(tmp_path / "hub", failures=3, port=first.server_port).running() as second:
+            log = job.result().stderr
+            assert second.sent > 0
+    assert "Connection refused" in log
+    assert not list((tmp_path / "hf").rglob("*.parquet"))
+    extract("local", f"dataset.path={tmp_path / 'hub' / 'owner' / 'made'}")
+    assert len(content(tmp_path / "local")) > 8
+    assert content(tmp_path / "remote") == content(tmp_path / "local")
+
+
+def noise(seed: int) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
 
 
 @pytest.mark.slow
