@@ -22,6 +22,16 @@ RESULTS = 100
 """Results of each query that a run keeps, times, and rescores a multiple of."""
 
 
+def unlabelled(count: int) -> np.ndarray:
+    """Return the labels of items that have none, bool ``(count, 0)``."""
+    return np.zeros((count, 0), np.bool_)
+
+
+def is_unlabelled(labels: np.ndarray) -> bool:
+    """Return whether labels are those of items without any."""
+    return labels.ndim == 2 and labels.shape[1] == 0
+
+
 class Progress(Protocol):
     """Callback for the progress of long work.
 
@@ -39,7 +49,7 @@ class Features:
 
     Attributes:
         x: float32 ``(n, d)``, C-contiguous; may be a read-only memory map.
-        y: labels, int64 ``(n,)``, or bool ``(n, classes)`` where an item may have several.
+        y: labels, int64 ``(n,)``, or bool ``(n, classes)`` where an item may have several (:func:`unlabelled` for none).
         ids: int64 ``(n,)``, the items' numbers in the data set (gallery split first, then query split).
     """
 
