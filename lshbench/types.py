@@ -244,6 +244,13 @@ class Listed:
         """Which listed rows count neither way, bool ``(p,)``."""
         return self.grades < 0
 
+    def of_queries(self, queries: np.ndarray) -> Listed:
+        """Return what some queries list, int64 ``(m,)``, in their order."""
+        counts = np.diff(self.offsets)[queries]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        own = np.repeat(self.offsets[queries] - offsets[:-1], counts) + np.arange(offsets[-1])
+        return replace(self, offsets=offsets, rows=self.rows[own], grades=self.grades[own])
+
     def queries(self, start: int, stop: int) -> Listed:
         """Return what queries ``start`` to ``stop`` list."""
         own = slice(self.offsets[start], self.offsets[stop])
@@ -298,6 +305,11 @@ class Relevance:
             return 0
         before = np.concatenate([[0], np.cumsum(self.listed.left_out)])
         return int(np.diff(before[self.listed.offsets]).max(initial=0))
+
+    def of_queries(self, queries: np.ndarray) -> Relevance:
+        """Return the relevance of some queries, int64 ``(m,)``, in their order."""
+        listed = None if self.listed is None else self.listed.of_queries(queries)
+        return replace(self, queries=self.queries[queries], listed=listed)
 
     def rows(self, start: int, stop: int) -> Relevance:
         """Return the relevance of queries ``start`` to ``stop``."""

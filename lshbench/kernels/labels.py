@@ -42,10 +42,10 @@ class LabelTable:
         if relevance.by_lists:
             assert relevance.listed is not None
             return cls.of_listed(relevance.listed, len(gallery))
-        no_lists = 0, np.empty(0, np.int64), np.empty(0, np.int64)
+        none = np.empty(0, np.int64)
         if queries.ndim == 1:
-            none = np.empty((len(queries), 0), np.uint64), np.empty((0, len(gallery)), np.uint64)
-            return cls(Labels(*_small_numbers(queries, gallery), *none, *no_lists))
+            no_masks = np.empty((len(queries), 0), np.uint64), np.empty((0, len(gallery)), np.uint64)
+            return cls(Labels(*_small_numbers(queries, gallery), *no_masks, 0, none, none))
         if queries.shape[1] != gallery.shape[1]:
             raise ValueError(f"queries have {queries.shape[1]} label columns, the gallery {gallery.shape[1]}")
         inverted = int(relevance.subset)
@@ -55,7 +55,7 @@ class LabelTable:
             queries = np.concatenate([queries, ~queries.any(axis=1, keepdims=True)], axis=1)
             gallery = np.concatenate([~gallery, np.ones((len(gallery), 1), np.bool_)], axis=1)
         masks = _masks(queries), np.ascontiguousarray(_masks(gallery).T)
-        return cls(Labels(np.empty(0, np.int32), np.empty(0, np.int32), *masks, inverted, *no_lists[1:]))
+        return cls(Labels(np.empty(0, np.int32), np.empty(0, np.int32), *masks, inverted, none, none))
 
     @classmethod
     def of_listed(cls, listed: Listed, items: int) -> LabelTable:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lshbench.types import Gains, Listed, RankedBlock, Relevance
+from lshbench.types import Gains, Listed, Neighbors, RankedBlock, Relevance
 
 FAR = np.iinfo(np.int64).max
 """The position of an item behind the last one that is asked for."""
@@ -103,8 +103,21 @@ def left_out_of(
     return _cut(replace(found, total_relevant=total), limit)
 
 
+def relevant_results(relevance: Relevance, ids: np.ndarray) -> np.ndarray:
+    """Return which results are relevant, bool ``(q, k)``; gallery rows int64 ``(q, k)``, -1 where there is none."""
+    query, column = np.nonzero(ids >= 0)
+    found = np.zeros(ids.shape, np.bool_)
+    found[query, column] = relevant_pairs(relevance, query, ids[query, column])
+    return found
+
+
 def relevant_pairs(relevance: Relevance, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return whether labels make gallery rows relevant to queries, bool ``(m,)``; both int64 ``(m,)``."""
+    """Return whether gallery rows are relevant to queries, bool ``(m,)``; both int64 ``(m,)``."""
+    if relevance.by_lists:
+        assert relevance.listed is not None
+        listed, items = relevance.listed, len(relevance.gallery)
+        keys = (_owners(listed.offsets) * items + listed.rows)[listed.relevant]
+        return np.isin(queries * items + rows, keys)
     asked, items = relevance.queries[queries], relevance.gallery[rows]
     if asked.ndim == 1:
         return asked == items
@@ -164,6 +177,34 @@ def without(block: RankedBlock, out: Places, relevant: np.ndarray) -> RankedBloc
         )
         found = replace(found, gains=gains)
     return found
+
+
+def first_kept(found: Neighbors, relevance: Relevance) -> Neighbors:
+    """Return results without the rows that are left out of rankings, as many fewer of each query as are of any.
+
+    Args:
+        found: ``k + relevance.most_left_out`` results of each query.
+        relevance: of the gallery to the same queries.
+    """
+    most, listed = relevance.most_left_out, relevance.listed
+    if not most or listed is None:
+        return found
+    out = np.full((len(listed), most), -2)  # -1 stands for no result
+    query, left_out = _owners(listed.offsets)[listed.left_out], listed.rows[listed.left_out]
+    out[query, np.arange(len(query)) - np.searchsorted(query, query)] = left_out
+    is_out = (found.ids[:, :, None] == out[:, None, :]).any(axis=2)
+    # A stable sort moves what is left out behind the rest, and leaves that in its order.
+    order = np.argsort(is_out, axis=1, kind="stable")[:, : found.ids.shape[1] - most]
+    tied = found.tied
+    if tied is not None:
+        same = (found.distances[:, :, None] == found.distances[:, None, :]) & is_out[:, None, :]
+        tied = np.take_along_axis(tied - same.sum(axis=2), order, axis=1)
+    return Neighbors(
+        np.take_along_axis(found.ids, order, axis=1),
+        np.take_along_axis(found.distances, order, axis=1),
+        found.candidates,
+        tied,
+    )
 
 
 def _owners(offsets: np.ndarray) -> np.ndarray:
