@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from lshbench.errors import UsageError, wrong_value
 
-GROUPS = ("dataset", "backbone", "method", "index", "protocol", "experiment", "tracker")
+GROUPS = ("dataset", "backbone", "method", "index", "protocol", "relevance", "experiment", "tracker")
 """Groups of `lshbench run`."""
 
 LISTED = (*GROUPS, "tune", "table")
@@ -48,6 +48,7 @@ OWN_ROOMS = {
     "method": "methods",
     "index": "index",
     "protocol": "protocols",
+    "relevance": "relevance",
     "tracker": "trackers",
 }
 """Where the classes of each group lie in this package."""
@@ -83,6 +84,7 @@ class RootSchema:
     method: dict[str, Any] = field(default_factory=dict)
     index: dict[str, Any] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
+    relevance: dict[str, Any] = field(default_factory=dict)
     tracker: dict[str, Any] = field(default_factory=dict)
     bits: int = 64
     pca: PcaSchema = field(default_factory=PcaSchema)
@@ -139,7 +141,7 @@ def check_root(config: dict[str, Any]) -> None:
         raise wrong_value("resume", config["resume"], "auto, true or false")
     if config["threads"] is not None and config["threads"] < 1:
         raise wrong_value("threads", config["threads"], "at least 1, or null for all cores")
-    for key in ("dataset", "backbone", "method", "index", "protocol", "tracker", "pca", "reference", "evaluation"):
+    for key in (*OWN_ROOMS, "pca", "reference", "evaluation"):
         node = config.get(key, {})
         if not isinstance(node, dict):
             raise wrong_value(key, node, f"keys below it, such as {key}.KEY=VALUE")

@@ -24,12 +24,14 @@ from lshbench.evaluation.evaluate import Evaluation
 from lshbench.evaluation.loss import code_measures, loss_of
 from lshbench.evaluation.reference import Reference, cosine_reference
 from lshbench.evaluation.timing import Clock, time_exact_scan
-from lshbench.evaluation.tradeoff import Measured, Queries, measure_points
+from lshbench.evaluation.tradeoff import Measured, Queries, measure_points, overlap
 from lshbench.inputs import Inputs, OpenedData
 from lshbench.metrics.curves import Curves
 from lshbench.metrics.diagnostics import bit_counts, diagnose
 from lshbench.protocols.audit import audit, check_overlap
 from lshbench.protocols.splits import Selection
+from lshbench.ranking.listed import first_kept, relevant_results
+from lshbench.relevance.base import GroundTruth
 from lshbench.report.summary import print_summary
 from lshbench.run_folder import Run, RunFolder, computing, find_finished
 from lshbench.run_folder.contents import CONFIG, GALLERY_CODES, GALLERY_LABELS, QUERY_CODES, QUERY_LABELS
@@ -43,6 +45,7 @@ from lshbench.run_folder.metrics import (
     MethodMetrics,
     ProtocolMetrics,
     ReferenceMetrics,
+    RelevanceMetrics,
     RunMetrics,
     SearchMetrics,
     Ties,
@@ -77,6 +80,9 @@ log = logging.getLogger(__name__)
 
 PER_QUERY = ("AP", "AP_optimistic", "AP_pessimistic", "P@10", "P@50", "RR", "R-precision")
 """Measures that are kept for each query."""
+
+SHOWN = 10
+"""Results of each query that are kept with whether they are right."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,9 @@ def run_experiment(
     # Images that can't be read may have been left out.
     present = Selection(queries=queries.ids, gallery=gallery.ids, train=train.ids)
     audited = audit(inputs.protocol, present, data.dataset.labels, roles.digests)
+    with clock.measure("relevance"):
+        truth = inputs.ground_truth(data, gallery, queries, progress)
+    relevance = truth.relevance
     counts = (len(gallery), len(queries), len(train), gallery.x.shape[1])
     log.info("%d gallery, %d queries, %d training items; features of %d numbers", *counts)
 
@@ -194,11 +203,10 @@ def run_experiment(
     reference, scan = None, {}
     if config["reference"]["cosine"]:
         with clock.measure("reference"):
-            reference = cosine_reference(gallery, queries, inputs.cache, progress)
+            reference = cosine_reference(gallery, queries, relevance, inputs.cache, progress)
         if config["reference"]["time"]:
             with clock.measure("timing"):
                 scan = time_exact_scan(gallery.x, queries.x, nearest)
-    relevance = Relevance(queries.y, gallery.y)
     measured = measure_points(
         system.index,
         Queries(query_codes, relevance, lambda start, stop: system.encode(queries.x[start:stop], "query")),
@@ -222,7 +230,8 @@ def run_experiment(
     pictures = config["evaluation"]["plots"] and data.dataset.kind == "images"
     if pictures and system.ranking == "hamming":
         with clock.measure("plots"):
-            shown = _ties_broken(system, gallery, queries, search.neighbors)
+            shown = _ties_broken(system, gallery, queries, relevance, search.neighbors)
+    right = relevant_results(relevance, shown.ids[:, :SHOWN])
 
     with clock.measure("write"):
         _write_codes(folder, gallery_codes, query_codes)
@@ -232,7 +241,7 @@ def run_experiment(
         _write_items(folder, data.dataset, gallery.ids)
         folder.write_neighbors(search.neighbors)
         per_query = {name: evaluation.measures[name] for name in PER_QUERY}
-        folder.write_per_query(queries=queries.ids, labels=queries.y, measures=per_query, neighbors=shown)
+        folder.write_per_query(queries=queries.ids, labels=queries.y, measures=per_query, neighbors=shown, right=right)
         folder.write_tradeoff(measured.columns())
         folder.write_curves(_curves(evaluation, reference, gallery_codes.codes))
         if system.method.history:
@@ -259,6 +268,7 @@ def run_experiment(
             unanswered=str(data.unanswered) if data.unanswered.count else None,
         ),
         protocol=ProtocolMetrics.from_json({"name": config["protocol"]["name"], **audited}),
+        relevance=_relevance_metrics(config["relevance"]["name"], truth, evaluation),
         method=MethodMetrics(
             name=config["method"]["name"],
             bits=system.method.bits,
@@ -274,7 +284,7 @@ def run_experiment(
         definitions=evaluation.summary["definitions"] if config["evaluation"]["definitions"] else {},
         reference=ReferenceMetrics(reference.metrics if reference else None),
         loss=LossMetrics(loss.features, loss.codes, loss.index),
-        search=_search_metrics(experiment, measured, scan, recall_of_codes),
+        search=_search_metrics(experiment, measured, truth, scan, recall_of_codes),
         codes=_code_metrics(gallery_codes.codes, config["seed"]),
         time_s=clock.parts(),
         memory=_memory_metrics(system),
@@ -288,7 +298,7 @@ def run_experiment(
             _drawn(partial(draw_all, run))
             if pictures:
                 parts = (run, data.dataset, gallery, queries, shown)
-                _drawn(partial(draw_retrieval, *parts))
+                _drawn(partial(draw_retrieval, *parts, right))
                 _drawn(partial(keep_thumbnails, *parts))
         metrics = replace(metrics, time_s=clock.parts())
     folder.finish(metrics, own_key(make=True))
@@ -331,23 +341,43 @@ def _curves(evaluation: Evaluation, reference: Reference | None, codes: object) 
     )
 
 
-def _ties_broken(system: System, gallery: Features, queries: Features, neighbors: Neighbors) -> Neighbors:
+def _ties_broken(
+    system: System, gallery: Features, queries: Features, relevance: Relevance, neighbors: Neighbors
+) -> Neighbors:
     """Return neighbours in which ties of the queries whose hits are shown as pictures are broken by cosine."""
     from lshbench.plots.retrieval import shown_queries
 
     rows = shown_queries(queries.y)
     encoded = system.encode(queries.x[rows], "query")
-    found = system.search_for_people(encoded, neighbors.ids.shape[1], gallery.x)
+    asked = min(neighbors.ids.shape[1] + relevance.most_left_out, len(gallery))
+    found = first_kept(system.search_for_people(encoded, asked, gallery.x), relevance.of_queries(rows))
     ids, tied = neighbors.ids.copy(), np.zeros(neighbors.ids.shape, np.int64)
     assert found.tied is not None
     ids[rows], tied[rows] = found.ids, found.tied
     return replace(neighbors, ids=ids, tied=tied)
 
 
+def _relevance_metrics(name: str, truth: GroundTruth, evaluation: Evaluation) -> RelevanceMetrics:
+    relevance = truth.relevance
+    mean = float(evaluation.measures["relevant"].mean())
+    return RelevanceMetrics(
+        name=name,
+        rule=truth.rule,
+        graded=relevance.listed is not None and relevance.listed.graded,
+        mean=mean,
+        chance=mean / len(relevance.gallery),
+        left_out=0 if relevance.listed is None else int(relevance.listed.left_out.sum()),
+    )
+
+
 def _search_metrics(
-    experiment: Experiment, measured: Measured, scan: dict[str, float], codes: dict[str, float | None] | None
+    experiment: Experiment,
+    measured: Measured,
+    truth: GroundTruth,
+    scan: dict[str, float],
+    codes: dict[str, float | None] | None,
 ) -> SearchMetrics:
-    index = experiment.system.index
+    index, true = experiment.system.index, truth.neighbors
     return SearchMetrics(
         index=experiment.config["index"]["name"],
         ranks="features" if index.gives == "nothing" else "method",
@@ -356,6 +386,7 @@ def _search_metrics(
         recall_at_10=1.0 if index.exhaustive else measured.recall if index.ranks_features else None,
         recall_at_10_cosine=measured.recall,
         recall_at_10_codes=codes,
+        recall_at_10_neighbors=None if true is None else overlap(measured.search.neighbors.ids, true, 10),
         qps=measured.search.qps,
         latency_ms={**measured.search.latency_ms, **scan},
     )

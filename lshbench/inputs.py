@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from lshbench.config import build
 from lshbench.data.base import Dataset, Source
 from lshbench.data.pixels import limit_pixels
@@ -16,8 +18,10 @@ from lshbench.data.values import expanded
 from lshbench.features.backbone import Backbone
 from lshbench.features.roles import Roles, load_roles
 from lshbench.protocols.splits import EvaluationProtocol, Selection
-from lshbench.protocols.unanswered import Unanswered, check_answered, find_unanswered
-from lshbench.types import Progress
+from lshbench.protocols.unanswered import Unanswered, check_answered
+from lshbench.relevance.base import GroundTruth, RelevanceRule, own_rows
+from lshbench.relevance.labels import LabelRule
+from lshbench.types import Features, Progress
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Inputs:
 
     source: Source
     protocol: EvaluationProtocol
+    relevance: RelevanceRule
     backbone: Backbone
     seed: int
     device: str
@@ -64,21 +69,25 @@ class Inputs:
             UsageError: a key or value that can't be used.
         """
         protocol = build(config, "protocol", EvaluationProtocol)
+        # Runs of earlier versions go by labels without saying so.
+        relevance = build(config, "relevance", RelevanceRule) if config.get("relevance") else LabelRule()
         source = build(config, "dataset", Source)
         source.own_folders = (expanded(config["output"]).resolve(),) if config.get("output") else ()
         backbone = build(config, "backbone", Backbone)
         limit_pixels(backbone.max_pixels)
-        return cls(source, protocol, backbone, config["seed"], config["device"], threads, cache)
+        return cls(source, protocol, relevance, backbone, config["seed"], config["device"], threads, cache)
 
     def open(self, progress: Progress) -> OpenedData:
         """Open the data set, read its labels and select gallery, queries and training items.
 
         Raises:
-            UsageError: data that can't be used, or queries of which none has anything to find.
+            UsageError: data that can't be used, that lack what relevance goes by, or queries of which none has anything
+                to find.
         """
         dataset = self.source.open(self.cache, progress)
         selection = self.protocol.select(dataset, self.seed, self.source.max_gallery, self.source.max_queries)
-        unanswered = find_unanswered(dataset.labels, selection, dataset.gallery.class_names)
+        self.relevance.check(dataset, selection)
+        unanswered = self.relevance.unanswered(dataset, selection)
         check_answered(unanswered)
         return OpenedData(dataset, selection, dataset.fingerprint(selection.items()), unanswered)
 
@@ -97,3 +106,10 @@ class Inputs:
             threads=self.threads,
             progress=progress,
         )
+
+    def ground_truth(self, data: OpenedData, gallery: Features, queries: Features, progress: Progress) -> GroundTruth:
+        """Return what is relevant to the queries, which the protocol may leave out of their own rankings."""
+        own = np.full(len(queries), -1)
+        if self.protocol.leave_one_out:
+            own = own_rows(queries.ids, gallery.ids)
+        return self.relevance.ground_truth(data.dataset, gallery, queries, own, self.cache, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -20,6 +20,16 @@ Decode = Callable[[np.ndarray], np.ndarray]
 
 RESULTS = 100
 """Results of each query that a run keeps, times, and rescores a multiple of."""
+
+
+def unlabelled(count: int) -> np.ndarray:
+    """Return the labels of items that have none, bool ``(count, 0)``."""
+    return np.zeros((count, 0), np.bool_)
+
+
+def is_unlabelled(labels: np.ndarray) -> bool:
+    """Return whether labels are those of items without any."""
+    return labels.ndim == 2 and labels.shape[1] == 0
 
 
 class Progress(Protocol):
@@ -39,7 +49,7 @@ class Features:
 
     Attributes:
         x: float32 ``(n, d)``, C-contiguous; may be a read-only memory map.
-        y: labels, int64 ``(n,)``, or bool ``(n, classes)`` where an item may have several.
+        y: labels, int64 ``(n,)``, or bool ``(n, classes)`` where an item may have several; see :func:`unlabelled`.
         ids: int64 ``(n,)``, the items' numbers in the data set (gallery split first, then query split).
     """
 
@@ -197,24 +207,114 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """Gallery rows that are listed for each query, with grades.
+
+    Attributes:
+        offsets: int64 ``(q + 1,)``; query ``i`` lists ``rows[offsets[i]:offsets[i + 1]]``.
+        rows: int64 ``(p,)``, gallery rows, ascending within a query.
+        grades: float32 ``(p,)``: what a row is worth; below 0 it is left out of the query's ranking.
+        threshold: a row is relevant from this grade on, which is above 0.
+        graded: whether nDCG goes by the grades, rather than by what is relevant.
+    """
+
+    offsets: np.ndarray
+    rows: np.ndarray
+    grades: np.ndarray
+    threshold: float = 1.0
+    graded: bool = False
+
+    def __post_init__(self) -> None:
+        query = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        if ((np.diff(self.rows) <= 0) & (np.diff(query) == 0)).any():
+            raise ValueError("the rows that a query lists have to ascend, each once")
+        if not self.threshold > 0:
+            raise ValueError(f"threshold {self.threshold}: expected a grade above 0")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def relevant(self) -> np.ndarray:
+        """Which listed rows are relevant, bool ``(p,)``."""
+        return self.grades >= self.threshold
+
+    @property
+    def left_out(self) -> np.ndarray:
+        """Which listed rows count neither way, bool ``(p,)``."""
+        return self.grades < 0
+
+    def of_queries(self, queries: np.ndarray) -> Listed:
+        """Return what some queries list, int64 ``(m,)``, in their order."""
+        counts = np.diff(self.offsets)[queries]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        own = np.repeat(self.offsets[queries] - offsets[:-1], counts) + np.arange(offsets[-1])
+        return replace(self, offsets=offsets, rows=self.rows[own], grades=self.grades[own])
+
+    def queries(self, start: int, stop: int) -> Listed:
+        """Return what queries ``start`` to ``stop`` list."""
+        own = slice(self.offsets[start], self.offsets[stop])
+        offsets = self.offsets[start : stop + 1] - self.offsets[start]
+        return replace(self, offsets=offsets, rows=self.rows[own], grades=self.grades[own])
+
+
+@dataclass(frozen=True)
 class Relevance:
-    """Relevance by labels: a gallery item is relevant to a query if they share a label.
+    """Which gallery items are relevant to a query: those that share a label with it, or those that are listed for it.
 
     Attributes:
         queries: labels of the queries, int64 ``(q,)``, or bool ``(q, classes)`` for several labels an item.
         gallery: labels of the gallery, int64 ``(n,)``, or bool ``(n, classes)``; the same kind as ``queries``.
+        subset: whether a relevant item has all of the query's labels; none is to a query without any.
+        listed: for items without labels, what is relevant; else it may only leave rows out of rankings.  None where
+            labels alone decide.
     """
 
     queries: np.ndarray
     gallery: np.ndarray
+    subset: bool = False
+    listed: Listed | None = None
 
     def __post_init__(self) -> None:
         if self.queries.ndim != self.gallery.ndim or self.queries.ndim not in (1, 2):
             raise ValueError(f"labels of shapes {self.queries.shape} and {self.gallery.shape} don't go together")
+        if self.listed is None:
+            return
+        if len(self.listed) != len(self.queries):
+            raise ValueError(f"lists of {len(self.listed)} queries for {len(self.queries)} queries")
+        rows = self.listed.rows
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.gallery):
+            raise ValueError(f"rows {rows.min()} to {rows.max()} are listed of a gallery of {len(self.gallery)} items")
+        if not (self.by_lists or self.listed.left_out.all()):
+            raise ValueError("items with labels are relevant by these: lists may only leave rows out")
+
+    @classmethod
+    def of_lists(cls, listed: Listed, items: int) -> Relevance:
+        """Return relevance by lists alone, in a gallery of so many items."""
+        return cls(unlabelled(len(listed)), unlabelled(items), listed=listed)
+
+    @property
+    def by_lists(self) -> bool:
+        """Whether lists, not labels, say what is relevant."""
+        return self.listed is not None and is_unlabelled(self.gallery)
+
+    @property
+    def most_left_out(self) -> int:
+        """The most gallery rows that are left out of one query's ranking."""
+        if self.listed is None:
+            return 0
+        before = np.concatenate([[0], np.cumsum(self.listed.left_out)])
+        return int(np.diff(before[self.listed.offsets]).max(initial=0))
+
+    def of_queries(self, queries: np.ndarray) -> Relevance:
+        """Return the relevance of some queries, int64 ``(m,)``, in their order."""
+        listed = None if self.listed is None else self.listed.of_queries(queries)
+        return replace(self, queries=self.queries[queries], listed=listed)
 
     def rows(self, start: int, stop: int) -> Relevance:
         """Return the relevance of queries ``start`` to ``stop``."""
-        return Relevance(self.queries[start:stop], self.gallery)
+        listed = None if self.listed is None else self.listed.queries(start, stop)
+        return replace(self, queries=self.queries[start:stop], listed=listed)
 
 
 @dataclass(frozen=True)
@@ -248,8 +348,25 @@ class Neighbors:
 
 
 @dataclass(frozen=True)
+class Gains:
+    """Gallery items that are worth something to a query, ranked or not, those worth most first.
+
+    Attributes:
+        offsets: int64 ``(q + 1,)``; those of query ``i`` are at ``offsets[i]:offsets[i + 1]``.
+        gain: float64 ``(m,)``, above 0.
+        before: int64 ``(m,)``, items ranked before the item's group of ties; -1 where the item was not ranked.
+        size: int64 ``(m,)``, items in that group.
+    """
+
+    offsets: np.ndarray
+    gain: np.ndarray
+    before: np.ndarray
+    size: np.ndarray
+
+
+@dataclass(frozen=True)
 class RankedBlock:
-    """Complete rankings of a run of queries, reduced to what label metrics need.
+    """Complete rankings of a run of queries, reduced to what measures need.
 
     A ranking is a sequence of groups of items at equal distance (ties).  Only groups with a relevant item are kept,
     in order of distance, those of query ``i`` at ``offsets[i]:offsets[i + 1]``.
@@ -269,6 +386,7 @@ class RankedBlock:
         position_limit: positions after this rank are left out of ``positions``; None if none is.
         within: int64 ``(q, bits + 1)``; column ``d`` counts the items ranked at Hamming distance 0 to ``d``, relevant
             or not, so that the last column equals ``ranked``.  None for rankings by a real-valued distance.
+        gains: what nDCG adds up, where relevance is graded; None where it is not.
     """
 
     offsets: np.ndarray
@@ -282,6 +400,7 @@ class RankedBlock:
     position_offsets: np.ndarray | None = None
     position_limit: int | None = None
     within: np.ndarray | None = None
+    gains: Gains | None = None
 
     def __len__(self) -> int:
         return len(self.total_relevant)

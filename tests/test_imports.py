@@ -31,8 +31,9 @@ ALLOWED = {
     "data": {"runtime"},
     "features": {"data", "runtime"},
     "protocols": {"data"},
+    "relevance": {"data", "kernels", "protocols", "ranking", "runtime"},
     "evaluation": {"index", "metrics", "ranking", "runtime"},
-    "inputs": {"config", "data", "features", "protocols"},
+    "inputs": {"config", "data", "features", "protocols", "relevance"},
     "system": {"config", "index", "methods", "run_folder", "training"},
     "report": {"metrics", "run_folder"},
     "plots": {"report", "run_folder"},
@@ -42,8 +43,8 @@ ALLOWED = {
         "config", "evaluation", "inputs", "protocols", "run_folder", "runtime", "system", "training",
     },
     "experiment": {
-        "config", "data", "evaluation", "inputs", "metrics", "plots", "protocols", "report", "run_folder", "runtime",
-        "system", "trackers",
+        "config", "data", "evaluation", "inputs", "metrics", "plots", "protocols", "ranking", "relevance", "report",
+        "run_folder", "runtime", "system", "trackers",
     },
     "extraction": {"config", "features", "inputs", "runtime"},
     "commands": {

@@ -113,11 +113,12 @@ def test_a_full_disk_at_a_checkpoint_costs_the_checkpoint_only(tmp_path: Path, l
 def test_a_damaged_reference_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from lshbench.evaluation.reference import cosine_reference
     from lshbench.runtime.progress import silent
-    from lshbench.types import Features
+    from lshbench.types import Features, Relevance
 
     x = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32)
     sides = [Features(part, np.arange(len(part)) % 3, np.arange(len(part))) for part in (x[:20], x[20:])]
-    right = cosine_reference(*sides, tmp_path, silent)
+    arguments = (*sides, Relevance(sides[1].y, sides[0].y), tmp_path, silent)
+    right = cosine_reference(*arguments)
     (entry,) = (tmp_path / "references").glob("*.npz")
     whole = entry.read_bytes()
     damages = {
@@ -127,7 +128,7 @@ def test_a_damaged_reference_is_made_again(tmp_path: Path, caplog: pytest.LogCap
     for name, damage in damages.items():
         entry.write_bytes(damage)
         caplog.clear()
-        again = cosine_reference(*sides, tmp_path, silent)
+        again = cosine_reference(*arguments)
         assert again.metrics == right.metrics, name
         assert np.array_equal(again.neighbors, right.neighbors), name
         assert "is computed again" in caplog.text, name

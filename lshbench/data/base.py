@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 Kind = Literal["features", "images"]
 
+Metric = Literal["cosine", "euclidean", "inner_product"]
+
 
 class Split(ABC):
     """Interface of a data set's split, which holds its labels and reads items on request.
 
     Attributes:
         name: the split's name in its source, such as ``train``.
-        labels: int64 ``(n,)``, or bool ``(n, classes)`` where an item may have several; all valid (no -1).
+        labels: int64 ``(n,)``, or bool ``(n, classes)`` where an item may have several; all valid (no -1).  Without
+            any, bool ``(n, 0)`` (:func:`lshbench.types.unlabelled`).
         kind: whether items are feature vectors or images.
         class_names: a name for each label, or None.
         remote: whether reading items takes a network.
@@ -75,6 +78,35 @@ class Split(ABC):
 
 
 @dataclass(frozen=True)
+class Judgments:
+    """Judged pairs of a query and another item, as qrels list them; a pair that isn't listed is not relevant.
+
+    Attributes:
+        queries, items: int64 ``(p,)``, item numbers in the data set (gallery split first, then query split).
+        grades: float32 ``(p,)``: above 0 relevant, 0 judged not relevant, below 0 junk, which counts neither way.
+    """
+
+    queries: np.ndarray
+    items: np.ndarray
+    grades: np.ndarray
+
+
+@dataclass(frozen=True)
+class GivenNeighbors:
+    """True neighbours that come with a data set.
+
+    Attributes:
+        rows: int64 ``(q, k)``, rows of the gallery split for each row of the query split, nearest first.
+        distances: float32 ``(q, k)``, or None.
+        metric: what is nearest.
+    """
+
+    rows: np.ndarray
+    distances: np.ndarray | None
+    metric: Metric
+
+
+@dataclass(frozen=True)
 class Dataset:
     """An opened data set.
 
@@ -84,11 +116,15 @@ class Dataset:
         name: as shown in results.
         gallery: the split that galleries are drawn from by default.
         query: the split that queries are drawn from by default.
+        judgments: judged pairs that come with it, or None.
+        given_neighbors: true neighbours that come with it, or None.
     """
 
     name: str
     gallery: Split
     query: Split
+    judgments: Judgments | None = None
+    given_neighbors: GivenNeighbors | None = None
 
     @property
     def kind(self) -> Kind:
@@ -132,10 +168,16 @@ class Dataset:
         return [(split, items[mask] - first, np.flatnonzero(mask)) for split, mask, first in parts if mask.any()]
 
     def fingerprint(self, items: np.ndarray) -> str:
-        """Return ``sha256:...`` of the content that the items come from, labels included."""
+        """Return ``sha256:...`` of the content that the items come from: labels, judgments and neighbours included."""
         digest = hashlib.sha256(self.kind.encode())
         for split, rows, _ in self.split_rows(items):
             digest.update(split.fingerprint(rows).encode())
+        if self.judgments is not None:
+            for array in (self.judgments.queries, self.judgments.items, self.judgments.grades):
+                digest.update(np.ascontiguousarray(array).data)
+        if self.given_neighbors is not None:
+            digest.update(self.given_neighbors.metric.encode())
+            digest.update(np.ascontiguousarray(self.given_neighbors.rows).data)
         return f"sha256:{digest.hexdigest()}"
 
     def image(self, item: int) -> Image:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lshbench.types import is_unlabelled
+
 
 def balanced_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return the rows of a class-balanced subset.
@@ -49,7 +51,9 @@ def held_out_rows(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.nd
 
 def _ranks(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return each row's group, its place in the group's drawn order, and the groups' drawn order."""
-    if labels.ndim == 2:
+    if is_unlabelled(labels):
+        keys = np.zeros(len(labels), np.int64)
+    elif labels.ndim == 2:
         rarest_first = np.argsort(labels.sum(axis=0), kind="stable")
         rarest = rarest_first[labels[:, rarest_first].argmax(axis=1)]
         keys = np.where(labels.any(axis=1), rarest, -1)

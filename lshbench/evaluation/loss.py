@@ -9,6 +9,7 @@ from lshbench.evaluation.reference import Reference
 from lshbench.evaluation.tradeoff import HEADLINE, Measured, overlap
 from lshbench.index.base import Index
 from lshbench.index.flat import FlatIndex
+from lshbench.ranking.listed import first_kept
 from lshbench.types import Encoded, Progress, Relevance
 
 Measures = dict[str, float | None]
@@ -64,7 +65,7 @@ def code_measures(
         index: whose codes they are.
         measured: the index, at its last query settings.
         gallery, queries: encoded.
-        relevance: labels of both.
+        relevance: of the gallery to the queries.
         reference: exact cosine ranking, if known.
         progress: reports the queries ranked.
     """
@@ -77,5 +78,6 @@ def code_measures(
     metrics = evaluate(blocks, len(queries), progress, "ranking by codes alone").summary["metrics"]
     recall = None
     if reference is not None:
-        recall = overlap(exact.search(queries, min(10, len(gallery))).ids, reference.neighbors, 10)
+        found = exact.search(queries, min(10 + relevance.most_left_out, len(gallery)))
+        recall = overlap(first_kept(found, relevance).ids, reference.neighbors, 10)
     return {**{name: metrics[name] for name in HEADLINE}, "recall@10": recall}

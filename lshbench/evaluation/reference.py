@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.ranking.cosine import cosine_blocks, cosine_neighbors
-from lshbench.runtime.kept import Arrays, kept
+from lshbench.ranking.listed import first_kept
+from lshbench.runtime.kept import Arrays, content_digest, kept
 from lshbench.types import Features, Progress, Relevance
 
 NEIGHBORS = 100
@@ -37,44 +37,43 @@ class Reference:
     neighbors: np.ndarray
 
 
-def cosine_reference(gallery: Features, queries: Features, cache: Path, progress: Progress) -> Reference:
+def cosine_reference(
+    gallery: Features, queries: Features, relevance: Relevance, cache: Path, progress: Progress
+) -> Reference:
     """Return the reference of these features, from the cache if it is there.
 
     Args:
-        gallery: the gallery's features and labels, which with the queries' are the key.
-        queries: the queries' features and labels.
+        gallery, queries: features, which with what is relevant are the key.
+        relevance: of the gallery to the queries.
         cache: the cache folder.
         progress: reports the queries ranked.
     """
-    key = hashlib.sha256(f"{VERSION} {_hash(gallery)} {_hash(queries)}".encode()).hexdigest()
+    sides = ((gallery.x, relevance.gallery), (queries.x, relevance.queries))
+    content = " ".join(content_digest(*side) for side in sides)
+    if relevance.subset or relevance.listed is not None:
+        content += f" {relevance.subset}"
+    if (listed := relevance.listed) is not None:
+        content += f" {content_digest(listed.offsets, listed.rows, listed.grades)} {listed.threshold} {listed.graded}"
+    key = hashlib.sha256(f"{VERSION} {content}".encode()).hexdigest()
     path = cache / "references" / f"{key}.npz"
 
     def compute() -> Arrays:
-        reference = _compute(gallery, queries, progress)
+        reference = _compute(gallery, queries, relevance, progress)
         return vars(reference) | {"metrics": np.array(json.dumps(reference.metrics))}
 
     found = kept(path, "the reference", compute, lambda arrays: _is_whole(arrays, len(queries)))
     return Reference(**(found | {"metrics": json.loads(str(found["metrics"]))}))
 
 
-def _compute(gallery: Features, queries: Features, progress: Progress) -> Reference:
-    relevance = Relevance(queries.y, gallery.y)
+def _compute(gallery: Features, queries: Features, relevance: Relevance, progress: Progress) -> Reference:
     blocks = cosine_blocks(queries.x, gallery.x, relevance, positions=0)
     result = evaluate(blocks, len(queries), progress, "ranking by exact cosine, the reference")
     return Reference(
         result.summary["metrics"],
         result.curves.precision,
         result.curves.precision_at_k,
-        cosine_neighbors(queries.x, gallery.x, NEIGHBORS).ids,
+        first_kept(cosine_neighbors(queries.x, gallery.x, NEIGHBORS + relevance.most_left_out), relevance).ids,
     )
-
-
-def _hash(features: Features) -> str:
-    digest = xxhash.xxh3_128()
-    for array in (features.x, features.y):
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _is_whole(arrays: Arrays, queries: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from lshbench.evaluation.reference import Reference
 from lshbench.evaluation.timing import Clock, Encode, SearchTime, time_encoding, time_search
 from lshbench.index.base import Index
 from lshbench.metrics.measures import AP_CUTOFFS
+from lshbench.ranking.listed import first_kept
 from lshbench.types import Encoded, Progress, Relevance
 
 HEADLINE = ("mAP", "P@10", "P@50")
@@ -18,11 +19,11 @@ HEADLINE = ("mAP", "P@10", "P@50")
 
 @dataclass(frozen=True)
 class Queries:
-    """Encoded queries with their labels.
+    """Encoded queries, and what is relevant to them.
 
     Attributes:
         encoded: all of them.
-        relevance: their labels and the gallery's.
+        relevance: of the gallery to them.
         encode: encodes them again, from one row to another, so that this can be timed.
     """
 
@@ -92,9 +93,9 @@ def measure_points(
 
     Args:
         index: built.
-        queries: encoded, with their labels.
+        queries: encoded, with what is relevant to them.
         reference: exact cosine ranking, if known.
-        k: results to time and keep for each query.
+        k: results to keep for each query; timed are those, and as many more as are left out of a ranking.
         definitions: whether the last ranking keeps positions, which some published definitions need.
         description: of the ranking, for ``progress``.
         clock: gets the seconds of ``search`` (the last settings' batch), of ``timing`` (all else that is timed) and of
@@ -102,6 +103,7 @@ def measure_points(
         progress: reports the queries ranked.
     """
     points, number = index.points(), len(queries.encoded)
+    asked = min(k + queries.relevance.most_left_out, len(index))
     gallery = len(queries.relevance.gallery)
     with clock.measure("timing"):
         encode_seconds = time_encoding(queries.encode, number)
@@ -110,7 +112,8 @@ def measure_points(
         index.set_point(point)
         last = len(rows) == len(points) - 1
         with clock.measure("timing"):
-            search = time_search(index, queries.encoded, queries.encode, encode_seconds, k)
+            search = time_search(index, queries.encoded, queries.encode, encode_seconds, asked)
+            search = replace(search, neighbors=first_kept(search.neighbors, queries.relevance))
         with clock.measure("evaluate"):
             positions = max(AP_CUTOFFS) if definitions and last else 0
             blocks = index.rank(queries.encoded, queries.relevance, positions=positions)

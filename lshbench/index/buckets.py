@@ -14,7 +14,7 @@ Kernels are in :mod:`lshbench.kernels.probes`, :mod:`lshbench.kernels.rescoring`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from threading import Lock
@@ -306,14 +306,10 @@ class BucketsIndex(Index):
                 kernels.nearest_of_known(found, distances, scratch.room, ids[0], nearest[0])
 
     def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
+        bits = self._code_bits if self.rescore == "hamming" else None
         for start, stop, offsets, rows, distances in self.candidates(queries):
-            first = 0
-            for block in list_blocks(offsets, rows, distances, relevance.rows(start, stop), positions=positions):
-                if self.rescore == "hamming":
-                    lists = offsets[first : first + len(block) + 1]
-                    block = replace(block, within=_within(lists, distances, self._code_bits))
-                    first += len(block)
-                yield block
+            part = relevance.rows(start, stop)
+            yield from list_blocks(offsets, rows, distances, part, positions=positions, bits=bits)
 
     def candidates(self, queries: Encoded) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
         """Yield candidates (the shortlist, if there is one) in no particular order, a block of queries at a time.
@@ -409,14 +405,6 @@ class BucketsIndex(Index):
 
 _UNREAD = np.empty((1, 0), np.float32)
 """Placeholder for an array of a single query that isn't read."""
-
-
-def _within(offsets: np.ndarray, distances: np.ndarray, bits: int) -> np.ndarray:
-    """Return how many candidates of each list are within each Hamming distance, int64 ``(q, bits + 1)``."""
-    queries = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    cells = queries * (bits + 1) + distances[offsets[0] : offsets[-1]].astype(np.int64)
-    counts = np.bincount(cells, minlength=(len(offsets) - 1) * (bits + 1))
-    return counts.reshape(-1, bits + 1).cumsum(axis=1)
 
 
 def _refuse(row: int, first: int = 0) -> None:

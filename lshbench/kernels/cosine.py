@@ -14,7 +14,7 @@ from numba import prange
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Float32Vector, Int32Vector, UInt64Vector
 from lshbench.kernels.keys import descending, descending_value, order_of, radix_sort, row_of, sort_key
-from lshbench.kernels.labels import Labels, share_label
+from lshbench.kernels.labels import Labels, is_relevant
 
 CHUNK = 4
 """Queries that share scratch memory."""
@@ -95,11 +95,11 @@ def _scale(products: np.ndarray, inverse_norms: np.ndarray, similarity: np.ndarr
 
 
 @kernel
-def _find_rows(mask: np.ndarray, gallery_masks: np.ndarray, rows: np.ndarray) -> None:
-    """Fill ``rows`` with the items that share a label with the query, ascending."""
+def _find_rows(labels: Labels, query: int, rows: np.ndarray) -> None:
+    """Fill ``rows`` with the items that labels make relevant to the query, ascending."""
     found = 0
-    for row in range(gallery_masks.shape[1]):
-        if share_label(mask, gallery_masks, row):
+    for row in range(labels.gallery_masks.shape[1]):
+        if is_relevant(labels, query, row):
             rows[found] = row
             found += 1
 
@@ -248,10 +248,6 @@ def _place_close(
     Returns:
         How many it holds afterwards.
     """
-    gallery_masks = labels.gallery_masks
-    single = gallery_masks.shape[0] == 0
-    label = labels.queries[query] if single else np.int32(0)
-    mask = labels.query_masks[query]
     for item in close:
         j = np.uint32(item)
         value = similarity[j]
@@ -269,8 +265,7 @@ def _place_close(
             row = start + np.int64(item)
             # Written in any case, and overwritten unless it is irrelevant: most ties are the relevant items themselves.
             strangers[strange] = sort_key(np.uint64(first), row)
-            odd = labels.gallery[row] != label if single else not share_label(mask, gallery_masks, row)
-            strange += int(tie & odd)
+            strange += int(tie and not is_relevant(labels, query, row))
     return strange
 
 
@@ -380,7 +375,8 @@ def rank(
 
     Args:
         start: the first query's row of the similarities.
-        order, starts: gallery rows by label, and where each query's begin; not read where there are masks.
+        order, starts: gallery rows by label, or as they are listed, and where each query's begin; not read where there
+            are masks.
         slots: int64 ``(q + 1,)``, running totals of relevant items.
         positions: int32 ``(slots[-1],)`` if asked for.
     """
@@ -398,7 +394,7 @@ def rank(
                 rows = order[starts[i] : starts[i] + last - first]
             else:
                 rows = found[: last - first]
-                _find_rows(labels.query_masks[i], labels.gallery_masks, rows)
+                _find_rows(labels, i, rows)
             if first < last:
                 counts[i] = _rank_one(
                     similarities[:, start + i],

@@ -219,6 +219,18 @@ def masked_histograms(
 
 
 @kernel(parallel=True)
+def listed_histograms(
+    queries: np.ndarray, words: np.ndarray, labels: Labels, relevant: np.ndarray, distances: np.ndarray
+) -> None:
+    """Fill the distance of each row that a query lists, int64, and add them to the histogram of the relevant ones."""
+    for i in prange(len(queries)):
+        for place in range(labels.offsets[i], labels.offsets[i + 1]):
+            found = np.int64(hamming_distance(queries[i], words, labels.rows[place]))
+            distances[place - labels.offsets[0]] = found
+            relevant[i, found] += ONE
+
+
+@kernel(parallel=True)
 def accumulate(counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, groups: np.ndarray) -> None:
     """Fill ``within`` with cumulative counts, and ``groups`` with how many distances have a relevant item."""
     for i in prange(len(counts)):

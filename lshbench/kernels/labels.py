@@ -10,17 +10,23 @@ import numpy as np
 from numba import prange
 
 from lshbench.kernels.compilation import kernel
-from lshbench.kernels.frames import Int32Vector, UInt64Matrix
-from lshbench.types import Relevance
+from lshbench.kernels.frames import Int32Vector, Int64Vector, UInt64Matrix
+from lshbench.types import Listed, Relevance
 
 
 class Labels(NamedTuple):
-    """Labels of queries and gallery, as numbers or, where items may have several, as bit masks; the other is empty."""
+    """Labels of queries and gallery as numbers or, where items may have several, as bit masks; or lists of rows.
+
+    What is not used is empty.
+    """
 
     queries: Int32Vector  # (q,); empty where items may have several labels
     gallery: Int32Vector  # (n,), likewise
     query_masks: UInt64Matrix  # (q, words); (q, 0) where each item has one label
     gallery_masks: UInt64Matrix  # (words, n), likewise (0, n)
+    inverted: int  # 1 where items are relevant that share no bit with the query's mask, else 0
+    offsets: Int64Vector  # (q + 1,), where each query's listed rows begin; empty where labels decide
+    rows: Int64Vector  # (p,), ascending within a query
 
 
 @dataclass(frozen=True)
@@ -31,20 +37,44 @@ class LabelTable:
 
     @classmethod
     def from_relevance(cls, relevance: Relevance) -> LabelTable:
-        """Return the table of single or multiple labels."""
+        """Return the table of single or multiple labels; of lists, all rows that they name, whatever their grade."""
         queries, gallery = relevance.queries, relevance.gallery
+        if relevance.by_lists:
+            assert relevance.listed is not None
+            return cls.of_listed(relevance.listed, len(gallery))
+        none = np.empty(0, np.int64)
         if queries.ndim == 1:
-            none = np.empty((len(queries), 0), np.uint64), np.empty((0, len(gallery)), np.uint64)
-            return cls(Labels(*_small_numbers(queries, gallery), *none))
+            no_masks = np.empty((len(queries), 0), np.uint64), np.empty((0, len(gallery)), np.uint64)
+            return cls(Labels(*_small_numbers(queries, gallery), *no_masks, 0, none, none))
         if queries.shape[1] != gallery.shape[1]:
             raise ValueError(f"queries have {queries.shape[1]} label columns, the gallery {gallery.shape[1]}")
+        inverted = int(relevance.subset)
+        if inverted:
+            # An item has all of a query's labels if it lacks none: if they share no bit of what items lack.  All lack
+            # the label that stands for a query without any.
+            queries = np.concatenate([queries, ~queries.any(axis=1, keepdims=True)], axis=1)
+            gallery = np.concatenate([~gallery, np.ones((len(gallery), 1), np.bool_)], axis=1)
         masks = _masks(queries), np.ascontiguousarray(_masks(gallery).T)
-        return cls(Labels(np.empty(0, np.int32), np.empty(0, np.int32), *masks))
+        return cls(Labels(np.empty(0, np.int32), np.empty(0, np.int32), *masks, inverted, none, none))
+
+    @classmethod
+    def of_listed(cls, listed: Listed, items: int) -> LabelTable:
+        """Return the table of all rows that are listed, in a gallery of so many items."""
+        none = np.empty(0, np.int32), np.empty(0, np.int32)
+        no_masks = np.empty((len(listed), 0), np.uint64), np.empty((0, items), np.uint64)
+        lists = np.ascontiguousarray(listed.offsets, np.int64), np.ascontiguousarray(listed.rows, np.int64)
+        return cls(Labels(*none, *no_masks, 0, *lists))
 
     def of_queries(self, start: int, stop: int) -> Labels:
-        """Return the labels of queries ``start`` to ``stop`` and of the gallery."""
-        queries, gallery, query_masks, gallery_masks = self.labels
-        return Labels(queries[start:stop], gallery, query_masks[start:stop], gallery_masks)
+        """Return the labels or lists of queries ``start`` to ``stop``, and the labels of the gallery."""
+        queries, gallery, query_masks, gallery_masks, inverted, offsets, rows = self.labels
+        own = slice(start, stop)
+        return Labels(queries[own], gallery, query_masks[own], gallery_masks, inverted, offsets[start : stop + 1], rows)
+
+    @property
+    def listed(self) -> bool:
+        """Whether lists say which items are relevant."""
+        return len(self.labels.offsets) > 0
 
     @property
     def multiple(self) -> bool:
@@ -53,7 +83,9 @@ class LabelTable:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """Gallery rows by label, rows ascending within a label: int64 ``(n,)``.  For single labels."""
+        """Gallery rows by label, rows ascending within a label: int64 ``(n,)``; of lists, the rows.  Not for masks."""
+        if self.listed:
+            return self.labels.rows
         labels = self.labels.gallery
         if labels.max(initial=0) < 1 << 16:  # none is negative
             labels = labels.astype(np.uint16)  # which NumPy sorts by radix
@@ -62,6 +94,8 @@ class LabelTable:
     @cached_property
     def slices(self) -> tuple[np.ndarray, np.ndarray]:
         """Where each query's relevant items start and stop in :attr:`order`: int64 ``(q,)`` each."""
+        if self.listed:
+            return self.labels.offsets[:-1], self.labels.offsets[1:]
         ordered = self.labels.gallery[self.order]
         return tuple(np.searchsorted(ordered, self.labels.queries, side) for side in ("left", "right"))  # type: ignore
 
@@ -74,6 +108,8 @@ class LabelTable:
         masks, inverse = np.unique(self.labels.query_masks, axis=0, return_inverse=True)
         counts = np.empty(len(masks), np.int64)
         _count_sharing(masks, self.labels.gallery_masks, counts)
+        if self.labels.inverted:
+            counts = self.labels.gallery_masks.shape[1] - counts
         return counts[inverse.reshape(-1)]
 
 
@@ -106,11 +142,28 @@ def share_label(query_mask: np.ndarray, gallery_masks: np.ndarray, item: int) ->
 
 
 @kernel
+def find_listed(labels: Labels, query: int, row: int) -> int:
+    """Return the place of a gallery row in all lists, or -1 if the query doesn't list it."""
+    low, high = labels.offsets[query], labels.offsets[query + 1]
+    while low < high:
+        middle = (low + high) >> 1
+        if labels.rows[middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    if low < labels.offsets[query + 1] and labels.rows[low] == row:
+        return int(low)
+    return -1
+
+
+@kernel
 def is_relevant(labels: Labels, query: int, row: int) -> bool:
     """Return whether a gallery row is relevant to a query."""
-    if labels.gallery_masks.shape[0] == 0:
-        return labels.gallery[row] == labels.queries[query]
-    return share_label(labels.query_masks[query], labels.gallery_masks, row)
+    if labels.gallery_masks.shape[0] > 0:
+        return share_label(labels.query_masks[query], labels.gallery_masks, row) != (labels.inverted != 0)
+    if len(labels.offsets) > 0:
+        return find_listed(labels, query, row) >= 0
+    return labels.gallery[row] == labels.queries[query]
 
 
 @kernel
@@ -119,7 +172,10 @@ def mark_relevant(labels: Labels, query: int, start: int, packs: int, bit: int, 
     gallery_masks = labels.gallery_masks
     up = np.uint64(bit)
     stop = start + 64 * packs
-    if gallery_masks.shape[0] == 0:
+    flip = np.uint64(labels.inverted)
+    if gallery_masks.shape[0] == 0 and len(labels.offsets) > 0:
+        _mark_listed(labels, query, start, stop, bit, distances)
+    elif gallery_masks.shape[0] == 0:
         label = labels.queries[query]
         numbers = labels.gallery[start:stop]
         for pack in range(packs):
@@ -136,6 +192,7 @@ def mark_relevant(labels: Labels, query: int, start: int, packs: int, bit: int, 
         mask = labels.query_masks[query, 0]
         masks = gallery_masks[0, start:stop]
         none = np.uint64(0)
+        flips = flip | flip << np.uint64(16) | flip << np.uint64(32) | flip << np.uint64(48)
         for pack in range(packs):
             for j in range(16):
                 item = 64 * pack + j
@@ -145,13 +202,23 @@ def mark_relevant(labels: Labels, query: int, start: int, packs: int, bit: int, 
                     | np.uint64(mask & masks[item + 32] != none) << np.uint64(32)
                     | np.uint64(mask & masks[item + 48] != none) << np.uint64(48)
                 )
-                distances[16 * pack + j] |= marks << up
+                distances[16 * pack + j] |= (marks ^ flips) << up
     else:
         query_mask = labels.query_masks[query]
         for pack in range(packs):
             for item in range(64):
-                mark = np.uint64(share_label(query_mask, gallery_masks, start + 64 * pack + item))
+                mark = np.uint64(share_label(query_mask, gallery_masks, start + 64 * pack + item)) ^ flip
                 distances[16 * pack + (item & 15)] |= mark << np.uint64(16 * (item >> 4) + bit)
+
+
+@kernel
+def _mark_listed(labels: Labels, query: int, start: int, stop: int, bit: int, distances: np.ndarray) -> None:
+    own = labels.rows[labels.offsets[query] : labels.offsets[query + 1]]
+    for j in range(np.searchsorted(own, start), len(own)):
+        if own[j] >= stop:
+            break
+        pack, item = (own[j] - start) >> 6, (own[j] - start) & 63
+        distances[16 * pack + (item & 15)] |= np.uint64(1) << np.uint64(16 * (item >> 4) + bit)
 
 
 @kernel(parallel=True)

@@ -7,7 +7,7 @@ from numba import prange
 
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.keys import ascending, ascending_value, order_of, row_of, sort_key
-from lshbench.kernels.labels import Labels, is_relevant
+from lshbench.kernels.labels import Labels, find_listed, is_relevant
 
 
 @kernel(parallel=True)
@@ -91,3 +91,19 @@ def write_nearest(offsets: np.ndarray, keys: np.ndarray, ids: np.ndarray, distan
             key = keys[offsets[i] + column]
             ids[i, column] = row_of(key)
             distances[i, column] = ascending_value(order_of(key))
+
+
+@kernel(parallel=True)
+def find_in_order(offsets: np.ndarray, keys: np.ndarray, labels: Labels, slots: np.ndarray, order: np.ndarray) -> None:
+    """Fill ``order`` int64 with the places, in the lists of relevant rows, of those that are ranked, nearest first.
+
+    Args:
+        slots: int64 ``(q + 1,)``, where each query's begin.
+    """
+    for i in prange(len(offsets) - 1):
+        slot = slots[i]
+        for key in keys[offsets[i] : offsets[i + 1]]:
+            place = find_listed(labels, i, row_of(key))
+            if place >= 0:
+                order[slot] = place
+                slot += 1

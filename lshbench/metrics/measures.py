@@ -20,6 +20,7 @@ from lshbench.metrics.definitions import (
     short_last_precision,
     template,
 )
+from lshbench.metrics.graded import graded_ndcg
 from lshbench.metrics.groups import Bounds, ratio, retrieved
 from lshbench.metrics.precision import ndcg_at, precision_at, r_precision, recall_at
 from lshbench.metrics.radius import within_radius
@@ -66,7 +67,8 @@ def measure(
     Keys, all float64 ``(q,)``; ``k`` runs over ``cutoffs``, ``K`` over ``ap_cutoffs``, ``r`` over ``radii``:
 
     - ``AP``, ``P@k``, ``recall@k``, ``nDCG@k``, ``R-precision``, ``RR``: expected over ties; each also with
-      ``_optimistic`` and ``_pessimistic`` appended;
+      ``_optimistic`` and ``_pessimistic`` appended; where relevance is graded, nDCG goes by grades, and there is
+      ``nDCG`` of the whole ranking, too;
     - ``AP@K/trec``, ``AP@K/min``, ``AP@candidates/hits``, ``AP@all/trapezoid``, ``P@k/short_relevant``,
       ``P@k/short_ranked``: expected; ``AP@K/hits``, ``P@k/short_last``: on the stable order, NaN if it isn't
       known (see :mod:`lshbench.metrics.definitions`);
@@ -86,7 +88,9 @@ def measure(
     for cutoff in cutoffs:
         add(f"P@{cutoff}", precision_at(block, cutoff))
         add(f"recall@{cutoff}", recall_at(block, cutoff))
-        add(f"nDCG@{cutoff}", ndcg_at(block, cutoff))
+        add(f"nDCG@{cutoff}", ndcg_at(block, cutoff) if block.gains is None else graded_ndcg(block.gains, cutoff))
+    if block.gains is not None:
+        add("nDCG", graded_ndcg(block.gains))
     add("R-precision", r_precision(block))
     add("RR", reciprocal_rank(block))
 

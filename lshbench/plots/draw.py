@@ -19,6 +19,7 @@ from lshbench.run_folder.contents import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
     from lshbench.plots.retrieval import Pictures
@@ -69,7 +70,9 @@ def draw_all(run: Run) -> list[Path]:
     return drawn
 
 
-def draw_retrieval(run: Run, dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors) -> Path:
+def draw_retrieval(
+    run: Run, dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors, right: np.ndarray
+) -> Path:
     """Draw ``plots/retrieval.png``: a few queries and their first ten results as pictures.
 
     Args:
@@ -77,11 +80,12 @@ def draw_retrieval(run: Run, dataset: Pictures, gallery: Features, queries: Feat
         dataset: gives an item's picture by its number.
         gallery, queries: labels and item numbers of the two sides.
         neighbors: the first results of each query.
+        right: bool ``(q, 10)``, which of them are relevant.
     """
     from lshbench.plots.retrieval import chosen_rows, retrieval
     from lshbench.plots.style import data_name, searched_name
 
-    rows = chosen_rows(dataset, gallery, queries, neighbors)
+    rows = chosen_rows(dataset, gallery, queries, neighbors, right)
     path = run.path / RETRIEVAL_PLOT
     with atomic_file(path) as file:
         title = f"{data_name(run)} · {searched_name(run)}"

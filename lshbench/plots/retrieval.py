@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from lshbench.plots.lettering import lettered
 from lshbench.plots.style import GRID, MUTED, OTHER_CLASS, SAME_CLASS, TEXT, shortened
-from lshbench.types import Features, Neighbors
+from lshbench.types import Features, Neighbors, is_unlabelled
 
 TILE = 128
 FRAME = 5
@@ -78,12 +78,14 @@ def choose_queries(labels: np.ndarray, count: int) -> np.ndarray:
     counts for its first one.
 
     Args:
-        labels: int64 ``(q,)``, or bool ``(q, classes)``.
+        labels: int64 ``(q,)``, or bool ``(q, classes)``; without any, queries are evenly spaced.
         count: how many at most.
 
     Returns:
         int64 ``(min(count, q),)``, in the order of their classes.
     """
+    if is_unlabelled(labels):
+        return np.arange(len(labels))[:: max(1, len(labels) // count)][:count]
     single = labels if labels.ndim == 1 else np.argmax(labels, axis=1)
     classes = np.unique(single)
     if len(classes) > count:
@@ -105,23 +107,29 @@ def shown_queries(labels: np.ndarray) -> np.ndarray:
 
 
 def chosen_rows(
-    dataset: Pictures, gallery: Features, queries: Features, neighbors: Neighbors, *, count: int = DRAWN, hits: int = 10
+    dataset: Pictures,
+    gallery: Features,
+    queries: Features,
+    neighbors: Neighbors,
+    right: np.ndarray,
+    *,
+    count: int = DRAWN,
 ) -> list[Row]:
-    """Return a few queries with their first hits, read from the data set."""
+    """Return a few queries with their first hits, read from the data set; ``right`` says which of them are relevant."""
     names = dataset.gallery.class_names
     rows = []
     for query in choose_queries(queries.y, count):
         label = queries.y[query]
         found = []
+        hits = right.shape[1]
         results = zip(neighbors.ids[query, :hits], neighbors.distances[query, :hits], strict=True)
         for place, (row, distance) in enumerate(results):
             if row < 0:
                 break
             other = gallery.y[row]
-            relevant = bool((label & other).any()) if queries.y.ndim == 2 else bool(label == other)
             image = dataset.image(int(gallery.ids[row]))
             tied = None if neighbors.tied is None else int(neighbors.tied[query, place])
-            found.append(Result(image, label_text(other, names), float(distance), relevant, tied))
+            found.append(Result(image, label_text(other, names), float(distance), bool(right[query, place]), tied))
         rows.append(Row(dataset.image(int(queries.ids[query])), label_text(label, names), found))
     return rows
 

@@ -23,10 +23,12 @@ def check_overlap(protocol: EvaluationProtocol, selection: Selection) -> tuple[n
     """Return which queries are in the gallery, and which in training, bool ``(q,)`` each.
 
     Raises:
-        UsageError: some are, and the protocol doesn't allow it.
+        UsageError: some are, and the protocol neither leaves them out of their own rankings nor allows it.
     """
     in_gallery = np.isin(selection.queries, selection.gallery)
     in_train = np.isin(selection.queries, selection.train)
+    if protocol.leave_one_out:
+        return in_gallery, in_train
     if (in_gallery.any() or in_train.any()) and not protocol.allow_leak:
         raise UsageError(
             f"{int(in_gallery.sum())} of {len(in_gallery)} queries are in the gallery and {int(in_train.sum())} in "
@@ -50,15 +52,19 @@ def audit(
     Returns:
         ``query_gallery_overlap``, ``query_train_overlap`` and ``train_gallery_overlap``: items in both;
         ``exact_duplicates`` and ``exact_duplicates_train``: queries whose content is that of another item in the
-        gallery or in training; ``classes``: counts of items a class; ``split_hash``; ``leak``: whether queries are
-        in the gallery or in training, themselves or, for more than :data:`LEAKING_SHARE` of them, as copies.
+        gallery or in training; ``classes``: counts of items a class; ``split_hash``; ``leave_one_out``: whether queries
+        in the gallery are left out of their own rankings; ``leak``: whether queries are in the gallery or in training,
+        themselves (unless they are left out) or, for more than :data:`LEAKING_SHARE` of them, as copies.
 
     Raises:
         UsageError: queries are in the gallery or in training, or duplicates where they are not allowed.
     """
     in_gallery, in_train = check_overlap(protocol, selection)
     # A query that is itself in the gallery is an overlap; counted as a duplicate too, it would be counted twice.
-    duplicates = np.isin(digests["queries"], digests["gallery"]) & ~in_gallery
+    if protocol.leave_one_out:
+        duplicates = _copies(digests["queries"], digests["gallery"]) > in_gallery
+    else:
+        duplicates = np.isin(digests["queries"], digests["gallery"]) & ~in_gallery
     duplicates_train = np.isin(digests["queries"], digests["train"]) & ~in_train
     copied = duplicates | duplicates_train
     # A few copies are a data set's own; many are queries that were put among the others.
@@ -82,9 +88,17 @@ def audit(
         "train_gallery_overlap": int(np.isin(selection.train, selection.gallery).sum()),
         "exact_duplicates": int(duplicates.sum()),
         "exact_duplicates_train": int(duplicates_train.sum()),
-        "leak": bool(in_gallery.any() or in_train.any() or copies_leak),
+        "leave_one_out": protocol.leave_one_out,
+        "leak": copies_leak if protocol.leave_one_out else bool(in_gallery.any() or in_train.any() or copies_leak),
         "classes": {role: _class_counts(labels[items]) for role, items in roles.items()},
     }
+
+
+def _copies(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Return how often each of some hashes is among others, int64 ``(q,)``."""
+    values, counts = np.unique(among, return_counts=True)
+    places = np.minimum(np.searchsorted(values, wanted), len(values) - 1)
+    return np.where(values[places] == wanted, counts[places], 0)
 
 
 def _class_counts(labels: np.ndarray) -> dict[str, float]:

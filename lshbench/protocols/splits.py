@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -44,7 +45,12 @@ class EvaluationProtocol(ABC):
     Args:
         duplicates: ``report`` counts queries whose exact content is in the gallery, ``error`` stops the run.
         allow_leak: whether a run may go on with queries in the gallery or in training (its figures carry a flag).
+
+    Attributes:
+        leave_one_out: whether queries that are in the gallery are left out of their own rankings.
     """
+
+    leave_one_out: ClassVar[bool] = False
 
     def __init__(self, duplicates: str, allow_leak: bool) -> None:
         if duplicates not in ("report", "error"):
@@ -164,6 +170,29 @@ class UnseenClassesProtocol(EvaluationProtocol):
         return Selection(
             from_query[unseen[from_query]], from_gallery[unseen[from_gallery]], from_gallery[~unseen[from_gallery]]
         )
+
+
+class LeaveOneOutProtocol(EvaluationProtocol):
+    """Every item queries all the others; itself is left out of its ranking by its number, whatever its distance.
+
+    Args:
+        items: ``all`` items of both splits are queries, gallery and training set; ``query``: those of the query split
+            are queries and gallery, and training is on the gallery split.
+    """
+
+    leave_one_out = True
+
+    def __init__(self, items: str = "all", duplicates: str = "report", allow_leak: bool = False) -> None:
+        super().__init__(duplicates, allow_leak)
+        if items not in ("all", "query"):
+            raise wrong_value("protocol.items", items, "all or query")
+        self.items = items
+
+    def draw(self, labels: np.ndarray, from_gallery: np.ndarray, from_query: np.ndarray, seed: int) -> Selection:
+        if self.items == "query":
+            return Selection(from_query, from_query, from_gallery)
+        items = np.union1d(from_gallery, from_query)
+        return Selection(items, items, items)
 
 
 def _require_single_label(labels: np.ndarray, name: str) -> None:

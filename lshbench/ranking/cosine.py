@@ -25,6 +25,7 @@ from lshbench.kernels import cosine as kernels
 from lshbench.kernels import cosine_nearest
 from lshbench.kernels.labels import LabelTable
 from lshbench.kernels.topk import NO_LIMIT, room_for
+from lshbench.ranking.listed import judged, left_out_of
 from lshbench.types import Neighbors, RankedBlock, Relevance
 
 TILE = 1 << 14
@@ -157,11 +158,10 @@ def product_blocks(
         norms: of the queries, float64 ``(q,)``, to scale them to length 1; None to take them as they are.
     """
     labels = LabelTable.from_relevance(relevance)
-    totals = labels.totals
-    none = np.zeros(0, np.int64)
-    order = none if labels.multiple else labels.order
-    starts = np.zeros(len(queries), np.int64) if labels.multiple else labels.slices[0]
-    most = max(1, int(totals.max(initial=0)))
+    left_out = None
+    if relevance.listed is not None and not labels.listed:
+        left_out = LabelTable.of_listed(relevance.listed, len(gallery))
+    most = max(1, int(labels.totals.max(initial=0)))
     ranked_at_once = max(1, GROUP_BYTES // (32 * most))
     step = min(max(BLOCK_BYTES // (4 * max(len(gallery), 1)), FEWEST_QUERIES), MOST_QUERIES)
     step = -(-len(queries) // -(-len(queries) // step)) if len(queries) else step  # blocks of one size
@@ -179,38 +179,65 @@ def product_blocks(
         end = min(first + step, len(queries))
         for start in range(first, end, ranked_at_once):
             stop = min(start + ranked_at_once, end)
-            slots = np.concatenate([[0], np.cumsum(totals[start:stop])])
-            counts = np.empty(stop - start, np.int64)
-            groups = np.empty((4, slots[-1]), np.int64)
-            found = np.empty(slots[-1] if positions else 0, np.int32)
-            kernels.rank(
-                similarities,
-                start - first,
-                gallery.inverse_norms,
-                labels.of_queries(start, stop),
-                order,
-                starts[start:stop],
-                slots,
-                positions,
-                counts,
-                groups,
-                found,
-            )
-            offsets = np.concatenate([[0], np.cumsum(counts)])
-            if offsets[-1] < slots[-1]:  # some relevant items tie with one another
-                kernels.close_gaps(groups, slots, offsets)
-                groups = groups[:, : offsets[-1]]
-            yield RankedBlock(
-                offsets=offsets,
-                before=groups[0],
-                relevant_before=groups[1],
-                size=groups[2],
-                relevant=groups[3],
-                total_relevant=totals[start:stop],
-                ranked=np.full(stop - start, len(gallery), np.int64),
-                positions=found if positions else None,
-                position_offsets=slots if positions else None,
-            )
+            part = relevance.rows(start, stop)
+            block, order = _ranked(similarities, first, gallery, labels, start, stop, positions)
+            if part.listed is not None and left_out is None:
+                block = judged(block, order, part.listed, None)
+            elif left_out is not None:
+                out = _ranked(similarities, first, gallery, left_out, start, stop, positions)
+                block = left_out_of(block, *out, part, None)
+            yield block
+
+
+def _ranked(
+    similarities: np.ndarray, first: int, gallery: Gallery, table: LabelTable, start: int, stop: int, positions: bool
+) -> tuple[RankedBlock, np.ndarray]:
+    """Return rankings of queries ``start`` to ``stop``, and the places of listed rows, if any, in their order.
+
+    Args:
+        similarities: float32 ``(tiles, q, tile)`` of query ``first`` and those behind it.
+    """
+    totals = table.totals[start:stop]
+    none = np.zeros(0, np.int64)
+    slots = np.concatenate([[0], np.cumsum(totals)])
+    counts = np.empty(stop - start, np.int64)
+    groups = np.empty((4, slots[-1]), np.int64)
+    found = np.empty(slots[-1] if positions else 0, np.int32)
+    kernels.rank(
+        similarities,
+        start - first,
+        gallery.inverse_norms,
+        table.of_queries(start, stop),
+        none if table.multiple else table.order,
+        np.zeros(stop - start, np.int64) if table.multiple else table.slices[0][start:stop],
+        slots,
+        positions,
+        counts,
+        groups,
+        found,
+    )
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    if offsets[-1] < slots[-1]:  # some relevant items tie with one another
+        kernels.close_gaps(groups, slots, offsets)
+        groups = groups[:, : offsets[-1]]
+    block = RankedBlock(
+        offsets=offsets,
+        before=groups[0],
+        relevant_before=groups[1],
+        size=groups[2],
+        relevant=groups[3],
+        total_relevant=totals,
+        ranked=np.full(stop - start, len(gallery), np.int64),
+        positions=found if positions else None,
+        position_offsets=slots if positions else None,
+    )
+    if not table.listed:
+        return block, none
+    rows = table.order[slice(*table.labels.offsets[[start, stop]])]
+    query = np.repeat(np.arange(stop - start), totals)
+    tile = similarities.shape[2]
+    scores = similarities[rows // tile, start - first + query, rows % tile] * gallery.inverse_norms[rows]
+    return block, np.lexsort((-scores, query))
 
 
 def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k: int) -> Neighbors:

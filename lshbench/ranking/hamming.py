@@ -21,6 +21,7 @@ import numpy as np
 from lshbench.kernels import hamming as kernels
 from lshbench.kernels.labels import Labels, LabelTable
 from lshbench.kernels.words import code_words
+from lshbench.ranking.listed import judged, left_out_of
 from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
 
 BLOCK_BYTES = 1 << 26
@@ -81,8 +82,13 @@ def _blocks(queries: Codes, gallery: CodeGallery, relevance: Relevance, position
     bits = queries.bits
     words = np.ascontiguousarray(code_words(queries).T)
     labels = LabelTable.from_relevance(relevance)
+    listed = relevance.listed
+    most_left_out = relevance.most_left_out
+    # Of rows that are left out, some stand before the position asked for.
+    last = positions if positions is None or positions == 0 else positions + most_left_out
     totals = labels.totals
-    by_label = gallery.words if labels.multiple else np.ascontiguousarray(gallery.words[:, labels.order])
+    sliced = not (labels.multiple or labels.listed)
+    by_label = np.ascontiguousarray(gallery.words[:, labels.order]) if sliced else gallery.words
     most = int(totals.max(initial=0))
     a_query = 16 * (bits + 1) + 32 * min(bits + 1, most) + (0 if positions == 0 else 8 * most)
     step = max(1, BLOCK_BYTES // a_query)
@@ -92,17 +98,49 @@ def _blocks(queries: Codes, gallery: CodeGallery, relevance: Relevance, position
         rows = slice(start, stop)
         counts = np.zeros((stop - start, bits + 1), np.uint32)
         relevant = np.zeros_like(counts)
+        own_labels = labels.of_queries(start, stop)
+        order = np.empty(0, np.int64)
         if labels.multiple:
-            kernels.masked_histograms(words[rows], by_label, labels.of_queries(start, stop), bits, counts, relevant)
+            kernels.masked_histograms(words[rows], by_label, own_labels, bits, counts, relevant)
+        elif labels.listed:
+            nowhere = np.zeros(stop - start, np.int64)
+            kernels.slice_histograms(words[rows], by_label, nowhere, nowhere, bits, counts, relevant)
+            order = _listed(words[rows], by_label, own_labels, relevant)
         else:
-            first, last = labels.slices
-            kernels.slice_histograms(words[rows], by_label, first[rows], last[rows], bits, counts, relevant)
-        block = _ranked(counts, relevant, totals[rows])
-        if positions != 0:
-            own_labels = labels.of_queries(start, stop)
-            found = _positions(words[rows], gallery.words, own_labels, counts, relevant, positions)
-            block = replace(block, **found)
+            first, behind = labels.slices
+            kernels.slice_histograms(words[rows], by_label, first[rows], behind[rows], bits, counts, relevant)
+        block = _with_positions(words[rows], gallery.words, own_labels, counts, relevant, totals[rows], last)
+        if listed is not None and labels.listed:
+            block = judged(block, order, listed.queries(start, stop), positions)
+        elif listed is not None:
+            left_out = LabelTable.of_listed(listed.queries(start, stop), len(gallery))
+            marked = np.zeros_like(counts)
+            order = _listed(words[rows], gallery.words, left_out.labels, marked)
+            arrays = (words[rows], gallery.words, left_out.labels, counts, marked, left_out.totals)
+            block = left_out_of(block, _with_positions(*arrays, last), order, relevance.rows(start, stop), positions)
         yield block
+
+
+def _listed(words: np.ndarray, gallery: np.ndarray, labels: Labels, relevant: np.ndarray) -> np.ndarray:
+    """Count the distances of listed rows in the histograms, and return the order of each query's rows by distance."""
+    distances = np.empty(labels.offsets[-1] - labels.offsets[0], np.int64)
+    kernels.listed_histograms(words, gallery, labels, relevant, distances)
+    return np.lexsort((distances, np.repeat(np.arange(len(words)), np.diff(labels.offsets))))
+
+
+def _with_positions(
+    words: np.ndarray,
+    gallery: np.ndarray,
+    labels: Labels,
+    counts: np.ndarray,
+    relevant: np.ndarray,
+    totals: np.ndarray,
+    positions: int | None,
+) -> RankedBlock:
+    block = _ranked(counts, relevant, totals)
+    if positions == 0:
+        return block
+    return replace(block, **_positions(words, gallery, labels, counts, relevant, positions))
 
 
 def _ranked(counts: np.ndarray, relevant: np.ndarray, totals: np.ndarray) -> RankedBlock:

@@ -7,11 +7,13 @@ Lists are stored as compressed sparse rows: query ``i`` was compared with galler
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from lshbench.kernels import lists as kernels
-from lshbench.kernels.labels import LabelTable
+from lshbench.kernels.labels import Labels, LabelTable
+from lshbench.ranking.listed import judged, left_out_of
 from lshbench.types import Neighbors, RankedBlock, Relevance
 
 BLOCK_ITEMS = 1 << 22
@@ -19,7 +21,13 @@ BLOCK_ITEMS = 1 << 22
 
 
 def list_blocks(
-    offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, relevance: Relevance, *, positions: int | None = None
+    offsets: np.ndarray,
+    rows: np.ndarray,
+    distances: np.ndarray,
+    relevance: Relevance,
+    *,
+    positions: int | None = None,
+    bits: int | None = None,
 ) -> Iterator[RankedBlock]:
     """Rank each query's candidates by (distance, gallery row), a block of queries at a time.
 
@@ -27,11 +35,13 @@ def list_blocks(
         offsets: integers ``(q + 1,)``, ascending.
         rows: integers ``(m,)``, gallery rows, each at most once in a list.
         distances: ``(m,)``, taken as float32: Hamming distances, or 1 - cosine.
-        relevance: labels of the queries and of the whole gallery.
+        relevance: of the whole gallery to the queries.
         positions: 0 for none; else all positions of the relevant candidates in the stable order are given.
+        bits: the greatest distance, where they are Hamming distances.
 
     Yields:
-        Rankings; ``total_relevant`` counts the whole gallery, ``ranked`` the list.
+        Rankings, with ``within`` if ``bits`` is given; ``total_relevant`` counts the whole gallery, ``ranked`` the
+        list.
 
     Raises:
         ValueError: lists that don't match the labels, rows outside the gallery or twice in a list, NaN distances.
@@ -41,34 +51,69 @@ def list_blocks(
         raise ValueError(f"{len(offsets) - 1} lists for {len(relevance.queries)} queries")
     if len(rows) and rows.max() >= len(relevance.gallery):
         raise ValueError(f"row {rows.max()} in the lists of a gallery of {len(relevance.gallery)} items")
-    return _blocks(offsets, rows, distances, relevance, positions != 0)
+    return _blocks(offsets, rows, distances, relevance, positions != 0, bits)
 
 
 def _blocks(
-    offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, relevance: Relevance, positions: bool
+    offsets: np.ndarray,
+    rows: np.ndarray,
+    distances: np.ndarray,
+    relevance: Relevance,
+    positions: bool,
+    bits: int | None,
 ) -> Iterator[RankedBlock]:
     labels = LabelTable.from_relevance(relevance)
     totals = labels.totals
     for start, stop in query_blocks(np.diff(offsets), BLOCK_ITEMS):
         own, keys = _sorted_keys(offsets, rows, distances, start, stop)
-        own_labels = labels.of_queries(start, stop)
-        counts = np.zeros((2, stop - start + 1), np.int64)
-        kernels.count_groups(own, keys, own_labels, counts)
-        np.cumsum(counts, axis=1, out=counts)
-        groups = np.empty((4, counts[0, -1]), np.int64)
-        found = np.empty(counts[1, -1] if positions else 0, np.int32)
-        kernels.fill_groups(own, keys, own_labels, counts, positions, groups, found)
-        yield RankedBlock(
-            offsets=counts[0],
-            before=groups[0],
-            relevant_before=groups[1],
-            size=groups[2],
-            relevant=groups[3],
-            total_relevant=totals[start:stop],
-            ranked=np.diff(own),
-            positions=found if positions else None,
-            position_offsets=counts[1] if positions else None,
-        )
+        block, order = _ranked(own, keys, labels.of_queries(start, stop), totals[start:stop], positions)
+        if bits is not None:
+            block = replace(block, within=_within(offsets[start : stop + 1], distances, bits))
+        if relevance.listed is not None:
+            part = relevance.rows(start, stop)
+            assert part.listed is not None
+            if labels.listed:
+                block = judged(block, order, part.listed, None)
+            else:
+                table = LabelTable.of_listed(part.listed, len(relevance.gallery))
+                block = left_out_of(block, *_ranked(own, keys, table.labels, table.totals, positions), part, None)
+        yield block
+
+
+def _ranked(
+    own: np.ndarray, keys: np.ndarray, labels: Labels, totals: np.ndarray, positions: bool
+) -> tuple[RankedBlock, np.ndarray]:
+    """Return rankings of sorted lists, and the places of their rows in lists of relevant ones, if there are such."""
+    counts = np.zeros((2, len(totals) + 1), np.int64)
+    kernels.count_groups(own, keys, labels, counts)
+    np.cumsum(counts, axis=1, out=counts)
+    groups = np.empty((4, counts[0, -1]), np.int64)
+    found = np.empty(counts[1, -1] if positions else 0, np.int32)
+    kernels.fill_groups(own, keys, labels, counts, positions, groups, found)
+    order = np.empty(counts[1, -1] if len(labels.offsets) else 0, np.int64)
+    if len(order):
+        kernels.find_in_order(own, keys, labels, counts[1], order)
+        order -= labels.offsets[0]
+    block = RankedBlock(
+        offsets=counts[0],
+        before=groups[0],
+        relevant_before=groups[1],
+        size=groups[2],
+        relevant=groups[3],
+        total_relevant=totals,
+        ranked=np.diff(own),
+        positions=found if positions else None,
+        position_offsets=counts[1] if positions else None,
+    )
+    return block, order
+
+
+def _within(offsets: np.ndarray, distances: np.ndarray, bits: int) -> np.ndarray:
+    """Return how many candidates of each list are within each Hamming distance, int64 ``(q, bits + 1)``."""
+    queries = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    cells = queries * (bits + 1) + distances[offsets[0] : offsets[-1]].astype(np.int64)
+    counts = np.bincount(cells, minlength=(len(offsets) - 1) * (bits + 1))
+    return counts.reshape(-1, bits + 1).cumsum(axis=1)
 
 
 def list_neighbors(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, k: int) -> Neighbors:

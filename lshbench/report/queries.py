@@ -93,7 +93,8 @@ def _shown(one: Configuration, measure: str, rows: Sequence[int], pictures: dict
     columns = run.per_query_columns()
     if "first_hits" not in columns:
         return []
-    table = run.per_query(["query", "first_hits", "first_distances"])
+    judged = ["first_relevant"] if "first_relevant" in columns else []
+    table = run.per_query(["query", "first_hits", "first_distances", *judged])
     place = {query: row for row, query in enumerate(table["query"].to_pylist())}
     names = class_names(run) if run.has(CLASS_NAMES) else None
     gallery = run.array(GALLERY_LABELS) if run.has(GALLERY_LABELS) else None
@@ -126,11 +127,13 @@ def _shown(one: Configuration, measure: str, rows: Sequence[int], pictures: dict
                 gallery is not None and not all(0 <= hit < len(gallery) for hit in first)
             ):
                 raise ValueError(f"hits of query {query} that are no rows of the gallery")
-        pairs = zip(first, distances, strict=True)
+        # Runs of earlier versions went by shared labels.
+        marks = own["first_relevant"][0].as_py() if judged else [None] * len(first)
         keys = add(query, first)
-        for hit, distance in pairs:
+        for hit, distance, mark in zip(first, distances, marks, strict=True):
             other = None if gallery is None else _label(gallery[hit])
-            right = None if other is None else bool(set(several_labels(label)) & set(several_labels(other)))
+            shared = None if other is None else bool(set(several_labels(label)) & set(several_labels(other)))
+            right = shared if mark is None else bool(mark)
             hits.append((labels_text(other, names), float(distance), right, keys.get(("gallery", hit))))
         found.append(
             Shown(query, labels_text(label, names), keys.get(("query", query)), float(repeat.values[row]), hits)

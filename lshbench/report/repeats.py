@@ -16,7 +16,7 @@ from lshbench.run_folder.contents import PER_QUERY
 if TYPE_CHECKING:
     import pyarrow
 
-NOT_MEASURES = frozenset({"query", "label", "first_hits", "first_distances"})
+NOT_MEASURES = frozenset({"query", "label", "first_hits", "first_distances", "first_relevant"})
 """Columns of ``per_query.parquet`` that are not metrics."""
 
 

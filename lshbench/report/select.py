@@ -12,6 +12,7 @@ from lshbench.errors import UsageError
 from lshbench.run_folder import Run
 from lshbench.run_folder.contents import CONFIG, METRICS
 from lshbench.run_folder.keys import flat
+from lshbench.run_folder.metrics import SHARED_LABEL
 from lshbench.run_folder.reader import run_folders
 from lshbench.text import visible
 
@@ -19,6 +20,7 @@ SHORT = {
     "dataset": "dataset.name",
     "backbone": "dataset.backbone",
     "protocol": "protocol.name",
+    "relevance": "relevance.name",
     "method": "method.name",
     "bits": "method.bits",
     "index": "search.index",
@@ -132,6 +134,14 @@ def once(
 def supervision_of(run: Run) -> str:
     """Return ``labels`` or ``none``, or ``features`` where these alone are searched, without a method."""
     return "features" if run.metrics.features_alone else run.metrics.method.supervision
+
+
+def protocol_of(run: Run) -> str:
+    """Return the protocol, with what is relevant where that isn't a shared label: only what is equal compares."""
+    metrics = run.metrics
+    if metrics.relevance is None or metrics.relevance.rule == SHARED_LABEL:
+        return metrics.protocol.name
+    return f"{metrics.protocol.name}, relevant: {metrics.relevance.rule}"
 
 
 class Settings:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lshbench.run_folder import Run, RunMetrics
 from lshbench.run_folder.contents import TRADEOFF
-from lshbench.run_folder.metrics import ProtocolMetrics, SearchMetrics
+from lshbench.run_folder.metrics import SHARED_LABEL, ProtocolMetrics, SearchMetrics
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +48,8 @@ def print_summary(run: Run, console: Console | None = None) -> None:
         f"{dataset.gallery:,} in the gallery, {dataset.classes:,} classes",
         highlight=False,
     )
+    if relevance := _relevance(metrics):
+        console.print(relevance, highlight=False)
     console.print()
     console.print(Padding(_table(metrics), (0, 0, 0, 2), expand=False))
     points = run.tradeoff() if run.has(TRADEOFF) else {}
@@ -210,6 +212,22 @@ def _ties_of_codes(found: Mapping[str, float | None]) -> str:
     if found["rescored_item"] is not None:
         told += f"; rescored {found['rescored_item']:.3f} and {found['rescored_distance']:.3f}"
     return told
+
+
+def _relevance(metrics: RunMetrics) -> str:
+    """Return what is relevant, where it is not simply a label that each item has one of, and who is left out."""
+    relevance, protocol = metrics.relevance, metrics.protocol
+    if relevance is None:
+        return ""
+    said = [f"relevant: {relevance.rule}, {relevance.mean:,.1f} a query (chance level {relevance.chance:.4f})"]
+    if protocol.leave_one_out:
+        also = f", and {protocol.query_train_overlap:,} are in training" if protocol.query_train_overlap else ""
+        said.append(f"{protocol.query_gallery_overlap:,} queries are left out of their own rankings{also}")
+    junk = relevance.left_out - (protocol.query_gallery_overlap if protocol.leave_one_out else 0)
+    if junk > 0:
+        said.append(f"{junk:,} junk pairs count neither way")
+    plain = relevance.rule == SHARED_LABEL
+    return "; ".join(said[plain:])
 
 
 def _leak(protocol: ProtocolMetrics) -> str:

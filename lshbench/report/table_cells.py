@@ -15,7 +15,7 @@ from lshbench.metrics.significance import holm
 from lshbench.report.names import settings_of
 from lshbench.report.repeats import Repeat, paired_values
 from lshbench.report.resampling import sign_flip_tests
-from lshbench.report.select import SHORT, Selection, Settings, equal, shown, supervision_of
+from lshbench.report.select import SHORT, Selection, Settings, equal, protocol_of, shown, supervision_of
 from lshbench.report.table_file import TESTED, Column, Grid, Row, TableFile
 from lshbench.report.values import read_values
 from lshbench.report.winners import SIGNIFICANT, Side, winner_of
@@ -201,7 +201,7 @@ def _parts(file: TableFile, runs: Sequence[Run], settings: Mapping[Path, Setting
             hidden += row is not None
             continue
         data = run.metrics.dataset
-        key = (data.name, data.backbone or "", run.metrics.protocol.name, data.fingerprint)
+        key = (data.name, data.backbone or "", protocol_of(run), data.fingerprint)
         value = None if file.over is None else settings[run.path].get(file.over)[1]
         unit = placed.setdefault(key, {}).setdefault(row.name, {}).setdefault(value, {})
         _check_alike(file, row, next(iter(unit.values()), run), run)
@@ -456,7 +456,7 @@ def _fields(part: _Part) -> dict[str, Any]:
         "classes": _between([run.metrics.dataset.classes for run in part.runs]),
         "encoder": f"{metrics.dataset.backbone}, " if metrics.dataset.backbone else "",
         "dim": metrics.dataset.dim,
-        "protocol": metrics.protocol.name,
+        "protocol": protocol_of(part.runs[0]),
         "cpu": metrics.environment["cpu"],
         "threads": f"{threads} thread{'' if threads == 1 else 's'}",
         "seeds": ", ".join(map(str, part.seeds)),

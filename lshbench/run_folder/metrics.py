@@ -112,6 +112,7 @@ class ProtocolMetrics(Record):
         exact_duplicates, exact_duplicates_train: queries with the content of another item in the gallery, or in
             training.
         leak: whether queries are in the gallery or in training: the figures are then too good.
+        leave_one_out: whether queries that are in the gallery were left out of their own rankings, which is no leak.
         classes: of ``queries``, ``gallery`` and ``train``.
     """
 
@@ -123,7 +124,33 @@ class ProtocolMetrics(Record):
     exact_duplicates: int
     exact_duplicates_train: int
     leak: bool
+    leave_one_out: bool = field(default=False, kw_only=True)
     classes: Annotated[Mapping[str, ClassCounts], ("queries", "gallery", "train")]
+
+
+SHARED_LABEL = "a shared label"
+"""The rule of relevance that goes without saying."""
+
+
+@dataclass(frozen=True)
+class RelevanceMetrics(Record):
+    """What is relevant to a query.
+
+    Attributes:
+        name: of the option.
+        rule: in words, with what ``auto`` came to; figures by different rules don't compare.
+        graded: whether nDCG goes by grades.
+        mean: relevant gallery items of a query.
+        chance: the same as a share of the gallery: what mAP and P@k are in a random order, about.
+        left_out: pairs that count neither way: junk, and queries in their own rankings.
+    """
+
+    name: str
+    rule: str
+    graded: bool
+    mean: float
+    chance: float
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -209,6 +236,7 @@ class SearchMetrics(Record):
         recall_at_10_cosine: the same of the first ten by exact cosine of the features.
         recall_at_10_codes: of the first ten by exact Hamming distance, the share found, counted by ``item`` and by
             ``distance``, and the same after rescoring (``rescored_``); None where the index misses none of them.
+        recall_at_10_neighbors: the same of the first ten true neighbours, where these are what is relevant.
         qps: queries a second, in batches, encoding left out.
         latency_ms: milliseconds of one query alone: percentiles of searching, of encoding (``encode_``), of both
             (``with_encoding_``) and of the exact scan (``exact_``); ``_batch``: the mean of a query in a batch.
@@ -223,6 +251,7 @@ class SearchMetrics(Record):
     recall_at_10: float | None = field(metadata={"key": "recall@10"})
     recall_at_10_cosine: float | None = field(metadata={"key": "recall@10/cosine"})
     recall_at_10_codes: CodeRecall | None = field(default=None, kw_only=True, metadata={"key": "recall@10/codes"})
+    recall_at_10_neighbors: float | None = field(default=None, kw_only=True, metadata={"key": "recall@10/neighbors"})
     qps: float | None
     latency_ms: Annotated[Figures, ("p50", "p95", "p99")]
 
@@ -306,6 +335,7 @@ class RunMetrics(Record):
         created: when the run finished, such as ``2025-01-01T00:00:00Z``.
         command: what repeats the run, as a list of arguments.
         seed: of everything drawn.
+        relevance: what is relevant; None in runs of earlier versions, which went by shared labels.
         ranking: the distance that results are ordered by.
         metrics: means over all queries, expected over the order of ties.
         ties: what the order of items at equal distance could make of a metric, by its name.
@@ -326,6 +356,7 @@ class RunMetrics(Record):
     seed: int
     dataset: DatasetMetrics
     protocol: ProtocolMetrics
+    relevance: RelevanceMetrics | None = field(default=None, kw_only=True)
     method: MethodMetrics
     ranking: Literal["hamming", "cosine", "asymmetric"]
     metrics: Headline

@@ -232,21 +232,22 @@ class RunFolder:
         labels: np.ndarray,
         measures: Mapping[str, np.ndarray],
         neighbors: Neighbors,
-        first: int = 10,
+        right: np.ndarray,
     ) -> None:
         """Write ``per_query.parquet``: one row a query.
 
         Columns: ``query`` (item number), ``label`` (int64, or a list of them), the measures under their
-        names, ``candidates``, and the lists ``first_hits`` (gallery rows) and ``first_distances``, shorter
-        where fewer items were found.
+        names, ``candidates``, and the lists ``first_hits`` (gallery rows), ``first_distances`` and ``first_relevant``
+        (1 or 0), shorter where fewer items were found.
 
         Args:
             queries: int64 ``(q,)``, item numbers in the data set.
             labels: int64 ``(q,)``, or bool ``(q, classes)``.
             measures: float ``(q,)`` each: ``AP``, ``AP_optimistic``, ``AP_pessimistic``, ``P@10``, ``P@50``.
             neighbors: the first results of each query.
-            first: how many of them to list.
+            right: bool ``(q, first)``, which of the first ones are relevant.
         """
+        first = right.shape[1]
         ids, distances = neighbors.ids[:, :first], neighbors.distances[:, :first]
         classes = np.broadcast_to(np.arange(labels.shape[-1]), labels.shape)
         columns = {
@@ -256,6 +257,7 @@ class RunFolder:
             "candidates": neighbors.candidates.astype(np.int64),
             "first_hits": _lists(ids >= 0, ids.astype(np.int64)),
             "first_distances": _lists(ids >= 0, distances.astype(np.float32)),
+            "first_relevant": _lists(ids >= 0, right.astype(np.int8)),
         }
         self.write_parquet(PER_QUERY, columns)
 

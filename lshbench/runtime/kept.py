@@ -38,6 +38,17 @@ def kept(
     return result
 
 
+def content_digest(*arrays: np.ndarray) -> str:
+    """Return a digest of the content, types and shapes of arrays."""
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 @contextmanager
 def _locked(path: Path, name: str) -> Iterator[bool]:
     """Hold an entry's lock; yield whether it can be had, and so the entry be written."""

@@ -34,6 +34,7 @@ NEEDED: dict[str, tuple[type, ...]] = {
     "dataset": (dict,),
     "backbone": (dict,),
     "protocol": (dict,),
+    "relevance": (dict, type(None)),
     "seed": (int,),
     "device": (str,),
     "threads": (int, type(None)),

@@ -29,8 +29,9 @@ from lshbench.plots.retrieval import (
     retrieval,
 )
 from lshbench.plots.style import GRID, OTHER_CLASS, SAME_CLASS
+from lshbench.ranking.listed import relevant_results
 from lshbench.run_folder import Run, RunMetrics
-from lshbench.types import Features, Neighbors
+from lshbench.types import Features, Neighbors, Relevance
 
 CELL = TILE + 2 * FRAME
 
@@ -66,9 +67,8 @@ def test_hits_stand_in_order_framed_by_whether_they_share_the_query_s_label(tmp_
     gallery, queries = features(np.array([0, 1, 0]), 100), features(np.array([1, 0]), 200)
     ids = np.array([[1, 0, 2], [2, 1, -1]])
     neighbors = Neighbors(ids, np.where(ids < 0, np.inf, 7.0).astype(np.float32), np.array([3, 2]))
-    path = draw_retrieval(
-        Run(tmp_path, RunMetrics.from_json(METRICS)), Pictures(["cat", "dog"]), gallery, queries, neighbors
-    )
+    run, relevant = Run(tmp_path, RunMetrics.from_json(METRICS)), relevant_results(Relevance(queries.y, gallery.y), ids)
+    path = draw_retrieval(run, Pictures(["cat", "dog"]), gallery, queries, neighbors, relevant)
     assert path == tmp_path / "plots" / "retrieval.png"
     image = Image.open(path).convert("RGB")
     right, wrong = ImageColor.getrgb(SAME_CLASS), ImageColor.getrgb(OTHER_CLASS)
@@ -84,8 +84,9 @@ def test_hits_stand_in_order_framed_by_whether_they_share_the_query_s_label(tmp_
 def test_several_labels_are_right_if_one_is_shared() -> None:
     labels = np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0]], bool)
     neighbors = Neighbors(np.array([[0, 1, 2]]), np.zeros((1, 3), np.float32), np.array([3]))
-    pictures = Pictures(["a", "b", "c"])
-    [row] = chosen_rows(pictures, features(labels, 0), features(np.array([[0, 1, 0]], bool), 3), neighbors)
+    pictures, asked = Pictures(["a", "b", "c"]), np.array([[0, 1, 0]], bool)
+    right = relevant_results(Relevance(asked, labels), neighbors.ids)
+    [row] = chosen_rows(pictures, features(labels, 0), features(asked, 3), neighbors, right)
     assert [hit.relevant for hit in row.hits] == [True, False, False]
     assert [hit.label for hit in row.hits] == ["a, b", "c", "no label"]
     assert label_text(np.int64(3), None) == "class 3"

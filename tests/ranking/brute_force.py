@@ -13,6 +13,9 @@ Groups = list[tuple[int, int, int, int]]
 
 def relevant_matrix(relevance: Relevance) -> np.ndarray:
     """Return bool ``(q, n)``."""
+    if relevance.subset and relevance.queries.ndim == 2:
+        lacking = relevance.queries.astype(int) @ (~relevance.gallery).T.astype(int)
+        return relevance.queries.any(axis=1, keepdims=True) & (lacking == 0)
     if relevance.queries.ndim == 1:
         return relevance.queries[:, None] == relevance.gallery
     return relevance.queries.astype(int) @ relevance.gallery.T.astype(int) > 0

@@ -308,6 +308,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
             labels=np.array([1, 0]),
             measures={"AP": np.array([0.5, np.nan]), "P@10": np.array([0.1, 0.2])},
             neighbors=neighbors,
+            right=np.array([[True, False, False], [True, False, False]]),
         )
         folder.finish(result())
     run = Run.open(tmp_path / "run" / "metrics.json")
@@ -327,6 +328,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
         "candidates": [2, 1],
         "first_hits": [[4, 2], [0]],
         "first_distances": [[0.0, 1.0], [2.0]],
+        "first_relevant": [[1, 0], [1]],
     }
     with pytest.raises(UsageError, match=r"holds no codes/queries\.npy"):
         run.array("codes/queries.npy")
@@ -336,7 +338,8 @@ def test_several_labels_an_item_are_a_list_in_the_table(tmp_path: Path) -> None:
     none = Neighbors(np.full((3, 10), -1), np.full((3, 10), np.inf, np.float32), np.zeros(3, np.int64))
     labels = np.array([[True, False, True], [False, False, False], [False, True, False]])
     with RunFolder.claim(tmp_path) as folder:
-        folder.write_per_query(queries=np.arange(3), labels=labels, measures={}, neighbors=none)
+        right = np.zeros((3, 10), bool)
+        folder.write_per_query(queries=np.arange(3), labels=labels, measures={}, neighbors=none, right=right)
         folder.finish(result())
     table = Run.open(tmp_path).per_query().to_pydict()
     assert table["label"] == [[0, 2], [], [1]]
