@@ -151,8 +151,10 @@ class HubSource(SplitSource):
             repository = LocalRepository(self._folder, self.configuration, cache)
         else:
             repository = HubRepository(str(self.repository), self.revision, self.configuration, cache)
-        gallery_name, query_names = find_splits(repository.splits.files, self.gallery_split, self.query_split)
+        names = self.without_train(repository.splits.files)
+        gallery_name, query_names = find_splits(names, self.gallery_split, self.query_split)
         gallery = self._open_split(repository, gallery_name, cache, progress)
+        self.require_queries(bool(query_names))
         if not query_names:
             return self.dataset(gallery)
         query = gallery
@@ -163,13 +165,16 @@ class HubSource(SplitSource):
                     break
                 if query_name != query_names[-1]:
                     log.info("the split %r has items without a label (-1) and is passed over", query_name)
-        dataset = self.dataset(gallery, query)
+        train = None
+        if self.train_split is not None:
+            train = self._open_split(repository, self.train_split, cache, progress)
+        dataset = self.dataset(gallery, query, train)
         log.info(
             "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), labels in column %r (%s)",
             repository.name, gallery.name, len(gallery), query.name, len(query),
             gallery.kind, gallery.items.name, gallery.items.type, gallery.label.name, gallery.label.type,
         )  # fmt: skip
-        if unused := describe_unused(repository.splits.files, (gallery.name, query.name)):
+        if unused := describe_unused(names, (gallery.name, query.name)):
             log.info("%s: splits that are not used: %s", repository.name, unused)
         return dataset
 
