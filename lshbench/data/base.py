@@ -223,9 +223,12 @@ class Source(ABC):
     Attributes:
         name: as shown in results.
         own_folders: folders of lshbench's own output, which are never data.
+        labels_needed: whether items without labels are refused; else they are taken without
+            (:func:`lshbench.types.unlabelled`).
     """
 
     name: str = field(init=False)
+    labels_needed: bool = field(init=False, default=True, compare=False)
     own_folders: tuple[Path, ...] = field(init=False, default=(), compare=False)
     _: KW_ONLY
     max_gallery: int | None = None

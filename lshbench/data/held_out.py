@@ -87,6 +87,7 @@ class HeldOutSource(Source):
         gallery: RawSplit,
         query: RawSplit | None = None,
         train: RawSplit | None = None,
+        *,
         train_in_gallery: np.ndarray | None = None,
     ) -> Dataset:
         """Return the data set of its splits, or of one, of which a fraction of every class is held out as queries.

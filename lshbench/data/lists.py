@@ -121,7 +121,7 @@ class ListSource(HeldOutSource):
                 "zeros and ones, one a class" if flags else "several labels an item" if several else "one label an item"
             )
             log.info("%s: %s: %d images of %s; %s", self.name, side, len(listed.files), listed.path, form)
-        return self.dataset(splits["gallery"], splits.get("queries"), splits.get("train"), inside)
+        return self.dataset(splits["gallery"], splits.get("queries"), splits.get("train"), train_in_gallery=inside)
 
     def _are_flags(self, lists: list[ListedImages]) -> bool:
         """Return whether labels are a zero or one for each class.

@@ -260,7 +260,8 @@ class UnseenClassesProtocol(EvaluationProtocol):
             return ~unseen, unseen
         without = np.ones(labels.shape[1], bool)
         without[held_out] = False
-        has_unseen, has_seen = labels[:, ~without].any(axis=1), labels[:, without].any(axis=1)
+        has_unseen = np.asarray(labels[:, ~without].any(axis=1))
+        has_seen = np.asarray(labels[:, without].any(axis=1))
         return has_seen & ~has_unseen, has_unseen & ~has_seen
 
 
