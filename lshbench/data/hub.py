@@ -12,7 +12,15 @@ import numpy as np
 
 from lshbench.data.base import Dataset
 from lshbench.data.checks import has_unlabelled, read_features
-from lshbench.data.columns import Column, VectorColumn, find_column, list_columns, offsets_of, read_labels
+from lshbench.data.columns import (
+    Column,
+    VectorColumn,
+    find_column,
+    list_columns,
+    nested_column,
+    offsets_of,
+    read_labels,
+)
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
 from lshbench.data.split_names import describe_unused, find_splits
@@ -53,7 +61,8 @@ class HubSplit(RawSplit):
         self.column = self.table.data.column(self.items.name)
         self.kind = "features" if self.items.kind in ("vector", "list") else "images"
         label, where = self.label, self.where
-        self.raw = read_labels(self.table.data.column(label.name), f"{where}: column {label.name!r}", label.names)
+        values = nested_column(self.table.data, label.name)
+        self.raw = read_labels(values, f"{where}: column {label.name!r}", label.names)
         self.width: int | None = None
         if self.kind == "features" and len(self.column):
             self.vectors = VectorColumn(self.column, f"{where}: column {self.items.name!r}")

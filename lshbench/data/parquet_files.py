@@ -14,6 +14,7 @@ from lshbench.data.columns import (
     VectorColumn,
     is_label_name,
     list_columns,
+    nested_column,
     numbered,
     offsets_of,
     read_labels,
@@ -80,7 +81,13 @@ def _parquet_array(file: Any, column: Column, starts: np.ndarray, path: Path) ->
     vector = column.kind == "vector"
     if vector and width is None and rows_total:
         width = VectorColumn(file.read_row_group(0, columns=[column.name]).column(0), where).width
-    elif column.kind == "list" and rows_total and column.names is None and not is_label_name(column.name):
+    elif (
+        column.kind == "list"
+        and not column.nested
+        and rows_total
+        and column.names is None
+        and not is_label_name(column.name)
+    ):
         # Lists of whole numbers or truth values: vectors if all are of one length, else several labels an item.
         found = _equal_width(file.read_row_group(0, columns=[column.name]).column(0))
         if found is not None:
@@ -98,11 +105,15 @@ def _parquet_array(file: Any, column: Column, starts: np.ndarray, path: Path) ->
             blocks.append(last[group].read(within))
         return np.concatenate(blocks) if blocks else np.empty((0, width or 0), np.float32)
 
+    def labels() -> RawLabels:
+        outer = column.name.partition(".")[0] if column.nested else column.name
+        return read_labels(nested_column(file.read(columns=[outer]), column.name), where, column.names)
+
     kinds = {"class": "i", "integer": "i", "text": "U", "real": "f", "list": "O"}
     shape = (rows_total, width) if vector and width else (rows_total,)
     return NamedArray(
         column.name, shape, kind if vector else kinds.get(column.kind, "O"), read,
-        lambda: read_labels(file.read(columns=[column.name]).column(0), where, column.names), (path,), column,
+        labels, (path,), column,
     )  # fmt: skip
 
 
