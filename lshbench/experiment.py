@@ -265,8 +265,10 @@ def run_experiment(
             queries_without_relevant=evaluation.summary["counts"]["queries_without_relevant"],
             unanswered=str(data.unanswered) if data.unanswered.count else None,
         ),
-        protocol=ProtocolMetrics.from_json({"name": config["protocol"]["name"], **audited}),
         relevance=_relevance_metrics(config["relevance"]["name"], truth, evaluation),
+        protocol=ProtocolMetrics.from_json(
+            {"name": config["protocol"]["name"], **audited, "definition": inputs.protocol.definition}
+        ),
         method=MethodMetrics(
             name=config["method"]["name"],
             bits=system.method.bits,
