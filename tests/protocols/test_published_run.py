@@ -46,10 +46,10 @@ def test_lists_of_a_published_protocol_run_and_give_the_papers_figure(
     files = [f"dataset.{side}={lists}/{side}.txt" for side in SIZES]
     sizes = ["protocol.queries=30", "protocol.train=60", "protocol.gallery=160", "protocol.classes=12"]
     quick = ["backbone=pixels", "backbone.image_size=8", "reference.time=false", "evaluation.plots=false"]
-    little = ["bits=16", "method=csq", "method.training.epochs=2"]
+    little = ["bits=16", "method=random_projection"]
     done = lshbench("run", "dataset=lists", "protocol=coco", *files, *sizes, *quick, *little)
     first = next(line.split() for line in done.stdout.splitlines() if line.strip().startswith("mAP"))
-    (file,) = tmp_path.glob("outputs/*/csq/*/metrics.json")
+    (file,) = tmp_path.glob("outputs/*/random_projection/*/metrics.json")
     metrics = json.loads(file.read_text())
     assert (metrics["dataset"]["gallery"], metrics["dataset"]["train"]) == (160, 60)
     assert metrics["protocol"]["train_gallery_overlap"] == 60
