@@ -223,7 +223,7 @@ def run_experiment(
         with clock.measure("loss"):
             ranked = (system.index, measured, gallery_codes, query_codes, relevance)
             codes = code_measures(*ranked, reference, progress)
-            recall_of_codes = code_recall(system.index, measured, gallery_codes, query_codes)
+            recall_of_codes = code_recall(system.index, measured, gallery_codes, query_codes, relevance)
     loss = loss_of(measured, reference, codes)
     search, evaluation = measured.search, measured.evaluation
     shown = search.neighbors
@@ -267,8 +267,10 @@ def run_experiment(
             queries_without_relevant=evaluation.summary["counts"]["queries_without_relevant"],
             unanswered=str(data.unanswered) if data.unanswered.count else None,
         ),
-        protocol=ProtocolMetrics.from_json({"name": config["protocol"]["name"], **audited}),
         relevance=_relevance_metrics(config["relevance"]["name"], truth, evaluation),
+        protocol=ProtocolMetrics.from_json(
+            {"name": config["protocol"]["name"], **audited, "definition": inputs.protocol.definition}
+        ),
         method=MethodMetrics(
             name=config["method"]["name"],
             bits=system.method.bits,

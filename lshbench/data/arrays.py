@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lshbench.data.array_files import NamedArray, open_arrays
+from lshbench.data.array_files import open_arrays
 from lshbench.data.base import Dataset
-from lshbench.data.checks import read_features
+from lshbench.data.checks import RawLabels, read_features
 from lshbench.data.columns import COARSE, FEATURE_NAMES, LABEL_NAMES, find_column
 from lshbench.data.fingerprint import combine, file_digests
+from lshbench.data.given_neighbors import find_given_neighbors
 from lshbench.data.held_out import RawSplit, SplitSource
+from lshbench.data.named_array import NamedArray
 from lshbench.data.split_names import (
     DATABASE,
     GALLERY_KINDS,
@@ -28,23 +30,38 @@ from lshbench.data.split_names import (
 )  # fmt: skip
 from lshbench.data.values import check_name, existing_path
 from lshbench.errors import UsageError, wrong_value
-from lshbench.types import Progress
+from lshbench.types import Progress, unlabelled
 
 log = logging.getLogger(__name__)
 
-SIDES = ("gallery", "query")
+SIDES = ("gallery", "query", "train")
+LEARNING = "learn"
+"""The set that codes are learnt from in TEXMEX' files, beside base and queries."""
 SHORT_WORDS = {
     "tr": TRAINING,
     "trn": TRAINING,
-    "learn": TRAINING,
+    "learn": LEARNING,
     "db": DATABASE,
     "retrieval": DATABASE,
     "te": TEST,
     "tst": TEST,
 }
 """Further words for splits in the names of arrays."""
-CANONICAL = {TRAINING: "train", DATABASE: "database", TEST: "test", QUERY: "query", VALIDATION: "val"}
+CANONICAL = {
+    LEARNING: "learn",
+    TRAINING: "train",
+    DATABASE: "database",
+    TEST: "test",
+    QUERY: "query",
+    VALIDATION: "val",
+}
 NAMELESS = "(no split)"
+BESIDE = {
+    "query": "gallery", "gallery_labels": "gallery", "query_labels": "query", "train": "query",
+    "train_labels": "train", "neighbors": "query",
+}  # fmt: skip
+"""Keys of files, and the file that each stands beside."""
+METRICS = ("auto", "cosine", "euclidean", "inner_product")
 LABEL_WORDS = {*LABEL_NAMES, "lbl", "targets", "cat"}
 NOT_FEATURES = {"neighbors", "neighbours", "groundtruth", "gt", "distances", "indices", "ids", "logits", "avgdist"}
 """Two-dimensional arrays of ann-benchmarks' files, and others, that describe items but are no features."""
@@ -52,24 +69,28 @@ NOT_FEATURES = {"neighbors", "neighbours", "groundtruth", "gt", "distances", "in
 
 @dataclass(eq=False)
 class ArraySplit(RawSplit):
-    """Features ``(n, d)`` in one array and their labels in another."""
+    """Features ``(n, d)`` in one array and their labels in another, if there are any."""
 
     kind = "features"
     name: str
     features: NamedArray
-    label_array: NamedArray
+    label_array: NamedArray | None
     cache: Path
 
     def __post_init__(self) -> None:
         self.width = self.features.shape[1]
+        if self.label_array is None:
+            self.raw = RawLabels(unlabelled(self.features.shape[0]), f"{self.features}")
+            return
         self.raw = self.label_array.labels()
         if len(self.raw) != self.features.shape[0]:
             arrays = f"{self.features} and {self.label_array}"
             raise UsageError(f"{self.name}: {arrays} differ in length: expected one label for each item")
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
-        files = sorted({*self.features.files, *self.label_array.files})
-        return combine("arrays", self.features.name, self.label_array.name, file_digests(files, self.cache))
+        labels = ("", ()) if self.label_array is None else (self.label_array.name, self.label_array.files)
+        files = sorted({*self.features.files, *labels[1]})
+        return combine("arrays", self.features.name, labels[0], file_digests(files, self.cache))
 
     def read_features(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
         where = f"{self.features.files[0].name}: {self.features.name!r}"
@@ -89,14 +110,19 @@ class ArraySource(SplitSource):
     are a matrix of zeros and ones); names with train, gallery, base or database belong to the gallery, names
     with test, query or val to the queries, test before val; without either, part of every class is held out as
     queries.  Arrays of one split are paired with each other only, and those that are not used are named in the log.
-    ``gallery_split`` and ``query_split`` are words in names.
+    ``gallery_split``, ``query_split`` and ``train_split`` are words in names.  Where labels are not needed, arrays
+    without any are taken, and true neighbours that come with them.
 
     Args:
         path: a file or folder that holds everything, or None.
         gallery: a file or folder of the gallery, in place of ``path``.
         query: a file or folder of the queries, in place of ``path``.
+        train: a file or folder of the training set, beside ``query``, or None.
         gallery_labels: a file of the gallery's labels, where they lie apart.
         query_labels: a file of the queries' labels, where they lie apart.
+        train_labels: a file of the training set's labels, where they lie apart.
+        neighbors: a file of the queries' true neighbours in the gallery, where they lie apart.
+        metric: what neighbours in files are nearest by: ``cosine``, ``euclidean``, ``inner_product``, or ``auto``.
         features_column: the features' name in a file, or ``auto``.
         label_column: the labels' name in a file, or ``auto``.
     """
@@ -104,8 +130,12 @@ class ArraySource(SplitSource):
     path: str | None = None
     gallery: str | None = None
     query: str | None = None
+    train: str | None = None
     gallery_labels: str | None = None
     query_labels: str | None = None
+    train_labels: str | None = None
+    neighbors: str | None = None
+    metric: str = "auto"
     features_column: str = "auto"
     label_column: str = "auto"
 
@@ -115,40 +145,86 @@ class ArraySource(SplitSource):
             raise wrong_value(
                 "dataset.path", self.path, "a file or folder of features; or files as dataset.gallery and dataset.query"
             )
-        for key, other in (("query", "gallery"), ("gallery_labels", "gallery"), ("query_labels", "query")):
+        for key, other in BESIDE.items():
             if getattr(self, key) is not None and getattr(self, other) is None:
                 raise wrong_value(f"dataset.{key}", getattr(self, key), f"null, or dataset.{other} beside it")
-        given = {key: getattr(self, key) for key in ("path", "gallery", "query", "gallery_labels", "query_labels")}
+        if self.metric not in METRICS:
+            raise wrong_value("dataset.metric", self.metric, " or ".join(METRICS))
+        given = {key: getattr(self, key) for key in ("path", "gallery", *BESIDE)}
         self._paths = {key: existing_path(f"dataset.{key}", path) for key, path in given.items() if path is not None}
         check_name("dataset.features_column", self.features_column)
         check_name("dataset.label_column", self.label_column)
         self.name = (self._paths.get("path") or self._paths["gallery"]).stem
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
-        used: list[NamedArray] = []
+        splits: dict[str, ArraySplit] = {}
         there: list[NamedArray] = []
         if "path" in self._paths:
             there = open_arrays(self._paths["path"], "dataset.path")
-            parts = self._choose(there, "dataset.path")
-            names = SIDES if len(parts) == 2 else (self.name,)
-            splits = [
-                self._split(name, part, "dataset.path", cache, there) for name, part in zip(names, parts, strict=True)
-            ]
+            parts = self._choose_all(there, "dataset.path")
+            names = SIDES if len(parts) > 1 else (self.name,)
+            for name, part in zip(names, parts, strict=False):
+                splits[name] = self._split(name, part, "dataset.path", cache, there)
         else:
-            splits = []
             for side in (side for side in SIDES if side in self._paths):
                 key = f"dataset.{side}"
                 arrays, labels = self._open_side(side)
                 part = self._choose_side(arrays, side, labels)
-                splits.append(self._split(side, part + labels, key, cache, arrays + labels))
+                splits[side] = self._split(side, part + labels, key, cache, arrays + labels)
                 there += arrays + labels
-        for split in splits:
-            used += [split.features, split.label_array]
-            log.info("%s: %s: features %s, labels %s", self.name, split.name, split.features, split.label_array)
+        self._agree_on_labels(list(splits.values()))
+        used = [array for split in splits.values() for array in (split.features, split.label_array)]
+        for split in splits.values():
+            labels_of = "no labels" if split.label_array is None else f"labels {split.label_array}"
+            log.info("%s: %s: features %s, %s", self.name, split.name, split.features, labels_of)
             if split.features.kind == "b":
                 log.info("%s: truth values are taken as 1 and -1: cosine ranks them by Hamming distance", self.name)
+        dataset = self.dataset(*splits.values())
+        if self.labels_needed and "neighbors" in self._paths:
+            log.warning("%s: dataset.neighbors is not used: labels say what is relevant", self.name)
+        if not self.labels_needed and len(splits) > 1:
+            apart = "neighbors" in self._paths
+            listed = open_arrays(self._paths["neighbors"], "dataset.neighbors") if apart else there
+            found = find_given_neighbors(listed, splits["gallery"].features, splits["query"].features, self.metric)
+            if found is None and apart:
+                raise wrong_value(
+                    "dataset.neighbors", self.neighbors,
+                    f"whole numbers, a row for each of {len(splits['query'])} queries; there are: {_list(listed)}",
+                )  # fmt: skip
+            if found is not None:
+                dataset = replace(dataset, given_neighbors=found[0])
+                used += found[1]
         self._log_unused([array for array in there if not any(array is one for one in used)])
-        return self.dataset(*splits)
+        return dataset
+
+    def _agree_on_labels(self, splits: list[ArraySplit]) -> None:
+        """Leave out labels, where none are needed, that a part of the splits has alone."""
+        if len({split.label_array is None for split in splits}) == 1:
+            return
+        for split in splits:
+            if split.label_array is not None:
+                log.warning("%s: labels %s are not used: other items have none", self.name, split.label_array)
+                split.label_array = None
+                split.raw = RawLabels(unlabelled(split.features.shape[0]), f"{split.features}")
+
+    def _choose_all(self, arrays: list[NamedArray], key: str) -> list[list[NamedArray]]:
+        """Return the arrays of gallery, queries and a training set apart from these, or of what there is.
+
+        Raises:
+            UsageError: arrays that could be read in several ways: the keys that say which.
+        """
+        groups = self._groups(arrays)
+        word = self.train_split
+        self.without_train(groups)
+        if word is None and "learn" in groups and len(groups) > 2 and self._is_complete(groups["learn"]):
+            word = "learn"  # TEXMEX' files: base, queries, and what codes are learnt from
+        if word is None:
+            return self._choose(arrays, key)
+        apart = groups[word]
+        rest = [array for array in arrays if not any(array is one for one in apart)]
+        parts = self._choose(rest, key)
+        self.require_queries(len(parts) == 2)
+        return [*parts, apart] if len(parts) == 2 else parts
 
     def _log_unused(self, unused: Sequence[NamedArray]) -> None:
         """Name the arrays that are there and not used, and what would take them."""
@@ -237,7 +313,8 @@ class ArraySource(SplitSource):
         Raises:
             UsageError: a name that tells several.
         """
-        given = {word.lower() for word in (self.gallery_split, self.query_split) if word not in (None, "auto")}
+        asked = (self.gallery_split, self.query_split, self.train_split)
+        given = {word.lower() for word in asked if word not in (None, "auto")}
         words = {array.name: self._split_words(array.name, given) for array in arrays}
         groups: dict[str, list[NamedArray]] = {}
         for array in arrays:
@@ -261,11 +338,13 @@ class ArraySource(SplitSource):
         return {CANONICAL[kind] for kind in kinds.values()}
 
     def _is_complete(self, part: Sequence[NamedArray]) -> bool:
-        """Whether some arrays have features among them, and labels of as many items."""
+        """Whether some arrays have features among them, and labels of as many items where they are needed."""
         if self.features_column != "auto":
             features = [array for array in _holding(part, self.features_column) if len(array.shape) == 2]
         else:
             features = [array for array in part if _can_be_features(array)]
+        if not self.labels_needed:
+            return bool(features)
         others = part if self.label_column == "auto" else _holding(part, self.label_column)
         return any(
             _can_be_labels(label, array.shape[0]) for array in features for label in others if label is not array
@@ -298,7 +377,21 @@ class ArraySource(SplitSource):
         """Return the split that some of the arrays make up; ``there`` are all, for messages."""
         features = self._find_features(arrays, key)
         others = [array for array in arrays if array is not features]
-        return ArraySplit(name, features, self._find_labels(others, features.shape[0], key, there or arrays), cache)
+        labels = self._labels_or_none(others, features.shape[0], key, there or arrays)
+        return ArraySplit(name, features, labels, cache)
+
+    def _labels_or_none(
+        self, arrays: Sequence[NamedArray], count: int, key: str, there: Sequence[NamedArray]
+    ) -> NamedArray | None:
+        if self.labels_needed or self.label_column != "auto":
+            return self._find_labels(arrays, count, key, there)
+        try:
+            found = self._find_labels(arrays, count, key, there)
+        except UsageError:
+            return None
+        # Without labels, whole numbers of any name could be taken for them.
+        named = LABEL_WORDS & {*_words(found.name)} or (found.column is not None and found.column.kind == "class")
+        return found if named else None
 
     def _find_features(self, arrays: Sequence[NamedArray], key: str) -> NamedArray:
         if self.features_column != "auto":
@@ -338,10 +431,7 @@ class ArraySource(SplitSource):
 def _hint(there: Sequence[NamedArray]) -> str:
     if not any(NOT_FEATURES & set(_words(array.name)) for array in there):
         return ""
-    return (
-        "; files of ann-benchmarks have neighbours but no labels, by which retrieval is judged "
-        "here: add train_labels and test_labels to this one"
-    )
+    return "; relevance=neighbors judges by true neighbours, which this file has, and needs no labels"
 
 
 def _first(

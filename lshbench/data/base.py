@@ -110,7 +110,7 @@ class GivenNeighbors:
 class Dataset:
     """An opened data set.
 
-    Items are numbered through: gallery split first, then query split (``Features.ids``).
+    Items are numbered through: gallery split first, then query split, then those that only train (``Features.ids``).
 
     Attributes:
         name: as shown in results.
@@ -118,6 +118,8 @@ class Dataset:
         query: the split that queries are drawn from by default.
         judgments: judged pairs that come with it, or None.
         given_neighbors: true neighbours that come with it, or None.
+        train: items of a training set of the data set's own that are in neither split, or None.
+        train_in_gallery: int64, rows of the gallery split that are in that training set, or None.
     """
 
     name: str
@@ -125,6 +127,8 @@ class Dataset:
     query: Split
     judgments: Judgments | None = None
     given_neighbors: GivenNeighbors | None = None
+    train: Split | None = None
+    train_in_gallery: np.ndarray | None = None
 
     @property
     def kind(self) -> Kind:
@@ -146,16 +150,37 @@ class Dataset:
         return np.arange(len(self.query)) + (0 if self.same_split else len(self.gallery))
 
     @property
+    def train_items(self) -> np.ndarray | None:
+        """Item numbers of the data set's own training set, int64, ascending; None if it has none."""
+        if self.train is None and self.train_in_gallery is None:
+            return None
+        inside = np.empty(0, np.int64) if self.train_in_gallery is None else np.unique(self.train_in_gallery)
+        outside = np.empty(0, np.int64) if self.train is None else np.arange(len(self.train)) + self._first(self.train)
+        return np.concatenate([inside, outside])
+
+    @property
+    def splits(self) -> list[Split]:
+        """The splits in the order of their items' numbers."""
+        named = [self.gallery] if self.same_split else [self.gallery, self.query]
+        return named if self.train is None else [*named, self.train]
+
+    def _first(self, split: Split) -> int:
+        """Return the number of a split's first item."""
+        before = self.splits[: [part is split for part in self.splits].index(True)]
+        return sum(map(len, before))
+
+    @property
     def labels(self) -> np.ndarray:
         """Labels of all items in the order of their numbers, int64 ``(n,)`` or bool ``(n, classes)``."""
-        splits = [self.gallery] if self.same_split else [self.gallery, self.query]
-        return np.concatenate([split.labels for split in splits])
+        return np.concatenate([split.labels for split in self.splits])
 
     def locate(self, item: int) -> tuple[Split, int]:
         """Return the split and row of an item number."""
-        if item < len(self.gallery):
-            return self.gallery, item
-        return self.query, item - len(self.gallery)
+        for split in self.splits[:-1]:
+            if item < len(split):
+                return split, item
+            item -= len(split)
+        return self.splits[-1], item
 
     def split_rows(self, items: np.ndarray) -> list[tuple[Split, np.ndarray, np.ndarray]]:
         """Return, for each split that holds some of the items, the split, their rows, and their places in ``items``.
@@ -163,9 +188,13 @@ class Dataset:
         Args:
             items: int64 ``(n,)``, item numbers.
         """
-        later = items >= len(self.gallery)
-        parts = [(self.gallery, ~later, 0), (self.query, later, len(self.gallery))]
-        return [(split, items[mask] - first, np.flatnonzero(mask)) for split, mask, first in parts if mask.any()]
+        parts = []
+        for split in self.splits:
+            first = self._first(split)
+            mask = (items >= first) & (items < first + len(split))
+            if mask.any():
+                parts.append((split, items[mask] - first, np.flatnonzero(mask)))
+        return parts
 
     def fingerprint(self, items: np.ndarray) -> str:
         """Return ``sha256:...`` of the content that the items come from: labels, judgments and neighbours included."""
@@ -202,9 +231,12 @@ class Source(ABC):
     Attributes:
         name: as shown in results.
         own_folders: folders of lshbench's own output, which are never data.
+        labels_needed: whether items without labels are refused; else they are taken without
+            (:func:`lshbench.types.unlabelled`).
     """
 
     name: str = field(init=False)
+    labels_needed: bool = field(init=False, default=True, compare=False)
     own_folders: tuple[Path, ...] = field(init=False, default=(), compare=False)
     _: KW_ONLY
     max_gallery: int | None = None

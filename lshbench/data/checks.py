@@ -12,7 +12,7 @@ import numpy as np
 from lshbench.data.base import Dataset, Split
 from lshbench.data.names import decoded, printable
 from lshbench.errors import UsageError
-from lshbench.types import Progress
+from lshbench.types import Progress, is_unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -83,40 +83,46 @@ def raw_labels(values: np.ndarray, where: str, names: tuple[str, ...] | None = N
     )
 
 
-def match_labels(gallery: RawLabels, query: RawLabels) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:
-    """Number the labels of both splits alike, and return them with the classes' names.
+def match_labels(*splits: RawLabels) -> tuple[list[np.ndarray], tuple[str, ...] | None]:
+    """Number the labels of a data set's splits alike, and return them with the classes' names.
 
-    Strings, and numbers from a million on, are numbered by the sorted vocabulary of both splits.
+    Strings, and numbers from a million on, are numbered by the sorted vocabulary of all splits.
 
     Returns:
-        gallery labels and query labels, each int64 ``(n,)`` or bool ``(n, classes)``; names or None.
+        labels of each split, int64 ``(n,)`` or bool ``(n, classes)``; names or None.
+
+    Raises:
+        UsageError: labels of different kinds, or classes that differ.
     """
-    if gallery.kind != query.kind:
-        raise UsageError(f"{gallery.where} holds {gallery.kind}, but {query.where} holds {query.kind}")
-    names = gallery.names or query.names
-    if gallery.names and query.names and gallery.names != query.names:
-        raise UsageError(f"{gallery.where} and {query.where} name their classes differently")
-    if gallery.values.ndim == 2:
-        if gallery.values.shape[1] != query.values.shape[1]:
-            raise UsageError(
-                f"{gallery.where} has {gallery.values.shape[1]} classes, {query.where} {query.values.shape[1]}"
-            )
-        return gallery.values, query.values, names
-    left, right = gallery.values, query.values
-    largest = max(left.max(initial=0), right.max(initial=0)) if left.dtype.kind == "i" else KEPT_BELOW
-    if left.dtype.kind != "i" or (names is None and largest >= KEPT_BELOW):
-        if left.dtype.kind == "i" and min(left.min(initial=0), right.min(initial=0)) < 0:
-            return left, right, names  # refused later, with the reason
-        vocabulary = np.union1d(left, right)
-        left, right = np.searchsorted(vocabulary, left), np.searchsorted(vocabulary, right)
+    first = splits[0]
+    for other in splits[1:]:
+        if first.kind != other.kind:
+            raise UsageError(f"{first.where} holds {first.kind}, but {other.where} holds {other.kind}")
+        if first.names and other.names and first.names != other.names:
+            raise UsageError(f"{first.where} and {other.where} name their classes differently")
+        if first.values.ndim == 2 and first.values.shape[1] != other.values.shape[1]:
+            widths = first.values.shape[1], other.values.shape[1]
+            raise UsageError(f"{first.where} has {widths[0]} classes, {other.where} {widths[1]}")
+    names = next((split.names for split in splits if split.names), None)
+    values = [split.values for split in splits]
+    if first.values.ndim == 2:
+        return values, names
+    integers = first.values.dtype.kind == "i"
+    largest = max(part.max(initial=0) for part in values) if integers else KEPT_BELOW
+    if not integers or (names is None and largest >= KEPT_BELOW):
+        if integers and min(part.min(initial=0) for part in values) < 0:
+            return values, names  # refused later, with the reason
+        vocabulary = np.unique(np.concatenate(values))
+        values = [np.searchsorted(vocabulary, part) for part in values]
         names = tuple(printable(str(word)) for word in vocabulary)
-    if gallery.offsets is None or query.offsets is None:
-        return left.astype(np.int64), right.astype(np.int64), names
-    for side, values in ((gallery, left), (query, right)):
-        if values.min(initial=0) < 0:
-            raise UsageError(f"{side.where} has the label {values.min()}: labels are numbers from 0")
-    classes = len(names) if names else int(max(left.max(initial=-1), right.max(initial=-1))) + 1
-    return _matrix(left, gallery.offsets, classes), _matrix(right, query.offsets, classes), names
+    if first.offsets is None:
+        return [part.astype(np.int64) for part in values], names
+    for split, part in zip(splits, values, strict=True):
+        if part.min(initial=0) < 0:
+            raise UsageError(f"{split.where} has the label {part.min()}: labels are numbers from 0")
+    classes = len(names) if names else int(max(part.max(initial=-1) for part in values)) + 1
+    offsets = [split.offsets for split in splits if split.offsets is not None]
+    return [_matrix(part, begins, classes) for part, begins in zip(values, offsets, strict=True)], names
 
 
 def _matrix(values: np.ndarray, offsets: np.ndarray, classes: int) -> np.ndarray:
@@ -131,25 +137,29 @@ def has_unlabelled(labels: RawLabels) -> bool:
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
-    """Check that the two splits can be used together, and return the data set.
+    """Check that the splits can be used together, and return the data set.
 
     Raises:
         UsageError: an empty split, labels of -1, a gallery of one class, or splits that don't go together.
     """
-    for role, split in (("gallery", dataset.gallery), ("query", dataset.query)):
+    roles = {"gallery": dataset.gallery, "query": dataset.query}
+    if dataset.train is not None:
+        roles["train"] = dataset.train
+    for role, split in roles.items():
         _check_split(dataset.name, role, split)
-    gallery, query = dataset.gallery, dataset.query
-    if gallery.kind != query.kind:
-        raise UsageError(
-            f"{dataset.name}: the gallery split {gallery.name!r} holds {gallery.kind}, "
-            f"the query split {query.name!r} {query.kind}"
-        )
-    widths = [getattr(split, "width", None) for split in (gallery, query)]
-    if None not in widths and widths[0] != widths[1]:
-        raise UsageError(
-            f"{dataset.name}: features of the gallery split {gallery.name!r} have {widths[0]} values, "
-            f"those of the query split {query.name!r} {widths[1]}: they must come from one model"
-        )
+    gallery = roles.pop("gallery")
+    for role, split in roles.items():
+        if gallery.kind != split.kind:
+            raise UsageError(
+                f"{dataset.name}: the gallery split {gallery.name!r} holds {gallery.kind}, "
+                f"the {role} split {split.name!r} {split.kind}"
+            )
+        widths = [getattr(each, "width", None) for each in (gallery, split)]
+        if None not in widths and widths[0] != widths[1]:
+            raise UsageError(
+                f"{dataset.name}: features of the gallery split {gallery.name!r} have {widths[0]} values, "
+                f"those of the {role} split {split.name!r} {widths[1]}: they must come from one model"
+            )
     return dataset
 
 
@@ -158,6 +168,8 @@ def _check_split(name: str, role: str, split: Split) -> None:
     where = f"{name}: the {role} split {split.name!r}"
     if len(labels) == 0:
         raise UsageError(f"{where} is empty")
+    if is_unlabelled(labels):
+        return
     if labels.ndim == 2:
         if (count := int((~labels.any(axis=1)).sum())) > 0:
             log.warning("%s has %d items without any label: they are relevant to nothing", where, count)

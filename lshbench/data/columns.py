@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -44,6 +44,7 @@ class Column:
         type: what it holds, for a person.
         names: names of the classes, or None.
         width: values a row if they are the same number by type, or None.
+        nested: whether it lies within another: ``objects.category`` in a column ``objects`` of records.
     """
 
     name: str
@@ -51,14 +52,53 @@ class Column:
     type: str
     names: tuple[str, ...] | None = None
     width: int | None = None
+    nested: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.type})"
 
 
 def list_columns(features: Mapping[str, Any]) -> list[Column]:
-    """Return the columns of a ``datasets.Features``."""
-    return [_column(name, feature) for name, feature in features.items()]
+    """Return the columns of a ``datasets.Features``, and those within records that could be labels."""
+    found = [_column(name, feature) for name, feature in features.items()]
+    return found + [column for name, feature in features.items() for column in _within(name, feature)]
+
+
+def _within(name: str, feature: Any) -> list[Column]:
+    """Return the columns of labels in a record, or in a list of records."""
+    listed = _inner(feature)
+    record = feature if listed is None else listed
+    if not isinstance(record, Mapping) or {"bytes", "path"} <= set(record):
+        return []
+    inner = [_column(f"{name}.{key}", [value] if listed is not None else value) for key, value in record.items()]
+    return [replace(column, nested=True) for column in inner if column.kind in ("class", "integer", "text", "list")]
+
+
+def _inner(feature: Any) -> Any:
+    """Return what a list's feature is a list of; None for no list."""
+    return feature[0] if isinstance(feature, list) and len(feature) == 1 else getattr(feature, "feature", None)
+
+
+def nested_column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Return a table's column; of ``objects.category``, the values within the column ``objects``."""
+    import pyarrow as pa
+
+    if name in table.column_names:
+        return table.column(name)
+    outer, _, inner = name.partition(".")
+    return pa.chunked_array([_field(chunk, inner) for chunk in table.column(outer).chunks])
+
+
+def _field(array: pa.Array, name: str) -> pa.Array:
+    """Return a field of records, or of lists of them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    array = getattr(array, "storage", array)
+    if not _is_list(array.type):
+        return pc.struct_field(array, name)
+    offsets = pa.array(offsets_of(pc.fill_null(array.value_lengths(), 0).to_numpy(zero_copy_only=False)))
+    return pa.LargeListArray.from_arrays(offsets, _field(array.flatten(), name), mask=array.is_null())
 
 
 def _column(name: str, feature: Any) -> Column:
@@ -74,8 +114,7 @@ def _column(name: str, feature: Any) -> Column:
         return Column(name, "vector", f"{' x '.join(map(str, feature.shape))} {feature.dtype}", None, width)
     if isinstance(feature, Mapping) and {"bytes", "path"} <= set(feature):
         return Column(name, "image", "bytes and path of an image")
-    single = isinstance(feature, list) and len(feature) == 1
-    inner: Any = feature[0] if single else getattr(feature, "feature", None)
+    inner = _inner(feature)
     if inner is None:
         return Column(name, "other", type_name)
     length = getattr(feature, "length", -1)
@@ -160,19 +199,26 @@ def find_column(columns: Sequence[Column], wanted: str, key: str, kinds: Sequenc
 
 def _find_label(columns: Sequence[Column], key: str, there: str) -> Column | None:
     named = ("integer", "text", "list", "real")
-    likely = [c for c in columns if c.kind == "class" or (c.kind in named and c.name.lower() in LABEL_NAMES)]
+    likely = [
+        c for c in columns
+        if (c.kind == "class" and not c.nested) or (c.kind in named and _last(c.name).lower() in LABEL_NAMES)
+    ]  # fmt: skip
     if likely:
-        # Coarse labels last, then classes with names first, then by their usual name, then the finest.
-        def order(column: Column) -> tuple[bool, bool, int, int]:
-            coarse, place = bool(COARSE.search(column.name)), _place(column.name, LABEL_NAMES)
-            return coarse, column.kind != "class", place, -len(column.names or ())
+        # What lies in records last, coarse labels, then classes with names first, then by their usual name, the finest.
+        def order(column: Column) -> tuple[bool, bool, bool, int, int]:
+            coarse, place = bool(COARSE.search(column.name)), _place(_last(column.name), LABEL_NAMES)
+            return column.nested, coarse, column.kind != "class", place, -len(column.names or ())
 
         return min(likely, key=order)
-    integers = [c for c in columns if c.kind == "integer" and not NOT_A_LABEL.search(c.name)]
+    integers = [c for c in columns if c.kind == "integer" and not c.nested and not NOT_A_LABEL.search(c.name)]
     fine = [column for column in integers if not COARSE.search(column.name)] or integers
     if len(fine) > 1:
         raise UsageError(f"{key}=auto: several columns could hold labels; name one{there}")
     return fine[0] if fine else None
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _place(name: str, names: Sequence[str]) -> int:

@@ -73,8 +73,11 @@ class FolderSource(SplitSource):
         shapes = {
             name: shape_of(self._folder / name, image_extensions(), excluded) for name in visible_folders(self._folder)
         }
-        gallery, queries = self._find_layout(shapes)
+        gallery, queries = self._find_layout({name: shapes[name] for name in self.without_train(shapes)})
         names = [gallery, *queries[:1]]
+        self.require_queries(len(names) == 2)
+        if self.train_split is not None:
+            names.append(self.train_split)
         chosen = [name for name, shape in shapes.items() if shape != "nothing"] if names == [""] else None
         folders = [self._folder / name for name in dict.fromkeys(names)]
         for folder in folders:
@@ -91,7 +94,8 @@ class FolderSource(SplitSource):
             FolderSplit(name or "images", folder, images, classes, cache)
             for name, folder, images in zip(dict.fromkeys(names), folders, listing.images, strict=True)
         ]
-        return self.dataset(*([splits[0], splits[0]] if len(names) == 2 and len(splits) == 1 else splits))
+        by_name = dict(zip(dict.fromkeys(names), splits, strict=True))
+        return self.dataset(*(by_name[name] for name in names))
 
     def _find_layout(self, shapes: dict[str, Shape]) -> tuple[str, list[str]]:
         """Return the gallery's sub-folder and those of queries, best first; ``""`` where sub-folders are classes.

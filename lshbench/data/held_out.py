@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from lshbench.data.checks import RawLabels, check_dataset, match_labels
 from lshbench.data.fingerprint import bytes_digest, combine
 from lshbench.data.subset import held_out_rows
 from lshbench.data.values import check_fraction, check_name, check_number
+from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress
 
 log = logging.getLogger(__name__)
@@ -85,17 +86,31 @@ class HeldOutSource(Source):
         check_fraction("dataset.query_fraction", self.query_fraction)
         check_number("dataset.split_seed", self.split_seed, 0)
 
-    def dataset(self, gallery: RawSplit, query: RawSplit | None = None) -> Dataset:
-        """Return the data set of two splits, or of one, of which a fraction of every class is held out as queries.
+    def dataset(
+        self,
+        gallery: RawSplit,
+        query: RawSplit | None = None,
+        train: RawSplit | None = None,
+        *,
+        train_in_gallery: np.ndarray | None = None,
+    ) -> Dataset:
+        """Return the data set of its splits, or of one, of which a fraction of every class is held out as queries.
+
+        Args:
+            gallery: the gallery split.
+            query: the query split; None holds out a part of the gallery.
+            train: a training set's items that are in neither, or None; only beside queries.
+            train_in_gallery: int64, gallery rows of the training set, or None; only beside queries.
 
         Raises:
             UsageError: splits that don't go together, or labels that can't be used.
         """
-        gallery.labels, labels, names = match_labels(gallery.raw, gallery.raw if query is None else query.raw)
-        gallery.class_names = names
+        splits = [split for split in (gallery, query, train) if split is not None]
+        labels, names = match_labels(*(split.raw for split in splits))
+        for split, numbers in zip(splits, labels, strict=True):
+            split.labels, split.class_names = numbers, names
         if query is not None:
-            query.labels, query.class_names = labels, names
-            return check_dataset(Dataset(self.name, gallery, query))
+            return check_dataset(Dataset(self.name, gallery, query, train=train, train_in_gallery=train_in_gallery))
         check_dataset(Dataset(self.name, gallery, gallery))
         whole, part = gallery.name, self.query_fraction
         log.info("%s has the split %r only: %g of every class are held out as queries", self.name, whole, part)
@@ -117,14 +132,45 @@ class SplitSource(HeldOutSource):
         gallery_split: the split that is the gallery, or ``auto`` for a usual name, such as train.
         query_split: the split that is the queries, ``auto`` for a usual name, such as test, or None to hold out a
             part of the gallery.
+        train_split: a split to train on, or None to train on the gallery; only beside queries of a split.
     """
 
     _: KW_ONLY
     gallery_split: str | None = "auto"
     query_split: str | None = "auto"
+    train_split: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("gallery_split", "query_split"):
+        for key in ("gallery_split", "query_split", "train_split"):
             if getattr(self, key) is not None:
                 check_name(f"dataset.{key}", getattr(self, key))
+        if self.train_split is None:
+            return
+        if self.train_split in ("auto", self.gallery_split, self.query_split):
+            raise wrong_value("dataset.train_split", self.train_split, "a split that is neither gallery nor queries")
+        if self.query_split is None or self.gallery_split is None:
+            key = "query_split" if self.query_split is None else "gallery_split"
+            raise wrong_value("dataset.train_split", self.train_split, f"null, or dataset.{key} beside it")
+
+    def without_train(self, there: Iterable[str]) -> list[str]:
+        """Return the names of the splits that may be gallery or queries: all but the one to train on.
+
+        Raises:
+            UsageError: the split to train on is not there.
+        """
+        names = list(there)
+        if self.train_split is not None and self.train_split not in names:
+            listed = ", ".join(names) or "none"
+            raise UsageError(f"dataset.train_split={self.train_split!r}: there is no such split; there are: {listed}")
+        return [name for name in names if name != self.train_split]
+
+    def require_queries(self, found: bool) -> None:
+        """Refuse a training set where there are no queries of their own.
+
+        Raises:
+            UsageError: there are none, and a split to train on was named.
+        """
+        if self.train_split is not None and not found:
+            expected = "null, or splits of gallery and queries beside it (dataset.gallery_split, dataset.query_split)"
+            raise wrong_value("dataset.train_split", self.train_split, expected)

@@ -12,7 +12,15 @@ import numpy as np
 
 from lshbench.data.base import Dataset
 from lshbench.data.checks import has_unlabelled, read_features
-from lshbench.data.columns import Column, VectorColumn, find_column, list_columns, offsets_of, read_labels
+from lshbench.data.columns import (
+    Column,
+    VectorColumn,
+    find_column,
+    list_columns,
+    nested_column,
+    offsets_of,
+    read_labels,
+)
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
 from lshbench.data.hub_client import endpoint
@@ -58,7 +66,8 @@ class HubSplit(RawSplit):
         self.column = self.table.data.column(self.items.name)
         self.kind = "features" if self.items.kind in ("vector", "list") else "images"
         label, where = self.label, self.where
-        self.raw = read_labels(self.table.data.column(label.name), f"{where}: column {label.name!r}", label.names)
+        values = nested_column(self.table.data, label.name)
+        self.raw = read_labels(values, f"{where}: column {label.name!r}", label.names)
         self.width: int | None = None
         if self.kind == "features" and len(self.column):
             self.vectors = VectorColumn(self.column, f"{where}: column {self.items.name!r}")
@@ -165,8 +174,10 @@ class HubSource(SplitSource):
             repository = LocalRepository(self._folder, self.configuration, cache)
         else:
             repository = HubRepository(str(self.repository), self.revision, self.configuration, cache)
-        gallery_name, query_names = find_splits(repository.splits.files, self.gallery_split, self.query_split)
+        names = self.without_train(repository.splits.files)
+        gallery_name, query_names = find_splits(names, self.gallery_split, self.query_split)
         gallery = self._open_split(repository, gallery_name, cache, progress)
+        self.require_queries(bool(query_names))
         if not query_names:
             return self.dataset(gallery)
         query = gallery
@@ -177,15 +188,18 @@ class HubSource(SplitSource):
                     break
                 if query_name != query_names[-1]:
                     log.info("the split %r has items without a label (-1) and is passed over", query_name)
-        for split in (gallery, query):
+        train = None
+        if self.train_split is not None:
+            train = self._open_split(repository, self.train_split, cache, progress)
+        for split in (gallery, query, *([] if train is None else [train])):
             split.full_size = (self.full_size or {}).get(split.name)
-        dataset = self.dataset(gallery, query)
+        dataset = self.dataset(gallery, query, train)
         log.info(
             "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), labels in column %r (%s)",
             repository.name, gallery.name, len(gallery), query.name, len(query),
             gallery.kind, gallery.items.name, gallery.items.type, gallery.label.name, gallery.label.type,
         )  # fmt: skip
-        if unused := describe_unused(repository.splits.files, (gallery.name, query.name)):
+        if unused := describe_unused(names, (gallery.name, query.name)):
             log.info("%s: splits that are not used: %s", repository.name, unused)
         return dataset
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,11 +68,12 @@ class ListSource(HeldOutSource):
     """Images that text files list (``dataset=lists``), a line each: a path, and one or more labels behind it.
 
     Words are separated by blanks, or by tabs where a line has one.  Labels are names or numbers of classes, or a
-    zero or one for each class.
+    zero or one for each class.  An image of the training list that the gallery lists too is one item with two roles.
 
     Args:
-        gallery: the gallery's list.
+        gallery: the gallery's list, the database.
         queries: the queries' list, or None to hold out a part of the gallery.
+        train: the training list, or None to train on the gallery.
         root: the folder that paths start from, or None for that of each list.
         labels: ``classes`` for names or numbers, ``flags`` for zeros and ones; ``auto`` takes flags where all lines
             have equally many words, more than one, and all of them are 0 or 1.
@@ -79,6 +81,7 @@ class ListSource(HeldOutSource):
 
     gallery: str | None = None
     queries: str | None = None
+    train: str | None = None
     root: str | None = None
     labels: str = "auto"
 
@@ -87,6 +90,10 @@ class ListSource(HeldOutSource):
         self._lists = {"gallery": existing_path("dataset.gallery", self.gallery, "file")}
         if self.queries is not None:
             self._lists["queries"] = existing_path("dataset.queries", self.queries, "file")
+        if self.train is not None:
+            if self.queries is None:
+                raise wrong_value("dataset.train", self.train, "null, or dataset.queries beside it")
+            self._lists["train"] = existing_path("dataset.train", self.train, "file")
         self._root = None if self.root is None else existing_path("dataset.root", self.root, "folder")
         if self.labels not in FORMS:
             raise wrong_value("dataset.labels", self.labels, " or ".join(FORMS))
@@ -94,33 +101,87 @@ class ListSource(HeldOutSource):
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
         lists = {side: _read(path, f"dataset.{side}") for side, path in self._lists.items()}
+        flags = self._are_flags(list(lists.values()))
         words = [line for listed in lists.values() for line in listed.labels]
-        flags = self._are_flags(words)
         numbers = not flags and all(_is_number(word) for line in words for word in line)
         several = any(len(line) > 1 for line in words)
-        splits = []
+        one_each = flags and all(line.count("1") == 1 for line in words)
+        inside = None
+        if "train" in lists:
+            inside, lists["train"] = self._in_gallery(lists["gallery"], lists["train"], flags=flags)
+        splits = {}
         for side, listed in lists.items():
+            if side == "train" and not listed.files:  # all of them are the gallery's
+                continue
             root = self._root or listed.path.parent
             self._check_there(listed, root)
-            raw = _flags(listed) if flags else _classes(listed, numbers=numbers, several=several)
-            splits.append(ListSplit(side, listed, root, raw, cache))
+            raw = _flags(listed, one_each) if flags else _classes(listed, numbers=numbers, several=several)
+            splits[side] = ListSplit(side, listed, root, raw, cache)
             form = (
                 "zeros and ones, one a class" if flags else "several labels an item" if several else "one label an item"
             )
             log.info("%s: %s: %d images of %s; %s", self.name, side, len(listed.files), listed.path, form)
-        return self.dataset(*splits)
+        return self.dataset(splits["gallery"], splits.get("queries"), splits.get("train"), train_in_gallery=inside)
 
-    def _are_flags(self, words: list[list[str]]) -> bool:
+    def _are_flags(self, lists: list[ListedImages]) -> bool:
         """Return whether labels are a zero or one for each class.
 
+        A list of classes names none twice, which more than two words of zeros and ones must: so nothing is guessed.
+
         Raises:
-            UsageError: they have to be, and are not.
+            UsageError: they have to be, and are not; or most lines look so, and others have more or fewer words.
         """
+        words = [line for listed in lists for line in listed.labels]
         width = len(words[0])
-        alike = all(len(line) == width and {*line} <= {"0", "1"} for line in words)
+        binary = all({*line} <= {"0", "1"} for line in words)
+        alike = binary and all(len(line) == width for line in words)
         if self.labels == "flags" and not alike:
             raise wrong_value("dataset.labels", self.labels, f"{width} words behind every path, each 0 or 1")
+        if self.labels == "auto" and binary and not alike and any(len({*line}) < len(line) for line in words):
+            usual = Counter(map(len, words)).most_common(1)[0][0]
+            path, number, count = next(
+                (listed.path, number, len(line))
+                for listed in lists
+                for number, line in zip(listed.numbers, listed.labels, strict=True)
+                if len(line) != usual
+            )
+            raise UsageError(
+                f"{path}, line {number}: {count} words of 0 and 1 behind the path, where most lines have {usual}: "
+                "expected as many on every line; dataset.labels=classes takes them for numbers of classes"
+            )
         return alike and (self.labels == "flags" or (self.labels == "auto" and width > 1))
+
+    def _in_gallery(
+        self, gallery: ListedImages, train: ListedImages, *, flags: bool
+    ) -> tuple[np.ndarray, ListedImages]:
+        """Return the gallery rows that the training list has too, and what it has besides.
+
+        Raises:
+            UsageError: an image has other labels there.
+        """
+        rows = {str((self._root or gallery.path.parent) / file): row for row, file in enumerate(gallery.files)}
+        places = [rows.get(str((self._root or train.path.parent) / file), -1) for file in train.files]
+        alike = (lambda one, other: one == other) if flags else (lambda one, other: {*one} == {*other})
+        differing = [
+            place
+            for place, row in enumerate(places)
+            if row >= 0 and not alike(gallery.labels[row], train.labels[place])
+        ]
+        if differing:
+            first = differing[0]
+            raise UsageError(
+                f"{train.path}, line {train.numbers[first]}: {printable(train.files[first])} has other labels than in "
+                f"{gallery.path}, line {gallery.numbers[places[first]]} ({len(differing):,} images have)"
+            )
+        outside = [place for place, row in enumerate(places) if row < 0]
+        rest = ListedImages(
+            train.path,
+            [train.lines[place] for place in outside],
+            [train.numbers[place] for place in outside],
+            [train.files[place] for place in outside],
+            [train.labels[place] for place in outside],
+        )
+        return np.unique([row for row in places if row >= 0]).astype(np.int64), rest
 
     def _check_there(self, listed: ListedImages, root: Path) -> None:
         missing = [place for place, file in enumerate(listed.files) if not (root / file).is_file()]
@@ -169,9 +230,9 @@ def _is_number(word: str) -> bool:
     return word.removeprefix("-").isascii() and word.removeprefix("-").isdigit() and len(word) < 19
 
 
-def _flags(listed: ListedImages) -> RawLabels:
+def _flags(listed: ListedImages, one_each: bool) -> RawLabels:
     matrix = np.array(listed.labels) == "1"
-    if (matrix.sum(axis=1) == 1).all():
+    if one_each:
         return RawLabels(matrix.argmax(axis=1).astype(np.int64), str(listed.path))
     return RawLabels(matrix, str(listed.path))
 

@@ -136,7 +136,10 @@ class TorchvisionSource(SplitSource):
         if self.query_split is None:
             return self.dataset(gallery)
         query = split("dataset.query_split", self.query_split, QUERY_NAMES)
-        dataset = self.dataset(gallery, query)
+        train = None
+        if self.train_split is not None:
+            train = split("dataset.train_split", self.train_split, ())
+        dataset = self.dataset(gallery, query, train)
         counts = (gallery.name, len(gallery), query.name, len(query))
         log.info("%s: gallery split %r (%d), query split %r (%d)", self.name, *counts)
         return dataset

@@ -12,7 +12,8 @@ from lshbench.evaluation.tradeoff import Measured, overlap
 from lshbench.index.base import Index
 from lshbench.index.flat import FlatIndex
 from lshbench.index.oversampled import OversampledIndex
-from lshbench.types import Encoded, Neighbors
+from lshbench.ranking.listed import first_kept
+from lshbench.types import Encoded, Neighbors, Relevance
 
 FIRST = 10
 
@@ -20,13 +21,16 @@ ROUNDING = 1e-6
 """Difference of distances, rescored, that is none."""
 
 
-def code_recall(index: Index, measured: Measured, gallery: Encoded, queries: Encoded) -> dict[str, float | None] | None:
+def code_recall(
+    index: Index, measured: Measured, gallery: Encoded, queries: Encoded, relevance: Relevance
+) -> dict[str, float | None] | None:
     """Return how many of the first ten by exact Hamming distance are found; None where an index misses none.
 
     Args:
         index: whose results these are; other kinds than those that skip codes by Hamming distance give None.
         measured: the index, at its last query settings.
         gallery, queries: encoded.
+        relevance: of the gallery to the queries; rows that are left out of rankings count neither way.
 
     Returns:
         ``item``: share of the exact first ten, ties by the smaller gallery row, that are among the first ten;
@@ -38,15 +42,18 @@ def code_recall(index: Index, measured: Measured, gallery: Encoded, queries: Enc
     inner = index if rescoring is None else rescoring.inner
     if inner.gives != "binary" or inner.ranking != "hamming" or inner.exhaustive:
         return None
-    first = min(FIRST, len(gallery))
+
+    def found_by(index: Index, k: int) -> Neighbors:
+        return first_kept(index.search(queries, min(k + relevance.most_left_out, len(gallery))), relevance)
+
     exact = FlatIndex().build(gallery)
     given = measured.search.neighbors
-    item, distance = _shares(inner.search(queries, first) if rescoring else given, exact.search(queries, first), 0)
-    found: dict[str, float | None] = {"item": item, "distance": distance}
+    item, distance = _shares(found_by(inner, FIRST) if rescoring else given, found_by(exact, FIRST), 0)
+    shares: dict[str, float | None] = {"item": item, "distance": distance}
     if rescoring is None:
-        return found | {"rescored_item": None, "rescored_distance": None}
-    item, distance = _shares(given, rescoring.around(exact).search(queries, given.ids.shape[1]), ROUNDING)
-    return found | {"rescored_item": item, "rescored_distance": distance}
+        return shares | {"rescored_item": None, "rescored_distance": None}
+    item, distance = _shares(given, found_by(rescoring.around(exact), given.ids.shape[1]), ROUNDING)
+    return shares | {"rescored_item": item, "rescored_distance": distance}
 
 
 def _shares(found: Neighbors, exact: Neighbors, rounding: float) -> tuple[float, float]:

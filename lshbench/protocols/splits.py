@@ -7,8 +7,9 @@ is a function of the labels and the seed alone.
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +17,9 @@ import numpy as np
 from lshbench.data.base import Dataset
 from lshbench.data.subset import balanced_rows
 from lshbench.errors import UsageError, wrong_value
+from lshbench.types import is_unlabelled
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,11 @@ class EvaluationProtocol(ABC):
 
     Attributes:
         leave_one_out: whether queries that are in the gallery are left out of their own rankings.
+        definition: the figure that the literature reports of it, by its key in ``definitions``; None if there is none.
     """
 
     leave_one_out: ClassVar[bool] = False
+    definition: str | None = None
 
     def __init__(self, duplicates: str, allow_leak: bool) -> None:
         if duplicates not in ("report", "error"):
@@ -69,13 +75,36 @@ class EvaluationProtocol(ABC):
             seed: decides the draw.
         """
 
+    def train_on(self, drawn: Selection, given: np.ndarray, labels: np.ndarray) -> Selection:
+        """Return what was drawn with the data set's own training set in place of the training items.
+
+        Args:
+            drawn: what :meth:`draw` returned.
+            given: item numbers of the data set's own training set, ascending.
+            labels: labels of all items.
+
+        Raises:
+            UsageError: the protocol draws a training set of its own.
+        """
+        return replace(drawn, train=given)
+
+    def propose(self, dataset: Dataset, seed: int) -> Selection:
+        """Return the items of a run by role, before any limit on their numbers.
+
+        Raises:
+            UsageError: the data set is not what the protocol needs.
+        """
+        drawn = self.draw(dataset.labels, dataset.gallery_items, dataset.query_items, seed)
+        given = dataset.train_items
+        return drawn if given is None else self.train_on(drawn, given, dataset.labels)
+
     def select(self, dataset: Dataset, seed: int, max_gallery: int | None, max_queries: int | None) -> Selection:
         """Draw the items of a run, and limit gallery and queries to class-balanced subsets.
 
         A training set that is the gallery, or part of it, shrinks with it; one that lies outside is left as it is.
         """
         labels = dataset.labels
-        drawn = self.draw(labels, dataset.gallery_items, dataset.query_items, seed)
+        drawn = self.propose(dataset, seed)
         gallery = _limit(drawn.gallery, labels, max_gallery, seed)
         queries = _limit(drawn.queries, labels, max_queries, seed)
         inside = np.isin(drawn.train, drawn.gallery, assume_unique=True)
@@ -126,23 +155,59 @@ class PooledProtocol(EvaluationProtocol):
         self.train_in_gallery = train_in_gallery
 
     def draw(self, labels: np.ndarray, from_gallery: np.ndarray, from_query: np.ndarray, seed: int) -> Selection:
-        _require_single_label(labels, "cifar10 and cifar10_1")
+        refuse_unlabelled(labels, "draws by class")
         items = np.union1d(from_gallery, from_query)
         generator = np.random.default_rng([seed, 0x9001])
-        queries, train, rest = [], [], []
-        for label in np.unique(labels[items]):
-            members = generator.permutation(items[labels[items] == label])
-            if len(members) <= self.queries_per_class + self.train_per_class:
-                raise UsageError(
-                    f"protocol.queries_per_class={self.queries_per_class} and "
-                    f"protocol.train_per_class={self.train_per_class} need more than their sum of every class, "
-                    f"but class {label} has {len(members)} items"
-                )
-            stop = self.queries_per_class + self.train_per_class
-            queries.append(members[: self.queries_per_class])
-            train.append(members[self.queries_per_class : stop])
-            rest.append(members[self.queries_per_class if self.train_in_gallery else stop :])
-        return Selection(*(np.sort(np.concatenate(part)) for part in (queries, rest, train)))
+        queries, train = draw_by_class(labels, items, self.queries_per_class, self.train_per_class, generator)
+        gallery = np.setdiff1d(items, queries)
+        if not self.train_in_gallery:
+            gallery = np.setdiff1d(gallery, train)
+        return Selection(queries, gallery, train)
+
+    def train_on(self, drawn: Selection, given: np.ndarray, labels: np.ndarray) -> Selection:
+        raise UsageError(
+            "protocol: it draws a training set of its own, and the data set brings one: expected protocol=full, or "
+            "the data set without dataset.train and dataset.train_split"
+        )
+
+
+def draw_by_class(
+    labels: np.ndarray, items: np.ndarray, queries: int, train: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return so many queries and training items of every class, item numbers, ascending; no item is drawn twice.
+
+    Of several labels an item, the rarest class draws first, from the items that have it and were not drawn for
+    another; common classes have enough others.
+
+    Raises:
+        UsageError: a class has too few items.
+    """
+    by_class = _members(labels, items)
+    if labels.ndim == 2:
+        by_class.sort(key=lambda pair: len(pair[1]))
+    taken = np.zeros(len(labels), bool)
+    drawn: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for label, members in by_class:
+        free = generator.permutation(members[~taken[members]])
+        if len(free) <= queries + train:
+            others = "" if labels.ndim == 1 else " that no rarer class has drawn"
+            raise UsageError(
+                f"protocol.queries_per_class={queries} and protocol.train_per_class={train} need more than their sum "
+                f"of every class, but class {label} has {len(free)} items{others}"
+            )
+        drawn[0].append(free[:queries])
+        drawn[1].append(free[queries : queries + train])
+        taken[free[: queries + train]] = True
+    first, second = (np.sort(np.concatenate(part)) for part in drawn)
+    return first, second
+
+
+def _members(labels: np.ndarray, items: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Return every class that some of the items have, and those items."""
+    if labels.ndim == 1:
+        return [(int(label), items[labels[items] == label]) for label in np.unique(labels[items])]
+    present = np.flatnonzero(labels[items].any(axis=0))
+    return [(int(label), items[labels[items, label]]) for label in present]
 
 
 class UnseenClassesProtocol(EvaluationProtocol):
@@ -159,17 +224,45 @@ class UnseenClassesProtocol(EvaluationProtocol):
         self.held_out = held_out
 
     def draw(self, labels: np.ndarray, from_gallery: np.ndarray, from_query: np.ndarray, seed: int) -> Selection:
-        _require_single_label(labels, "unseen_classes")
-        classes = np.unique(labels)
+        refuse_unlabelled(labels, "holds out classes")
+        classes = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
         count = round(self.held_out * len(classes))
         if not 2 <= count <= len(classes) - 2:
             expected = f"a share that leaves at least 2 of the {len(classes)} classes on either side"
             raise wrong_value("protocol.held_out", self.held_out, expected)
         held_out = np.random.default_rng([seed, 0x75EE]).permutation(classes)[:count]
-        unseen = np.isin(labels, held_out)
-        return Selection(
-            from_query[unseen[from_query]], from_gallery[unseen[from_gallery]], from_gallery[~unseen[from_gallery]]
+        seen, unseen = self._sides(labels, held_out)
+        if mixed := int((~seen & ~unseen).sum()):
+            log.warning(
+                "protocol.held_out=%g: %d of %d items have classes of both sides, or none, and are left out",
+                self.held_out, mixed, len(labels),
+            )  # fmt: skip
+        drawn = Selection(
+            from_query[unseen[from_query]], from_gallery[unseen[from_gallery]], from_gallery[seen[from_gallery]]
         )
+        for role, items in vars(drawn).items():
+            if not len(items):
+                expected = f"another share: of {role} no item has classes of one side only"
+                raise wrong_value("protocol.held_out", self.held_out, expected)
+        return drawn
+
+    def train_on(self, drawn: Selection, given: np.ndarray, labels: np.ndarray) -> Selection:
+        judged = labels[np.concatenate([drawn.queries, drawn.gallery])]
+        held_out = np.unique(judged) if labels.ndim == 1 else np.flatnonzero(judged.any(axis=0))
+        seen = self._sides(labels, held_out)[0]
+        return replace(drawn, train=given[seen[given]])
+
+    @staticmethod
+    def _sides(labels: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which items have classes that training sees only, and which have held-out ones only, bool ``(n,)``."""
+        if labels.ndim == 1:
+            unseen = np.isin(labels, held_out)
+            return ~unseen, unseen
+        without = np.ones(labels.shape[1], bool)
+        without[held_out] = False
+        has_unseen = np.asarray(labels[:, ~without].any(axis=1))
+        has_seen = np.asarray(labels[:, without].any(axis=1))
+        return has_seen & ~has_unseen, has_unseen & ~has_seen
 
 
 class LeaveOneOutProtocol(EvaluationProtocol):
@@ -195,6 +288,11 @@ class LeaveOneOutProtocol(EvaluationProtocol):
         return Selection(items, items, items)
 
 
-def _require_single_label(labels: np.ndarray, name: str) -> None:
-    if labels.ndim != 1:
-        raise UsageError(f"protocol={name} draws by class and needs one label an item; use protocol=full")
+def refuse_unlabelled(labels: np.ndarray, what: str) -> None:
+    """Refuse items without labels where a protocol needs them.
+
+    Raises:
+        UsageError: there are no labels.
+    """
+    if is_unlabelled(labels):
+        raise UsageError(f"protocol: it {what}, and the data set has no labels: expected protocol=full")

@@ -79,7 +79,10 @@ def print_line(run: Run, console: Console) -> None:
     from rich.text import Text
 
     metrics = run.metrics
-    figures = ", ".join(f"{name} {_figure(metrics.metrics[name])}" for name in SHOWN)
+    shown = {name: metrics.metrics[name] for name in SHOWN}
+    if metrics.published is not None:
+        shown = {str(metrics.protocol.definition): metrics.published} | shown
+    figures = ", ".join(f"{name} {_figure(value)}" for name, value in shown.items())
     what = f"{metrics.searched} {metrics.method.bits} bits, seed {metrics.seed}: {figures}"
     console.print(Text(f"{what}  {_shown_path(run.path)}"), soft_wrap=True)
 
@@ -101,6 +104,8 @@ def _table(metrics: RunMetrics) -> Table:
     if cosine is not None:
         table.add_column("exact cosine", justify="right")
         table.add_column("difference", justify="right")
+    if (published := metrics.published) is not None:
+        table.add_row(metrics.protocol.definition, _figure(published), *[""] * (len(table.columns) - 2))
     for name in SHOWN:
         value, ties = metrics.metrics[name], metrics.ties.get(name)
         row = [name, _figure(value), ""]

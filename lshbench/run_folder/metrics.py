@@ -114,6 +114,7 @@ class ProtocolMetrics(Record):
         leak: whether queries are in the gallery or in training: the figures are then too good.
         leave_one_out: whether queries that are in the gallery were left out of their own rankings, which is no leak.
         classes: of ``queries``, ``gallery`` and ``train``.
+        definition: the figure that the literature reports of it, a key of ``definitions``; None if there is none.
     """
 
     name: str
@@ -126,6 +127,7 @@ class ProtocolMetrics(Record):
     leak: bool
     leave_one_out: bool = field(default=False, kw_only=True)
     classes: Annotated[Mapping[str, ClassCounts], ("queries", "gallery", "train")]
+    definition: str | None = None
 
 
 SHARED_LABEL = "a shared label"
@@ -377,6 +379,11 @@ class RunMetrics(Record):
     def features_alone(self) -> bool:
         """Whether the index searches features, so that the method has no part in the figures."""
         return self.search.ranks == "features"
+
+    @property
+    def published(self) -> float | None:
+        """The figure that the literature reports of the protocol; None without one, or where it was not computed."""
+        return self.definitions.get(self.protocol.definition or "")
 
     @property
     def searched(self) -> str:

@@ -174,7 +174,7 @@ def test_names_can_be_given_as_part_of_both_sides_names(tmp_path: Path, silent: 
 
 
 def test_neighbours_without_labels_are_explained(tmp_path: Path, silent: Progress) -> None:
-    with pytest.raises(UsageError, match=r"neighbors \(12 x 10 integers\).*add train_labels and test_labels"):
+    with pytest.raises(UsageError, match=r"neighbors \(12 x 10 integers\).*relevance=neighbors judges"):
         source(save_ann_benchmarks(tmp_path, labels=False)).open(cache_dir(), silent)
 
 

@@ -73,7 +73,7 @@ def test_broken_numbers_are_no_labels() -> None:
 def test_words_are_numbered_by_the_sorted_vocabulary_of_both_splits() -> None:
     gallery = raw_labels(np.array(["dog", "cat", "dog"]), "gallery")
     query = raw_labels(np.array([b"ant", b"dog"]), "query")
-    left, right, names = match_labels(gallery, query)
+    (left, right), names = match_labels(gallery, query)
     assert names == ("ant", "cat", "dog")
     np.testing.assert_array_equal(left, [2, 1, 2])
     np.testing.assert_array_equal(right, [0, 2])
@@ -81,7 +81,7 @@ def test_words_are_numbered_by_the_sorted_vocabulary_of_both_splits() -> None:
 
 def test_huge_numbers_are_renumbered_and_keep_their_value_as_name() -> None:
     gallery = raw_labels(np.array([10**12, 5, 10**12]), "gallery")
-    left, right, names = match_labels(gallery, raw_labels(np.array([5, 7]), "query"))
+    (left, right), names = match_labels(gallery, raw_labels(np.array([5, 7]), "query"))
     np.testing.assert_array_equal(left, [2, 0, 2])
     np.testing.assert_array_equal(right, [0, 1])
     assert names == ("5", "7", str(10**12))
@@ -94,7 +94,7 @@ def test_numbers_and_words_do_not_go_together() -> None:
 
 def test_a_matrix_of_zeros_and_ones_gives_several_labels_an_item() -> None:
     matrix = np.array([[1, 0, 1], [0, 1, 0]], np.uint8)
-    left, right, _ = match_labels(raw_labels(matrix, "gallery"), raw_labels(matrix.astype(float), "query"))
+    (left, right), _ = match_labels(raw_labels(matrix, "gallery"), raw_labels(matrix.astype(float), "query"))
     assert left.dtype == right.dtype == bool
     np.testing.assert_array_equal(left, matrix.astype(bool))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lshbench.data.columns import VectorColumn, find_column, list_columns, read_labels
+from lshbench.data.columns import VectorColumn, find_column, list_columns, nested_column, read_labels
 from lshbench.data.split_names import find_splits
 from lshbench.errors import UsageError
 
@@ -34,10 +34,38 @@ def label(features: dict) -> str | None:
         ({"supercategory": ClassLabel(5), "sort": ClassLabel(7)}, "sort"),
         ({"labels": List(ClassLabel(5)), "image": Image()}, "labels"),
         ({"index": Value("int64"), "caption": Value("string")}, None),
+        (
+            {"image_id": Value("int64"), "objects": {"id": List(Value("int64")), "category": List(ClassLabel(80))}},
+            "objects.category",
+        ),
+        (
+            {"image_id": Value("int64"), "objects": List({"area": Value("int64"), "category": ClassLabel(80)})},
+            "objects.category",
+        ),
+        ({"label": Value("int64"), "objects": List({"category": ClassLabel(80)})}, "label"),
     ],
 )
 def test_labels_are_found_by_type_and_name(features: dict, expected: str | None) -> None:
     assert label(features) == expected
+
+
+@pytest.mark.parametrize("form", ["lists in a record", "records in a list", "one record"])
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_labels_in_records_are_read_as_several_an_item(form: str, chunks: int) -> None:
+    lists = [[2, 2, 0], [], [1]] if form != "one record" else [2, 0, 1]
+    values = {
+        "lists in a record": [{"category": each} for each in lists],
+        "records in a list": [[{"category": one} for one in each] for each in lists if isinstance(each, list)],
+        "one record": [{"category": each} for each in lists],
+    }[form]  # fmt: skip
+    kind = pa.list_(pa.int64()) if form == "lists in a record" else pa.int64()
+    record = pa.struct([("category", kind)])
+    column = pa.array([None, *values], pa.list_(record) if form == "records in a list" else record)[1:]
+    table = pa.table({"objects": pa.chunked_array([column] if chunks == 1 else [column[:1], column[1:]])})
+    found = read_labels(nested_column(table, "objects.category"), "objects.category", None)
+    assert found.values.tolist() == ([2, 2, 0, 1] if form != "one record" else [2, 0, 1])
+    if form != "one record":
+        assert found.offsets.tolist() == [0, 3, 3, 4]
 
 
 def test_several_candidates_are_named_rather_than_guessed() -> None:

@@ -17,7 +17,7 @@ import scipy.io
 import torch
 from safetensors.torch import save_file
 
-from lshbench.data import array_files
+from lshbench.data import matlab_files
 from lshbench.data.arrays import ArraySource
 from lshbench.data.base import Dataset
 from lshbench.data.hub import HubSource
@@ -241,7 +241,7 @@ def test_what_inflates_without_end_is_refused_before_memory_is_taken(
     zeros = {"x": np.zeros((30, 4000)), "y": Y["train"]}
     scipy.io.savemat(tmp_path / "small.mat", zeros, do_compression=True)
     opened({"path": tmp_path / "small.mat"}, silent)
-    monkeypatch.setattr(array_files, "EXPANDED", 1 << 18)
+    monkeypatch.setattr(matlab_files, "EXPANDED", 1 << 18)
     monkeypatch.setattr(scipy.io, "loadmat", None)  # is not reached
     with pytest.raises(UsageError, match=r"small.mat.* inflate to more than 262,144 bytes"):
         opened({"path": tmp_path / "small.mat"}, silent)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from lshbench.data.arrays import ArraySource
 from lshbench.data.hub import HubSource
 from lshbench.errors import UsageError
 from lshbench.runtime.cache import cache_dir
@@ -206,6 +207,27 @@ def test_lists_of_labels_become_a_matrix(tmp_path: Path, silent: Progress) -> No
     data = HubSource(path=str(folder)).open(cache_dir(), silent)
     np.testing.assert_array_equal(data.gallery.labels, [[1, 0, 0, 1], [0, 1, 0, 0]])
     np.testing.assert_array_equal(data.query.labels, [[0, 0, 1, 0], [1, 1, 0, 0]])
+
+
+def test_labels_of_the_objects_in_an_image_are_found(tmp_path: Path, silent: Progress) -> None:
+    names = datasets.ClassLabel(names=["cat", "dog", "cow"])
+    objects = datasets.List({"area": datasets.Value("float32"), "category": names})
+    schema = datasets.Features({"emb": datasets.List(datasets.Value("float32"), length=2), "objects": objects})
+    there = [[0, 0, 2], [], [1]]
+    rows = {
+        "emb": [[0.0, 1.0]] * 3, "objects": [[{"area": 1.0, "category": one} for one in each] for each in there],
+    }  # fmt: skip
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        table = datasets.Dataset.from_dict(rows, features=schema)
+        table.to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+    source = HubSource(path=str(tmp_path))
+    from_hub = source.open(tmp_path / "cache", silent)
+    file = str(tmp_path / "data" / "train-00000-of-00001.parquet")
+    from_file = ArraySource(gallery=file, query=file).open(tmp_path / "cache", silent)
+    for data in (from_hub, from_file):
+        assert data.gallery.labels.astype(int).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+        assert data.gallery.class_names == ("cat", "dog", "cow")
 
 
 def test_what_save_to_disk_wrote_is_read_too(tmp_path: Path, silent: Progress) -> None:

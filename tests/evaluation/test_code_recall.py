@@ -23,7 +23,7 @@ def recall(index: Index) -> dict[str, float | None] | None:
         index.build(gallery), Queries(queries, relevance, lambda start, stop: queries[start:stop]), None,
         k=20, definitions=False, description="ranking", clock=Clock(), progress=silent,
     )  # fmt: skip
-    return code_recall(index, measured, gallery, queries)
+    return code_recall(index, measured, gallery, queries, relevance)
 
 
 def differing() -> np.ndarray:

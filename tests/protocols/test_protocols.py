@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from lshbench.protocols.splits import (
     SplitProtocol,
     UnseenClassesProtocol,
 )
+from lshbench.types import unlabelled
 
 
 class LabelledSplit(Split):
@@ -102,6 +105,57 @@ def test_held_out_classes_are_never_trained_on() -> None:
     assert len(selection.train) == 36
     other = UnseenClassesProtocol(held_out=0.4).select(data, 2, None, None)
     assert set(labels[other.queries]) != unseen or other.hash() == selection.hash()
+
+
+def several_labels(gallery: int = 200, queries: int = 40) -> Dataset:
+    """Items of one to three of six labels, the first label far more often than the last; some have none."""
+    random = np.random.default_rng(0)
+    labels = random.random((gallery + queries, 6)) < np.linspace(0.5, 0.15, 6)
+    return Dataset("made", LabelledSplit("a", labels[:gallery]), LabelledSplit("b", labels[gallery:]))
+
+
+def test_pooled_splits_draw_items_of_several_labels_once_for_each_class() -> None:
+    data = several_labels()
+    selection = PooledProtocol(queries_per_class=4, train_per_class=5, train_in_gallery=False).select(
+        data, 0, None, None
+    )
+    assert (len(selection.queries), len(selection.train), len(selection.gallery)) == (24, 30, 240 - 54)
+    assert len(selection.items()) == 240
+    assert (data.labels[selection.queries].sum(0) >= 4).all()
+    assert (data.labels[selection.train].sum(0) >= 5).all()
+    with pytest.raises(UsageError, match=r"class \d has \d+ items that no rarer class has drawn"):
+        PooledProtocol(30, 30, True).select(data, 0, None, None)
+
+
+def test_held_out_classes_of_several_labels_leave_out_items_of_both_sides(caplog: pytest.LogCaptureFixture) -> None:
+    data = several_labels()
+    selection = UnseenClassesProtocol(held_out=0.5).select(data, 0, None, None)
+    trained = data.labels[selection.train].any(0)
+    judged = data.labels[np.concatenate([selection.queries, selection.gallery])].any(0)
+    assert not (trained & judged).any()
+    assert (int(trained.sum()), int(judged.sum())) == (3, 3)
+    assert re.search(r"\d+ of 240 items have classes of both sides, or none, and are left out", caplog.text)
+
+
+def test_a_training_set_of_the_data_sets_own_is_kept_to_what_a_protocol_allows() -> None:
+    plain = dataset()
+    own = Dataset("made", plain.gallery, plain.query, train=LabelledSplit("c", np.arange(10) % 5))
+    full = SplitProtocol("report", False).select(own, 0, None, None)
+    np.testing.assert_array_equal(full.train, np.arange(80, 90))
+    unseen = UnseenClassesProtocol(held_out=0.4).select(own, 1, None, None)
+    assert set(unseen.train) <= set(range(80, 90))
+    assert not set(own.labels[unseen.train]) & set(own.labels[unseen.queries])
+    with pytest.raises(UsageError, match="draws a training set of its own"):
+        PROTOCOLS[1].select(own, 0, None, None)
+
+
+def test_protocols_that_draw_by_class_refuse_items_without_labels() -> None:
+    plain = dataset()
+    none = Dataset("made", *(LabelledSplit(split.name, unlabelled(len(split))) for split in plain.splits))
+    assert len(SplitProtocol("report", False).select(none, 0, 30, 5).gallery) == 30
+    for protocol in PROTOCOLS[1:]:
+        with pytest.raises(UsageError, match="the data set has no labels: expected protocol=full"):
+            protocol.select(none, 0, None, None)
 
 
 def test_the_same_seed_gives_the_same_split_hash() -> None:

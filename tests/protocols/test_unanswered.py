@@ -34,7 +34,7 @@ SPELLINGS: dict[str, Spelling] = {
 
 
 def found(gallery: list[str], queries: list[str]) -> Unanswered:
-    left, right, names = match_labels(
+    (left, right), names = match_labels(
         raw_labels(np.array(gallery), "gallery"), raw_labels(np.array(queries), "queries")
     )
     items = np.arange(len(left) + len(right))
