@@ -324,7 +324,7 @@ class Neighbors:
     Attributes:
         ids: int64 ``(q, k)``, gallery rows, nearest first, ties by the smaller row; -1 where fewer were found.
         distances: float32 ``(q, k)``: Hamming distances, 1 - cosine, or asymmetric distances
-            (:mod:`lshbench.ranking.asymmetric`); infinite where ``ids`` is -1.
+            (:mod:`lshbench.ranking.asymmetric_codes`); infinite where ``ids`` is -1.
         candidates: int64 ``(q,)``, how many gallery items were compared with each query.
         tied: int64 ``(q, k)``, how many of the items compared are at the result's distance; None where not counted.
     """

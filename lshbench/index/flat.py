@@ -21,11 +21,10 @@ from lshbench.index.files import (
     save_arrays,
     save_description,
 )
-from lshbench.types import Encoded, Neighbors, Quantised, RankedBlock, Relevance, Side, Vectors
+from lshbench.types import Codes, Encoded, Neighbors, Quantised, RankedBlock, Relevance, Side, Vectors
 
 if TYPE_CHECKING:
     from lshbench.ranking.asymmetric import DecodedGallery
-    from lshbench.ranking.asymmetric import Queries as RealQueries
     from lshbench.ranking.cosine import VectorGallery
     from lshbench.ranking.hamming import CodeGallery
 
@@ -91,26 +90,22 @@ class FlatIndex(Index):
     def _vectors_of(self, items: Encoded) -> np.ndarray:
         return items.features if self.ranks_features else items.projections
 
-    def _asymmetric(self, queries: Encoded) -> tuple[RealQueries, DecodedGallery]:
-        """Return queries by their real values, and the gallery as their method decodes it."""
+    def _decoded_for(self, queries: Vectors) -> DecodedGallery:
+        """Return the gallery as the quantiser decodes it."""
         from lshbench.ranking.asymmetric import DecodedGallery
-        from lshbench.ranking.asymmetric import Queries as RealQueries
 
-        if isinstance(queries.codes, Vectors):
-            asked = RealQueries.of_vectors(queries.codes)
-            if self._decoded is None:
-                self._decoded = DecodedGallery.of_quantised(self.stored, queries.codes)
-        else:
-            asked = RealQueries.of_projections(queries.projections)
-            if self._decoded is None:
-                self._decoded = DecodedGallery.of_codes(self.stored, queries.binary.bits)
-        return asked, self._decoded
+        if self._decoded is None:
+            self._decoded = DecodedGallery(self.stored, queries.decode, queries.x.shape[1])
+        return self._decoded
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
         if self.ranking == "asymmetric":
             from lshbench.ranking.asymmetric import asymmetric_neighbors
+            from lshbench.ranking.asymmetric_codes import asymmetric_code_neighbors
 
-            return asymmetric_neighbors(*self._asymmetric(queries), k)
+            if isinstance(queries.codes, Vectors):
+                return asymmetric_neighbors(queries.codes, self._decoded_for(queries.codes), k)
+            return asymmetric_code_neighbors(queries.projections, Codes(self.stored, queries.binary.bits), k)
         if self.ranking == "hamming":
             from lshbench.ranking.hamming import hamming_neighbors
 
@@ -126,8 +121,13 @@ class FlatIndex(Index):
             return hamming_blocks(queries.binary, self.codes, relevance, positions=positions)
         if self.ranking == "asymmetric":
             from lshbench.ranking.asymmetric import asymmetric_blocks
+            from lshbench.ranking.asymmetric_codes import asymmetric_code_blocks
 
-            return asymmetric_blocks(*self._asymmetric(queries), relevance, positions=positions)
+            if isinstance(queries.codes, Vectors):
+                decoded = self._decoded_for(queries.codes)
+                return asymmetric_blocks(queries.codes, decoded, relevance, positions=positions)
+            codes = Codes(self.stored, queries.binary.bits)
+            return asymmetric_code_blocks(queries.projections, codes, relevance, positions=positions)
         from lshbench.ranking.cosine import cosine_blocks
 
         return cosine_blocks(self._vectors_of(queries), self.vectors, relevance, positions=positions)

@@ -20,6 +20,7 @@ from numba.np.numpy_support import as_dtype
 
 Int32Vector = Annotated[np.ndarray, np.int32, 1]
 Int64Vector = Annotated[np.ndarray, np.int64, 1]
+UInt32Vector = Annotated[np.ndarray, np.uint32, 1]
 UInt64Vector = Annotated[np.ndarray, np.uint64, 1]
 Float32Vector = Annotated[np.ndarray, np.float32, 1]
 Int32Matrix = Annotated[np.ndarray, np.int32, 2]

@@ -1,17 +1,10 @@
-"""Ranking by asymmetric distance: real-valued queries against the codes of the gallery, which are decoded in blocks.
+"""Ranking by asymmetric distance: real-valued queries against what a quantiser stores, decoded in blocks.
 
-The score of a gallery item is the inner product of the query's real values with the vector that the item's code stands
-for: the projections with a binary code of -1 and 1, or a query with what a quantiser decodes.  No more than a tile of
-the gallery is decoded at a time.
+The score of a gallery item is the inner product of the query's real values with the vector that the item decodes to.
+No more than a tile of the gallery is decoded at a time.  The distance is one minus the cosine that the score estimates.
 
-**Equal codes tie exactly**, however BLAS rounds.  The projections of a binary code's query are rounded to whole
-numbers, scaled so that their magnitudes add up to nearly 2^24: every sum is then a whole number that float32 holds
-exactly, in whichever order it is added up, and the rounding changes no more than float32's own would.  Of items that a
-quantiser stores alike, all take the score of the first.
-
-Distances are what people can read: for binary codes the magnitudes of the projections summed over the bits in which
-query and item differ (the Hamming distance, each bit weighted by how sure the query is of it), for quantisers one minus
-the cosine that the score estimates.
+**Items that are stored alike tie exactly**, however BLAS rounds: all take the score of the first.  Binary codes have a
+ranking of their own (:mod:`lshbench.ranking.asymmetric_codes`).
 """
 
 from __future__ import annotations
@@ -27,85 +20,23 @@ from lshbench.kernels.topk import NO_LIMIT, room_for
 from lshbench.ranking.cosine import MOST_QUERIES, TILE, padded_to_eight, product_blocks
 from lshbench.types import Decode, Neighbors, RankedBlock, Relevance, Vectors
 
-EXACT = float(1 << 24)
-"""Whole numbers up to this one are exact in float32."""
-
-SIGNS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1
-"""The signs that a byte of a packed code stands for, float32 ``(256, 8)``."""
-
 DECODED_BYTES = 1 << 27
 """Bytes of a decoded tile, at most, unless sixteen rows have more."""
 
 
 @dataclass(frozen=True)
-class Queries:
-    """Queries as they are multiplied with decoded vectors.
-
-    Attributes:
-        x: float32 ``(q, d)``.
-        offset, scale: float64 ``(q,)``: the distance of a score is ``(offset - score) * scale``.
-    """
-
-    x: np.ndarray
-    offset: np.ndarray
-    scale: np.ndarray
-
-    @classmethod
-    def of_projections(cls, projections: np.ndarray) -> Queries:
-        """Return the queries of a binary code, float32 ``(q, bits)``, rounded so that scores are exact."""
-        totals = np.abs(projections).sum(axis=1, dtype=np.float64)
-        if not np.isfinite(totals).all():
-            raise ValueError("a query's projections hold NaN or infinite values")
-        # Powers of two: small projections lose nothing by them.  Rounding may add half to every magnitude.
-        room = (EXACT - projections.shape[1]) / np.where(totals > 0, totals, 1)
-        scale = np.exp2(np.floor(np.log2(room)))
-        whole = np.rint(projections * scale[:, None])
-        return cls(whole.astype(np.float32), np.abs(whole).sum(axis=1), 0.5 / scale)
-
-    @classmethod
-    def of_vectors(cls, vectors: Vectors) -> Queries:
-        """Return the queries of a quantiser as they are."""
-        return cls(vectors.x, 1 - vectors.offset.astype(np.float64), np.ones(len(vectors)))
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def distances(self, scores: np.ndarray) -> np.ndarray:
-        """Return the distances of scores ``(q, k)``, float32."""
-        return ((self.offset[:, None] - scores) * self.scale[:, None]).astype(np.float32)
-
-
-@dataclass(frozen=True)
 class DecodedGallery:
-    """Gallery of codes, decoded a tile at a time.
+    """Gallery of what a quantiser stores, decoded a tile at a time.
 
     Attributes:
         stored: uint8 ``(n, bytes)``.
         decode: gives the vectors of some of them.
         width: numbers of a decoded vector.
-        exact: whether scores are exact, so that equal codes tie by themselves.
     """
 
     stored: np.ndarray
     decode: Decode
     width: int
-    exact: bool
-
-    @classmethod
-    def of_codes(cls, packed: np.ndarray, bits: int) -> DecodedGallery:
-        """Return the gallery of binary codes, as ``Codes`` packs them, which decode to -1 and 1.
-
-        Raises:
-            ValueError: they have another length.
-        """
-        if packed.shape[1] != (bits + 7) // 8:
-            raise ValueError(f"codes of {packed.shape[1]} bytes for queries of {bits} bits")
-        return cls(packed, lambda stored: signs(stored, bits), bits, True)
-
-    @classmethod
-    def of_quantised(cls, stored: np.ndarray, queries: Vectors) -> DecodedGallery:
-        """Return the gallery of what a quantiser stored, for its queries."""
-        return cls(stored, queries.decode, queries.x.shape[1], False)
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -129,7 +60,7 @@ class DecodedGallery:
             ValueError: the codes are not such as the quantiser stores.
         """
         decoded = self.decode(self.stored[start:stop])
-        if decoded.shape[1] != self.width or not (self.exact or np.isfinite(decoded).all()):
+        if decoded.shape[1] != self.width or not np.isfinite(decoded).all():
             raise ValueError(f"codes decode to {decoded.shape[1]} numbers, not {self.width}, or to infinite ones")
         if len(decoded) == stop - start:
             return decoded
@@ -140,7 +71,7 @@ class DecodedGallery:
     @cached_property
     def repeats(self) -> tuple[np.ndarray, np.ndarray]:
         """Items that are stored as an earlier one is, ascending, and the first of each one's kind: int64 ``(r,)``."""
-        if self.exact or not len(self):
+        if not len(self):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         whole = np.ascontiguousarray(self.stored).view(np.dtype((np.void, self.stored.shape[1])))[:, 0]
         _, first, kind = np.unique(whole, return_index=True, return_inverse=True)
@@ -157,14 +88,8 @@ class DecodedGallery:
                 own[rows // tile, rows % tile] = own[first // tile, first % tile]
 
 
-def signs(packed: np.ndarray, bits: int) -> np.ndarray:
-    """Return packed codes as vectors of -1 and 1, float32 ``(n, bits)`` in C order."""
-    whole = SIGNS_OF_BYTE[packed].reshape(len(packed), 8 * packed.shape[1])
-    return np.ascontiguousarray(whole[:, :bits])
-
-
 def asymmetric_blocks(
-    queries: Queries, gallery: DecodedGallery, relevance: Relevance, *, positions: int | None = None
+    queries: Vectors, gallery: DecodedGallery, relevance: Relevance, *, positions: int | None = None
 ) -> Iterator[RankedBlock]:
     """Rank the whole gallery for every query by descending score, a block of queries at a time.
 
@@ -184,7 +109,7 @@ def asymmetric_blocks(
     return product_blocks(queries.x, gallery, relevance, positions != 0)
 
 
-def asymmetric_neighbors(queries: Queries, gallery: DecodedGallery, k: int) -> Neighbors:
+def asymmetric_neighbors(queries: Vectors, gallery: DecodedGallery, k: int) -> Neighbors:
     """Return the exact k items of highest score of each query, ties by the smaller gallery row.
 
     Args:
@@ -214,6 +139,5 @@ def asymmetric_neighbors(queries: Queries, gallery: DecodedGallery, k: int) -> N
             cosine_nearest.collect_tile(scores, gallery.inverse_norms, first, first, nearest, rooms, counts, limits)
         found = slice(start, stop)
         cosine_nearest.write_nearest(rooms, counts, nearest, results.ids[found], results.distances[found])
-    # Kernels write 1 - score.
-    results.distances[:, :nearest] = queries.distances(1 - results.distances[:, :nearest].astype(np.float64))
+    results.distances[:, :nearest] -= queries.offset[:, None]  # kernels write 1 - score
     return results

@@ -79,7 +79,7 @@ def print_line(run: Run, console: Console) -> None:
     from rich.text import Text
 
     metrics = run.metrics
-    shown = {name: metrics.metrics[name] for name in SHOWN}
+    shown: dict[str, float | None] = {name: metrics.metrics[name] for name in SHOWN}
     if metrics.published is not None:
         shown = {str(metrics.protocol.definition): metrics.published} | shown
     figures = ", ".join(f"{name} {_figure(value)}" for name, value in shown.items())

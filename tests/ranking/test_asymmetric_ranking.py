@@ -4,50 +4,77 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from brute_force import nearest, ranking, read, relevant_matrix
+from brute_force import nearest, random_codes, random_labels, ranking, read, relevant_matrix
 
-from lshbench.ranking import asymmetric
-from lshbench.ranking.asymmetric import DecodedGallery, Queries, asymmetric_blocks, asymmetric_neighbors
+from lshbench.ranking.asymmetric_codes import asymmetric_code_blocks, asymmetric_code_neighbors
 from lshbench.types import Codes, Relevance
 
 
-@pytest.mark.parametrize(("bits", "items"), [(3, 500), (64, 900), (130, 300)])
-def test_rankings_are_those_of_the_sums_of_differing_bits(
-    bits: int, items: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(asymmetric, "DECODED_BYTES", 4 * bits * 200)  # several tiles
+def whole(projections: np.ndarray) -> np.ndarray:
+    """Return projections as the whole numbers that they are rounded to, whose magnitudes add up to nearly 2^24."""
+    totals = np.abs(projections.astype(np.float64)).sum(axis=1, keepdims=True)
+    scale = 2.0 ** np.floor(np.log2((2**24 - projections.shape[1]) / np.where(totals > 0, totals, 1)))
+    return np.rint(projections * scale)
+
+
+def sums(weights: np.ndarray, queries: Codes, gallery: Codes) -> np.ndarray:
+    """Return the magnitudes summed over the bits that differ, float64 ``(q, n)``."""
+    ours, theirs = queries.unpack().astype(np.float64), gallery.unpack().astype(np.float64)
+    weights = np.abs(weights.astype(np.float64))
+    return (weights * ours) @ (1 - theirs).T + (weights * (1 - ours)) @ theirs.T
+
+
+@pytest.mark.parametrize("kinds", [0, 25])
+@pytest.mark.parametrize("multiple", [False, True])
+@pytest.mark.parametrize(("bits", "items"), [(3, 700), (12, 2100), (64, 1500), (90, 700), (130, 300)])
+def test_rankings_are_those_of_the_sums_of_differing_bits(bits: int, items: int, multiple: bool, kinds: int) -> None:
     generator = np.random.default_rng(bits)
-    projections = (generator.standard_normal((20, bits)) * 10.0 ** generator.integers(-20, 20, (20, 1))).astype(
-        np.float32
-    )
+    projections = generator.standard_normal((37, bits)) * 10.0 ** generator.integers(-20, 20, (37, 1))
+    projections = projections.astype(np.float32)
     projections[3] = 0
-    codes = Codes.from_signs(generator.standard_normal((items, bits)))
-    codes.packed[items // 2 :] = codes.packed[: items - items // 2]  # many ties
-    relevance = Relevance(generator.integers(0, 3, 20), generator.integers(0, 3, items))
-    queries, gallery = Queries.of_projections(projections), DecodedGallery.of_codes(codes.packed, bits)
-    differing = (projections >= 0)[:, None] != codes.unpack().astype(bool)
-    exact = np.where(differing, np.abs(queries.x.astype(np.float64))[:, None], 0).sum(axis=2)
+    codes = random_codes(generator, items, bits)
+    if kinds:  # most items tie
+        codes = Codes(codes.packed[generator.integers(0, kinds, items)], bits)
+    relevance = random_labels(generator, 37, items, multiple=multiple)
+    exact = sums(whole(projections), Codes.from_signs(projections), codes)
     expected = [ranking(row, own) for row, own in zip(exact, relevant_matrix(relevance), strict=True)]
-    groups, positions, _, ranked = read(asymmetric_blocks(queries, gallery, relevance))
+    groups, positions, _, ranked = read(asymmetric_code_blocks(projections, codes, relevance))
     assert groups == [pair[0] for pair in expected]
     assert positions == [pair[1] for pair in expected]
-    assert ranked == [items] * 20
-    found = asymmetric_neighbors(queries, gallery, 40)
-    for row, ids in zip(exact, found.ids, strict=True):
-        assert ids.tolist() == nearest(row, 40).tolist()
+    assert ranked == [items] * 37
+    assert read(asymmetric_code_blocks(projections, codes, relevance, positions=0))[0] == groups
+    for k in (5, 40):
+        found = asymmetric_code_neighbors(projections, codes, k)
+        for row, ids in zip(exact, found.ids, strict=True):
+            assert ids.tolist() == nearest(row, k).tolist()
     # Distances are the magnitudes of the projections themselves, as near as float32 holds their sum.
-    sums = np.where(differing, np.abs(projections.astype(np.float64))[:, None], 0).sum(axis=2)
+    near = np.take_along_axis(sums(projections, Codes.from_signs(projections), codes), found.ids, axis=1)
     total = np.abs(projections.astype(np.float64)).sum(axis=1)[:, None]
-    assert (np.abs(found.distances - np.take_along_axis(sums, found.ids, axis=1)) <= bits * total / 2**23).all()
+    assert (np.abs(found.distances - near) <= bits * total / 2**23).all()
+
+
+def test_a_query_alone_and_one_of_a_batch_find_the_same() -> None:
+    generator = np.random.default_rng(0)
+    codes = random_codes(generator, 9000, 40)
+    projections = generator.standard_normal((21, 40)).astype(np.float32)
+    together = asymmetric_code_neighbors(projections, codes, 30)
+    for row in range(21):
+        alone = asymmetric_code_neighbors(projections[row : row + 1], codes, 30)
+        assert np.array_equal(alone.ids[0], together.ids[row])
+        assert np.array_equal(alone.distances[0], together.distances[row])
 
 
 def test_more_hits_than_items_are_padded_and_projections_must_be_finite() -> None:
     codes = Codes.from_signs(np.eye(5))
-    found = asymmetric_neighbors(Queries.of_projections(np.ones((2, 5), np.float32)), DecodedGallery.of_codes(
-        codes.packed, 5), 7)  # fmt: skip
+    found = asymmetric_code_neighbors(np.ones((2, 5), np.float32), codes, 7)
     assert (found.ids[:, 5:] == -1).all()
     assert np.isinf(found.distances[:, 5:]).all()
-    with pytest.raises(ValueError, match="codes of 1 bytes for queries of 12 bits"):
-        DecodedGallery.of_codes(codes.packed, 12)
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        Queries.of_projections(np.full((1, 5), np.nan, np.float32))
+    with pytest.raises(ValueError, match="projections of 12 numbers for codes of 5 bits"):
+        asymmetric_code_neighbors(np.ones((2, 12), np.float32), codes, 7)
+    wrong = np.ones((3, 5), np.float32)
+    wrong[1, 2] = np.nan
+    labels = Relevance(np.zeros(3, np.int64), np.zeros(5, np.int64))
+    with pytest.raises(ValueError, match="projections of query 1 hold NaN or infinite"):
+        asymmetric_code_neighbors(wrong, codes, 2)
+    with pytest.raises(ValueError, match="projections of query 1 hold NaN or infinite"):
+        list(asymmetric_code_blocks(wrong, codes, labels))

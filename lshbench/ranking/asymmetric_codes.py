@@ -1,0 +1,151 @@
+"""Ranking of binary codes by asymmetric distance: a query's projections against the bits of the gallery.
+
+The distance of a code is the sum of the magnitudes of the query's projections over the bits in which query and item
+differ: the Hamming distance, each bit weighted by how sure the query is of it.  It orders items as the inner product of
+the projections with codes of -1 and 1 does.
+
+**Equal codes tie exactly**: a query's projections are rounded to whole numbers, scaled so that their magnitudes add up
+to nearly 2^24.  That changes no more than float32's own rounding of such a sum would, and every distance is a whole
+number, exact in whichever order it is added up.  A ranking is then counted: into bins by the high bits of distances,
+and only where a bin has relevant items, by all bits.
+
+Kernels are in :mod:`lshbench.kernels.asymmetric`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numba import get_num_threads
+
+from lshbench.kernels import asymmetric as kernels
+from lshbench.kernels.cosine import close_gaps
+from lshbench.kernels.labels import LabelTable
+from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
+
+GROUP_BYTES = 16 << 20
+"""Bytes of the rankings yielded at a time, about."""
+
+FEWEST_QUERIES, MOST_QUERIES = 64, 1024
+"""Queries that are ranked, and searched, at a time."""
+
+FEW_BYTES = 1 << 18
+"""Bytes of codes compared in the time that starting other threads takes: smaller searches use one thread."""
+
+SPLIT_QUERIES = 16
+"""Queries from which threads divide them rather than the gallery."""
+
+
+def asymmetric_code_blocks(
+    projections: np.ndarray, gallery: Codes, relevance: Relevance, *, positions: int | None = None
+) -> Iterator[RankedBlock]:
+    """Rank the whole gallery for every query, a block of queries at a time.
+
+    Args:
+        projections: of the queries, float32 ``(q, bits)``.
+        gallery: codes as long.
+        relevance: labels of both, in the same order.
+        positions: 0 for none; else all positions of the relevant items in the stable order are given.
+
+    Raises:
+        ValueError: codes of another length, labels that don't match them in number, or projections that are not finite.
+    """
+    projections = _checked(projections, gallery)
+    if len(relevance.queries) != len(projections) or len(relevance.gallery) != len(gallery):
+        raise ValueError(
+            f"{len(relevance.queries)} and {len(relevance.gallery)} labels "
+            f"for {len(projections)} queries and {len(gallery)} codes"
+        )
+    return _blocks(projections, gallery, relevance, positions != 0)
+
+
+def _blocks(projections: np.ndarray, gallery: Codes, relevance: Relevance, positions: bool) -> Iterator[RankedBlock]:
+    labels = LabelTable.from_relevance(relevance)
+    step = GROUP_BYTES // (32 * max(1, int(labels.totals.max(initial=0))))
+    step = min(max(step, FEWEST_QUERIES), MOST_QUERIES)
+    for start in range(0, len(projections), step):
+        stop = min(start + step, len(projections))
+        yield _ranked(projections[start:stop], gallery.packed, labels, start, stop, positions)
+
+
+def _ranked(
+    projections: np.ndarray, packed: np.ndarray, table: LabelTable, start: int, stop: int, positions: bool
+) -> RankedBlock:
+    totals = table.totals[start:stop]
+    none = np.zeros(0, np.int64)
+    slots = np.concatenate([[0], np.cumsum(totals)])
+    counts = np.empty(stop - start, np.int64)
+    groups = np.empty((4, slots[-1]), np.int64)
+    found = np.empty(slots[-1] if positions else 0, np.int32)
+    units = np.empty(stop - start)
+    kernels.rank(
+        projections,
+        packed,
+        table.of_queries(start, stop),
+        none if table.multiple else table.order,
+        none if table.multiple else table.slices[0][start:stop],
+        slots,
+        positions,
+        units,
+        counts,
+        groups,
+        found,
+    )
+    _refuse(units, start)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    if offsets[-1] < slots[-1]:  # some relevant items tie with one another
+        close_gaps(groups, slots, offsets)
+        groups = groups[:, : offsets[-1]]
+    return RankedBlock(
+        offsets=offsets,
+        before=groups[0],
+        relevant_before=groups[1],
+        size=groups[2],
+        relevant=groups[3],
+        total_relevant=totals,
+        ranked=np.full(stop - start, len(packed), np.int64),
+        positions=found if positions else None,
+        position_offsets=slots if positions else None,
+    )
+
+
+def asymmetric_code_neighbors(projections: np.ndarray, gallery: Codes, k: int) -> Neighbors:
+    """Return the exact k nearest gallery items of each query by asymmetric distance, ties by the smaller gallery row.
+
+    Args:
+        projections: of the queries, float32 ``(q, bits)``.
+        gallery: codes as long.
+        k: how many; beyond the gallery's size, rows are padded with -1 and infinity.
+
+    Raises:
+        ValueError: codes of another length, projections that are not finite, or k below 1.
+    """
+    projections = _checked(projections, gallery)
+    results = Neighbors.unfilled(np.full(len(projections), len(gallery), np.int64), k)
+    nearest = min(k, len(gallery))
+    for start in range(0, len(projections) if nearest else 0, MOST_QUERIES):
+        rows = slice(start, start + MOST_QUERIES)
+        asked = projections[rows]
+        units = np.empty(len(asked))
+        ids, distances = results.ids[rows], results.distances[rows]
+        if len(asked) * gallery.packed.size < FEW_BYTES:
+            kernels.nearest_serial(asked, gallery.packed, nearest, units, ids, distances)
+        else:
+            parts = get_num_threads() if len(asked) < SPLIT_QUERIES else 1
+            kernels.nearest_parallel(asked, gallery.packed, nearest, parts, units, ids, distances)
+        _refuse(units, start)
+    return results
+
+
+def _checked(projections: np.ndarray, gallery: Codes) -> np.ndarray:
+    """Return projections in the layout that kernels are compiled for."""
+    if projections.shape[1] != gallery.bits:
+        raise ValueError(f"projections of {projections.shape[1]} numbers for codes of {gallery.bits} bits")
+    return np.require(projections, np.float32, ["C", "W"])
+
+
+def _refuse(units: np.ndarray, first: int) -> None:
+    wrong = np.flatnonzero(np.isnan(units))
+    if len(wrong):
+        raise ValueError(f"projections of query {first + wrong[0]} hold NaN or infinite values")
