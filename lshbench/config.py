@@ -63,6 +63,7 @@ class PcaSchema:
 @dataclass
 class ReferenceSchema:
     cosine: bool = True
+    classifier: bool = True
     time: bool = True
 
 

@@ -31,7 +31,7 @@ ALLOWED = {
     "data": {"runtime"},
     "features": {"data", "runtime"},
     "protocols": {"data"},
-    "evaluation": {"index", "metrics", "ranking", "runtime"},
+    "evaluation": {"index", "metrics", "ranking", "runtime", "training"},
     "inputs": {"config", "data", "features", "protocols"},
     "system": {"config", "index", "methods", "run_folder", "training"},
     "report": {"metrics", "run_folder"},

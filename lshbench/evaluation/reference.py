@@ -46,7 +46,7 @@ def cosine_reference(gallery: Features, queries: Features, cache: Path, progress
         cache: the cache folder.
         progress: reports the queries ranked.
     """
-    key = hashlib.sha256(f"{VERSION} {_hash(gallery)} {_hash(queries)}".encode()).hexdigest()
+    key = hashlib.sha256(f"{VERSION} {content_of(gallery)} {content_of(queries)}".encode()).hexdigest()
     path = cache / "references" / f"{key}.npz"
 
     def compute() -> Arrays:
@@ -69,7 +69,8 @@ def _compute(gallery: Features, queries: Features, progress: Progress) -> Refere
     )
 
 
-def _hash(features: Features) -> str:
+def content_of(features: Features) -> str:
+    """Return a hash of features and labels."""
     digest = xxhash.xxh3_128()
     for array in (features.x, features.y):
         digest.update(f"{array.dtype} {array.shape}".encode())

@@ -20,7 +20,7 @@ NOTHING = 0.0005
 
 
 def print_summary(run: Run, console: Console | None = None) -> None:
-    """Print a run's figures beside exact cosine ranking, its speed, and where its files are.
+    """Print a run's figures beside exact cosine and what labels give without a code, its speed, and where it is.
 
     Args:
         run: finished.
@@ -165,6 +165,8 @@ def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
     lines = [("search", speed), ("time", time), ("memory", size)]
     if lost:
         lines.insert(0, ("loss", lost))
+    if labels := _labels(metrics):
+        lines.insert(0, ("labels", labels))
     if busy := metrics.environment.get("busy"):
         lines.append(("BUSY", f"{busy}: other work slowed the machine down, and times are too long"))
     return lines
@@ -196,6 +198,23 @@ def _loss(metrics: RunMetrics) -> str:
         worst = min(changes, key=lambda part: changes[part])
         verdict = f"{'most is ' * (len(losing) > 1)}lost by the {worst}" if losing else "nothing is lost"
         lines.append(f"{name:<5}{', '.join(f'{part} {change:+.4f}' for part, change in changes.items())}: {verdict}")
+    return "\n".join(lines)
+
+
+def _labels(metrics: RunMetrics) -> str:
+    """Return what labels give without a code: the figures of the classifier beside a run; nothing without one."""
+    classifier = metrics.reference.classifier
+    if classifier is None:
+        return ""
+    ranked, trivial = (
+        ", ".join(f"{name} {_figure(figures[name])}" for name in SHOWN)
+        for figures in (classifier.probabilities, classifier.predicted_class)
+    )
+    right = f"right for {classifier.accuracy:.1%} of the queries" if classifier.accuracy else "right for no query"
+    lines = [f"a classifier's probabilities, no code: {ranked}", f"its predicted class as the code: {trivial}; {right}"]
+    value, best = metrics.metrics["mAP"], classifier.probabilities["mAP"]
+    if value is not None and best is not None:
+        lines[0] += f"; {metrics.searched} has {value - best:+.4f} mAP"
     return "\n".join(lines)
 
 
