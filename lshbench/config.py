@@ -65,6 +65,7 @@ class PcaSchema:
 @dataclass
 class ReferenceSchema:
     cosine: bool = True
+    classifier: bool = True
     time: bool = True
 
 

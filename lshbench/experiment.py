@@ -19,6 +19,7 @@ import numpy as np
 from lshbench.config import Identity, build, check_root, identity
 from lshbench.data.base import Dataset
 from lshbench.errors import UsageError
+from lshbench.evaluation.classifier import ClassifierReference, classifier_reference
 from lshbench.evaluation.code_recall import code_recall
 from lshbench.evaluation.evaluate import Evaluation
 from lshbench.evaluation.loss import code_measures, loss_of
@@ -38,6 +39,7 @@ from lshbench.run_folder.contents import CONFIG, GALLERY_CODES, GALLERY_LABELS, 
 from lshbench.run_folder.items import write_gallery_items
 from lshbench.run_folder.metrics import (
     SCHEMA_VERSION,
+    ClassifierMetrics,
     CodeMetrics,
     DatasetMetrics,
     LossMetrics,
@@ -71,6 +73,7 @@ from lshbench.types import (
     Quantised,
     Relevance,
     Vectors,
+    is_unlabelled,
 )
 
 if TYPE_CHECKING:
@@ -207,6 +210,11 @@ def run_experiment(
         if config["reference"]["time"]:
             with clock.measure("timing"):
                 scan = time_exact_scan(gallery.x, queries.x, nearest)
+    classifier, settings = None, _classifier_settings(config, system)
+    if settings is not None and not is_unlabelled(queries.y):
+        with clock.measure("classifier"):
+            sides, drawn = (train, gallery, queries), (config["seed"], config["device"])
+            classifier = classifier_reference(*sides, relevance, settings, *drawn, inputs.cache, progress)
     measured = measure_points(
         system.index,
         Queries(query_codes, relevance, lambda start, stop: system.encode(queries.x[start:stop], "query")),
@@ -243,7 +251,7 @@ def run_experiment(
         per_query = {name: evaluation.measures[name] for name in PER_QUERY}
         folder.write_per_query(queries=queries.ids, labels=queries.y, measures=per_query, neighbors=shown, right=right)
         folder.write_tradeoff(measured.columns())
-        folder.write_curves(_curves(evaluation, reference, gallery_codes.codes))
+        folder.write_curves(_curves(evaluation, reference, classifier, gallery_codes.codes))
         if system.method.history:
             epochs = [asdict(epoch) for epoch in system.method.history]
             folder.write_training(epochs, system.method.chosen_epoch)
@@ -284,7 +292,10 @@ def run_experiment(
         metrics=evaluation.summary["metrics"],
         ties={name: Ties(**bounds) for name, bounds in evaluation.summary["ties"].items()},
         definitions=evaluation.summary["definitions"] if config["evaluation"]["definitions"] else {},
-        reference=ReferenceMetrics(reference.metrics if reference else None),
+        reference=ReferenceMetrics(
+            reference.metrics if reference else None,
+            classifier=ClassifierMetrics.from_json(classifier.figures) if classifier else None,
+        ),
         loss=LossMetrics(loss.features, loss.codes, loss.index),
         search=_search_metrics(experiment, measured, truth, scan, recall_of_codes),
         codes=_code_metrics(gallery_codes.codes, config["seed"]),
@@ -334,12 +345,27 @@ def _write_items(folder: RunFolder, dataset: Dataset, items: np.ndarray) -> None
     write_gallery_items(folder, items, names, dataset.gallery.class_names)
 
 
-def _curves(evaluation: Evaluation, reference: Reference | None, codes: object) -> Curves:
+def _classifier_settings(config: dict[str, Any], system: System) -> dict[str, Any] | None:
+    """Return the head and the budget of the classifier beside a run; None where none stands beside it."""
+    if not config["reference"]["classifier"] or system.method.supervision != "labels":
+        return None
+    settings = system.method.in_effect()
+    if not {"head", "training"} <= settings.keys():
+        log.warning("no classifier stands beside method=%s: it has no keys head and training", config["method"]["name"])
+        return None
+    return settings
+
+
+def _curves(
+    evaluation: Evaluation, reference: Reference | None, classifier: ClassifierReference | None, codes: object
+) -> Curves:
     return replace(
         evaluation.curves,
         bit_means=bit_counts(codes) / len(codes) if isinstance(codes, Codes) else None,
         reference_precision=reference.precision if reference else None,
         reference_precision_at_k=reference.precision_at_k if reference else None,
+        classifier_precision=classifier.precision if classifier else None,
+        classifier_precision_at_k=classifier.precision_at_k if classifier else None,
     )
 
 

@@ -59,7 +59,18 @@ METRICS: dict[str, Any] = {
     "metrics": {"mAP": 0.3, "P@10": 0.6, "P@50": 0.5, "MRR": 0.7},
     "ties": {"mAP": {"expected": 0.3, "optimistic": 0.31, "pessimistic": 0.29}},
     "definitions": {"mAP@all/trec": 0.3, "precision@radius2": None},
-    "reference": {"cosine": {"mAP": 0.19, "P@10": 0.47, "P@50": 0.4}},
+    "reference": {
+        "cosine": {"mAP": 0.19, "P@10": 0.47, "P@50": 0.4},
+        "classifier": {
+            "probabilities": {"mAP": 0.32, "P@10": 0.62, "P@50": 0.55},
+            "predicted_class": {"mAP": 0.25, "P@10": 0.5, "P@50": 0.5},
+            "accuracy": 0.7,
+            "outputs": "softmax",
+            "classes": 100,
+            "parameters": 123,
+            "chosen_epoch": 9,
+        },
+    },
     "loss": {
         "features": {"mAP": 0.19, "P@10": 0.47, "P@50": 0.4, "recall@10": 1.0},
         "codes": {"mAP": 0.31, "P@10": 0.44, "P@50": 0.5, "recall@10": 0.92},
@@ -145,6 +156,7 @@ def make_run(
     method: str = "fourier",
     ranking: str = "hamming",
     reference: bool = True,
+    classifier: bool = False,
     codes: bool = True,
     fraction: float = 1.0,
     settings: int = 1,
@@ -205,6 +217,8 @@ def make_run(
                 bit_means=x.mean(0) if codes else None,
                 reference_precision=curve * 0.8 if reference else None,
                 reference_precision_at_k=at_k * 0.8 if reference else None,
+                classifier_precision=curve * 0.9 if classifier else None,
+                classifier_precision_at_k=at_k * 0.9 if classifier else None,
             )
         )
         if codes:

@@ -32,7 +32,7 @@ ALLOWED = {
     "features": {"data", "runtime"},
     "protocols": {"data"},
     "relevance": {"data", "kernels", "protocols", "ranking", "runtime"},
-    "evaluation": {"index", "metrics", "ranking", "runtime"},
+    "evaluation": {"index", "metrics", "ranking", "runtime", "training"},
     "inputs": {"config", "data", "features", "protocols", "relevance"},
     "system": {"config", "index", "methods", "run_folder", "training"},
     "report": {"metrics", "run_folder"},

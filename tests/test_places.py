@@ -28,6 +28,7 @@ from tests.places import forbid_writing, may_mount, mount_read_only, mount_small
 SMALL = (
     "dataset=digits", "dataset.max_gallery=50", "dataset.max_queries=10", "backbone=pixels", "backbone.image_size=8",
     "bits=16", "evaluation.plots=false", "evaluation.definitions=false", "reference.time=false",
+    "reference.classifier=false",
 )  # fmt: skip
 PROJECTION = (*SMALL, "method=random_projection")
 TRAINED = (*SMALL, "method=csq", "method.training.epochs=2")

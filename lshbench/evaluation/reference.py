@@ -48,13 +48,8 @@ def cosine_reference(
         cache: the cache folder.
         progress: reports the queries ranked.
     """
-    sides = ((gallery.x, relevance.gallery), (queries.x, relevance.queries))
-    content = " ".join(content_digest(*side) for side in sides)
-    if relevance.subset or relevance.listed is not None:
-        content += f" {relevance.subset}"
-    if (listed := relevance.listed) is not None:
-        content += f" {content_digest(listed.offsets, listed.rows, listed.grades)} {listed.threshold} {listed.graded}"
-    key = hashlib.sha256(f"{VERSION} {content}".encode()).hexdigest()
+    sides = (content_digest(gallery.x), content_digest(queries.x), content_of(relevance))
+    key = hashlib.sha256(f"{VERSION} {' '.join(sides)}".encode()).hexdigest()
     path = cache / "references" / f"{key}.npz"
 
     def compute() -> Arrays:
@@ -74,6 +69,14 @@ def _compute(gallery: Features, queries: Features, relevance: Relevance, progres
         result.curves.precision_at_k,
         first_kept(cosine_neighbors(queries.x, gallery.x, NEIGHBORS + relevance.most_left_out), relevance).ids,
     )
+
+
+def content_of(relevance: Relevance) -> str:
+    """Return a hash of what is relevant, for keys of the cache."""
+    content = f"{content_digest(relevance.gallery, relevance.queries)} {relevance.subset}"
+    if (listed := relevance.listed) is not None:
+        content += f" {content_digest(listed.offsets, listed.rows, listed.grades)} {listed.threshold} {listed.graded}"
+    return content
 
 
 def _is_whole(arrays: Arrays, queries: int) -> bool:

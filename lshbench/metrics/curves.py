@@ -33,6 +33,8 @@ class Curves:
         bit_means: float64 ``(bits,)``, the share of gallery items whose bit is set; None without codes.
         reference_precision: as ``precision``, for exact cosine ranking of the features, or None.
         reference_precision_at_k: as ``precision_at_k``, for exact cosine ranking, or None.
+        classifier_precision: as ``precision``, for ranking by a classifier's probabilities, or None.
+        classifier_precision_at_k: as ``precision_at_k``, likewise, or None.
     """
 
     recall: np.ndarray
@@ -46,6 +48,8 @@ class Curves:
     bit_means: np.ndarray | None = None
     reference_precision: np.ndarray | None = None
     reference_precision_at_k: np.ndarray | None = None
+    classifier_precision: np.ndarray | None = None
+    classifier_precision_at_k: np.ndarray | None = None
 
 
 def log_spaced_ranks(last: int = 1000, count: int = 60) -> np.ndarray:

@@ -11,9 +11,12 @@ from matplotlib.ticker import NullLocator
 from lshbench.plots.style import REFERENCE, RUN, SCREEN, Medium, dress, figure_for, legend, show_shares
 from lshbench.run_folder import Run
 
+CLASSIFIER = "classifier, no code"
+"""What labels give without a code: how legends call the ranking by class probabilities."""
+
 
 def precision_recall(run: Run, medium: Medium = SCREEN) -> Figure:
-    """Draw mean precision over recall, beside exact cosine ranking of the same features."""
+    """Draw mean precision over recall, beside exact cosine ranking and what labels give without a code."""
     curves, name = run.curves(), run.metrics.searched
     figure = figure_for(run, "Precision over recall", medium=medium)
     axes, dashed = figure.add_subplot(), _dashed(medium)
@@ -26,15 +29,19 @@ def precision_recall(run: Run, medium: Medium = SCREEN) -> Figure:
             axes.plot(curves.recall, curves.reference_precision, label=label, **dashed)
         elif cosine["mAP"] is not None:
             axes.axhline(cosine["mAP"], label=label, **dashed)
+    classifier = run.metrics.reference.classifier
+    if classifier is not None and curves.classifier_precision is not None:
+        label = _with_figure(CLASSIFIER, "mAP", classifier.probabilities["mAP"])
+        axes.plot(curves.recall, curves.classifier_precision, label=label, **dashed | {"linestyle": ":"})
     dress(axes, x="recall", y="precision, mean over queries")
     axes.set_xlim(0, 1)
-    show_shares(axes, _highest(curves.precision, curves.reference_precision))
+    show_shares(axes, _highest(curves.precision, curves.reference_precision, curves.classifier_precision))
     legend(axes, loc="best")
     return figure
 
 
 def precision_at_k(run: Run, medium: Medium = SCREEN) -> Figure:
-    """Draw mean P@k over k, with the bounds that the order of ties leaves, beside exact cosine ranking."""
+    """Draw mean P@k over k, with the bounds that the order of ties leaves, beside the same references."""
     curves, name = run.curves(), run.metrics.searched
     figure = figure_for(run, "Precision of the first k results", medium=medium)
     axes, dashed = figure.add_subplot(), _dashed(medium)
@@ -53,6 +60,11 @@ def precision_at_k(run: Run, medium: Medium = SCREEN) -> Figure:
         else:
             known = [(k, cosine[f"P@{k}"]) for k in (10, 50) if cosine[f"P@{k}"] is not None]
             axes.plot(*zip(*known, strict=True), color=REFERENCE, marker="o", linestyle="--", label=label)
+    classifier = run.metrics.reference.classifier
+    if classifier is not None and curves.classifier_precision_at_k is not None:
+        label = _with_figure(CLASSIFIER, "P@10", classifier.probabilities["P@10"])
+        style = dashed | {"linestyle": ":", "marker": marker}
+        axes.plot(curves.k, curves.classifier_precision_at_k, label=label, **style)
     dress(axes, x="k, length of the result list", y="P@k, mean over queries")
     axes.set_xscale("log")
     first, last = int(curves.k[0]), int(curves.k[-1])
@@ -60,7 +72,9 @@ def precision_at_k(run: Run, medium: Medium = SCREEN) -> Figure:
     axes.set_xticks(ticks, [f"{k:,}" for k in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(first, max(last, first + 1))
-    show_shares(axes, _highest(curves.precision_at_k, curves.reference_precision_at_k))
+    show_shares(
+        axes, _highest(curves.precision_at_k, curves.reference_precision_at_k, curves.classifier_precision_at_k)
+    )
     legend(axes, loc="best")
     return figure
 

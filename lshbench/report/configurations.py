@@ -91,12 +91,14 @@ def _intervals(
 
 def _mean(one: Configuration, name: str, interval: Interval) -> Mean:
     means = tuple(float(repeat.values.mean()) for repeat in one.repeats[name])
-    references = [run.metrics.reference.cosine for run in one.runs]
-    exact = [None if cosine is None else cosine.get(measure_name(name)) for cosine in references]
+    cosine, classifier, predicted = (
+        mean_or_none([(run.metrics.reference.figures(reference) or {}).get(measure_name(name)) for run in one.runs])
+        for reference in ("cosine", "classifier", "predicted_class")
+    )
     steps = [None if run.metrics.loss is None else run.metrics.loss.codes for run in one.runs]
     codes = [None if step is None else step.get(measure_name(name)) for step in steps]
     spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
-    return Mean(interval, means, spread, mean_or_none(exact), mean_or_none(codes))
+    return Mean(interval, means, spread, cosine, mean_or_none(codes), classifier, predicted)
 
 
 def _cost(runs: Sequence[Run]) -> Cost:

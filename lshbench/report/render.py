@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 COLUMNS = (
     "record", "group", "measure", "configuration", "against", "dataset", "backbone", "protocol", "method", "bits",
     "index", "ranking", "supervision", "leak", "seeds", "queries", "gallery", "mean", "low", "high", "level", "spread",
-    "exact_cosine", "exact_codes", "candidates", "candidates_fraction", "qps", "qps_with_encoding", "latency_p95_ms",
+    "exact_cosine", "exact_codes", "classifier", "predicted_class",
+    "candidates", "candidates_fraction", "qps", "qps_with_encoding", "latency_p95_ms",
     "latency_with_encoding_p95_ms", "busy", "bytes_per_item",
     "code_bytes_per_item", "index_bytes_per_item", "feature_bytes_per_item",
     "recall_at_10_cosine", "peak_memory_bytes", "total_s", "difference", "p_value", "p_value_holm", "exact", "pairs",
@@ -90,6 +91,8 @@ def _mean_row(report: Report, group: Group, one: Configuration, name: str) -> di
         "spread": mean.spread,
         "exact_cosine": mean.exact_cosine,
         "exact_codes": mean.exact_codes,
+        "classifier": mean.classifier,
+        "predicted_class": mean.predicted_class,
         "candidates": cost.candidates,
         "candidates_fraction": cost.candidates_fraction,
         "qps": cost.qps,

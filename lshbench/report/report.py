@@ -35,6 +35,8 @@ class Mean:
         spread: their standard deviation (n - 1); None for one seed.
         exact_cosine: the mean over seeds by exact cosine ranking of the same features; None where it is not known.
         exact_codes: the same by the codes' exact ranking of the whole gallery.
+        classifier: the same by the probabilities of the classifier beside a method that was trained with labels.
+        predicted_class: the same by that classifier's predicted class alone.
     """
 
     interval: Interval
@@ -42,6 +44,8 @@ class Mean:
     spread: float | None
     exact_cosine: float | None
     exact_codes: float | None
+    classifier: float | None = None
+    predicted_class: float | None = None
 
 
 @dataclass(frozen=True)

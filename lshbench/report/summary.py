@@ -21,7 +21,7 @@ NOTHING = 0.0005
 
 
 def print_summary(run: Run, console: Console | None = None) -> None:
-    """Print a run's figures beside exact cosine ranking, its speed, and where its files are.
+    """Print a run's figures beside exact cosine and what labels give without a code, its speed, and where it is.
 
     Args:
         run: finished.
@@ -81,7 +81,7 @@ def print_line(run: Run, console: Console) -> None:
     metrics = run.metrics
     shown: dict[str, float | None] = {name: metrics.metrics[name] for name in SHOWN}
     if metrics.published is not None:
-        shown = {str(metrics.protocol.definition): metrics.published} | shown
+        shown = {str(metrics.protocol.definition): metrics.published, **shown}
     figures = ", ".join(f"{name} {_figure(value)}" for name, value in shown.items())
     what = f"{metrics.searched} {metrics.method.bits} bits, seed {metrics.seed}: {figures}"
     console.print(Text(f"{what}  {_shown_path(run.path)}"), soft_wrap=True)
@@ -175,6 +175,8 @@ def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
         lines.insert(0, ("loss", lost))
     if (found := search.recall_at_10_codes) is not None:
         lines.insert(1 if lost else 0, ("ties", _ties_of_codes(found)))
+    if labels := _labels(metrics):
+        lines.insert(0, ("labels", labels))
     if busy := metrics.environment.get("busy"):
         lines.append(("BUSY", f"{busy}: other work slowed the machine down, and times are too long"))
     return lines
@@ -233,6 +235,23 @@ def _relevance(metrics: RunMetrics) -> str:
         said.append(f"{junk:,} junk pairs count neither way")
     plain = relevance.rule == SHARED_LABEL
     return "; ".join(said[plain:])
+
+
+def _labels(metrics: RunMetrics) -> str:
+    """Return what labels give without a code: the figures of the classifier beside a run; nothing without one."""
+    classifier = metrics.reference.classifier
+    if classifier is None:
+        return ""
+    ranked, trivial = (
+        ", ".join(f"{name} {_figure(figures[name])}" for name in SHOWN)
+        for figures in (classifier.probabilities, classifier.predicted_class)
+    )
+    right = f"right for {classifier.accuracy:.1%} of the queries" if classifier.accuracy else "right for no query"
+    lines = [f"a classifier's probabilities, no code: {ranked}", f"its predicted class as the code: {trivial}; {right}"]
+    value, best = metrics.metrics["mAP"], classifier.probabilities["mAP"]
+    if value is not None and best is not None:
+        lines[0] += f"; {metrics.searched} has {value - best:+.4f} mAP"
+    return "\n".join(lines)
 
 
 def _leak(protocol: ProtocolMetrics) -> str:

@@ -20,6 +20,7 @@ from lshbench.report.table_file import TESTED, Column, Grid, Row, TableFile
 from lshbench.report.values import read_values
 from lshbench.report.winners import SIGNIFICANT, Side, winner_of
 from lshbench.run_folder import Run
+from lshbench.run_folder.metrics import ReferenceMetrics
 
 
 @dataclass(frozen=True)
@@ -378,11 +379,14 @@ class _Filling:
 
     def _cell(self, row: Row, filled: FilledColumn, part: _Part) -> Cell:
         if row.reference:
-            # Exact cosine is the same for every value of `over`: any run of a seed has it.
-            by_seed = {run.metrics.seed: run for run in part.runs if run.metrics.reference.cosine}
+            # The same for every value of `over`, and cosine for every run of a seed; classifiers' heads may differ.
+            by_seed: dict[int, list[ReferenceMetrics]] = {}
+            for run in part.runs:
+                if run.metrics.reference.figures(row.reference):
+                    by_seed.setdefault(run.metrics.seed, []).append(run.metrics.reference)
             seeds = sorted(by_seed)
-            references = [by_seed[seed].metrics.reference.cosine or {} for seed in seeds]
-            found = [figures.get(filled.column.metric) for figures in references]
+            best = [max(by_seed[seed], key=_classified) for seed in seeds]
+            found = [(one.figures(row.reference) or {}).get(filled.column.metric) for one in best]
             return _cell(seeds, found, seeds == list(part.seeds))
         runs = self._runs(row, filled, part)
         found = [figure_of(self.settings[run.path], filled.column.figure)[1] for run in runs]
@@ -422,6 +426,11 @@ class _Filling:
             name: Difference(test.difference, float(p_value))
             for name, test, p_value in zip(pairs, tests, adjusted, strict=True)
         }
+
+
+def _classified(reference: ReferenceMetrics) -> float:
+    """Return how well a classifier's probabilities rank, by mAP; 0 where there is none."""
+    return (reference.figures("classifier") or {}).get("mAP") or 0.0
 
 
 def _cell(seeds: Sequence[int], found: Sequence[float | None], complete: bool) -> Cell:

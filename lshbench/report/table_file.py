@@ -24,6 +24,7 @@ FILE_KEYS = (
     "columns", "tables",
 )  # fmt: skip
 ROW_KEYS = ("label", "where", "reference")
+REFERENCES = ("cosine", "classifier", "predicted_class")
 COLUMN_KEYS = ("figure", "heading", "format", "leading_zero", "spread", "best", "over", "difference_from")
 GRID_KEYS = ("title", "fold", "rows", "columns")
 
@@ -36,13 +37,15 @@ class Row:
         name: its key in the file.
         label: what the table shows.
         where: values by key that a run of this row has; of several rows that fit a run, the one with most has it.
-        reference: whether it is exact cosine ranking of the features, which every run has beside its own figures.
+        reference: what every run has beside its own figures: ``cosine``, exact ranking of the features, or, of the
+            best classifier beside a method that was trained with labels, ``classifier`` (the ranking by its
+            probabilities) or ``predicted_class`` (its prediction as the code); None for a row of runs.
     """
 
     name: str
     label: str
     where: Mapping[str, Any] = field(default_factory=dict)
-    reference: bool = False
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -246,13 +249,16 @@ class _Parser:
             raise self._wrong(key, node, f"keys: {', '.join(ROW_KEYS)}")
         self._known(node, ROW_KEYS, f"{key}.")
         where = node.get("where", {})
-        if not isinstance(where, dict) or bool(where) == bool(node.get("reference")):
-            raise self._wrong(key, node, "where: with values by key, such as {method: itq}, or reference: true")
+        reference = "cosine" if node.get("reference") is True else node.get("reference")
+        if not isinstance(where, dict) or bool(where) == bool(reference):
+            raise self._wrong(key, node, "where: with values by key, such as {method: itq}, or reference: cosine")
+        if reference and reference not in REFERENCES:
+            raise self._wrong(f"{key}.reference", reference, f"one of {', '.join(REFERENCES)}")
         return Row(
             name=str(name),
             label=self._text(node, "label", f"{key}.") or str(name),
             where={str(condition): value for condition, value in where.items()},
-            reference=self._flag(node, "reference", f"{key}.", default=False),
+            reference=reference or None,
         )
 
     def _column(self, name: str, node: object, over: str | None) -> Column:

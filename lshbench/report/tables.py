@@ -63,7 +63,8 @@ def means(report: Report, group: Group) -> Table:
             *(figure(one.means[name].interval.mean) for name in others),
         ]
         rows.append(tuple(row))
-    rows += [_reference_row(report, name, exact) for name, exact in references(report, group).items()]
+    rows += [_reference_row(name, "none", exact) for name, exact in references(report, group).items()]
+    rows += [_reference_row(name, "labels", figures) for name, figures in classifiers(report, group).items()]
     queries = sorted({one.queries for one in group.configurations})
     notes = [f"{' or '.join(f'{count:,}' for count in queries)} queries.", *map(best_sentence, group.best)]
     if any(one.supervision == "features" for one in group.configurations):
@@ -89,9 +90,22 @@ def references(report: Report, group: Group) -> dict[str, list[float | None]]:
     }
 
 
-def _reference_row(report: Report, name: str, exact: Sequence[float | None]) -> tuple[str, ...]:
-    first, *others = exact
-    return (name, "none", "", figure(first), "", *map(figure, others))
+def classifiers(report: Report, group: Group) -> dict[str, list[float | None]]:
+    """Return the measures of what labels give without a code: of the best classifier beside a configuration."""
+    first = report.measures[0]
+    beside = [one for one in group.configurations if one.means[first].classifier is not None]
+    if not beside:
+        return {}
+    best = max(beside, key=lambda one: one.means[first].classifier or 0.0)
+    return {
+        "classifier, no code": [best.means[name].classifier for name in report.measures],
+        "its predicted class as the code": [best.means[name].predicted_class for name in report.measures],
+    }
+
+
+def _reference_row(name: str, supervision: str, figures: Sequence[float | None]) -> tuple[str, ...]:
+    first, *others = figures
+    return (name, supervision, "", figure(first), "", *map(figure, others))
 
 
 def cost(group: Group) -> Table:

@@ -188,10 +188,45 @@ class Ties(Record):
 
 
 @dataclass(frozen=True)
+class ClassifierMetrics(Record):
+    """What labels give without a code: figures of a classifier with the method's head, items and budget.
+
+    Attributes:
+        probabilities: of ranking by the probability that an item has the query's class.
+        predicted_class: of the trivial code, the number of the predicted class; items at equal distance are ties.
+        accuracy: share of the queries whose most probable class is theirs, or one of theirs.
+        outputs: ``softmax``, or ``sigmoid`` where items may have several classes.
+        classes: that it was trained to tell apart.
+        parameters: how many numbers it has learnt.
+        chosen_epoch: whose weights it has, from 1.
+    """
+
+    probabilities: Headline
+    predicted_class: Headline
+    accuracy: float
+    outputs: Literal["softmax", "sigmoid"]
+    classes: int
+    parameters: int
+    chosen_epoch: int | None
+
+
+@dataclass(frozen=True)
 class ReferenceMetrics(Record):
-    """Metrics of exact cosine ranking of the same features; None where it was skipped."""
+    """Rankings of the same items without a code.
+
+    Attributes:
+        cosine: exact cosine ranking of the features, which knows no labels; None where it was skipped.
+        classifier: a classifier's, beside a method that was trained with labels; else None, as where it was skipped.
+    """
 
     cosine: Headline | None
+    classifier: ClassifierMetrics | None = field(default=None, kw_only=True)
+
+    def figures(self, name: str) -> Figures | None:
+        """Return the figures of ``cosine``, ``classifier`` (by probabilities) or ``predicted_class``, if known."""
+        if name == "cosine" or self.classifier is None:
+            return self.cosine if name == "cosine" else None
+        return self.classifier.probabilities if name == "classifier" else self.classifier.predicted_class
 
 
 @dataclass(frozen=True)

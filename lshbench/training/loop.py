@@ -55,13 +55,14 @@ def train_model(
     checkpoint: Path | None = None,
     description: str = "training",
     ranking: Literal["hamming", "cosine"] = "hamming",
+    quality: Callable[[nn.Module], float | None] | None = None,
 ) -> TrainingResult:
     """Train a network and keep the best epoch's weights.
 
     The validation quality of an epoch is the expected mAP, validation items as queries against a sample of
-    the others.  The result is a function of the arguments: batches come from ``seed`` and the epoch's number,
-    and what draws from torch's generator (dropout) is seeded anew at each epoch, so that a training that is
-    taken up again from its checkpoint ends as if it had never stopped.
+    the others, unless ``quality`` says otherwise.  The result is a function of the arguments: batches come from
+    ``seed`` and the epoch's number, and what draws from torch's generator (dropout) is seeded anew at each epoch, so
+    that a training that is taken up again from its checkpoint ends as if it had never stopped.
 
     Args:
         model: all trainable parameters, those of the loss included; on ``data``'s device.
@@ -74,6 +75,7 @@ def train_model(
         checkpoint: a file to write after each epoch and to go on from; None for none.
         description: what the progress bar says.
         ranking: what validation ranks by: Hamming distances of signs, or cosines of ``encode``'s outputs.
+        quality: measures ``model`` on the validation part in place of that mAP; None if there is no such part.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = _optimizer(parameters, settings, data.device)
@@ -86,7 +88,7 @@ def train_model(
         log.info("%s goes on after epoch %d, from %s", description, len(history), checkpoint)
     per_epoch = data.batches_per_epoch(settings)
     steps = per_epoch * settings.epochs
-    validation = Validation(data, encode, seed, ranking)
+    measure = quality or Validation(data, encode, seed, ranking).quality
     with (
         seeded(seed, data.device),
         threads_for(data.batch_size(settings) * data.inputs),
@@ -115,11 +117,11 @@ def train_model(
                     f"{description} diverged in epoch {epoch} ({means}): "
                     f"try a smaller method.training.learning_rate than {settings.learning_rate}"
                 )
-            quality = validation.quality(model)
-            if quality is None or not best or quality > max(e.validation or 0.0 for e in history):
+            reached = measure(model)
+            if reached is None or not best or reached > max(e.validation or 0.0 for e in history):
                 best = {name: value.detach().clone() for name, value in model.state_dict().items()}
-            history.append(Epoch(epoch, sum(means.values()), quality, means))
-            log.debug("%s, epoch %d: loss %.5g, validation mAP %s", description, epoch, history[-1].loss, quality)
+            history.append(Epoch(epoch, sum(means.values()), reached, means))
+            log.debug("%s, epoch %d: loss %.5g, validation %s", description, epoch, history[-1].loss, reached)
             if store:
                 store.save(model, optimizer, best, history)
             advance(1)

@@ -172,6 +172,15 @@ def test_figures_say_what_where_and_beside_what(tmp_path: Path) -> None:
     assert f"exact cosine, mAP {run.metrics.reference.cosine['mAP']:.3f}" in shown
 
 
+def test_what_labels_give_without_a_code_is_drawn_where_its_curve_was_kept(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", classifier=True)
+    classifier = run.metrics.reference.classifier
+    for draw, metric in ((precision_recall, "mAP"), (precision_at_k, "P@10")):
+        assert f"classifier, no code, {metric} {classifier.probabilities[metric]:.3f}" in texts(draw(run))
+    without = make_run(tmp_path / "without")
+    assert not any("classifier" in text for text in texts(precision_recall(without)))
+
+
 def test_an_index_of_features_does_not_stand_under_the_method_s_name(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", settings=2)
     search = replace(run.metrics.search, index="hnsw", ranks="features")

@@ -164,6 +164,17 @@ def test_differences_are_from_a_row_and_tested_with_their_column(tmp_path: Path,
     ]  # fmt: skip
 
 
+def test_of_several_classifiers_the_best_of_each_seed_is_shown(tmp_path: Path, values) -> None:  # noqa: F811
+    for name, seed, reached in (("itq", 0, "0.2"), ("csq", 0, "0.4"), ("itq", 1, "0.6")):
+        path = write_run(tmp_path, name, values, seed=seed) / "metrics.json"
+        path.write_text(path.read_text().replace('"mAP": 0.32', f'"mAP": {reached}'))
+    rows = {name: {"reference": name} for name in ("classifier", "predicted_class")}
+    rows |= {name: {"where": {"method": name}} for name in ("itq", "csq")}
+    shown = cells(markdown(filled(tmp_path, rows=rows)))
+    assert shown[2] == ["classifier", ".500 ± .141"]
+    assert shown[3] == ["predicted_class", ".250"]
+
+
 def test_exact_cosine_is_the_mean_of_what_each_seed_has(tmp_path: Path, values) -> None:  # noqa: F811
     for seed, exact in ((0, "0.2"), (1, "0.4")):
         folder = write_run(tmp_path, "itq", values, seed=seed)
@@ -184,6 +195,7 @@ def test_exact_cosine_is_the_mean_of_what_each_seed_has(tmp_path: Path, values) 
         ({"columns": {"x": {"figure": "mAP", "format": ".q"}}}, r"columns\.x\.format='\.q': expected a format"),
         ({"columns": {"x": {"figure": "mAP", "heading": "{bit}"}}}, r"columns\.x\.heading='\{bit\}': .* than \{bits\}"),
         ({"columns": {"x": {"figur": "mAP"}}}, r"columns\.x=\{'figur': 'mAP'\}: expected keys, with a figure"),
+        ({"rows": {"x": {"reference": "cosines"}}}, r"rows\.x\.reference='cosines': expected one of cosine"),
         ({"rows": {"x": {"where": {}}}}, r"rows\.x=.*: expected where: with values by key"),
         ({"over": "bist"}, r"over='bist': no run has it; expected a key"),
         ({"colour": "red"}, r"colour='red': expected no such key"),

@@ -108,6 +108,10 @@ def test_codes_without_bits_have_no_figures() -> None:
     assert set(CodeMetrics().to_json().values()) == {None}
 
 
+def test_a_run_of_an_earlier_version_has_no_classifier() -> None:
+    assert RunMetrics.from_json(changed("reference/classifier", KeyError)).reference.classifier is None
+
+
 def test_keys_that_are_not_known_are_ignored() -> None:
     assert RunMetrics.from_json(changed("dataset/colour", "red") | {"new": 1}).to_json() == METRICS
 
@@ -123,6 +127,7 @@ def test_keys_that_are_not_known_are_ignored() -> None:
         ("metrics/mAP", [1], r"metrics.mAP is \[1\]"),
         ("metrics/mAP", KeyError, "metrics.mAP is missing"),
         ("reference/cosine/P@50", KeyError, "reference.cosine.P@50 is missing"),
+        ("reference/classifier/accuracy", KeyError, "reference.classifier.accuracy is missing"),
         ("ties/mAP", {"expected": 0.3}, "ties.mAP.optimistic is missing"),
         ("codes/buckets", 3, "codes.buckets is 3"),
         ("search", [], r"search is \[\]"),

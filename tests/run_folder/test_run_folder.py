@@ -52,6 +52,8 @@ def test_the_schema_is_itself_valid_and_accepts_the_contract_s_example() -> None
     ("path", "value"),
     [
         ("reference/cosine", None),
+        ("reference/classifier", None),
+        ("reference/classifier/outputs", "sigmoid"),
         ("dataset/backbone", None),
         ("search/recall@10", None),
         ("search/qps", None),
@@ -88,6 +90,8 @@ def test_the_schema_accepts_what_may_be_null_or_added(path: str, value: object) 
         ("time_s/total", KeyError),
         ("ties/mAP", {"expected": 0.3}),
         ("reference/cosine", {"mAP": 0.1}),
+        ("reference/classifier/accuracy", 1.5),
+        ("reference/classifier/outputs", "tanh"),
         ("seed", None),
         ("schema_version", 2),
         ("run_id", KeyError),

@@ -17,7 +17,12 @@ DIGITS = (
     "dataset=digits", f"dataset.max_gallery={GALLERY}", f"dataset.max_queries={QUERIES}", "backbone=pixels",
     "backbone.image_size=8",
 )  # fmt: skip
-BARE = ("evaluation.plots=false", "evaluation.definitions=false", "reference.cosine=false")
+BARE = (
+    "evaluation.plots=false",
+    "evaluation.definitions=false",
+    "reference.cosine=false",
+    "reference.classifier=false",
+)
 RUNS = {
     "random_projection": (*DIGITS, "method=random_projection", "bits=30"),
     "sq": (*DIGITS, "method=sq", "bits=96"),
