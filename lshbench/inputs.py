@@ -5,7 +5,7 @@ A run, a search in a finished run, and the benchmarks open them alike.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,12 +29,14 @@ class OpenedData:
         selection: gallery, queries and training items.
         fingerprint: ``sha256:...`` of the content that the items come from.
         unanswered: queries that have nothing to find in the gallery.
+        split_fingerprints: that of each split's part in it, by the split's name, where they are known.
     """
 
     dataset: Dataset
     selection: Selection
     fingerprint: str
     unanswered: Unanswered
+    split_fingerprints: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class Inputs:
         selection = self.protocol.select(dataset, self.seed, self.source.max_gallery, self.source.max_queries)
         unanswered = find_unanswered(dataset.labels, selection, dataset.gallery.class_names)
         check_answered(unanswered)
-        return OpenedData(dataset, selection, dataset.fingerprint(selection.items()), unanswered)
+        items = selection.items()
+        of_splits = dataset.split_fingerprints(items)
+        return OpenedData(dataset, selection, dataset.fingerprint(items, of_splits), unanswered, of_splits)
 
     def encoder(self, data: OpenedData, progress: Progress) -> dict[str, Any] | None:
         """Return what features of images depend on besides them (:meth:`Backbone.key`); None for ready features."""
@@ -96,4 +100,5 @@ class Inputs:
             device=self.device,
             threads=self.threads,
             progress=progress,
+            fingerprints=data.split_fingerprints,
         )

@@ -131,11 +131,20 @@ class Dataset:
         parts = [(self.gallery, ~later, 0), (self.query, later, len(self.gallery))]
         return [(split, items[mask] - first, np.flatnonzero(mask)) for split, mask, first in parts if mask.any()]
 
-    def fingerprint(self, items: np.ndarray) -> str:
-        """Return ``sha256:...`` of the content that the items come from, labels included."""
+    def split_fingerprints(self, items: np.ndarray) -> dict[str, str]:
+        """Return, for the name of each split that holds some of the items, the fingerprint of their rows."""
+        return {split.name: split.fingerprint(rows) for split, rows, _ in self.split_rows(items)}
+
+    def fingerprint(self, items: np.ndarray, known: dict[str, str] | None = None) -> str:
+        """Return ``sha256:...`` of the content that the items come from, labels included.
+
+        Args:
+            items: int64 ``(n,)``, item numbers.
+            known: what :meth:`split_fingerprints` gave for them, which takes long where there are many files.
+        """
         digest = hashlib.sha256(self.kind.encode())
-        for split, rows, _ in self.split_rows(items):
-            digest.update(split.fingerprint(rows).encode())
+        for fingerprint in (known or self.split_fingerprints(items)).values():
+            digest.update(fingerprint.encode())
         return f"sha256:{digest.hexdigest()}"
 
     def image(self, item: int) -> Image:
