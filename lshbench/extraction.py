@@ -44,7 +44,14 @@ def extract_config(config: dict[str, Any], progress: Progress, parquet: Path | N
     store = FeatureStore(inputs.cache)
     for split, rows, _ in dataset.split_rows(data.selection.items()):
         loaded = load_split_features(
-            split, rows, inputs.backbone, store=store, device=inputs.device, threads=threads, progress=progress
+            split,
+            rows,
+            inputs.backbone,
+            store=store,
+            device=inputs.device,
+            threads=threads,
+            progress=progress,
+            fingerprint=data.split_fingerprints.get(split.name),
         )
         if parquet is not None:
             path = parquet / ("train.parquet" if split is dataset.gallery else "test.parquet")

@@ -5,7 +5,7 @@ A run, a search in a finished run, and the benchmarks open them alike.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,12 +33,14 @@ class OpenedData:
         selection: gallery, queries and training items.
         fingerprint: ``sha256:...`` of the content that the items come from.
         unanswered: queries that have nothing to find in the gallery.
+        split_fingerprints: that of each split's part in it, by the split's name, where they are known.
     """
 
     dataset: Dataset
     selection: Selection
     fingerprint: str
     unanswered: Unanswered
+    split_fingerprints: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class Inputs:
         self.relevance.check(dataset, selection)
         unanswered = self.relevance.unanswered(dataset, selection)
         check_answered(unanswered)
-        return OpenedData(dataset, selection, dataset.fingerprint(selection.items()), unanswered)
+        items = selection.items()
+        of_splits = dataset.split_fingerprints(items)
+        return OpenedData(dataset, selection, dataset.fingerprint(items, of_splits), unanswered, of_splits)
 
     def encoder(self, data: OpenedData, progress: Progress) -> dict[str, Any] | None:
         """Return what features of images depend on besides them (:meth:`Backbone.key`); None for ready features."""
@@ -105,6 +109,7 @@ class Inputs:
             device=self.device,
             threads=self.threads,
             progress=progress,
+            fingerprints=data.split_fingerprints,
         )
 
     def ground_truth(self, data: OpenedData, gallery: Features, queries: Features, progress: Progress) -> GroundTruth:

@@ -196,11 +196,20 @@ class Dataset:
                 parts.append((split, items[mask] - first, np.flatnonzero(mask)))
         return parts
 
-    def fingerprint(self, items: np.ndarray) -> str:
-        """Return ``sha256:...`` of the content that the items come from: labels, judgments and neighbours included."""
+    def split_fingerprints(self, items: np.ndarray) -> dict[str, str]:
+        """Return, for the name of each split that holds some of the items, the fingerprint of their rows."""
+        return {split.name: split.fingerprint(rows) for split, rows, _ in self.split_rows(items)}
+
+    def fingerprint(self, items: np.ndarray, known: dict[str, str] | None = None) -> str:
+        """Return ``sha256:...`` of the content that the items come from: labels, judgments and neighbours included.
+
+        Args:
+            items: int64 ``(n,)``, item numbers.
+            known: what :meth:`split_fingerprints` gave for them, which takes long where there are many files.
+        """
         digest = hashlib.sha256(self.kind.encode())
-        for split, rows, _ in self.split_rows(items):
-            digest.update(split.fingerprint(rows).encode())
+        for fingerprint in (known or self.split_fingerprints(items)).values():
+            digest.update(fingerprint.encode())
         if self.judgments is not None:
             for array in (self.judgments.queries, self.judgments.items, self.judgments.grades):
                 digest.update(np.ascontiguousarray(array).data)

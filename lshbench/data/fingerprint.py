@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
 import sqlite3
+import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 from lshbench.errors import UsageError
@@ -29,6 +32,10 @@ LOOK_UP = 500
 """Paths asked for in one statement: SQLite allows 999 parameters everywhere."""
 SETTLED_NS = 2_000_000_000
 """A file changed less than two seconds ago may change again under the same time stamp: not remembered."""
+BATCH = 256
+"""Files that a thread takes at a time."""
+SMALL = 1 << 20
+"""Bytes of a file that is read at once."""
 TRIES = 3
 """Times that a file is read which changes meanwhile."""
 
@@ -51,7 +58,7 @@ def bytes_digest(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def file_digests(paths: Sequence[Path], cache: Path) -> list[str]:
+def file_digests(paths: Sequence[Path | str], cache: Path) -> list[str]:
     """Return the SHA-256 of each file's content, as hexadecimal digits.
 
     A file is not read again if it is known, with its inode, size and times of change, from a reading at which these
@@ -64,26 +71,40 @@ def file_digests(paths: Sequence[Path], cache: Path) -> list[str]:
     Raises:
         UsageError: a file that can't be read, or keeps changing.
     """
-    keys = [_key(path) for path in paths]
+    keys = _keys(os.fspath(path) for path in paths)
     database = cache / DATABASE
     known = _look_up(keys, database)
-    missing = sorted({key for key in keys if key not in known})
+    missing = list(dict.fromkeys(key for key in keys if key not in known))
     if missing:
         started = time.time_ns()
+        batches = (missing[first : first + BATCH] for first in range(0, len(missing), BATCH))
         with ThreadPoolExecutor(min(8, available_cores())) as pool:
-            computed = dict(pool.map(_digest, (key[0] for key in missing)))
+            computed = dict(chain.from_iterable(pool.map(_digests, batches)))
         _remember({key: digest for key, digest in computed.items() if _settled(key, started)}, database)
         by_path = {key[0]: digest for key, digest in computed.items()}
         known |= {key: by_path[key[0]] for key in missing}
     return [known[key] for key in keys]
 
 
-def _key(path: Path) -> _Key:
-    try:
-        real = os.path.realpath(path)
-        return _key_of(os.fsencode(real), Path(real).stat())
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+def _keys(paths: Iterable[str]) -> list[_Key]:
+    """Return the key of each file; each folder's real path is found once, as there may be a million files."""
+    folders: dict[str, str] = {}
+    keys = []
+    for path in paths:
+        folder, _, name = path.rpartition(os.sep)
+        if (inside := folders.get(folder)) is None:
+            root = os.sep if path.startswith(os.sep) else os.curdir
+            inside = folders[folder] = os.path.realpath(folder or root).rstrip(os.sep)
+        real = f"{inside}{os.sep}{name}"
+        try:
+            status = os.lstat(real)
+            if stat.S_ISLNK(status.st_mode) or name in ("", os.curdir, os.pardir):
+                real = os.path.realpath(path)
+                status = Path(real).stat()
+        except OSError as error:
+            raise UsageError(f"{path} can't be read: {error.strerror}") from error
+        keys.append(_key_of(os.fsencode(real), status))
+    return keys
 
 
 def _key_of(path: bytes, status: os.stat_result) -> _Key:
@@ -92,14 +113,18 @@ def _key_of(path: bytes, status: os.stat_result) -> _Key:
     return path, status.st_dev, inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def _digests(keys: Sequence[_Key]) -> list[tuple[_Key, str]]:
+    return [_digest(key[0]) for key in keys]
+
+
 def _digest(path: bytes) -> tuple[_Key, str]:
     """Return a file's digest, and what it was the digest of: the file as it was before and after reading alike."""
     name = os.fsdecode(path)
     try:
         for _ in range(TRIES):
-            with Path(name).open("rb") as file:
+            with io.FileIO(name) as file:
                 before = _key_of(path, os.fstat(file.fileno()))
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = _content_digest(file, before[3])
                 if _key_of(path, os.fstat(file.fileno())) == before:
                     return before, digest
     except OSError as error:
@@ -107,22 +132,29 @@ def _digest(path: bytes) -> tuple[_Key, str]:
     raise UsageError(f"{name} changes while it is read; expected a file that nothing writes to")
 
 
+def _content_digest(file: io.FileIO, size: int) -> str:
+    if size > SMALL:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    # Of many small files, most of the time would go into the buffer that `file_digest` makes for each.
+    digest = hashlib.sha256()
+    while content := file.read(size + 1):
+        digest.update(content)
+    return digest.hexdigest()
+
+
 def _look_up(keys: Sequence[_Key], database: Path) -> dict[_Key, str]:
     known: dict[_Key, str] = {}
-    wanted = sorted(set(keys))
 
     def ask(connection: sqlite3.Connection) -> None:
-        for start in range(0, len(wanted), LOOK_UP):
-            batch = wanted[start : start + LOOK_UP]
+        for start in range(0, len(keys), LOOK_UP):
+            batch = [key[0] for key in keys[start : start + LOOK_UP]]
             marks = ",".join("?" * len(batch))
-            found = connection.execute(f"SELECT * FROM digests WHERE path IN ({marks})", [key[0] for key in batch])
+            found = connection.execute(f"SELECT * FROM digests WHERE path IN ({marks})", batch)
             # A damaged page can hold anything; only what looks like a digest is believed.
-            for *key, digest in found:
-                if len(str(digest)) == 64:
-                    known[tuple(key)] = digest
+            known.update((row[:6], row[6]) for row in found if len(str(row[6])) == 64)
 
     _with_database(database, ask)
-    return {key: known[key] for key in wanted if key in known}
+    return known
 
 
 def _settled(key: _Key, now: int) -> bool:

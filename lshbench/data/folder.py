@@ -42,7 +42,7 @@ class FolderSplit(ImageFiles):
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         picked = range(len(self.files)) if rows is None else rows
         files = [self.files[row] for row in picked]
-        return combine("folder", files, file_digests([self.folder / file for file in files], self.cache))
+        return combine("folder", files, file_digests([f"{self.folder}{os.sep}{file}" for file in files], self.cache))
 
     def file(self, row: int) -> Path:
         return self.folder / self.files[row]

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 VERSION = 2
 SLOW_SECONDS = 0.5
 """Ready features that take longer to read are kept in the cache; for others a copy would only cost space."""
-EARLY_SECONDS = 10.0
+EARLY_SECONDS = 5.0
 """Time for looking at images before the network is loaded: a run that will stop had better stop at once."""
 COUNT_SECONDS = 30.0
 """Time for counting unreadable images once there is one."""
@@ -64,6 +64,7 @@ def load_split_features(
     device: str,
     threads: int,
     progress: Progress,
+    fingerprint: str | None = None,
 ) -> SplitFeatures:
     """Return the features of a split's rows, from the cache, or read or extracted.
 
@@ -75,13 +76,14 @@ def load_split_features(
         device: as configured, such as ``auto`` or ``cuda:1``.
         threads: that extraction may use.
         progress: receives the progress of extraction and downloads.
+        fingerprint: of the rows, where it has just been found.
 
     Raises:
         UsageError: an image that can't be read (named), features with NaN or infinite values, no disk space,
             weights that can't be had.
     """
     complete = len(rows) == len(split) and np.array_equal(rows, np.arange(len(split)))
-    base: dict[str, Any] = {"version": VERSION, "data": split.fingerprint(rows), "items": len(split)}
+    base: dict[str, Any] = {"version": VERSION, "data": fingerprint or split.fingerprint(rows), "items": len(split)}
     if split.kind == "features":
         base["backbone"] = None
         base["vectors"] = "float32"

@@ -42,6 +42,7 @@ def load_roles(
     device: str,
     threads: int,
     progress: Progress,
+    fingerprints: dict[str, str] | None = None,
 ) -> Roles:
     """Return the features of a run's items: from the cache, else read or extracted and cached.
 
@@ -53,6 +54,7 @@ def load_roles(
         device: as configured, such as ``auto`` or ``cuda:1``.
         threads: number of threads of an extraction.
         progress: receives the progress of extraction and downloads.
+        fingerprints: of the items' rows by the splits' names, where they have just been found.
 
     Raises:
         UsageError: an image that can't be read (named), features with NaN or infinite values or of differing widths,
@@ -63,7 +65,14 @@ def load_roles(
     parts = []
     for split, rows, places in dataset.split_rows(needed):
         loaded = load_split_features(
-            split, rows, backbone, store=store, device=device, threads=threads, progress=progress
+            split,
+            rows,
+            backbone,
+            store=store,
+            device=device,
+            threads=threads,
+            progress=progress,
+            fingerprint=(fingerprints or {}).get(split.name),
         )
         parts.append((needed[places], loaded))
         if len(loaded.unreadable):

@@ -259,10 +259,19 @@ class Filling:
         Args:
             key: the entry's.
             details: for people.
+
+        Raises:
+            UsageError: another process has taken back the notes (:meth:`forget`).
         """
         for leftover in (self.folder / SHARDS).glob(".*"):
             leftover.unlink(missing_ok=True)
-        notes = [json.loads(self._note(shard).read_bytes()) for shard in self._layout.shards()]
+        try:
+            notes = [json.loads(self._note(shard).read_bytes()) for shard in self._layout.shards()]
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"the features in {self.folder} were taken back by another process, for which their data changed while "
+                "it was read; expected files that nothing writes to: run again when they are complete"
+            ) from error
         _write_json(
             self.folder / META,
             {"key": key, "layout": vars(self._layout), "shards": notes, "details": details, "lshbench": __version__},

@@ -106,7 +106,7 @@ def test_no_change_under_an_old_time_stamp_goes_unnoticed(change: Callable, tmp_
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, real = written(tmp_path / "a", b"one"), hashlib.file_digest
+    file, real = written(tmp_path / "a", bytes(fingerprint.SMALL + 1)), hashlib.file_digest
 
     def slow(*arguments: object) -> object:
         with file.open("ab") as more:

@@ -78,6 +78,16 @@ def test_what_was_made_is_found_again_and_not_made_again(tmp_path: Path) -> None
     assert np.array_equal(np.load(entry.folder / "digests.npy", allow_pickle=False), DIGESTS)
 
 
+def test_what_another_process_takes_back_is_said_to_be(tmp_path: Path) -> None:
+    def fill_and_lose(entry: Filling) -> None:
+        Counted()(entry)
+        Filling(entry.folder, 20, SHARD).forget()
+
+    with pytest.raises(UsageError, match=f"{tmp_path}.* taken back by another process.*run again"):
+        FeatureStore(tmp_path).get_or_fill(KEY, 20, fill_and_lose, SHARD)
+    assert fill(tmp_path)[1] == 20
+
+
 def test_another_key_has_another_entry(tmp_path: Path) -> None:
     fill(tmp_path)
     assert FeatureStore(tmp_path).find({**KEY, "rows": "some"}) is None
