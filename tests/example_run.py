@@ -40,11 +40,20 @@ METRICS: dict[str, Any] = {
         "exact_duplicates": 3,
         "exact_duplicates_train": 0,
         "leak": False,
+        "leave_one_out": False,
         "classes": {
             "queries": {"count": 100, "smallest": 100, "largest": 100, "mean": 100.0},
             "gallery": {"count": 100, "smallest": 500, "largest": 500, "mean": 500.0},
             "train": {"count": 100, "smallest": 500, "largest": 500, "mean": 500.0},
         },
+    },
+    "relevance": {
+        "name": "labels",
+        "rule": "a shared label",
+        "graded": False,
+        "mean": 500.0,
+        "chance": 0.01,
+        "left_out": 0,
     },
     "method": {
         "name": "fourier",
@@ -86,6 +95,7 @@ METRICS: dict[str, Any] = {
         "recall@10": 1.0,
         "recall@10/cosine": 0.9,
         "recall@10/codes": None,
+        "recall@10/neighbors": None,
         "qps": 1000.0,
         "latency_ms": {"p50": 0.1, "p95": 0.2, "p99": 0.3},
     },

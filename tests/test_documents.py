@@ -46,6 +46,7 @@ NOT_RUN = (
 
 OWN_WORDS = {
     "method": "docs/methods.md", "index": "docs/indexes.md", "protocol": "docs/protocols_and_metrics.md",
+    "relevance": "docs/protocols_and_metrics.md",
     "dataset": "docs/guide.md", "backbone": "docs/guide.md", "experiment": "docs/guide.md",
     "tracker": "docs/guide.md", "tune": "docs/sweeps.md", "table": "docs/report.md",
 }  # fmt: skip
