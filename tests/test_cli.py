@@ -51,6 +51,7 @@ def test_smoke_runs_all_four_methods_and_every_folder_is_whole(lshbench, tmp_pat
         metrics = json.loads(path.read_text(encoding="utf-8"))
         jsonschema.validate(metrics, metrics_schema())
         assert metrics["metrics"]["mAP"] > 0.15, "chance is 0.1"
+        assert (metrics["reference"]["classifier"] is None) == (metrics["method"]["supervision"] == "none")
         folder = path.parent
         for name in (
             "config.yaml", "per_query.parquet", "neighbors.npz", "codes/gallery.npy", "codes/queries.npy",

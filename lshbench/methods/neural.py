@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.errors import wrong_value
+from lshbench.methods.base import check_bits
 from lshbench.methods.trained import Criterion, HeadHasher, NeighborhoodHasher
+from lshbench.training import auto
 from lshbench.training.constraints import Count, LabelsOrNone, Positive, Share
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import Standardise
@@ -87,9 +89,17 @@ class AttractingHasher(NeuralHasher):
 
 @dataclass(kw_only=True, eq=False)
 class Neural(AttractingHasher):
-    """Neural hashing with attraction, trained with labels: the keys of ``conf/method/neural.yaml``."""
+    """Neural hashing with attraction, trained with labels: the keys of ``conf/method/neural.yaml``.
+
+    ``temperature`` may be ``auto``: see :mod:`lshbench.training.auto`.
+    """
 
     supervision = "labels"
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits)
+        self.temperature = auto.temperature(self.temperature, self.bits, auto.CLASSES_APART)
+        super().__post_init__()
 
     def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
         return self.loss

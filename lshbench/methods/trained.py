@@ -155,7 +155,7 @@ class NeighborhoodHasher(TrainedHasher):
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
-        self.temperature = auto.temperature(self.temperature, self.bits)
+        self.temperature = auto.temperature(self.temperature, self.bits, auto.NEIGHBORS_APART)
         super().__post_init__()
 
     def neighborhoods(self, data: TrainingData, progress: Progress) -> Neighborhoods:

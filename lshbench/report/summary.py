@@ -246,11 +246,11 @@ def _labels(metrics: RunMetrics) -> str:
         ", ".join(f"{name} {_figure(figures[name])}" for name in SHOWN)
         for figures in (classifier.probabilities, classifier.predicted_class)
     )
-    right = f"right for {classifier.accuracy:.1%} of the queries" if classifier.accuracy else "right for no query"
-    lines = [f"a classifier's probabilities, no code: {ranked}", f"its predicted class as the code: {trivial}; {right}"]
+    right = f"{classifier.accuracy:.1%} of the queries" if classifier.accuracy else "no query"
+    lines = [f"classifier, no code:     {ranked}", f"predicted class as code: {trivial}", f"it is right for {right}"]
     value, best = metrics.metrics["mAP"], classifier.probabilities["mAP"]
     if value is not None and best is not None:
-        lines[0] += f"; {metrics.searched} has {value - best:+.4f} mAP"
+        lines[-1] += f"; {metrics.searched} has {value - best:+.4f} mAP"
     return "\n".join(lines)
 
 

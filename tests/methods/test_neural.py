@@ -84,7 +84,7 @@ def test_mutual_neighbours_have_each_other_and_the_lonely_keep_their_nearest() -
     [
         ("neural_paper", {"supervision": "some"}, "method.supervision='some'"),
         ("neural", {"temperature": 0.0}, "method.temperature=0.0"),
-        ("neural", {"temperature": "auto"}, "method"),
+        ("neural", {"temperature": "cold"}, "method.temperature='cold': expected a number, or auto"),
         ("neural", {"recipe": "paper"}, "method.recipe='paper': no such key"),
         ("neural", {"supervision": "none"}, "method.supervision='none': no such key"),
         ("neural_paper", {"temperature": 1.0}, "method.temperature=1.0: no such key"),

@@ -48,8 +48,9 @@ def test_a_skipped_reference_leaves_its_columns_out(metrics: dict[str, Any]) -> 
 
 def test_what_labels_give_without_a_code_is_a_line_of_its_own(metrics: dict[str, Any]) -> None:
     text = " ".join(printed(metrics).split())
-    assert "a classifier's probabilities, no code: mAP 0.3200, P@10 0.6200, P@50 0.5500; fourier has -0.0200" in text
-    assert "as the code: mAP 0.2500, P@10 0.5000, P@50 0.5000; right for 70.0% of the queries" in text
+    assert "labels classifier, no code: mAP 0.3200, P@10 0.6200, P@50 0.5500" in text
+    assert "predicted class as code: mAP 0.2500, P@10 0.5000, P@50 0.5000" in text
+    assert "it is right for 70.0% of the queries; fourier has -0.0200 mAP" in text
     metrics["reference"]["classifier"]["accuracy"] = 0.0
     assert "right for no query" in printed(metrics)
     metrics["reference"]["classifier"] = None

@@ -72,6 +72,11 @@ def test_auto_depends_on_the_length_of_the_code(option: str, bits: int, temperat
     assert make(option, bits).in_effect()["temperature"] == temperature
 
 
+@pytest.mark.parametrize(("bits", "temperature"), [(16, 0.5), (64, 1.0), (256, 1.0)])
+def test_auto_leaves_short_codes_room_to_tell_classes_apart(bits: int, temperature: float) -> None:
+    assert make("neural", bits).in_effect()["temperature"] == temperature
+
+
 @pytest.mark.parametrize("option", ["fourier_unsupervised", "neural_unsupervised"])
 @pytest.mark.parametrize(
     ("keys", "message"),
