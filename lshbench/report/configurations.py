@@ -13,7 +13,7 @@ from lshbench.report.definitions import by_configuration, mean_or_none
 from lshbench.report.repeats import Repeat, same_queries
 from lshbench.report.report import Configuration, Cost, Mean, measure_name
 from lshbench.report.resampling import crossed_intervals
-from lshbench.report.select import protocol_of, supervision_of
+from lshbench.report.select import Settings, protocol_of, supervision_of
 from lshbench.run_folder import Run
 
 
@@ -45,7 +45,7 @@ def configurations_of(
                 series="",
                 dataset=first.dataset.name,
                 backbone=first.dataset.backbone,
-                protocol=protocol_of(members[0]),
+                protocol=protocol_of(Settings(members[0])),
                 method=first.method.name,
                 bits=first.method.bits,
                 index=first.search.index,

@@ -136,14 +136,6 @@ def supervision_of(run: Run) -> str:
     return "features" if run.metrics.features_alone else run.metrics.method.supervision
 
 
-def protocol_of(run: Run) -> str:
-    """Return the protocol, with what is relevant where that isn't a shared label: only what is equal compares."""
-    metrics = run.metrics
-    if metrics.relevance is None or metrics.relevance.rule == SHARED_LABEL:
-        return metrics.protocol.name
-    return f"{metrics.protocol.name}, relevant: {metrics.relevance.rule}"
-
-
 class Settings:
     """Values of one run by dotted keys: of ``metrics.json`` first, then of its configuration, read when needed.
 
@@ -180,6 +172,22 @@ class Settings:
         if self._config is None:
             self._config = dict(flat(self.run.config())) if self.run.has(CONFIG) else {}
         return self._config
+
+
+def protocol_of(settings: Settings) -> str:
+    """Return the protocol, with what is relevant where that isn't a shared label, and how many items were taken.
+
+    Only runs in which it is equal compare: with fewer items in the gallery, any code has better figures.
+    """
+    metrics = settings.run.metrics
+    said = [metrics.protocol.name]
+    if metrics.relevance is not None and metrics.relevance.rule != SHARED_LABEL:
+        said.append(f"relevant: {metrics.relevance.rule}")
+    for key, items in (("dataset.max_gallery", "gallery items"), ("dataset.max_queries", "queries")):
+        most = settings.get(key)[1]
+        if isinstance(most, int):
+            said.append(f"at most {most:,} {items}")
+    return ", ".join(said)
 
 
 def parse_where(conditions: Sequence[str]) -> dict[str, list[str]]:

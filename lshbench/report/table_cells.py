@@ -202,7 +202,7 @@ def _parts(file: TableFile, runs: Sequence[Run], settings: Mapping[Path, Setting
             hidden += row is not None
             continue
         data = run.metrics.dataset
-        key = (data.name, data.backbone or "", protocol_of(run), data.fingerprint)
+        key = (data.name, data.backbone or "", protocol_of(settings[run.path]), data.fingerprint)
         value = None if file.over is None else settings[run.path].get(file.over)[1]
         unit = placed.setdefault(key, {}).setdefault(row.name, {}).setdefault(value, {})
         _check_alike(file, row, next(iter(unit.values()), run), run)
@@ -465,7 +465,7 @@ def _fields(part: _Part) -> dict[str, Any]:
         "classes": _between([run.metrics.dataset.classes for run in part.runs]),
         "encoder": f"{metrics.dataset.backbone}, " if metrics.dataset.backbone else "",
         "dim": metrics.dataset.dim,
-        "protocol": protocol_of(part.runs[0]),
+        "protocol": protocol_of(Settings(part.runs[0])),
         "cpu": metrics.environment["cpu"],
         "threads": f"{threads} thread{'' if threads == 1 else 's'}",
         "seeds": ", ".join(map(str, part.seeds)),

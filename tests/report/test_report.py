@@ -480,3 +480,13 @@ def test_the_command_ends_with_2_and_one_line_on_wrong_use(lshbench) -> None:
     done = lshbench("report", "absent", check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def test_runs_of_other_numbers_of_items_are_not_compared(tmp_path: Path, values) -> None:
+    write_run(tmp_path, "itq", values)
+    write_run(tmp_path, "csq", values + 0.1, dataset={"name": "digits", "max_gallery": 500})
+    titles = [group.title for group in report_of(tmp_path, by=("bits",)).groups]
+    assert titles == [
+        "cifar100_images, protocol full, 16 bits",
+        "cifar100_images, protocol full, at most 500 gallery items, 16 bits",
+    ]
