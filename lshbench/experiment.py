@@ -19,10 +19,11 @@ import numpy as np
 from lshbench.config import Identity, build, check_root, identity
 from lshbench.data.base import Dataset
 from lshbench.errors import UsageError
+from lshbench.evaluation.asymmetric_hamming import asymmetric_hamming
 from lshbench.evaluation.classifier import ClassifierReference, classifier_reference
 from lshbench.evaluation.code_recall import code_recall
 from lshbench.evaluation.evaluate import Evaluation
-from lshbench.evaluation.loss import code_measures, loss_of
+from lshbench.evaluation.loss import Loss, code_measures, feature_measures, index_measures
 from lshbench.evaluation.reference import Reference, cosine_reference
 from lshbench.evaluation.timing import Clock, time_exact_scan
 from lshbench.evaluation.tradeoff import Measured, Queries, measure_points, overlap
@@ -226,13 +227,20 @@ def run_experiment(
         progress=progress,
     )
 
+    definitions: dict[str, float | None] = {}
+    if config["evaluation"]["definitions"]:
+        with clock.measure("evaluate"):
+            squashed = asymmetric_hamming(system.index, query_codes, relevance)
+        definitions = measured.evaluation.summary["definitions"] | squashed
     codes, recall_of_codes = None, None
+    with clock.measure("loss"):
+        of_index = index_measures(system.index, measured, query_codes, relevance, reference)
     if config["evaluation"]["loss"] or system.index.exhaustive:
         with clock.measure("loss"):
-            ranked = (system.index, measured, gallery_codes, query_codes, relevance)
+            ranked = (system.index, of_index, gallery_codes, query_codes, relevance)
             codes = code_measures(*ranked, reference, progress)
             recall_of_codes = code_recall(system.index, measured, gallery_codes, query_codes, relevance)
-    loss = loss_of(measured, reference, codes)
+    loss = Loss(feature_measures(reference), codes, of_index)
     search, evaluation = measured.search, measured.evaluation
     shown = search.neighbors
     pictures = config["evaluation"]["plots"] and data.dataset.kind == "images"
@@ -291,7 +299,7 @@ def run_experiment(
         ranking=system.ranking,
         metrics=evaluation.summary["metrics"],
         ties={name: Ties(**bounds) for name, bounds in evaluation.summary["ties"].items()},
-        definitions=evaluation.summary["definitions"] if config["evaluation"]["definitions"] else {},
+        definitions=definitions,
         reference=ReferenceMetrics(
             reference.metrics if reference else None,
             classifier=ClassifierMetrics.from_json(classifier.figures) if classifier else None,

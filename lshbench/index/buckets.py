@@ -62,6 +62,12 @@ from lshbench.ranking.lists import list_blocks, query_blocks
 from lshbench.types import CodeKind, Encoded, Neighbors, RankedBlock, Relevance, Side
 
 RESCORE = {"cosine": rescoring.COSINE, "hamming": rescoring.HAMMING, "embedding": rescoring.EMBEDDING}
+RANKINGS: dict[str, list[Ranking]] = {
+    "cosine": ["cosine"],
+    "hamming": ["hamming"],
+    "embedding": ["cosine", "asymmetric"],
+}
+OTHERS = {"cosine": " (asymmetric with index.rescore=embedding)", "hamming": "", "embedding": ""}
 DRAWS = ("subsets", "disjoint")
 
 
@@ -86,7 +92,7 @@ class BucketsIndex(Index):
             bits, none twice).
         rescore: ``cosine`` of the original features, ``hamming`` distance of whole codes, or ``embedding``: the cosine
             of the query's projections and the item's code of -1 and 1 (asymmetric similarity, which needs only the
-            codes of the gallery).
+            codes of the gallery), or with ``ranking=asymmetric``, which orders them alike, the asymmetric distance.
         shortlist: with ``rescore=cosine``, how many candidates are rescored, those nearest by Hamming distance (ties by
             the smaller row), or a list of numbers; all by default.  The others count as compared, not as retrieved.
         seed: decides the subsets.
@@ -128,7 +134,7 @@ class BucketsIndex(Index):
         self.shortlists = [] if shortlist is None else query_values("index.shortlist", shortlist)
         self.bits_per_table, self.draw, self.rescore, self.seed = bits_per_table, draw, rescore, seed
         super().__init__(gives, ranking)
-        self._kind = RESCORE[rescore]
+        self._kind = rescoring.ASYMMETRIC if self.ranking == "asymmetric" else RESCORE[rescore]
         self._scaled = False
         self._lock = Lock()
         self._single: _Single | None = None
@@ -138,10 +144,10 @@ class BucketsIndex(Index):
             self._table_bits(bits, 1)
 
     def rankings(self) -> list[Ranking]:
-        return ["hamming" if self.rescore == "hamming" else "cosine"]
+        return RANKINGS[self.rescore]
 
     def ranked_by(self) -> str:
-        return f" and index.rescore={self.rescore}"
+        return f" and index.rescore={self.rescore}" + OTHERS[self.rescore]
 
     def points(self) -> list[dict[str, int]]:
         values = {"tables": self.tables, "probes": self.probes, "shortlist": self.shortlists}
@@ -174,6 +180,10 @@ class BucketsIndex(Index):
             raise wrong_value("index.shortlist", self.shortlists, right)
         keys = ("tables", "bits_per_table", "probes", "draw", "seed")
         return BucketsIndex(rescore="hamming", **{key: getattr(self, key) for key in keys})
+
+    @property
+    def code_ranking(self) -> Ranking:
+        return "asymmetric" if self.rescore == "embedding" else "hamming"
 
     def needs_projections(self, side: Side) -> bool:
         return side == "query" and (self.probes[-1] > 1 or self.rescore == "embedding")
@@ -336,9 +346,9 @@ class BucketsIndex(Index):
         self._check_widths(queries)
         codes, projections = queries.binary.packed, queries.binary.projections
         unread = _UNREAD if len(codes) == 1 else np.empty((len(codes), 0), np.float32)
-        if self._kind == rescoring.EMBEDDING:
+        if self.rescore == "embedding":
             projections = queries.projections
-        directed = probes > 1 or self._kind == rescoring.EMBEDDING
+        directed = probes > 1 or self.rescore == "embedding"
         return rescoring.Queries(
             plain_rows(codes),
             plain_rows(projections) if directed and projections is not None else unread,
@@ -381,7 +391,7 @@ class BucketsIndex(Index):
     @classmethod
     def open(cls, folder: Path, features: np.ndarray | None = None) -> Self:
         described = open_description(folder, cls.option)
-        keys = ("tables", "bits_per_table", "probes", "draw", "rescore", "shortlist", "seed", "bits")
+        keys = ("tables", "bits_per_table", "probes", "draw", "rescore", "shortlist", "seed", "bits", "ranking")
         index = cls(**{key: described[key] for key in keys})
         items, bits = described["items"], check_number(described, "bits", MOST_BITS)
         if index.tables[-1] * index.probes[-1] > MOST_PROBES:

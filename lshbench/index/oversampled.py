@@ -16,7 +16,7 @@ from numba import get_num_threads
 
 from lshbench.errors import wrong_value
 from lshbench.index.base import Index, Ranking, query_values
-from lshbench.index.candidates import BLOCK_CANDIDATES, TOGETHER, writable_view
+from lshbench.index.candidates import BLOCK_CANDIDATES, TOGETHER, plain_rows, writable_view
 from lshbench.index.files import (
     MOST_DIMENSIONS,
     check_features,
@@ -27,7 +27,12 @@ from lshbench.index.files import (
     save_arrays,
     save_description,
 )
-from lshbench.kernels.rescoring import cosine_distances_parallel, fill
+from lshbench.kernels.rescoring import (
+    cosine_distances_of_lists,
+    cosine_distances_of_lists_parallel,
+    cosine_distances_parallel,
+    scale_to_unit,
+)
 from lshbench.ranking.cosine import VectorGallery
 from lshbench.ranking.lists import list_blocks, list_neighbors
 from lshbench.types import RESULTS, CodeKind, Encoded, Neighbors, RankedBlock, Relevance, Side
@@ -37,6 +42,10 @@ VECTORS, NORMS, DESCRIPTION = "rescored.npy", "rescored_inverse_norms.npy", "res
 
 BLOCK_ROWS = 8192
 """Vectors that are made bytes at a time."""
+
+
+CHUNKS = 8
+"""Parts of a batch for each thread."""
 
 
 class OversampledIndex(Index):
@@ -130,7 +139,6 @@ class OversampledIndex(Index):
             raise ValueError(f"queries of {queries.features.shape[1]} numbers for vectors of {self._vectors.shape[1]}")
         most = min(self.oversample * k, len(self))
         step = max(1, BLOCK_CANDIDATES // most)
-        vectors, parts = writable_view(self._vectors), 2 * get_num_threads()
         for start in range(0, len(queries), step):
             block = queries[start : start + step]
             found = self.inner.search(block, most)
@@ -138,14 +146,21 @@ class OversampledIndex(Index):
             offsets = np.concatenate([[0], np.cumsum(is_there.sum(axis=1))])
             rows = found.ids[is_there].astype(np.int32)
             distances = np.empty(len(rows), np.float32)
-            for i, vector in enumerate(block.features):
-                own = slice(offsets[i], offsets[i + 1])
-                if (own.stop - own.start) * len(vector) < TOGETHER:
-                    fill(_unit(vector), (vectors, self._inverse_norms), rows[own], distances[own])
-                else:
-                    arrays = (vectors, self._inverse_norms, parts, distances[own])
-                    cosine_distances_parallel(_unit(vector), rows[own], *arrays)
+            self._rescore(plain_rows(block.features), offsets, rows, distances)
             yield start, start + len(block), found.candidates, offsets, rows, distances
+
+    def _rescore(self, queries: np.ndarray, offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray) -> None:
+        """Fill in the distances of candidates."""
+        vectors, norms, threads = writable_view(self._vectors), self._inverse_norms, get_num_threads()
+        if len(queries) == 1 and len(rows) * queries.shape[1] >= TOGETHER:
+            unit = np.empty(queries.shape[1], np.float32)
+            scale_to_unit(queries[0], unit)
+            cosine_distances_parallel(unit, rows, vectors, norms, 2 * threads, distances)
+        elif len(rows) * queries.shape[1] < TOGETHER:
+            cosine_distances_of_lists(queries, offsets, rows, vectors, norms, distances)
+        else:
+            chunks = min(len(queries), CHUNKS * threads)
+            cosine_distances_of_lists_parallel(queries, offsets, rows, vectors, norms, chunks, distances)
 
     @property
     def bytes(self) -> int:
@@ -200,9 +215,3 @@ def as_bytes(gallery: VectorGallery) -> tuple[np.ndarray, np.ndarray]:
         norms = np.sqrt((vectors[start:stop].astype(np.float32) ** 2).sum(axis=1))
         inverse_norms[start:stop] = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
     return vectors, inverse_norms
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    """Return a vector at length 1, float32 ``(d,)``; zeros stay zeros."""
-    norm = np.sqrt(np.dot(vector.astype(np.float64), vector.astype(np.float64)))
-    return (vector / norm if norm > 0 else vector).astype(np.float32)

@@ -3,8 +3,7 @@
 A query's projections are rounded to whole numbers whose magnitudes add up to less than 2^24.  The asymmetric distance
 of a code, in the query's unit, is the sum of the magnitudes of the bits in which the two differ: a whole number, so
 that equal codes tie exactly and a ranking can be counted instead of sorted.  Sums come from tables: what each value of
-each byte of a code adds.  An entry holds the sums of two queries, one in each half of 64 bits, so that one look-up
-serves both.
+each half byte of a code adds.  An entry has the sums of eight queries side by side, so that one look-up serves all.
 
 Codes are uint8 ``(n, bytes)`` as :class:`lshbench.types.Codes` packs them.
 """
@@ -17,41 +16,51 @@ import numpy as np
 from numba import prange
 
 from lshbench.kernels.compilation import kernel
-from lshbench.kernels.frames import Int32Vector, UInt32Vector, UInt64Matrix, UInt64Vector
-from lshbench.kernels.keys import order_of, radix_sort, row_of, sort_key
+from lshbench.kernels.frames import Int32Vector, UInt16Vector, UInt32Cube, UInt32Matrix, UInt32Vector, UInt64Vector
+from lshbench.kernels.keys import order_of, row_of, sort_key
 from lshbench.kernels.labels import Labels, is_relevant
+from lshbench.kernels.lanes import EIGHT, WINDOW, count_in_window, sum_eight
 from lshbench.kernels.topk import NO_LIMIT, collect, room_for, smallest
 
 EXACT = float(1 << 24)
 """Bound of a query's distances in its unit: whole numbers up to this one are exact in float32."""
 
-LOW_BITS = 10
-"""Bits of a distance that are counted apart from the others, and only where many items share these."""
+LOW_BITS = 11
+"""Bits of a distance that are compared only among items that share the others, the high bits."""
 
 BINS = 1 << (24 - LOW_BITS)
 LOW_BINS = 1 << LOW_BITS
 
-MANY = 1 << 14
+MANY = 1 << 16
 """Comparisons in one bin above which its items are counted by their low bits instead."""
 
-TILE = 1024
+WIDE = 256
+"""Items of a bin up to which that isn't considered."""
+
+TILE = 512
 """Items whose sums are held at a time in a search for the nearest."""
 
 CHUNK = 16
-"""Queries that share scratch memory; an even number."""
+"""Queries that share scratch memory; a multiple of eight."""
 
-HALF = np.uint64(32)
-ONE = np.uint32(1)
-TEN, LOW, BIN = np.uint64(LOW_BITS), np.uint32(LOW_BINS - 1), np.uint64(BINS - 1)
+BLOCK = 32
+"""Distances that are compared with a query's k-th at once, before any of them is looked at."""
+
+DIGIT = 12
+"""Bits by which distances are sorted at a time."""
+
+ZERO, ONE = np.uint32(0), np.uint32(1)
+HIGH, LOW = np.uint32(LOW_BITS), np.uint32(LOW_BINS - 1)
+FEW = np.int64(0xFFFF)
 
 
 class Scratch(NamedTuple):
     """Scratch memory of one thread, for queries with up to ``r`` relevant items of ``n``."""
 
-    table: UInt64Matrix  # (bytes, 256)
-    sums: UInt64Vector  # (n,), of two queries
+    table: UInt32Cube  # (2 bytes, 16, 8)
+    sums: UInt32Matrix  # (8, n), distances of eight queries
     bins: UInt32Vector  # (BINS,)
-    ordered: UInt32Vector  # (n,), distances by bin, rows ascending in each
+    ordered: UInt16Vector  # (n + WINDOW,), low bits of distances by bin, rows ascending in each
     ordered_rows: Int32Vector  # (n,), their rows; empty unless positions are asked for
     low: UInt32Vector  # (LOW_BINS + 1,)
     low_rows: Int32Vector  # (n,), rows of one bin by distance; empty unless positions are asked for
@@ -63,10 +72,10 @@ class Scratch(NamedTuple):
 def _make_scratch(width: int, items: int, relevant: int, with_positions: bool) -> Scratch:
     rows = items if with_positions else 0
     return Scratch(
-        np.empty((width, 256), np.uint64),
-        np.empty(items, np.uint64),
+        np.empty((2 * width, 16, EIGHT), np.uint32),
+        np.empty((EIGHT, items), np.uint32),
         np.empty(BINS, np.uint32),
-        np.empty(items, np.uint32),
+        np.empty(items + WINDOW, np.uint16),
         np.empty(rows, np.int32),
         np.empty(LOW_BINS + 1, np.uint32),
         np.empty(rows, np.int32),
@@ -88,28 +97,20 @@ def unit_of(projections: np.ndarray) -> float:
 
 
 @kernel
-def whole_magnitude(projection: np.float32, unit: float) -> np.uint32:
-    """Return what a differing bit adds to the distance."""
-    return np.uint32(np.rint(abs(np.float64(projection)) / unit))
-
-
-@kernel
-def fill_byte(projections: np.ndarray, unit: float, byte: int, sums: np.ndarray) -> None:
-    """Fill ``sums`` uint32 ``(256,)`` with what each value of a byte of a code adds to the distance."""
-    places = min(8, len(projections) - 8 * byte)
+def fill_entries(projections: np.ndarray, unit: float, first: int, bits: int, sums: np.ndarray) -> None:
+    """Fill ``sums`` uint32 ``(2^bits,)`` with what each value of some bits of a code, from ``first`` on, adds."""
     none = np.uint32(0)
-    for j in range(places):
-        if projections[8 * byte + j] >= 0:
-            none += whole_magnitude(projections[8 * byte + j], unit)
+    for value in projections[first : first + bits]:
+        if value >= 0:
+            none += np.uint32(np.rint(np.float64(value) / unit))
     sums[0] = none
-    for j in range(8):
+    for j in range(bits):
         # Unsigned numbers wrap around: adding a negative difference subtracts.
         added = np.uint32(0)
-        place = 7 - j
-        if place < places:
-            projection = projections[8 * byte + place]
-            added = whole_magnitude(projection, unit)
-            if projection >= 0:
+        place = first + bits - 1 - j
+        if place < len(projections):
+            added = np.uint32(np.rint(abs(np.float64(projections[place])) / unit))
+            if projections[place] >= 0:
                 added = np.uint32(0) - added
         half = 1 << j
         for value in range(half):
@@ -117,76 +118,84 @@ def fill_byte(projections: np.ndarray, unit: float, byte: int, sums: np.ndarray)
 
 
 @kernel
-def _fill_table(projections: np.ndarray, first: int, units: np.ndarray, table: np.ndarray) -> None:
-    """Fill the table of queries ``first`` and, if there is one, the next, and their units."""
-    sums = np.empty(256, np.uint32)
-    table[:] = np.uint64(0)
-    for i in range(first, min(first + 2, len(projections))):
+def _fill_table(projections: np.ndarray, units: np.ndarray, table: np.ndarray) -> None:
+    """Fill the table of up to eight queries, and their units; of one that isn't finite, and of none, with zeros."""
+    sums = np.empty(16, np.uint32)
+    table[:] = 0
+    for i in range(len(projections)):
         units[i] = unit_of(projections[i])
         if np.isnan(units[i]):
             continue
-        up = HALF * np.uint64(i - first)
-        for byte in range(len(table)):
-            fill_byte(projections[i], units[i], byte, sums)
-            row = table[byte]
-            for value in range(256):
-                row[value] |= np.uint64(sums[value]) << up
+        for half in range(len(table)):
+            if 4 * half < len(projections[i]):
+                fill_entries(projections[i], units[i], 4 * half, 4, sums)
+                for value in range(16):
+                    table[half, value, i] = sums[value]
 
 
 @kernel
-def _fill_sums(table: np.ndarray, codes: np.ndarray, sums: np.ndarray) -> None:
-    """Fill ``sums`` uint64 ``(n,)`` with the distances of codes to two queries."""
-    width = codes.shape[1]
-    byte = 0
-    if width >= 8:
-        a, b, c, d = table[0], table[1], table[2], table[3]
-        e, f, g, h = table[4], table[5], table[6], table[7]
-        for j in range(len(sums)):
-            left = a[codes[j, 0]] + b[codes[j, 1]] + c[codes[j, 2]] + d[codes[j, 3]]
-            right = e[codes[j, 4]] + f[codes[j, 5]] + g[codes[j, 6]] + h[codes[j, 7]]
-            sums[j] = left + right
-        byte = 8
-    else:
-        sums[:] = np.uint64(0)
-    while byte + 4 <= width:
-        a, b, c, d = table[byte], table[byte + 1], table[byte + 2], table[byte + 3]
-        for j in range(len(sums)):
-            left = a[codes[j, byte]] + b[codes[j, byte + 1]]
-            sums[j] += left + (c[codes[j, byte + 2]] + d[codes[j, byte + 3]])
-        byte += 4
-    while byte < width:
-        a = table[byte]
-        for j in range(len(sums)):
-            sums[j] += a[codes[j, byte]]
-        byte += 1
+def _fill_sums(table: np.ndarray, codes: np.ndarray, start: int, stop: int, sums: np.ndarray) -> None:
+    """Fill ``sums`` uint32 ``(8, m)`` with the distances of codes ``start`` to ``stop`` to eight queries."""
+    if stop - start < EIGHT:
+        for row in range(start, stop):
+            for i in range(EIGHT):
+                total = np.uint32(0)
+                for byte in range(codes.shape[1]):
+                    total += table[2 * byte, codes[row, byte] >> 4, i] + table[2 * byte + 1, codes[row, byte] & 15, i]
+                sums[i, row - start] = total
+        return
+    for row in range(start, stop, EIGHT):
+        first = min(row, stop - EIGHT)  # the last ones are taken again
+        sum_eight(table, codes, first, sums, first - start)
 
 
 @kernel
-def _fill_bins(sums: np.ndarray, up: np.uint64, scratch: Scratch, with_positions: bool) -> None:
-    """Order distances by their high bits, rows ascending; ``bins`` says where each bin ends."""
+def _sort(keys: np.ndarray, spare: np.ndarray) -> np.ndarray:
+    """Sort keys by their distances, stably, like :func:`lshbench.kernels.keys.radix_sort`: in two passes."""
+    counts = np.zeros((2, 1 << DIGIT), np.uint32)
+    mask = np.uint64((1 << DIGIT) - 1)
+    for key in keys:
+        counts[0, order_of(key) & mask] += ONE
+        counts[1, order_of(key) >> np.uint64(DIGIT)] += ONE
+    for digit in range(2):
+        start = np.uint32(0)
+        for value in range(1 << DIGIT):
+            count = counts[digit, value]
+            counts[digit, value] = start
+            start += count
+        down = np.uint64(DIGIT * digit)
+        for key in keys:
+            value = (order_of(key) >> down) & mask
+            spare[counts[digit, value]] = key
+            counts[digit, value] += ONE
+        keys, spare = spare, keys
+    return keys
+
+
+@kernel
+def _fill_bins(distances: np.ndarray, scratch: Scratch, with_positions: bool) -> None:
+    """Order items by the high bits of their distances, rows ascending; ``bins`` says where each bin ends."""
     bins, ordered = scratch.bins, scratch.ordered
     bins[:] = 0
-    down = up + TEN
-    for pair in sums:
-        bins[(pair >> down) & BIN] += ONE
+    for distance in distances:
+        bins[distance >> HIGH] += ONE
     start = np.uint32(0)
     for number in range(BINS):
         count = bins[number]
         bins[number] = start
         start += count
     if with_positions:
-        rows = scratch.ordered_rows
-        for row in range(len(sums)):
-            number = (sums[row] >> down) & BIN
+        for row in range(len(distances)):
+            number = distances[row] >> HIGH
             place = bins[number]
-            ordered[place] = np.uint32(sums[row] >> up)
-            rows[place] = np.int32(row)
+            ordered[place] = np.uint16(distances[row] & LOW)
+            scratch.ordered_rows[place] = np.int32(row)
             bins[number] = place + ONE
     else:
-        for pair in sums:
-            number = (pair >> down) & BIN
+        for distance in distances:
+            number = distance >> HIGH
             place = bins[number]
-            ordered[place] = np.uint32(pair >> up)
+            ordered[place] = np.uint16(distance & LOW)
             bins[number] = place + ONE
 
 
@@ -195,13 +204,13 @@ def _count_low(begin: int, end: int, scratch: Scratch, with_positions: bool) -> 
     """Count the items of a bin by their low bits: ``low`` says where each value begins, ``low_rows`` has the rows."""
     low, ordered = scratch.low, scratch.ordered
     low[:] = 0
-    for distance in ordered[begin:end]:
-        low[(distance & LOW) + ONE] += ONE
+    for value in ordered[begin:end]:
+        low[np.uint32(value) + ONE] += ONE
     for value in range(LOW_BINS):
         low[value + 1] += low[value]
     if with_positions:
         for place in range(begin, end):
-            value = ordered[place] & LOW
+            value = ordered[place]
             scratch.low_rows[low[value]] = scratch.ordered_rows[place]
             low[value] += ONE
         # Each value has advanced to where the next begins.
@@ -211,74 +220,99 @@ def _count_low(begin: int, end: int, scratch: Scratch, with_positions: bool) -> 
 
 
 @kernel
-def _count_smaller_and_equal(distances: np.ndarray, value: np.uint32) -> tuple[np.uint32, np.uint32]:
-    smaller, equal = np.uint32(0), np.uint32(0)
-    for distance in distances:
-        smaller += np.uint32(distance < value)
-        equal += np.uint32(distance == value)
-    return smaller, equal
+def _shared(keys: np.ndarray, first: int) -> int:
+    """Return how many keys from ``first`` on share its bin."""
+    number = order_of(keys[first]) >> np.uint64(LOW_BITS)
+    last = first + 1
+    while last < len(keys) and order_of(keys[last]) >> np.uint64(LOW_BITS) == number:
+        last += 1
+    return last - first
+
+
+@kernel
+def _place_tied(
+    rows: np.ndarray, ordered: np.ndarray, value: np.uint16, keys: np.ndarray, before: int, positions: np.ndarray
+) -> None:
+    """Fill the positions of relevant items that irrelevant ones tie with, by the order of rows.
+
+    Args:
+        rows: of the items of a bin, ascending among equal ones.
+        ordered: their low bits; empty where all are equal.
+        keys: of the relevant items that tie.
+        before: items ranked before them all.
+    """
+    place, found = before, 0
+    for j in range(len(keys)):
+        row = row_of(keys[j])
+        while rows[found] != row:
+            place += len(ordered) == 0 or ordered[found] == value
+            found += 1
+        positions[j] = place + 1
 
 
 @kernel
 def _rank_one(
-    up: np.uint64, rows: np.ndarray, with_positions: bool, scratch: Scratch, groups: np.ndarray, positions: np.ndarray
+    distances: np.ndarray,
+    rows: np.ndarray,
+    with_positions: bool,
+    scratch: Scratch,
+    groups: np.ndarray,
+    positions: np.ndarray,
 ) -> int:
     """Rank the gallery for one query that has relevant items, as :func:`rank` does; return how many groups.
 
     Args:
-        up: bits by which its distances are shifted in ``scratch.sums``.
+        distances: uint32 ``(n,)``.
         rows: of the relevant items, ascending.
     """
-    sums, ordered, bins, low = scratch.sums, scratch.ordered, scratch.bins, scratch.low
-    _fill_bins(sums, up, scratch, with_positions)
+    bins, ordered, low = scratch.bins, scratch.ordered, scratch.low
+    _fill_bins(distances, scratch, with_positions)
     relevant = len(rows)
     keys = scratch.keys[:relevant]
     for j in range(relevant):
-        keys[j] = sort_key(np.uint64(np.uint32(sums[rows[j]] >> up)), rows[j])
-    keys = radix_sort(keys, scratch.spare[:relevant])
+        keys[j] = sort_key(np.uint64(distances[rows[j]]), rows[j])
+    keys = _sort(keys, scratch.spare[:relevant])
     total, first = 0, 0
+    counted = np.uint32(BINS)  # the bin whose items are counted by their low bits
     while first < relevant:
-        number = order_of(keys[first]) >> TEN
-        last = first + 1
-        while last < relevant and order_of(keys[last]) >> TEN == number:
-            last += 1
-        begin = np.int64(bins[number - np.uint64(1)]) if number else 0
+        distance = np.uint32(order_of(keys[first]))
+        behind = first + 1
+        while behind < relevant and np.uint32(order_of(keys[behind])) == distance:
+            behind += 1
+        number, value = distance >> HIGH, distance & LOW
+        begin = np.int64(bins[number - ONE]) if number else np.int64(0)
         end = np.int64(bins[number])
-        counted = (last - first) * (end - begin) > MANY
-        if counted:
+        if end - begin > WIDE and number != counted and _shared(keys, first) * (end - begin) > MANY:
             _count_low(begin, end, scratch, with_positions)
-        while first < last:
-            value = np.uint32(order_of(keys[first]))
-            behind = first + 1
-            while behind < last and np.uint32(order_of(keys[behind])) == value:
-                behind += 1
-            if counted:
-                smaller = low[value & LOW]
-                size = low[(value & LOW) + ONE] - smaller
+            counted = number
+        if number == counted:
+            smaller = np.int64(low[value])
+            size = np.int64(low[value + ONE]) - smaller
+        else:
+            both = np.int64(0)
+            smaller, size = np.int64(0), np.int64(0)
+            for place in range(begin, end, WINDOW):
+                both = count_in_window(ordered, place, min(end - place, WINDOW), np.int16(value))
+                smaller += both & FEW
+                size += both >> 32
+        before = begin + smaller
+        groups[0, total] = before
+        groups[1, total] = first
+        groups[2, total] = size
+        groups[3, total] = behind - first
+        total += 1
+        if with_positions:
+            own = positions[first:behind]
+            if size == behind - first:
+                for j in range(len(own)):
+                    own[j] = before + 1 + j
+            elif number == counted:
+                tied = scratch.low_rows[smaller : smaller + size]
+                _place_tied(tied, ordered[:0], np.uint16(value), keys[first:behind], before, own)
             else:
-                smaller, size = _count_smaller_and_equal(ordered[begin:end], value)
-            before = begin + np.int64(smaller)
-            groups[0, total] = before
-            groups[1, total] = first
-            groups[2, total] = size
-            groups[3, total] = behind - first
-            total += 1
-            if with_positions:
-                if np.int64(size) == behind - first:
-                    for j in range(first, behind):
-                        positions[j] = before + 1 + j - first
-                else:  # others tie with them: in order of rows
-                    place, j = np.int64(0), first
-                    found = np.int64(smaller) if counted else begin
-                    while j < behind:
-                        here = counted or ordered[found] == value
-                        row = scratch.low_rows[found] if counted else scratch.ordered_rows[found]
-                        found += 1
-                        place += here
-                        if here and row == row_of(keys[j]):
-                            positions[j] = before + place
-                            j += 1
-            first = behind
+                tied = scratch.ordered_rows[begin:end]
+                _place_tied(tied, ordered[begin:end], np.uint16(value), keys[first:behind], before, own)
+        first = behind
     return total
 
 
@@ -309,15 +343,16 @@ def rank(
     most = 0
     for i in range(len(counts)):
         most = max(most, slots[i + 1] - slots[i])
-    size = 2 * max(1, min(CHUNK, len(counts) // 16) // 2)
+    size = EIGHT * max(1, min(CHUNK, len(counts) // 16) // EIGHT)
     for chunk in prange((len(counts) + size - 1) // size):
         scratch = _make_scratch(codes.shape[1], len(codes), most, with_positions)
         found = np.empty(0 if single else most, np.int64)
         end = min(len(counts), (chunk + 1) * size)
-        for pair in range(chunk * size, end, 2):
-            _fill_table(projections, pair, units, scratch.table)
-            _fill_sums(scratch.table, codes, scratch.sums)
-            for i in range(pair, min(pair + 2, end)):
+        for start in range(chunk * size, end, EIGHT):
+            stop = min(start + EIGHT, end)
+            _fill_table(projections[start:stop], units[start:stop], scratch.table)
+            _fill_sums(scratch.table, codes, 0, len(codes), scratch.sums)
+            for i in range(start, stop):
                 first, last = slots[i], slots[i + 1]
                 counts[i] = 0
                 if single:
@@ -330,50 +365,55 @@ def rank(
                             rows[count] = row
                             count += 1
                 if first < last and not np.isnan(units[i]):
-                    up = HALF * np.uint64(i - pair)
+                    own = scratch.sums[i - start]
                     counts[i] = _rank_one(
-                        up, rows, with_positions, scratch, groups[:, first:last], positions[first:last]
+                        own, rows, with_positions, scratch, groups[:, first:last], positions[first:last]
                     )
 
 
 @kernel
 def _collect(
     projections: np.ndarray,
-    pair: int,
     codes: np.ndarray,
     start: int,
+    stop: int,
     k: int,
     units: np.ndarray,
     rooms: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Collect the ``k`` nearest of some codes, whose first is row ``start``, for query ``pair`` and the next.
+    """Collect the ``k`` nearest of codes ``start`` to ``stop`` for up to eight queries.
 
     Args:
-        rooms, counts: a collection (:mod:`lshbench.kernels.topk`) for each of the two; filled.
+        units: float64, filled as :func:`unit_of` says.
+        rooms, counts: a collection (:mod:`lshbench.kernels.topk`) for each query; filled.
     """
-    table = np.empty((codes.shape[1], 256), np.uint64)
-    _fill_table(projections, pair, units, table)
-    asked = min(2, len(projections) - pair)
-    sums = np.empty(TILE, np.uint64)
-    counts[:asked] = 0
-    limits = np.full(2, NO_LIMIT)
-    farthest = np.full(2, EXACT).astype(np.uint32)  # distances from this one on are no longer among the nearest
-    for begin in range(0, len(codes), TILE):
-        own = sums[: min(TILE, len(codes) - begin)]
-        _fill_sums(table, codes[begin : begin + TILE], own)
-        for i in range(asked):
-            up = HALF * np.uint64(i)
-            room, count, limit, far = rooms[i], counts[i], limits[i], farthest[i]
-            for j in range(len(own)):
-                distance = np.uint32(own[j] >> up)
-                if distance < far:
-                    key = sort_key(np.uint64(distance), start + begin + j)
-                    count, nearer = collect(key, room, count, limit, k)
-                    if nearer < limit:
-                        # Rows ascend and ties go to the smaller one: only a nearer item is added.
-                        limit = nearer
-                        far = np.uint32(order_of(limit))
+    table = np.empty((2 * codes.shape[1], 16, EIGHT), np.uint32)
+    _fill_table(projections, units, table)
+    sums = np.empty((EIGHT, TILE), np.uint32)
+    counts[:] = 0
+    limits = np.full(EIGHT, NO_LIMIT)
+    farthest = np.full(EIGHT, np.uint32(EXACT))  # distances from this one on are no longer among the nearest
+    for begin in range(start, stop, TILE):
+        size = min(TILE, stop - begin)
+        _fill_sums(table, codes, begin, begin + size, sums)
+        for i in range(len(projections)):
+            own, room, count, limit, far = sums[i, :size], rooms[i], counts[i], limits[i], farthest[i]
+            for block in range(0, size, BLOCK):
+                part = own[block : min(block + BLOCK, size)]
+                near = ZERO
+                for distance in part:
+                    near += np.uint32(distance < far)
+                if near == 0:
+                    continue
+                for j in range(len(part)):
+                    if part[j] < far:
+                        key = sort_key(np.uint64(part[j]), begin + block + j)
+                        count, nearer = collect(key, room, count, limit, k)
+                        if nearer < limit:
+                            # Rows ascend and ties go to the smaller one: only a nearer item is added.
+                            limit = nearer
+                            far = np.uint32(order_of(limit))
             counts[i], limits[i], farthest[i] = count, limit, far
 
 
@@ -395,12 +435,13 @@ def nearest_serial(
         k: at most ``n``.
         units: float64 ``(q,)``, filled as :func:`unit_of` says; what is written of a query with NaN means nothing.
     """
-    rooms = np.empty((2, room_for(k)), np.uint64)
-    counts = np.empty(2, np.int64)
-    for pair in range(0, len(projections), 2):
-        _collect(projections, pair, codes, 0, k, units, rooms, counts)
-        for i in range(pair, min(pair + 2, len(projections))):
-            _write(smallest(rooms[i - pair], counts[i - pair], k), units[i], ids[i], distances[i])
+    rooms = np.empty((EIGHT, room_for(k)), np.uint64)
+    counts = np.empty(EIGHT, np.int64)
+    for start in range(0, len(projections), EIGHT):
+        asked = slice(start, min(start + EIGHT, len(projections)))
+        _collect(projections[asked], codes, 0, len(codes), k, units[asked], rooms, counts)
+        for i in range(start, min(start + EIGHT, len(projections))):
+            _write(smallest(rooms[i - start], counts[i - start], k), units[i], ids[i], distances[i])
 
 
 @kernel(parallel=True)
@@ -415,22 +456,17 @@ def nearest_parallel(
 ) -> None:
     """Write the first ``k`` columns like :func:`nearest_serial`, on all threads, each with some queries and a part of
     the gallery."""
-    room = room_for(k)
-    rooms = np.empty((parts, len(projections) + 1, room), np.uint64)
-    counts = np.zeros((parts, len(projections) + 1), np.int64)
-    for task in prange(parts * ((len(projections) + 1) // 2)):
-        part, pair = task % parts, 2 * (task // parts)
+    room, asked = room_for(k), len(projections)
+    rooms = np.empty((parts, asked, room), np.uint64)
+    counts = np.zeros((parts, asked), np.int64)
+    for task in prange(parts * ((asked + EIGHT - 1) // EIGHT)):
+        part, first = task % parts, EIGHT * (task // parts)
+        own = slice(first, min(first + EIGHT, asked))
         start, stop = len(codes) * part // parts, len(codes) * (part + 1) // parts
-        _collect(
-            projections,
-            pair,
-            codes[start:stop],
-            start,
-            k,
-            units,
-            rooms[part, pair : pair + 2],
-            counts[part, pair : pair + 2],
-        )
+        found = np.empty(EIGHT)  # each part's own, so that no two threads write to one place
+        _collect(projections[own], codes, start, stop, k, found, rooms[part, own], counts[part, own])
+        if part == 0:
+            units[own] = found[: own.stop - own.start]
     for i in prange(len(projections)):
         keys = np.empty(parts * room, np.uint64)
         total = 0

@@ -18,6 +18,7 @@ from lshbench.kernels.probes import ONE, Tables, gather
 from lshbench.kernels.rescoring import (
     AHEAD,
     COSINE,
+    EMBEDDING,
     HAMMING,
     Gallery,
     Queries,
@@ -201,7 +202,7 @@ class SearchedIndex(NamedTuple):
 
     tables: Tables
     gallery: Gallery
-    kind: int  # of rescoring: COSINE, HAMMING or EMBEDDING
+    kind: int  # of rescoring: COSINE, HAMMING, EMBEDDING or ASYMMETRIC
     probes: int  # buckets probed, as a multiple of the tables in use
     shortlist: int  # how many candidates, nearest by Hamming distance, are rescored by cosine; 0 for all
 
@@ -259,8 +260,11 @@ def search_one(
         _nearest(scratch.unit, vectors, rows, room, nearest_ids[i], nearest[i])
     elif kind == HAMMING:
         _nearest(scratch.words, gallery.words, rows, room, nearest_ids[i], nearest[i])
-    else:
+    elif kind == EMBEDDING:
         _nearest(scratch.sums, gallery.code_bytes, rows, room, nearest_ids[i], nearest[i])
+    else:
+        projected = (scratch.sums, scratch.step)
+        _nearest(projected, gallery.code_bytes, rows, room, nearest_ids[i], nearest[i])
     return 0
 
 

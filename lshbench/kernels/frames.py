@@ -20,13 +20,16 @@ from numba.np.numpy_support import as_dtype
 
 Int32Vector = Annotated[np.ndarray, np.int32, 1]
 Int64Vector = Annotated[np.ndarray, np.int64, 1]
+UInt16Vector = Annotated[np.ndarray, np.uint16, 1]
 UInt32Vector = Annotated[np.ndarray, np.uint32, 1]
 UInt64Vector = Annotated[np.ndarray, np.uint64, 1]
 Float32Vector = Annotated[np.ndarray, np.float32, 1]
 Int32Matrix = Annotated[np.ndarray, np.int32, 2]
 UInt8Matrix = Annotated[np.ndarray, np.uint8, 2]
+UInt32Matrix = Annotated[np.ndarray, np.uint32, 2]
 UInt64Matrix = Annotated[np.ndarray, np.uint64, 2]
 Float32Matrix = Annotated[np.ndarray, np.float32, 2]
+UInt32Cube = Annotated[np.ndarray, np.uint32, 3]
 
 Held = TypeVar("Held", bound=NamedTuple)
 

@@ -1,4 +1,4 @@
-"""Kernels that rescore a query's candidates: by cosine, by Hamming distance, or by the query's projections."""
+"""Kernels that rescore queries' candidates: by cosine, by Hamming distance, or by the queries' projections."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numpy as np
 from numba import prange, types
 from numba.extending import overload
 
+from lshbench.kernels.asymmetric import fill_entries, unit_of
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Float32Matrix, Float32Vector, Int32Vector, UInt8Matrix, UInt64Matrix, UInt64Vector
 from lshbench.kernels.topk import room_for
 from lshbench.kernels.words import popcount, prefetch
 
-COSINE, HAMMING, EMBEDDING = 0, 1, 2
-"""Kinds of rescoring."""
+COSINE, HAMMING, EMBEDDING, ASYMMETRIC = 0, 1, 2, 3
+"""Kinds of rescoring; the last two order candidates alike, by the cosine of projections and code, or by the projections
+of the bits that differ."""
 
 AHEAD = 16
 """How many candidates ahead memory is prefetched."""
@@ -52,7 +54,8 @@ class Scratch(NamedTuple):
     room: UInt64Vector  # the buffer of a collection (`lshbench.kernels.topk`)
     unit: Float32Vector  # (d,), the query's vector at length 1
     words: UInt64Vector  # (w,), the query's code; zeros beyond its bytes
-    sums: Float32Matrix  # (bytes, 256), lookup table of `_fill_sums`
+    sums: Float32Matrix  # (bytes, 256), lookup table of `_fill_sums` or `_fill_whole_sums`
+    step: Float32Vector  # (1,), the unit of asymmetric distances
 
 
 @kernel
@@ -65,12 +68,13 @@ def make_scratch(kind: int, items: int, k: int, dimensions: int, width: int) -> 
         np.empty(room_for(k), np.uint64),
         np.empty(dimensions if kind == COSINE else 0, np.float32),
         np.zeros((width + 7) // 8, np.uint64),
-        np.empty((width if kind == EMBEDDING else 0, 256), np.float32),
+        np.empty((width if kind in (EMBEDDING, ASYMMETRIC) else 0, 256), np.float32),
+        np.ones(1, np.float32),
     )
 
 
 @kernel
-def _scale_to_unit(vector: np.ndarray, out: np.ndarray) -> bool:
+def scale_to_unit(vector: np.ndarray, out: np.ndarray) -> bool:
     """Fill ``out`` float32 with a vector at length 1, or zeros for a zero vector; return whether it is finite."""
     total = 0.0
     for value in vector:
@@ -90,6 +94,10 @@ def candidate_distance(query: np.ndarray, items: np.ndarray | tuple, row: np.uin
     raise NotImplementedError
 
 
+def _is_vector_of(query: Any, kind: type) -> bool:
+    return isinstance(query, types.Array) and query.ndim == 1 and isinstance(query.dtype, kind)
+
+
 @overload(candidate_distance, jit_options={"fastmath": SUMS})
 def _cosine_distance(query: Any, items: Any, row: Any) -> Any:
     def cosine(query: Any, items: Any, row: Any) -> Any:
@@ -99,7 +107,7 @@ def _cosine_distance(query: Any, items: Any, row: Any) -> Any:
             product += query[i] * vectors[row, i]
         return np.float32(1) - min(max(product * inverse_norms[row], np.float32(-1)), np.float32(1))
 
-    return cosine if query.ndim == 1 and isinstance(query.dtype, types.Float) else None
+    return cosine if _is_vector_of(query, types.Float) else None
 
 
 @overload(candidate_distance)
@@ -110,7 +118,7 @@ def _hamming_distance(query: Any, items: Any, row: Any) -> Any:
             total += popcount(query[word] ^ items[row, word])
         return np.float32(total)
 
-    return hamming if query.ndim == 1 and isinstance(query.dtype, types.Integer) else None
+    return hamming if _is_vector_of(query, types.Integer) else None
 
 
 @overload(candidate_distance)
@@ -121,7 +129,19 @@ def _embedding_distance(query: Any, items: Any, row: Any) -> Any:
             total += query[byte, items[row, byte]]
         return np.float32(1) - min(max(total, np.float32(-1)), np.float32(1))
 
-    return embedding if query.ndim == 2 else None
+    return embedding if isinstance(query, types.Array) and query.ndim == 2 else None
+
+
+@overload(candidate_distance)
+def _asymmetric_distance(query: Any, items: Any, row: Any) -> Any:
+    def asymmetric(query: Any, items: Any, row: Any) -> Any:
+        sums, step = query
+        total = np.float32(0)
+        for byte in range(len(sums)):
+            total += sums[byte, items[row, byte]]
+        return total * step[0]
+
+    return asymmetric if isinstance(query, types.BaseTuple) else None
 
 
 def prefetch_item(items: np.ndarray | tuple, row: np.uint64) -> None:
@@ -170,13 +190,33 @@ def _fill_sums(projections: np.ndarray, sums: np.ndarray) -> None:
 
 
 @kernel
+def _fill_whole_sums(projections: np.ndarray, sums: np.ndarray) -> float:
+    """Fill the lookup table ``sums`` with what each value of a code's byte adds to the asymmetric distance.
+
+    Returns:
+        The unit of the distance (:mod:`lshbench.kernels.asymmetric`); NaN if a projection isn't finite.
+    """
+    unit = unit_of(projections)
+    whole = np.empty(256, np.uint32)
+    if np.isfinite(unit):
+        for byte in range(len(sums)):
+            fill_entries(projections, unit, 8 * byte, 8, whole)
+            for value in range(256):
+                sums[byte, value] = np.float32(whole[value])
+    return unit
+
+
+@kernel
 def prepare(kind: int, shortlist: int, queries: Queries, i: int, scratch: Scratch) -> bool:
     """Fill the scratch memory that rescoring reads of one query (unit, words, sums); return whether it is finite."""
     if kind == HAMMING or shortlist:
         scratch.words.view(np.uint8)[: queries.codes.shape[1]] = queries.codes[i]
     if kind == EMBEDDING:
         _fill_sums(queries.projections[i], scratch.sums)
-    return _scale_to_unit(queries.vectors[i], scratch.unit) if kind == COSINE else True
+    if kind == ASYMMETRIC:
+        scratch.step[0] = _fill_whole_sums(queries.projections[i], scratch.sums)
+        return bool(np.isfinite(scratch.step[0]))
+    return scale_to_unit(queries.vectors[i], scratch.unit) if kind == COSINE else True
 
 
 @kernel
@@ -195,8 +235,10 @@ def distances_of(kind: int, scratch: Scratch, rows: np.ndarray, gallery: Gallery
         fill(scratch.unit, (gallery.vectors, gallery.inverse_norms), rows, out)
     elif kind == HAMMING:
         fill(scratch.words, gallery.words, rows, out)
-    else:
+    elif kind == EMBEDDING:
         fill(scratch.sums, gallery.code_bytes, rows, out)
+    else:
+        fill((scratch.sums, scratch.step), gallery.code_bytes, rows, out)
 
 
 @kernel(parallel=True)
@@ -207,3 +249,37 @@ def cosine_distances_parallel(
     for part in prange(parts):
         own = slice(part * len(rows) // parts, (part + 1) * len(rows) // parts)
         fill(unit, (vectors, inverse_norms), rows[own], out[own])
+
+
+@kernel
+def cosine_distances_of_lists(
+    queries: np.ndarray, offsets: np.ndarray, rows: np.ndarray, vectors: np.ndarray, norms: np.ndarray, out: np.ndarray
+) -> None:
+    """Fill ``out`` float32 with the cosine distances of each query's candidates.
+
+    Args:
+        queries: float32 ``(q, d)``.
+        offsets: int64 ``(q + 1,)``, where each query's begin in ``rows`` int32 and ``out``.
+    """
+    unit = np.empty(queries.shape[1], np.float32)
+    for i in range(len(queries)):
+        scale_to_unit(queries[i], unit)
+        own = slice(offsets[i], offsets[i + 1])
+        fill(unit, (vectors, norms), rows[own], out[own])
+
+
+@kernel(parallel=True)
+def cosine_distances_of_lists_parallel(
+    queries: np.ndarray,
+    offsets: np.ndarray,
+    rows: np.ndarray,
+    vectors: np.ndarray,
+    inverse_norms: np.ndarray,
+    chunks: int,
+    out: np.ndarray,
+) -> None:
+    """Fill ``out`` like :func:`cosine_distances_of_lists`, on all threads, the queries in ``chunks`` parts."""
+    for chunk in prange(chunks):
+        first, last = chunk * len(queries) // chunks, (chunk + 1) * len(queries) // chunks
+        own = offsets[first : last + 1]
+        cosine_distances_of_lists(queries[first:last], own, rows, vectors, inverse_norms, out)

@@ -94,6 +94,11 @@ DEFINITIONS: dict[str, Definition] = {
         "mean of the precisions before and at each relevant item, divided by all relevant items",
         ("Oxford, Paris, revisited Oxford and Paris (revisitop)",),
     ),
+    "mAP@all/asymmetric_hamming": Definition(
+        "AP/asymmetric_hamming",
+        "as mAP@all/trec, by the L1 distance of the query's projections, squashed by a sigmoid, to the gallery's bits",
+        ("hashing-baseline",),
+    ),
     "P@{k}": Definition("P@{k}", "relevant items in the top k, divided by k", ("most code",)),
     "P@{k}/nonempty": Definition(
         "P@{k}",

@@ -22,6 +22,7 @@ from numba import get_num_threads
 from lshbench.kernels import asymmetric as kernels
 from lshbench.kernels.cosine import close_gaps
 from lshbench.kernels.labels import LabelTable
+from lshbench.ranking.listed import judged, left_out_of
 from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
 
 GROUP_BYTES = 16 << 20
@@ -62,16 +63,26 @@ def asymmetric_code_blocks(
 
 def _blocks(projections: np.ndarray, gallery: Codes, relevance: Relevance, positions: bool) -> Iterator[RankedBlock]:
     labels = LabelTable.from_relevance(relevance)
+    left_out = None
+    if relevance.listed is not None and not labels.listed:
+        left_out = LabelTable.of_listed(relevance.listed, len(gallery))
     step = GROUP_BYTES // (32 * max(1, int(labels.totals.max(initial=0))))
     step = min(max(step, FEWEST_QUERIES), MOST_QUERIES)
     for start in range(0, len(projections), step):
         stop = min(start + step, len(projections))
-        yield _ranked(projections[start:stop], gallery.packed, labels, start, stop, positions)
+        asked, part = projections[start:stop], relevance.rows(start, stop)
+        block, order = _ranked(asked, gallery, labels, start, stop, positions)
+        if part.listed is not None and left_out is None:
+            block = judged(block, order, part.listed, None)
+        elif left_out is not None:
+            block = left_out_of(block, *_ranked(asked, gallery, left_out, start, stop, positions), part, None)
+        yield block
 
 
 def _ranked(
-    projections: np.ndarray, packed: np.ndarray, table: LabelTable, start: int, stop: int, positions: bool
-) -> RankedBlock:
+    projections: np.ndarray, gallery: Codes, table: LabelTable, start: int, stop: int, positions: bool
+) -> tuple[RankedBlock, np.ndarray]:
+    """Return rankings of queries ``start`` to ``stop``, and the places of listed rows, if any, in their order."""
     totals = table.totals[start:stop]
     none = np.zeros(0, np.int64)
     slots = np.concatenate([[0], np.cumsum(totals)])
@@ -81,7 +92,7 @@ def _ranked(
     units = np.empty(stop - start)
     kernels.rank(
         projections,
-        packed,
+        gallery.packed,
         table.of_queries(start, stop),
         none if table.multiple else table.order,
         none if table.multiple else table.slices[0][start:stop],
@@ -97,17 +108,31 @@ def _ranked(
     if offsets[-1] < slots[-1]:  # some relevant items tie with one another
         close_gaps(groups, slots, offsets)
         groups = groups[:, : offsets[-1]]
-    return RankedBlock(
+    block = RankedBlock(
         offsets=offsets,
         before=groups[0],
         relevant_before=groups[1],
         size=groups[2],
         relevant=groups[3],
         total_relevant=totals,
-        ranked=np.full(stop - start, len(packed), np.int64),
+        ranked=np.full(stop - start, len(gallery), np.int64),
         positions=found if positions else None,
         position_offsets=slots if positions else None,
     )
+    if not table.listed:
+        return block, none
+    rows = table.order[slice(*table.labels.offsets[[start, stop]])]
+    query = np.repeat(np.arange(stop - start), totals)
+    return block, np.lexsort((_distances(projections, units, query, gallery, rows), query))
+
+
+def _distances(
+    projections: np.ndarray, units: np.ndarray, query: np.ndarray, gallery: Codes, rows: np.ndarray
+) -> np.ndarray:
+    """Return the distances of pairs of queries and gallery rows, int64 ``(m,)`` each, as kernels round them."""
+    magnitudes = np.rint(np.abs(projections.astype(np.float64)) / units[:, None])
+    differing = (projections >= 0)[query] != Codes(gallery.packed[rows], gallery.bits).unpack().astype(np.bool_)
+    return np.einsum("ij,ij->i", magnitudes[query], differing)
 
 
 def asymmetric_code_neighbors(projections: np.ndarray, gallery: Codes, k: int) -> Neighbors:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lshbench.errors import UsageError
 from lshbench.index import buckets, tables
 from lshbench.index.buckets import BucketsIndex
+from lshbench.index.flat import FlatIndex
 from lshbench.types import Codes, Encoded, Neighbors, Relevance
 
 RESCORE = ("cosine", "hamming", "embedding")
@@ -463,15 +464,42 @@ def test_the_gallery_may_be_a_read_only_memory_map_and_stays_where_it_is(tmp_pat
 
 
 def test_rescoring_decides_the_ranking() -> None:
-    for rescore, ranking in (("cosine", "cosine"), ("hamming", "hamming"), ("embedding", "cosine")):
+    for rescore, ranking, right in (
+        ("cosine", "cosine", "cosine"),
+        ("hamming", "hamming", "hamming"),
+        ("embedding", "cosine", "cosine or asymmetric"),
+    ):
         found = [BucketsIndex(rescore=rescore, ranking=given) for given in ("auto", ranking)]
         assert [index.ranking for index in found] == [ranking] * 2
         assert found[0].ranks_features == (rescore == "cosine")
         other = "hamming" if ranking == "cosine" else "cosine"
-        with pytest.raises(UsageError, match=f"ranking='{other}': expected {ranking} or auto with .* index.rescore="):
+        with pytest.raises(UsageError, match=f"ranking='{other}': expected {right} or auto with .* index.rescore="):
             BucketsIndex(rescore=rescore, ranking=other)
     with pytest.raises(UsageError, match="index='buckets': expected ivf for a method that gives cluster numbers"):
         BucketsIndex(gives="clusters")
+
+
+def test_asymmetric_distances_are_those_of_the_whole_gallery(tmp_path: Path) -> None:
+    gallery, queries, relevance = sides()
+    keys = {"tables": 3, "bits_per_table": 4, "probes": 4, "rescore": "embedding"}
+    index = BucketsIndex(**keys, ranking="asymmetric").build(gallery)
+    assert index.ranking == index.code_ranking == BucketsIndex(**keys).code_ranking == "asymmetric"
+    assert BucketsIndex().code_ranking == "hamming"
+    every = FlatIndex(ranking="asymmetric").build(gallery).search(queries, len(gallery))
+    found, cosine = index.search(queries, 20), BucketsIndex(**keys).build(gallery).search(queries, 20)
+    assert np.array_equal(found.candidates, cosine.candidates)
+    for row, ids in enumerate(found.ids):
+        # The order of the whole gallery, of which tables find a part; equal codes tie exactly.
+        places = [every.ids[row].tolist().index(one) for one in ids if one >= 0]
+        assert places == sorted(places)
+        np.testing.assert_array_equal(found.distances[row, : len(places)], every.distances[row, places])
+    with_all = BucketsIndex(**keys | {"probes": 16}, ranking="asymmetric").build(gallery)
+    np.testing.assert_array_equal(with_all.search(queries, 20).ids, every.ids[:, :20])
+    index.save(tmp_path)
+    opened = BucketsIndex.open(tmp_path)
+    np.testing.assert_array_equal(opened.search(queries, 20).distances, found.distances)
+    np.testing.assert_array_equal(opened.search(queries[3:4], 20).ids[0], found.ids[3])
+    assert sum(len(block) for block in index.rank(queries, relevance)) == len(queries)
 
 
 def test_projections_are_asked_for_where_they_are_read() -> None:

@@ -1,0 +1,128 @@
+"""Operations on vectors of numbers, written in LLVM's own terms, as such loops aren't vectorised by themselves.
+
+They are the same on every processor; those without vectors as long get several instructions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+EIGHT = 8
+"""Queries whose sums are added up at once, and items that take part."""
+
+WINDOW = 16
+"""Numbers that are compared at once."""
+
+_WORD, _LONG, _SHORT = ir.IntType(32), ir.IntType(64), ir.IntType(16)
+_SUMS, _SHORTS = ir.VectorType(_WORD, EIGHT), ir.VectorType(_SHORT, WINDOW)
+
+
+def _array(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, list[Any]]:
+    """Return the address and the shape of an array."""
+    held = context.make_array(kind)(context, builder, value)
+    return held.data, cgutils.unpack_tuple(builder, held.shape)
+
+
+def _vector_at(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.bitcast(address, kind.as_pointer())
+
+
+def _load(builder: Any, address: Any, alignment: int) -> Any:
+    loaded = builder.load(address)
+    loaded.align = alignment
+    return loaded
+
+
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Return eight vectors of eight with rows and columns exchanged: in blocks of one, two and four."""
+    for size in (1, 2, 4):
+        exchanged = list(rows)
+        for i in range(EIGHT):
+            if not i & size:
+                upper, lower = rows[i], rows[i + size]
+                left = [j if not j & size else EIGHT + j - size for j in range(EIGHT)]
+                right = [j + size if not j & size else EIGHT + j for j in range(EIGHT)]
+                exchanged[i] = builder.shuffle_vector(upper, lower, ir.Constant(_SUMS, left))
+                exchanged[i + size] = builder.shuffle_vector(upper, lower, ir.Constant(_SUMS, right))
+        rows = exchanged
+    return rows
+
+
+@intrinsic
+def sum_eight(typing_context: Any, table: Any, codes: Any, row: Any, sums: Any, column: Any) -> Any:
+    """Write the sums of eight codes for eight queries: what each half of each of a code's bytes adds.
+
+    Args:
+        table: uint32 ``(2 bytes, 16, 8)``, what each value of a half byte adds for each query, upper halves first.
+        codes: uint8 ``(n, bytes)``, of which those from ``row`` on are read.
+        sums: uint32 ``(8, m)``, written from ``column`` on.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+        entries, _ = _array(context, builder, kinds[0], arguments[0])
+        bytes_, (_, width) = _array(context, builder, kinds[1], arguments[1])
+        written, (_, length) = _array(context, builder, kinds[3], arguments[3])
+        entries = _vector_at(builder, entries, _SUMS)
+        first = builder.gep(bytes_, [builder.mul(arguments[2], width)])
+
+        def number(value: int) -> Any:
+            return ir.Constant(_LONG, value)
+
+        totals = [cgutils.alloca_once(builder, _SUMS) for _ in range(EIGHT)]
+        for total in totals:
+            builder.store(ir.Constant(_SUMS, [0] * EIGHT), total)
+        with cgutils.for_range(builder, width) as loop:
+            base = builder.shl(loop.index, number(5))
+            for item, total in enumerate(totals):
+                place = builder.gep(first, [builder.add(builder.mul(width, number(item)), loop.index)])
+                byte = builder.zext(builder.load(place), _LONG)
+                upper = builder.add(base, builder.lshr(byte, number(4)))
+                lower = builder.add(base, builder.add(builder.and_(byte, number(15)), number(16)))
+                found = builder.load(total)
+                for entry in (upper, lower):
+                    found = builder.add(found, _load(builder, builder.gep(entries, [entry]), 4))
+                builder.store(found, total)
+        for query, vector in enumerate(_transposed(builder, [builder.load(total) for total in totals])):
+            place = builder.gep(written, [builder.add(builder.mul(length, number(query)), arguments[4])])
+            builder.store(vector, _vector_at(builder, place, _SUMS)).align = 4
+        return context.get_dummy_value()
+
+    return types.void(table, codes, row, sums, column), generate
+
+
+@intrinsic
+def count_in_window(typing_context: Any, numbers: Any, start: Any, size: Any, value: Any) -> Any:
+    """Count, of up to sixteen numbers, those smaller than a value and, shifted by 32 bits, those equal to it.
+
+    Args:
+        numbers: uint16, below 2^15; sixteen from ``start`` on are read.
+        size: how many of these count.
+        value: int16.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        held, _ = _array(context, builder, signature.args[0], arguments[0])
+        found = _load(builder, _vector_at(builder, builder.gep(held, [arguments[1]]), _SHORTS), 2)
+
+        def repeated(value: Any) -> Any:
+            single = builder.insert_element(ir.Constant(_SHORTS, ir.Undefined), value, ir.Constant(_WORD, 0))
+            everywhere = ir.Constant(ir.VectorType(_WORD, WINDOW), [0] * WINDOW)
+            return builder.shuffle_vector(single, single, everywhere)
+
+        def counted(mask: Any) -> Any:
+            return builder.zext(builder.ctpop(builder.bitcast(builder.and_(mask, inside), _SHORT)), _LONG)
+
+        places = ir.Constant(_SHORTS, list(range(WINDOW)))
+        inside = builder.icmp_signed("<", places, repeated(builder.trunc(arguments[2], _SHORT)))
+        sought = repeated(arguments[3])
+        smaller = counted(builder.icmp_signed("<", found, sought))
+        equal = counted(builder.icmp_signed("==", found, sought))
+        return builder.or_(smaller, builder.shl(equal, ir.Constant(_LONG, 32)))
+
+    return types.int64(numbers, types.int64, types.int64, types.int16), generate
