@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lshbench.data.base import Dataset
-from lshbench.data.checks import has_unlabelled, read_features
+from lshbench.data.checks import RawLabels, has_unlabelled, read_features
 from lshbench.data.columns import (
     Column,
     VectorColumn,
@@ -28,7 +28,7 @@ from lshbench.data.split_names import describe_unused, find_splits
 from lshbench.data.streamed import StreamedSplit, columns_of, open_parquet
 from lshbench.data.values import check_name, check_number, existing_path
 from lshbench.errors import UsageError, wrong_value
-from lshbench.types import Progress
+from lshbench.types import Progress, unlabelled
 
 if TYPE_CHECKING:
     import datasets
@@ -49,7 +49,7 @@ class HubSplit(RawSplit):
         name: the split's name.
         table: the split, converted from the data files ``files``.
         items: the column of features or images.
-        label: the column of labels.
+        label: the column of labels, or None.
         where: names the split in messages.
         cache: the cache folder.
     """
@@ -58,7 +58,7 @@ class HubSplit(RawSplit):
     table: datasets.Dataset
     files: Sequence[Path]
     items: Column
-    label: Column
+    label: Column | None
     where: str
     cache: Path
 
@@ -66,8 +66,11 @@ class HubSplit(RawSplit):
         self.column = self.table.data.column(self.items.name)
         self.kind = "features" if self.items.kind in ("vector", "list") else "images"
         label, where = self.label, self.where
-        values = nested_column(self.table.data, label.name)
-        self.raw = read_labels(values, f"{where}: column {label.name!r}", label.names)
+        if label is None:
+            self.raw = RawLabels(unlabelled(len(self.column)), where)
+        else:
+            values = nested_column(self.table.data, label.name)
+            self.raw = read_labels(values, f"{where}: column {label.name!r}", label.names)
         self.width: int | None = None
         if self.kind == "features" and len(self.column):
             self.vectors = VectorColumn(self.column, f"{where}: column {self.items.name!r}")
@@ -89,7 +92,7 @@ class HubSplit(RawSplit):
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         # Of the files before conversion: the same for a local copy, and whatever the version of `datasets`.
-        parts = [self.items.name, self.label.name, file_digests(self.files, self.cache)]
+        parts = [self.items.name, "" if self.label is None else self.label.name, file_digests(self.files, self.cache)]
         if self.outside:
             parts.append(file_digests(self.outside, self.cache))
         return combine("hub", *parts)
@@ -194,10 +197,12 @@ class HubSource(SplitSource):
         for split in (gallery, query, *([] if train is None else [train])):
             split.full_size = (self.full_size or {}).get(split.name)
         dataset = self.dataset(gallery, query, train)
+        label = gallery.label
+        labels = "no labels" if label is None else f"labels in column {label.name!r} ({label.type})"
         log.info(
-            "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), labels in column %r (%s)",
+            "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), %s",
             repository.name, gallery.name, len(gallery), query.name, len(query),
-            gallery.kind, gallery.items.name, gallery.items.type, gallery.label.name, gallery.label.type,
+            gallery.kind, gallery.items.name, gallery.items.type, labels,
         )  # fmt: skip
         if unused := describe_unused(names, (gallery.name, query.name)):
             log.info("%s: splits that are not used: %s", repository.name, unused)
@@ -240,7 +245,7 @@ class HubSource(SplitSource):
         items = self._find_items(columns)
         kinds = ("class", "integer", "text", "list", "real")
         label = find_column(columns, self.label_column, "dataset.label_column", kinds, "labels")
-        if label is None:
+        if label is None and self.labels_needed:
             there = ", ".join(map(str, columns))
             raise UsageError(f"dataset.label_column=auto: no column looks like labels; name one; there are: {there}")
         return items, label
