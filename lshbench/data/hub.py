@@ -24,6 +24,7 @@ from lshbench.data.columns import (
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
 from lshbench.data.hub_client import endpoint
+from lshbench.data.judged_hub import judged_parts, open_judged
 from lshbench.data.split_names import describe_unused, find_splits
 from lshbench.data.streamed import StreamedSplit, columns_of, open_parquet
 from lshbench.data.values import check_name, check_number, existing_path
@@ -172,11 +173,25 @@ class HubSource(SplitSource):
     def open(self, cache: Path, progress: Progress) -> Dataset:
         from lshbench.data.hub_repository import HubRepository, LocalRepository
 
-        repository: HubRepository | LocalRepository
-        if self._folder is not None:
-            repository = LocalRepository(self._folder, self.configuration, cache)
-        else:
-            repository = HubRepository(str(self.repository), self.revision, self.configuration, cache)
+        def opened(configuration: str | None) -> HubRepository | LocalRepository:
+            if self._folder is not None:
+                return LocalRepository(self._folder, configuration, cache)
+            return HubRepository(str(self.repository), self.revision, configuration, cache)
+
+        try:
+            repository = opened(self.configuration)
+        except UsageError:
+            # Of several configurations, one has to be named, unless they are the parts of one retrieval set.
+            place = str(self._folder or self.repository)
+            parts = None if self.configuration is not None else judged_parts(place, self.revision)
+            if parts is None:
+                raise
+            self.labels_needed, self.stream = False, False
+            repositories = {part: opened(configuration) for part, configuration in parts.items()}
+            return open_judged(
+                self.name, repositories, self.query_split,
+                lambda held, split, progress: self._open_split(held, split, cache, progress), progress,
+            )  # fmt: skip
         names = self.without_train(repository.splits.files)
         gallery_name, query_names = find_splits(names, self.gallery_split, self.query_split)
         gallery = self._open_split(repository, gallery_name, cache, progress)
@@ -236,11 +251,15 @@ class HubSource(SplitSource):
         items, label = self._find_columns(list_columns(columns_of(files, splits.features, where, cache)))
         if self.stream == "auto" and items.kind != "image":
             return None
+        if label is None or label.nested:
+            if self.stream is True:
+                raise wrong_value("dataset.stream", True, f"false or auto, as labels of {where} are no column of it")
+            return None
         place = f"{endpoint()} at commit {splits.commit}" if files[0].remote else "the disk"
         log.info("%s: %d files, %.1f MB, are read from %s as items are needed", where, len(files), size / 1e6, place)
         return open_parquet(name, files, items, label, where, cache, progress)
 
-    def _find_columns(self, columns: list[Column]) -> tuple[Column, Column]:
+    def _find_columns(self, columns: list[Column]) -> tuple[Column, Column | None]:
         """Return the columns of items and of labels."""
         items = self._find_items(columns)
         kinds = ("class", "integer", "text", "list", "real")
