@@ -147,6 +147,7 @@ def run_config(
     with clock.measure("load"):
         data = experiment.inputs.open(progress)
     check_overlap(experiment.inputs.protocol, data.selection)
+    experiment.system.check_labels(data.dataset.labels)
     method = experiment.system.method
     _log_device(config, data)
     encoder = experiment.inputs.encoder(data, progress)

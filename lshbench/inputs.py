@@ -75,6 +75,7 @@ class Inputs:
         relevance = build(config, "relevance", RelevanceRule) if config.get("relevance") else LabelRule()
         source = build(config, "dataset", Source)
         source.own_folders = (expanded(config["output"]).resolve(),) if config.get("output") else ()
+        source.labels_needed = relevance.needs_labels
         backbone = build(config, "backbone", Backbone)
         limit_pixels(backbone.max_pixels)
         return cls(source, protocol, relevance, backbone, config["seed"], config["device"], threads, cache)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
-from lshbench.config import Trust, build, check_classes
-from lshbench.errors import wrong_value
+from lshbench.config import Trust, build, check_classes, conf_folder, options
+from lshbench.errors import UsageError, wrong_value
 from lshbench.index.base import Index, Ranking
 from lshbench.index.ties import by_cosine, by_projections, untied
 from lshbench.methods.base import Method
@@ -16,7 +17,21 @@ from lshbench.run_folder import Run, RunFolder
 from lshbench.run_folder.contents import INDEX, METHOD_STATE, MODEL, MODEL_DESCRIPTION, PCA_STATE
 from lshbench.run_folder.reader import damage
 from lshbench.training.pca import PCA
-from lshbench.types import CodeKind, Encoded, Features, Neighbors, Progress, Side
+from lshbench.types import CodeKind, Encoded, Features, Neighbors, Progress, Side, is_unlabelled
+
+
+def methods_without_labels() -> list[str]:
+    """Return the names of the method options that are trained without labels."""
+    import yaml
+
+    found = []
+    for name, _ in options("method"):
+        keys = yaml.safe_load((conf_folder() / "method" / f"{name}.yaml").read_text(encoding="utf-8"))
+        module, _, method = keys["_target_"].rpartition(".")
+        supervision = keys.get("supervision", getattr(importlib.import_module(module), method).supervision)
+        if supervision == "none":
+            found.append(name)
+    return found
 
 
 class System:
@@ -46,6 +61,21 @@ class System:
         index = build_index(config, method.gives)
         pca = config["pca"]
         return cls(None if pca["dim"] is None else PCA(pca["dim"], whiten=pca["whiten"]), method, index)
+
+    def check_labels(self, labels: np.ndarray) -> None:
+        """Check that there are labels where the method is trained with them.
+
+        Args:
+            labels: of the data set's items.
+
+        Raises:
+            UsageError: there are none; names the methods that need none.
+        """
+        if self.method.supervision == "labels" and is_unlabelled(labels):
+            raise UsageError(
+                f"method: {type(self.method).__name__} is trained with labels, and the data set has none: expected "
+                f"labels, or a method that needs none: {', '.join(methods_without_labels())}"
+            )
 
     @property
     def ranking(self) -> Ranking:

@@ -19,22 +19,28 @@ from lshbench.data.names import printable
 from lshbench.data.split_names import GALLERY_KINDS, QUERY_KINDS, decorated_kind, find_splits, split_kind
 from lshbench.data.values import existing_path
 from lshbench.errors import UsageError
-from lshbench.types import Progress
+from lshbench.types import Progress, unlabelled
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class FolderSplit(ImageFiles):
-    """Images below the class sub-folders of a folder: ``files`` are relative to it, and sorted."""
+    """Images below the class sub-folders of a folder: ``files`` are relative to it, and sorted.
+
+    ``classes=None`` stands for sub-folders that are no classes.
+    """
 
     name: str
     folder: Path
     files: list[str]
-    classes: list[str]
+    classes: list[str] | None
     cache: Path
 
     def __post_init__(self) -> None:
+        if self.classes is None:
+            self.raw = RawLabels(unlabelled(len(self.files)), str(self.folder))
+            return
         number = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([number[_class_of(file)] for file in self.files], np.int64)
         self.raw = RawLabels(labels, str(self.folder), tuple(map(printable, self.classes)))
@@ -73,6 +79,8 @@ class FolderSource(SplitSource):
         shapes = {
             name: shape_of(self._folder / name, image_extensions(), excluded) for name in visible_folders(self._folder)
         }
+        if not self.labels_needed and (flat := self._without_classes(shapes)):
+            return self._open_flat(flat, excluded, cache, progress)
         gallery, queries = self._find_layout({name: shapes[name] for name in self.without_train(shapes)})
         names = [gallery, *queries[:1]]
         self.require_queries(len(names) == 2)
@@ -96,6 +104,28 @@ class FolderSource(SplitSource):
         ]
         by_name = dict(zip(dict.fromkeys(names), splits, strict=True))
         return self.dataset(*(by_name[name] for name in names))
+
+    def _without_classes(self, shapes: dict[str, Shape]) -> list[str]:
+        """Return the sub-folders of gallery, queries and training set that hold images themselves, or none."""
+        flat = self.without_train(name for name, shape in shapes.items() if shape == "images")
+        kinds = {decorated_kind(name) for name in flat}
+        named = {self.gallery_split, self.query_split} <= {*flat}
+        if not named and not (kinds & {*GALLERY_KINDS} and kinds & {*QUERY_KINDS}):
+            return []
+        gallery, queries = find_splits(flat, self.gallery_split, self.query_split)
+        return [gallery, *queries[:1], *([] if self.train_split is None else [self.train_split])]
+
+    def _open_flat(self, names: list[str], excluded: list[Path], cache: Path, progress: Progress) -> Dataset:
+        """Open sub-folders that hold images without classes."""
+        with progress(f"listing {self._folder}", total=None, unit="files") as advance:
+            listing = list_images([self._folder], image_extensions(), excluded, advance, only=names)
+        splits = []
+        for name in names:
+            images = [file for file in listing.images[0] if _class_of(file) == name]
+            _require_images(self._folder / name, images, listing.others[0], listing)
+            splits.append(FolderSplit(name, self._folder, images, None, cache))
+            log.info("%s: %d images without labels", self._folder / name, len(images))
+        return self.dataset(*splits)
 
     def _find_layout(self, shapes: dict[str, Shape]) -> tuple[str, list[str]]:
         """Return the gallery's sub-folder and those of queries, best first; ``""`` where sub-folders are classes.

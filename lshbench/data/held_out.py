@@ -14,7 +14,7 @@ from lshbench.data.fingerprint import bytes_digest, combine
 from lshbench.data.subset import held_out_rows
 from lshbench.data.values import check_fraction, check_name, check_number
 from lshbench.errors import UsageError, wrong_value
-from lshbench.types import Progress
+from lshbench.types import Progress, unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,9 @@ class HeldOutSource(Source):
         """
         splits = [split for split in (gallery, query, train) if split is not None]
         labels, names = match_labels(*(split.raw for split in splits))
+        if not self.labels_needed and labels[0].ndim == 1 and (labels[0] == labels[0][:1]).all():
+            log.info("%s: all items of the gallery have one label, which is not used", self.name)
+            labels, names = [unlabelled(len(split.raw)) for split in splits], None
         for split, numbers in zip(splits, labels, strict=True):
             split.labels, split.class_names = numbers, names
         if query is not None:

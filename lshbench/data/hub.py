@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lshbench.data.base import Dataset
-from lshbench.data.checks import has_unlabelled, read_features
+from lshbench.data.checks import RawLabels, has_unlabelled, read_features
 from lshbench.data.columns import (
     Column,
     VectorColumn,
@@ -24,11 +24,12 @@ from lshbench.data.columns import (
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
 from lshbench.data.hub_client import endpoint
+from lshbench.data.judged_hub import judged_parts, open_judged
 from lshbench.data.split_names import describe_unused, find_splits
 from lshbench.data.streamed import StreamedSplit, columns_of, open_parquet
 from lshbench.data.values import check_name, check_number, existing_path
 from lshbench.errors import UsageError, wrong_value
-from lshbench.types import Progress
+from lshbench.types import Progress, unlabelled
 
 if TYPE_CHECKING:
     import datasets
@@ -49,7 +50,7 @@ class HubSplit(RawSplit):
         name: the split's name.
         table: the split, converted from the data files ``files``.
         items: the column of features or images.
-        label: the column of labels.
+        label: the column of labels, or None.
         where: names the split in messages.
         cache: the cache folder.
     """
@@ -58,7 +59,7 @@ class HubSplit(RawSplit):
     table: datasets.Dataset
     files: Sequence[Path]
     items: Column
-    label: Column
+    label: Column | None
     where: str
     cache: Path
 
@@ -66,8 +67,11 @@ class HubSplit(RawSplit):
         self.column = self.table.data.column(self.items.name)
         self.kind = "features" if self.items.kind in ("vector", "list") else "images"
         label, where = self.label, self.where
-        values = nested_column(self.table.data, label.name)
-        self.raw = read_labels(values, f"{where}: column {label.name!r}", label.names)
+        if label is None:
+            self.raw = RawLabels(unlabelled(len(self.column)), where)
+        else:
+            values = nested_column(self.table.data, label.name)
+            self.raw = read_labels(values, f"{where}: column {label.name!r}", label.names)
         self.width: int | None = None
         if self.kind == "features" and len(self.column):
             self.vectors = VectorColumn(self.column, f"{where}: column {self.items.name!r}")
@@ -89,7 +93,7 @@ class HubSplit(RawSplit):
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         # Of the files before conversion: the same for a local copy, and whatever the version of `datasets`.
-        parts = [self.items.name, self.label.name, file_digests(self.files, self.cache)]
+        parts = [self.items.name, "" if self.label is None else self.label.name, file_digests(self.files, self.cache)]
         if self.outside:
             parts.append(file_digests(self.outside, self.cache))
         return combine("hub", *parts)
@@ -169,11 +173,25 @@ class HubSource(SplitSource):
     def open(self, cache: Path, progress: Progress) -> Dataset:
         from lshbench.data.hub_repository import HubRepository, LocalRepository
 
-        repository: HubRepository | LocalRepository
-        if self._folder is not None:
-            repository = LocalRepository(self._folder, self.configuration, cache)
-        else:
-            repository = HubRepository(str(self.repository), self.revision, self.configuration, cache)
+        def opened(configuration: str | None) -> HubRepository | LocalRepository:
+            if self._folder is not None:
+                return LocalRepository(self._folder, configuration, cache)
+            return HubRepository(str(self.repository), self.revision, configuration, cache)
+
+        try:
+            repository = opened(self.configuration)
+        except UsageError:
+            # Of several configurations, one has to be named, unless they are the parts of one retrieval set.
+            place = str(self._folder or self.repository)
+            parts = None if self.configuration is not None else judged_parts(place, self.revision)
+            if parts is None:
+                raise
+            self.labels_needed, self.stream = False, False
+            repositories = {part: opened(configuration) for part, configuration in parts.items()}
+            return open_judged(
+                self.name, repositories, self.query_split,
+                lambda held, split, progress: self._open_split(held, split, cache, progress), progress,
+            )  # fmt: skip
         names = self.without_train(repository.splits.files)
         gallery_name, query_names = find_splits(names, self.gallery_split, self.query_split)
         gallery = self._open_split(repository, gallery_name, cache, progress)
@@ -194,10 +212,12 @@ class HubSource(SplitSource):
         for split in (gallery, query, *([] if train is None else [train])):
             split.full_size = (self.full_size or {}).get(split.name)
         dataset = self.dataset(gallery, query, train)
+        label = gallery.label
+        labels = "no labels" if label is None else f"labels in column {label.name!r} ({label.type})"
         log.info(
-            "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), labels in column %r (%s)",
+            "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), %s",
             repository.name, gallery.name, len(gallery), query.name, len(query),
-            gallery.kind, gallery.items.name, gallery.items.type, gallery.label.name, gallery.label.type,
+            gallery.kind, gallery.items.name, gallery.items.type, labels,
         )  # fmt: skip
         if unused := describe_unused(names, (gallery.name, query.name)):
             log.info("%s: splits that are not used: %s", repository.name, unused)
@@ -231,16 +251,20 @@ class HubSource(SplitSource):
         items, label = self._find_columns(list_columns(columns_of(files, splits.features, where, cache)))
         if self.stream == "auto" and items.kind != "image":
             return None
+        if label is None or label.nested:
+            if self.stream is True:
+                raise wrong_value("dataset.stream", True, f"false or auto, as labels of {where} are no column of it")
+            return None
         place = f"{endpoint()} at commit {splits.commit}" if files[0].remote else "the disk"
         log.info("%s: %d files, %.1f MB, are read from %s as items are needed", where, len(files), size / 1e6, place)
         return open_parquet(name, files, items, label, where, cache, progress)
 
-    def _find_columns(self, columns: list[Column]) -> tuple[Column, Column]:
+    def _find_columns(self, columns: list[Column]) -> tuple[Column, Column | None]:
         """Return the columns of items and of labels."""
         items = self._find_items(columns)
         kinds = ("class", "integer", "text", "list", "real")
         label = find_column(columns, self.label_column, "dataset.label_column", kinds, "labels")
-        if label is None:
+        if label is None and self.labels_needed:
             there = ", ".join(map(str, columns))
             raise UsageError(f"dataset.label_column=auto: no column looks like labels; name one; there are: {there}")
         return items, label

@@ -18,7 +18,7 @@ from lshbench.data.image_files import ImageFiles
 from lshbench.data.names import decoded, printable
 from lshbench.data.values import existing_path
 from lshbench.errors import UsageError, wrong_value
-from lshbench.types import Progress
+from lshbench.types import Progress, unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class ListedImages:
         lines: its lines that are not blank, as they are.
         numbers: of these lines in the file, from 1.
         files: the image of each, as it stands there.
-        labels: the words behind it, at least one.
+        labels: the words behind it; none where labels are not needed.
     """
 
     path: Path
@@ -100,7 +100,14 @@ class ListSource(HeldOutSource):
         self.name = self._lists["gallery"].stem
 
     def open(self, cache: Path, progress: Progress) -> Dataset:
-        lists = {side: _read(path, f"dataset.{side}") for side, path in self._lists.items()}
+        needed = self.labels_needed
+        lists = {side: _read(path, f"dataset.{side}", needed) for side, path in self._lists.items()}
+        if without := [listed for listed in lists.values() if not all(listed.labels)]:
+            if any(any(listed.labels) for listed in lists.values()):
+                listed = without[0]
+                first = listed.numbers[listed.labels.index([])]
+                raise UsageError(f"{listed.path}, line {first}: no label, but others have one; expected all or none")
+            return self._unlabelled(lists, cache)
         flags = self._are_flags(list(lists.values()))
         words = [line for listed in lists.values() for line in listed.labels]
         numbers = not flags and all(_is_number(word) for line in words for word in line)
@@ -109,19 +116,41 @@ class ListSource(HeldOutSource):
         inside = None
         if "train" in lists:
             inside, lists["train"] = self._in_gallery(lists["gallery"], lists["train"], flags=flags)
+        form = "zeros and ones, one a class" if flags else "several labels an item" if several else "one label an item"
+        raw = {
+            side: _flags(listed, one_each) if flags else _classes(listed, numbers=numbers, several=several)
+            for side, listed in lists.items()
+            if listed.files
+        }
+        return self._dataset(lists, raw, inside, form, cache)
+
+    def _dataset(
+        self,
+        lists: dict[str, ListedImages],
+        raw: dict[str, RawLabels],
+        inside: np.ndarray | None,
+        form: str,
+        cache: Path,
+    ) -> Dataset:
         splits = {}
-        for side, listed in lists.items():
-            if side == "train" and not listed.files:  # all of them are the gallery's
-                continue
+        for side, labels in raw.items():  # a training list that is all of the gallery's has none left
+            listed = lists[side]
             root = self._root or listed.path.parent
             self._check_there(listed, root)
-            raw = _flags(listed, one_each) if flags else _classes(listed, numbers=numbers, several=several)
-            splits[side] = ListSplit(side, listed, root, raw, cache)
-            form = (
-                "zeros and ones, one a class" if flags else "several labels an item" if several else "one label an item"
-            )
+            splits[side] = ListSplit(side, listed, root, labels, cache)
             log.info("%s: %s: %d images of %s; %s", self.name, side, len(listed.files), listed.path, form)
         return self.dataset(splits["gallery"], splits.get("queries"), splits.get("train"), train_in_gallery=inside)
+
+    def _unlabelled(self, lists: dict[str, ListedImages], cache: Path) -> Dataset:
+        inside = None
+        if "train" in lists:
+            inside, lists["train"] = self._in_gallery(lists["gallery"], lists["train"], flags=False)
+        raw = {
+            side: RawLabels(unlabelled(len(listed.files)), str(listed.path))
+            for side, listed in lists.items()
+            if listed.files
+        }
+        return self._dataset(lists, raw, inside, "no labels", cache)
 
     def _are_flags(self, lists: list[ListedImages]) -> bool:
         """Return whether labels are a zero or one for each class.
@@ -195,7 +224,7 @@ class ListSource(HeldOutSource):
             )
 
 
-def _read(path: Path, key: str) -> ListedImages:
+def _read(path: Path, key: str, labels_needed: bool) -> ListedImages:
     """Read a list.
 
     Raises:
@@ -213,7 +242,7 @@ def _read(path: Path, key: str) -> ListedImages:
             continue
         words = [word.strip() for word in line.split("\t")] if "\t" in line.strip() else line.split()
         words = [word for word in words if word]
-        if len(words) < 2:
+        if len(words) < 1 + labels_needed:
             raise UsageError(
                 f"{path}, line {number}: {printable(line.strip())!r} has no label; expected a path and labels"
             )

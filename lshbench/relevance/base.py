@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,7 +31,13 @@ class GroundTruth:
 
 
 class RelevanceRule(ABC):
-    """Interface of a rule; its constructor takes the option's keys and refuses values that can't be used."""
+    """Interface of a rule; its constructor takes the option's keys and refuses values that can't be used.
+
+    Attributes:
+        needs_labels: whether items have to have labels.
+    """
+
+    needs_labels: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, dataset: Dataset, selection: Selection) -> None:

@@ -25,6 +25,8 @@ class LabelRule(RelevanceRule):
         kind: ``shared`` or ``subset``, which differ where items have several labels.
     """
 
+    needs_labels = True
+
     def __init__(self, kind: str = "shared") -> None:
         if kind not in RULES:
             raise wrong_value("relevance.kind", kind, " or ".join(RULES))

@@ -180,3 +180,33 @@ def test_neighbours_by_another_distance_are_left_aside(
     path = annbenchmarks(tmp_path / "a.hdf5", "jaccard")
     assert opened(ArraySource(path=str(path)), tmp_path, silent, labels_needed=False).given_neighbors is None
     assert "nearest by jaccard, by which nothing is ranked here" in caplog.text
+
+
+def draw(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / name)
+
+
+def test_folders_and_lists_without_labels_open_where_none_are_needed(tmp_path: Path, silent: Progress) -> None:
+    draw(tmp_path / "d", "gallery/0.png", "gallery/1.png", "queries/2.png")
+    (tmp_path / "g.txt").write_text("gallery/0.png\ngallery/1.png\n")
+    (tmp_path / "q.txt").write_text("queries/2.png\n")
+    folder = FolderSource(path=str(tmp_path / "d"))
+    listed = ListSource(gallery=str(tmp_path / "g.txt"), queries=str(tmp_path / "q.txt"), root=str(tmp_path / "d"))
+    for source, message in ((folder, "called like splits but hold images"), (listed, "has no label")):
+        with pytest.raises(UsageError, match=message):
+            source.open(tmp_path / "cache", silent)
+        source.labels_needed = False
+        data = source.open(tmp_path / "cache", silent)
+        assert is_unlabelled(data.labels)
+        assert [data.image(item).getpixel((0, 0))[0] for item in range(3)] == [0, 1, 2]
+
+
+def test_a_list_with_labels_on_some_lines_only_is_refused(tmp_path: Path, silent: Progress) -> None:
+    draw(tmp_path, "0.png", "1.png")
+    (tmp_path / "g.txt").write_text("0.png a\n1.png\n")
+    source = ListSource(gallery=str(tmp_path / "g.txt"))
+    source.labels_needed = False
+    with pytest.raises(UsageError, match=r"g\.txt, line 2: no label, but others have one"):
+        source.open(tmp_path / "cache", silent)
