@@ -152,15 +152,15 @@ def _print(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
     limit = f"{budget.bytes:,} bytes an item" + ("" if budget.ms is None else f", {budget.ms:g} ms a query")
     console.print()
     line(
-        f"{len(judge.queries):,} validation queries against {len(judge.gallery):,} other training items; budget: {limit}"
-        ". Queries of the data set were not looked at."
+        f"{len(judge.queries):,} validation queries against {len(judge.gallery):,} other training items; budget: "
+        f"{limit}. Queries of the data set were not looked at."
     )
     console.print()
     if chosen.ranked:
         console.print(_table(chosen, target))
         line(
-            "* none is better, smaller and faster (Pareto front). ms: a query alone with encoding, median. The interval "
-            f"is where {target} of the run's queries is to be expected."
+            "* none is better, smaller and faster (Pareto front). ms: a query alone with encoding, median. The "
+            f"interval is where {target} of the run's queries is to be expected."
         )
     for values, point in chosen.over:
         line(f"over budget: {shown(values)}: {target} {point.quality:.4f}, {_cost(point, budget)}", "yellow")
