@@ -12,7 +12,7 @@ from lshbench import __version__
 from lshbench.runtime.logs import be_patient
 from lshbench.runtime.threads import let_waiting_threads_sleep
 
-COMMANDS = ("run", "extract", "search", "report", "verify", "tune", "ls")
+COMMANDS = ("run", "extract", "search", "report", "verify", "choose", "tune", "ls")
 
 HELP = """\
 usage: lshbench COMMAND ...
@@ -25,6 +25,7 @@ commands:
   search RUN IMAGE...        the nearest gallery images to pictures, by a finished run
   report DIR...              finished runs compared: means, intervals, tests, a page
   verify RUN...              whether a run's files are those that were written
+  choose [key=value ...]     the codes and indexes within a budget, tried on the training set
   tune [key=value ...]       values for a run, chosen by trials on its training set
   ls [GROUP]                 what can be chosen, one line each
 
@@ -67,6 +68,10 @@ def main() -> None:
             from lshbench.commands.verify import main as verify
 
             verify(rest)
+        case ["choose", *rest]:
+            from lshbench.commands.choose import main as choose
+
+            choose(rest)
         case ["tune", *rest]:
             from lshbench.commands.tune import main as tune
 

@@ -23,8 +23,8 @@ from lshbench.errors import UsageError, wrong_value
 GROUPS = ("dataset", "backbone", "method", "index", "protocol", "relevance", "experiment", "tracker")
 """Groups of `lshbench run`."""
 
-LISTED = (*GROUPS, "tune", "table")
-"""All that a user chooses from, with what `lshbench tune` and `lshbench report --table` take."""
+LISTED = (*GROUPS, "choose", "tune", "table")
+"""All that a user chooses from, with what `lshbench choose`, `lshbench tune` and `lshbench report --table` take."""
 
 NO_FIGURES = {
     "": ("output", "cache", "resume", "threads", "device", "tracker", "worker", "hydra"),

@@ -30,14 +30,14 @@ def complete(arguments: Sequence[str], commands: Sequence[str]) -> None:
         meant = near(shell, SHELLS) or "SHELL"
         raise wrong_value("-sc", asked, f"install={meant} or uninstall={meant}, with bash, zsh or fish")
     words = os.environ.get("COMP_LINE", "").split(" ")
-    command = next((word for word in ("run", "extract", "tune") if word in words[1:-1]), None)
-    if action == "query" and (command is None or (words[-1].startswith("-") and command == "tune")):
+    command = next((word for word in ("run", "extract", "choose", "tune") if word in words[1:-1]), None)
+    if action == "query" and (command is None or (words[-1].startswith("-") and command in ("choose", "tune"))):
         found = _words(words[1:], commands)
         print(("\n" if shell == "fish" else " ").join(found))
         return
     from lshbench.commands.run import complete as complete_run
 
-    os.environ["COMP_LINE"] = re.sub(r"^(\S+)\s+(run|extract|tune)\b\s?", r"\1 ", " ".join(words))
+    os.environ["COMP_LINE"] = re.sub(r"^(\S+)\s+(run|extract|choose|tune)\b\s?", r"\1 ", " ".join(words))
     complete_run(list(arguments))
 
 
@@ -63,6 +63,8 @@ def _parser(command: str) -> argparse.ArgumentParser | None:
         from lshbench.commands.report import parser
     elif command == "verify":
         from lshbench.commands.verify import parser
+    elif command == "choose":
+        from lshbench.commands.choose import parser
     elif command == "tune":
         from lshbench.commands.tune import parser
     elif command == "ls":

@@ -67,6 +67,42 @@ def compose_tuning(overrides: Sequence[str], config_dir: Path | None = None) -> 
     return _composed("tuning", overrides, config_dir)[0]["tune"]
 
 
+def compose_choice(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """Return the resolved keys that ``lshbench choose`` has besides those of a run: ``choose``, ``budget``, ``target``.
+
+    Args:
+        overrides: such as ``budget.bytes=16`` and ``choose=unsupervised``.
+        config_dir: as for :func:`compose`.
+
+    Raises:
+        UsageError: an override that can't be used.
+    """
+    return _composed("choosing", overrides, config_dir)[0]
+
+
+def refuse_lists(overrides: Sequence[str], command: str, right: str) -> None:
+    """Refuse several values of a key, such as ``bits=16,32``, which only a sweep has.
+
+    Args:
+        overrides: as on the command line.
+        command: that takes one.
+        right: what would be right instead.
+
+    Raises:
+        UsageError: there are several.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    for text in overrides:
+        try:
+            (parsed,) = OverridesParser.create().parse_overrides([text])
+        except HydraException:
+            continue  # composing says what is wrong with it
+        if parsed.is_sweep_override():
+            raise UsageError(f"{text}: expected {right} ({command} is no sweep; lshbench run -m is one)")
+
+
 def _composed(root: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[dict[str, Any], str]:
     """Return the resolved configuration of a root file, and what its ``hydra.run.dir`` comes to."""
     import hydra

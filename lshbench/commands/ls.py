@@ -8,7 +8,7 @@ from pathlib import Path
 from lshbench.commands.arguments import Parser
 from lshbench.config import LISTED, options
 
-TAKEN_BY = {"tune": "  (lshbench tune)", "table": "  (lshbench report --table NAME)"}
+TAKEN_BY = {"choose": "  (lshbench choose)", "tune": "  (lshbench tune)", "table": "  (lshbench report --table NAME)"}
 """Groups that are no part of a run, and the command that takes them."""
 
 

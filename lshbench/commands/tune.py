@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _tune(given: argparse.Namespace) -> int:
     """Tune, print the table and the winner's command, write both; return the exit code."""
-    from lshbench.commands.compose import compose, compose_tuning, override
+    from lshbench.commands.compose import compose, compose_tuning, override, refuse_lists
     from lshbench.config import build
     from lshbench.runtime.cache import share_cache
     from lshbench.runtime.logs import ConsoleHandler, console, output_console
@@ -61,6 +61,7 @@ def _tune(given: argparse.Namespace) -> int:
     require_optuna()
     logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler()], format="%(message)s")
     logging.getLogger("lshbench").setLevel(logging.DEBUG if given.verbose else logging.INFO)
+    refuse_lists(given.overrides, "lshbench tune", "one value; values to try are a list: tune.search.bits=[16,32]")
     own = [text for text in given.overrides if re.match(r"[+~]*tune([.=@]|$)", text)]
     others = [text for text in given.overrides if text not in own]
     settings = build({"tune": compose_tuning(own, given.config_dir)}, "tune", Settings)

@@ -3,7 +3,7 @@
 Features are taken at length 1, and may be reduced by principal axes of the gallery and a random rotation of them.
 faiss compares squared Euclidean distances; what is given is half of them, which for vectors of length 1 is one minus
 the cosine that the code estimates.  A code's bytes are ``nbits / 8``, factors included, as those of quantisers are:
-links, centroids and numbers of items are the index.
+links, centroids and numbers of items are the index.  The axes belong to encoding, as a method's weights do.
 
 ``index.oversample`` rescores what they find by the features, which faiss calls refining.
 """
@@ -110,10 +110,6 @@ class CompressedEngine(CandidateEngine):
     @property
     def code_bytes(self) -> int:
         return self._code_size * len(self)
-
-    @property
-    def bytes(self) -> int:
-        return self._bytes + self._reduction.mean.nbytes + self._reduction.weight.nbytes
 
     def _asked(self, queries: Encoded) -> np.ndarray:
         return self._reduction(queries.features)

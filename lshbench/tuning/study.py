@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lshbench.errors import UsageError
+from lshbench.tuning.files import mend
 from lshbench.tuning.settings import Sampler
 from lshbench.tuning.space import Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
-
-log = logging.getLogger(__name__)
 
 FILE = "study.jsonl"
 NAME = "lshbench"
@@ -86,7 +84,9 @@ class Study:
         self._space, self._sampler_name, self._seed = space, sampler, seed
         file = folder / FILE
         folder.mkdir(parents=True, exist_ok=True)
-        _mend(file)
+        # What a process left that died while it wrote: Optuna's lock, and half a line.
+        file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
+        mend(file)
         try:
             storage = JournalStorage(JournalFileBackend(str(file)))
             self._study = optuna.create_study(
@@ -146,15 +146,3 @@ def require_optuna() -> None:
     """
     if importlib.util.find_spec("optuna") is None:
         raise UsageError("lshbench tune: the package optuna is not installed: pip install 'lshbench[tune]'")
-
-
-def _mend(file: Path) -> None:
-    """Take away what a process left that died while it wrote to a study: half a line, and Optuna's lock."""
-    file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
-    if not file.is_file():
-        return
-    content = file.read_bytes()
-    if not content.endswith(b"\n") and content:
-        log.warning("%s: the last line is not whole and is left out", file)
-        with file.open("r+b") as opened:
-            opened.truncate(content.rfind(b"\n") + 1)

@@ -76,7 +76,10 @@ def tune(configure: Configure, seed: int, settings: Settings, progress: Progress
     method = System.from_config(config).method
     set_threads(inputs.threads)
     data = inputs.open(progress)
-    judge = Judge.of(data, inputs, settings, method.supervision, progress)
+    as_trained = {"none": "neighbors", "labels": "labels"}[method.supervision]
+    by = as_trained if settings.relevant == "auto" else settings.relevant
+    part, most, measure = settings.validation, settings.queries, settings.measure
+    judge = Judge.of(data, inputs, part=part, most=most, by=by, measure=measure, progress=progress)
     fingerprint = data.dataset.fingerprint(data.selection.train)
     run = identity(config, method.in_effect(), fingerprint, inputs.encoder(data, progress)).run
     name = study_name(run, settings)

@@ -14,12 +14,18 @@ from lshbench.protocols.splits import Selection
 from lshbench.system import System
 from lshbench.training.data import held_out
 from lshbench.training.validation import nearest_by_cosine
-from lshbench.tuning.settings import Settings
-from lshbench.types import Features, Progress, Relevance, Supervision
+from lshbench.types import Features, Progress, Relevance
 
 
 def cut_validation(
-    items: np.ndarray, labels: np.ndarray, gallery_labels: np.ndarray, *, part: float, most: int, seed: int
+    items: np.ndarray,
+    labels: np.ndarray,
+    gallery_labels: np.ndarray,
+    *,
+    part: float,
+    most: int,
+    seed: int,
+    key: str = "tune.validation",
 ) -> Selection:
     """Return validation queries, their gallery and what is learnt from, all of them training items.
 
@@ -34,6 +40,7 @@ def cut_validation(
         part: of the items, or of the classes, that is held out.
         most: queries at most.
         seed: decides the cut.
+        key: of ``part``, for messages.
 
     Raises:
         UsageError: too few items or classes.
@@ -45,7 +52,7 @@ def cut_validation(
         count = max(2, round(part * len(names)))
         if count > len(names) - 2:
             raise UsageError(
-                f"tune.validation={part}: {len(names)} training classes are too few to hold out some that no trial "
+                f"{key}={part}: {len(names)} training classes are too few to hold out some that no trial "
                 "learns from, as the protocol does"
             )
         held = generator.permutation(len(names))[:count]
@@ -57,7 +64,7 @@ def cut_validation(
     train = gallery if learnt is None else learnt
     if len(queries) == 0 or len(train) < 2:
         raise UsageError(
-            f"tune.validation={part} leaves {len(queries)} validation queries and {len(train)} items to learn from of "
+            f"{key}={part} leaves {len(queries)} validation queries and {len(train)} items to learn from of "
             f"{len(items)} training items: expected more items, or another part"
         )
     queries = np.sort(generator.permutation(queries)[:most])
@@ -84,37 +91,39 @@ class Judge:
 
     @classmethod
     def of(
-        cls, data: OpenedData, inputs: Inputs, settings: Settings, supervision: Supervision, progress: Progress
+        cls,
+        data: OpenedData,
+        inputs: Inputs,
+        *,
+        part: float,
+        most: int,
+        by: str,
+        measure: str,
+        progress: Progress,
+        key: str = "tune.validation",
     ) -> Judge:
         """Return the judge of a run's training items; its query items are neither loaded nor looked at.
 
         Args:
             data: opened for the run.
             inputs: the run's.
-            settings: of the study.
-            supervision: of the method that is tuned.
+            part, most, key: as for :func:`cut_validation`.
+            by: what makes an item relevant to a query: a common label (``labels``), or that it is one of its nearest
+                by cosine (``neighbors``).
+            measure: a name in ``metrics`` of ``metrics.json``.
             progress: of extracting features.
         """
         labels, train = data.dataset.labels, data.selection.train
-        cut = cut_validation(
-            train,
-            labels[train],
-            labels[data.selection.gallery],
-            part=settings.validation,
-            most=settings.queries,
-            seed=inputs.seed,
-        )
+        gallery_labels = labels[data.selection.gallery]
+        cut = cut_validation(train, labels[train], gallery_labels, part=part, most=most, seed=inputs.seed, key=key)
         roles = inputs.load(OpenedData(data.dataset, cut, data.fingerprint, data.unanswered), progress)
-        by = (
-            {"none": "neighbors", "labels": "labels"}[supervision] if settings.relevant == "auto" else settings.relevant
-        )
         if by == "labels":
             relevance = Relevance(roles.queries.y, roles.gallery.y)
         else:
             # Each query is a label of its own, which its neighbours have.
             found = nearest_by_cosine(torch.tensor(roles.queries.x), torch.tensor(roles.gallery.x))(slice(None)).numpy()
             relevance = Relevance(np.eye(len(found), dtype=bool), np.ascontiguousarray(found.T))
-        return cls(roles.queries, roles.gallery, roles.train, relevance, by, settings.measure)
+        return cls(roles.queries, roles.gallery, roles.train, relevance, by, measure)
 
     def quality(self, system: System, progress: Progress) -> float:
         """Return the measure of a system, which is fitted for it; an index is searched at its most thorough settings.

@@ -1,0 +1,113 @@
+"""Candidates of a choice: configurations that a file of YAML describes, with code lengths that a budget decides."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lshbench.errors import UsageError, wrong_value
+from lshbench.tuning.settings import MEASURES
+
+CODE, SHARE = "code", "share"
+"""The value that stands for a code's length, and the key of the part of the budget's bytes that it takes."""
+
+FIRST_WORDS = ("method", "head", "training", "bits", "pca", "index", "ranking")
+"""First words of keys that a candidate may have; others decide what all of them are judged on."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a code and its index may cost.
+
+    Attributes:
+        bytes: of an item, at most.
+        ms: milliseconds of a query alone with encoding, median, at most; None for any.
+    """
+
+    bytes: int
+    ms: float | None = None
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Budget:
+        """Return the keys of ``budget``, checked.
+
+        Raises:
+            UsageError: no number of bytes, or one that is none.
+        """
+        size, ms = given["bytes"], given["ms"]
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise wrong_value("budget.bytes", size, "bytes of an item, a whole number of at least 1, such as 16")
+        if ms is not None and (isinstance(ms, bool) or not isinstance(ms, int | float) or not ms > 0):
+            raise wrong_value("budget.ms", ms, "milliseconds of a query, more than 0, or null")
+        return cls(size, ms)
+
+
+class Choosing:
+    """What a choice tries, and on which part of the training set: the keys of an option in ``conf/choose``."""
+
+    def __init__(
+        self,
+        candidates: Sequence[Mapping[str, Any]],
+        validation: float,
+        queries: int,
+        also: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Check the values.
+
+        Args:
+            candidates: keys of a run with a value each, or with a list of which each value is tried; lists of keys
+                below ``index`` are grids of query settings.
+            validation: the part of the training set that validation queries are cut from.
+            queries: validation queries at most.
+            also: more candidates, so that an option can add to another's.
+
+        Raises:
+            UsageError: a value that can't be used.
+        """
+        if not 0 < validation <= 0.5:
+            raise wrong_value("choose.validation", validation, "more than 0, and at most 0.5")
+        if queries < 1:
+            raise wrong_value("choose.queries", queries, "at least 1")
+        self.entries = [*candidates, *also]
+        self.validation, self.queries = validation, queries
+        if not self.entries:
+            raise wrong_value("choose.candidates", [], "at least one, such as {method: itq, bits: code}")
+        for entry in self.entries:
+            for key in entry:
+                if key != SHARE and key.split(".")[0] not in FIRST_WORDS:
+                    raise UsageError(
+                        f"choose.candidates: {key}: expected a key of {', '.join(FIRST_WORDS)}, or {SHARE}"
+                    )
+
+    def candidates(self, budget: Budget) -> list[dict[str, Any]]:
+        """Return each candidate's values by key, in the order of the file and without repetition."""
+        found: list[dict[str, Any]] = []
+        for entry in self.entries:
+            shares = _listed(entry.get(SHARE, 1))
+            keys = [key for key in entry if key != SHARE]
+            values = [[entry[key]] if key.startswith("index.") else _listed(entry[key]) for key in keys]
+            for one in itertools.product(*values):
+                for share in shares:
+                    bits = 8 * max(1, math.floor(share * budget.bytes))
+                    candidate = {key: bits if value == CODE else value for key, value in zip(keys, one, strict=True)}
+                    if candidate not in found:
+                        found.append(candidate)
+        return found
+
+
+def check_target(target: str) -> str:
+    """Return the measure that candidates are compared by.
+
+    Raises:
+        UsageError: it is none that is kept for each query.
+    """
+    if target not in MEASURES:
+        raise wrong_value("target", target, " or ".join(MEASURES))
+    return target
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]

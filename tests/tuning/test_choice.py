@@ -1,0 +1,219 @@
+"""A choice within a budget: its candidates, its ranking, and that it goes on and keeps what it claims."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lshbench.commands.compose import compose_choice
+from lshbench.config import build
+from lshbench.errors import UsageError
+from lshbench.run_folder import finished_runs
+from lshbench.system import System
+from lshbench.tuning.candidates import Budget, Choosing, check_target
+from lshbench.tuning.choice import Point, least_bytes, ranked
+from tests.options import composed
+
+MORTAL = """
+import os
+import signal
+from pathlib import Path
+
+from lshbench.methods.random_projection import RandomProjection
+
+
+class Mortal(RandomProjection):
+    def __init__(self, bits, seed):
+        super().__init__(bits=bits, seed=seed)
+
+    def fit(self, train, progress):
+        if Path("deadly").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().fit(train, progress)
+"""
+
+CANDIDATES = """# A few
+defaults:
+  - base/choice@_here_
+  - _self_
+name: mine
+candidates:
+  - {method: itq, bits: code, share: [0.5, 1], index: flat}
+  - {method: mortal, bits: code, index: flat, ranking: [hamming, asymmetric]}
+  - {method: none, index: ivf_rabitq, index.nbits: code, index.nlist: 4, index.nprobe: [2, 4]}
+  - {method: none, index: flat}
+  - {method: none, index: hnsw, index.m: 1}
+"""
+
+
+def choosing(*entries: dict[str, Any], **keys: Any) -> Choosing:
+    return Choosing(**({"candidates": entries, "validation": 0.2, "queries": 9} | keys))
+
+
+def test_candidates_are_products_of_values_with_code_lengths_of_the_budget_and_grids_of_query_settings() -> None:
+    found = choosing(
+        {"method": ["itq", "pq"], "bits": "code", "share": [1, 0.5]},
+        {"method": "none", "index": "ivf_pq", "index.nbits": "code", "share": 0.3, "index.nprobe": [4, 16]},
+        {"method": "itq", "bits": "code"},
+        also=[{"method": "none", "index": "flat"}],
+    ).candidates(Budget(7))
+    assert found == [
+        {"method": "itq", "bits": 56},
+        {"method": "itq", "bits": 24},
+        {"method": "pq", "bits": 56},
+        {"method": "pq", "bits": 24},
+        {"method": "none", "index": "ivf_pq", "index.nbits": 16, "index.nprobe": [4, 16]},
+        {"method": "none", "index": "flat"},
+    ]
+    assert choosing({"bits": "code", "share": 0.1}).candidates(Budget(3)) == [{"bits": 8}]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: choosing(), r"choose\.candidates=\[\]: expected at least one"),
+        (lambda: choosing({"seed": 1}), r"choose\.candidates: seed: expected a key of method, head"),
+        (lambda: choosing({"bits": 8}, validation=0.6), r"choose\.validation=0\.6: expected more than 0"),
+        (lambda: choosing({"bits": 8}, queries=0), r"choose\.queries=0: expected at least 1"),
+        (lambda: Budget.read({"bytes": None, "ms": None}), r"budget\.bytes=None: expected bytes of an item"),
+        (lambda: Budget.read({"bytes": 4, "ms": 0}), r"budget\.ms=0: expected milliseconds"),
+        (lambda: check_target("recall"), "target='recall': expected mAP or P@10"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_its_key(make: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+@pytest.mark.slow
+def test_every_shipped_candidate_is_a_configuration_that_goes_together() -> None:
+    settings = build(compose_choice(["choose=standard"]), "choose", Choosing)
+    assert len(settings.entries) > len(build(compose_choice(["choose=unsupervised"]), "choose", Choosing).entries)
+    for values in settings.candidates(Budget(16)):
+        words = [f"{key}={value}".replace(" ", "") for key, value in values.items()]
+        System.from_config(composed(*words))
+
+
+def test_bytes_that_are_known_before_fitting_are_codes_and_features_read() -> None:
+    def least(*words: str) -> int:
+        return least_bytes(System.from_config(composed(*words)), 100)
+
+    assert least("method=itq", "bits=20", "index=flat") == 3
+    assert least("method=itq", "bits=20", "index.oversample=2") == 403
+    assert least("method=pq", "bits=64", "index.oversample=2", "index.rescore_with=int8") == 108
+    assert least("method=none", "index=hnsw") == 400
+    assert least("method=none", "index=pq_fastscan") == 0
+
+
+def test_the_best_is_first_and_the_front_has_what_nothing_beats() -> None:
+    generator = np.random.default_rng(0)
+    costs = generator.integers(1, 5, (40, 3))
+    rows = [
+        ({"bits": number}, Point({}, [0.1 * quality] * 3 + [0.1 * quality + 0.04], float(size), float(ms), 1.0, None))
+        for number, (quality, size, ms) in enumerate(costs)
+    ]
+    found = ranked(rows, 100)
+    keys = [(-one.point.quality, one.point.bytes_per_item, one.point.ms) for one in found]
+    assert keys == sorted(keys)
+    for one, own in zip(found, keys, strict=True):
+        beaten = any(
+            all(theirs <= mine for theirs, mine in zip(other, own, strict=True)) and other != own for other in keys
+        )
+        assert one.on_front != beaten
+        assert one.low < one.point.quality < one.high
+
+
+def test_an_interval_holds_for_other_queries_and_for_the_best_of_many() -> None:
+    generator = np.random.default_rng(0)
+    missed = 0
+    for _ in range(60):
+        draws = generator.beta(4, 2, (15, 2, 150))
+        rows = [({}, Point({}, values[:80].tolist(), 1.0, 1.0, 1.0, None)) for values in draws[:, 0]]
+        best = ranked(rows, 150)[0]
+        place = next(number for number, (_, point) in enumerate(rows) if point is best.point)
+        missed += not best.low <= draws[place, 1].mean() <= best.high
+    assert missed <= 4, "95 %, although the best of fifteen that are alike was chosen"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "budget.bytes=None: expected bytes of an item"),
+        (["budget.bytes=16", "bits=16,32"], "bits=16,32: expected one value, as candidates are an option of choose"),
+        (["budget.bytes=16", "method=itq"], "method=itq: expected no such key, as the candidates"),
+        (["budget.bytes=16", "choose=standart"], "did you mean choose=standard?"),
+        (["budget.bytes=16", "dataset=folders"], "did you mean dataset=folder?"),
+    ],
+)
+def test_wrong_use_is_one_message(words: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    from lshbench.commands.choose import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_tune_takes_one_value_a_key(capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("optuna", reason="needs the extra: pip install -e '.[tune]'")
+    from lshbench.commands.tune import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["bits=16,32"])
+    assert stopped.value.code == 2
+    assert (
+        "bits=16,32: expected one value; values to try are a list: tune.search.bits=[16,32]" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_choice_goes_on_and_the_winner_keeps_its_claims_on_the_queries(tmp_path: Path, lshbench) -> None:
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        folder = tmp_path / "images" / ("test" if number % 5 == 0 else "train") / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15).astype(np.uint8)).save(folder / f"{number}.png")
+    for name, text in (
+        ("mortal.py", MORTAL),
+        ("method/mortal.yaml", "# Mortal\nname: mortal\n_target_: mortal.Mortal\nbits: ${bits}\nseed: ${seed}\n"),
+        ("choose/mine.yaml", CANDIDATES),
+    ):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_text(text, encoding="utf-8")
+    data = ("dataset=folder", "dataset.path=images", "backbone=pixels")
+    command = ("choose", "--config-dir", "mine", *data, "choose=mine", "budget.bytes=12")
+
+    (tmp_path / "deadly").touch()
+    assert lshbench(*command, check=False).returncode == -9
+    (measured,) = tmp_path.glob("outputs/choosing/*/measured.jsonl")
+    before = measured.read_text(encoding="utf-8")
+    assert [json.loads(line)["values"]["bits"] for line in before.splitlines()] == [48, 96]
+    measured.write_text(before + before[:50], encoding="utf-8")
+    (tmp_path / "deadly").unlink()
+    done = lshbench(*command)
+    assert measured.read_text(encoding="utf-8").startswith(before), "what was measured before is not measured again"
+    assert "too large: flat: at least" in done.stdout
+    assert "refused: hnsw m=1: index.m=1: expected at least 2" in done.stdout
+    assert "over budget: ivf_rabitq nbits=96 nlist=4 nprobe=2: P@10" in done.stdout
+
+    found = json.loads((measured.parent / "choice.json").read_text(encoding="utf-8"))
+    assert [one["P@10"] for one in found["ranked"]] == sorted((one["P@10"] for one in found["ranked"]), reverse=True)
+    # 96 bits are 12 bytes, but two words of 64 bits where they are compared by Hamming distance.
+    assert [one["values"]["bits"] for one in found["ranked"] if "ranking" not in one["values"]] == [48]
+    assert (len(found["ranked"]), len(found["over_budget"])) == (2, 4)
+    printed = next(line for line in done.stdout.splitlines() if line.startswith("  lshbench run"))
+    assert shlex.split(printed) == found["command"]
+    lshbench(*found["command"][1:], "evaluation.plots=false")
+    (run,) = finished_runs(tmp_path / "outputs")
+    best = found["ranked"][0]
+    assert best["low"] <= run.metrics.metrics["P@10"] <= best["high"]  # type: ignore[operator]
+    assert run.metrics.memory.bytes_per_item <= 12
