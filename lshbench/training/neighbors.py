@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,11 +14,23 @@ from lshbench.training.data import TrainingData
 from lshbench.training.heads import Components, Standardise
 from lshbench.types import Progress
 
+log = logging.getLogger(__name__)
+
 CELLS = 1 << 25
 """Cosines computed at a time: bounds memory whatever the number of items."""
 
 COMPONENTS = 256
 """Principal components that cosines of neighbours are taken of."""
+
+EXACT_ITEMS = 200_000
+"""Items up to which each is compared with each; of more, the time would grow with their square."""
+CELL_ITEMS, PROBES = 300, 32
+"""Items in a cell of the index that takes over then, and cells that are looked into for each item."""
+TRAINING_ITEMS = 40
+"""Items that each cell's centre is learnt from."""
+CHECKED_ITEMS = 500
+"""Items whose neighbours are found exactly, too, to say how many the index finds."""
+SEARCHED_ITEMS = 16_384
 
 
 def neighbor_graph(data: TrainingData, count: int, seed: int, progress: Progress) -> NeighborGraph:
@@ -47,19 +61,24 @@ def leading_components(data: TrainingData, seed: int) -> Tensor:
 
 
 def nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.ndarray:
-    """Return the nearest other items of each item by cosine, nearest first, int64 ``(n, count)``; exact.
+    """Return the nearest other items of each item by cosine, nearest first, int64 ``(n, count)``.
+
+    Exact up to :data:`EXACT_ITEMS`; for more, most of the nearest, by an index of cells that is searched on the CPU.
+    How many of a sample's nearest ones it finds is logged.
 
     Args:
         vectors: ``(n, d)``, on the device to compute on.
         count: neighbours of each item; at most n - 1 are returned.
         progress: shown while it runs.
     """
+    exact = len(vectors) <= EXACT_ITEMS
 
     def search() -> dict[str, np.ndarray]:
-        return {"neighbors": _nearest_neighbors(vectors, count, progress)}
+        return {"neighbors": (_nearest_neighbors if exact else _indexed_neighbors)(vectors, count, progress)}
 
-    operations = len(vectors) ** 2 * vectors.shape[1]
-    setting = count, str(vectors.device), torch.__version__
+    compared = len(vectors) if exact else CELL_ITEMS * PROBES
+    operations = len(vectors) * compared * vectors.shape[1]
+    setting = (count, str(vectors.device), torch.__version__, *(() if exact else (CELL_ITEMS, PROBES, TRAINING_ITEMS)))
     return once("neighbors", {"vectors": vectors.cpu().numpy()}, operations, search, *setting)["neighbors"]
 
 
@@ -79,13 +98,73 @@ def _nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nd
     return result
 
 
+def _indexed_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.ndarray:
+    """Return most of the nearest neighbours: those in the cells around each item, whose centres are learnt."""
+    import faiss
+
+    unit = functional.normalize(vectors).cpu().numpy()
+    items, dim = unit.shape
+    count = min(count, items - 1)
+    cells = max(1, items // CELL_ITEMS)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = min(PROBES, cells)
+    index.cp.max_points_per_centroid = TRAINING_ITEMS
+    result = np.empty((items, count), np.int64)
+    with progress("nearest neighbours", total=items, unit="items") as advance:
+        index.train(unit)
+        for start in range(0, items, SEARCHED_ITEMS):
+            index.add(unit[start : start + SEARCHED_ITEMS])
+        for start in range(0, items, SEARCHED_ITEMS):
+            block = unit[start : start + SEARCHED_ITEMS]
+            _, found = index.search(block, count + 1)
+            result[start : start + len(block)] = _others(found, np.arange(start, start + len(block)))
+            advance(len(block))
+    sample = np.random.default_rng(0).choice(items, min(CHECKED_ITEMS, items), replace=False)
+    share = np.mean(
+        [len(np.intersect1d(result[i], near)) for i, near in zip(sample, _exact(unit, sample, count), strict=True)]
+    )
+    log.info(
+        "neighbours of %s items come from an index, which finds %.1f %% of the nearest %d (of %d items)",
+        f"{items:,}", 100 * share / count, count, len(sample),
+    )  # fmt: skip
+    return result
+
+
+def _others(found: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Return what was found for each item without itself, and with its nearest in place of what was not found.
+
+    Args:
+        found: int64 ``(n, k + 1)``, nearest first, -1 at the end where less was found.
+        items: int64 ``(n,)``, the item of each row.
+    """
+    other = found != items[:, None]
+    other[other.all(1), -1] = False  # copies of an item may push it out
+    kept = found[other].reshape(len(found), -1)
+    return np.where(kept < 0, kept[:, :1], kept)
+
+
+def _exact(unit: np.ndarray, sample: np.ndarray, count: int) -> np.ndarray:
+    """Return the nearest other items of a sample, int64 ``(len(sample), count)``, in no order."""
+    near = np.empty((len(sample), count), np.int64)
+    step = max(1, CELLS // len(unit))
+    for start in range(0, len(sample), step):
+        rows = sample[start : start + step]
+        cosines = unit[rows] @ unit.T
+        cosines[np.arange(len(rows)), rows] = -np.inf
+        near[start : start + step] = np.argpartition(cosines, -count, axis=1)[:, -count:]
+    return near
+
+
 def mutual(neighbors: np.ndarray) -> np.ndarray:
     """Return which of the neighbours have the item among their own, bool, shaped as ``neighbors`` (n, k)."""
     count, width = neighbors.shape
-    items = np.repeat(np.arange(count, dtype=np.int64), width)
-    forward = items * count + neighbors.ravel()
-    backward = neighbors.ravel() * count + items
-    return np.isin(backward, forward).reshape(neighbors.shape)
+    found = np.empty((count, width), bool)
+    step = max(1, CELLS // (8 * width * width))
+    for start in range(0, count, step):
+        block = neighbors[start : start + step]
+        items = np.arange(start, start + len(block))
+        found[start : start + step] = (neighbors[block] == items[:, None, None]).any(2)
+    return found
 
 
 class NeighborGraph:

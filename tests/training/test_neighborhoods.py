@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 
 from lshbench.errors import UsageError
+from lshbench.training import neighbors
 from lshbench.training.neighborhoods import Neighborhoods, fewer
 from lshbench.training.neighbors import NeighborGraph, mutual, nearest_neighbors
 from tests.methods.clusters import clusters, silent
@@ -90,3 +93,28 @@ def test_auto_leaves_short_codes_room_to_tell_classes_apart(bits: int, temperatu
 def test_a_wrong_key_is_named(option: str, keys: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}"):
         make(option, 8, **keys)
+
+
+def test_of_many_items_an_index_finds_nearly_all_neighbours_and_says_how_many(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((40, 24)).repeat(50, axis=0) + 0.6 * generator.standard_normal((2000, 24))
+    x[7] = x[3]  # a copy, which may come before the item itself
+    vectors = torch.tensor(x, dtype=torch.float32)
+    exact = nearest_neighbors(vectors, 10, silent)
+    monkeypatch.setattr(neighbors, "EXACT_ITEMS", 1000)
+    monkeypatch.setattr(neighbors, "CELL_ITEMS", 50)
+    monkeypatch.setattr(neighbors, "PROBES", 8)
+    with caplog.at_level(logging.INFO):
+        found = nearest_neighbors(vectors, 10, silent)
+    assert not (found == np.arange(2000)[:, None]).any(), "an item is its own neighbour"
+    shares = [len(np.intersect1d(one, other)) / 10 for one, other in zip(found, exact, strict=True)]
+    assert np.mean(shares) > 0.97
+    said = float(caplog.text.split("which finds ")[1].split(" %")[0])
+    assert abs(said - 100 * np.mean(shares)) < 1
+
+
+def test_what_an_index_does_not_find_is_filled_up_with_the_nearest() -> None:
+    found = np.array([[0, 2, 1], [2, 0, 1], [5, 2, -1], [0, 1, 4]])
+    assert neighbors._others(found, np.array([0, 1, 2, 3])).tolist() == [[2, 1], [2, 0], [5, 5], [0, 1]]
