@@ -22,10 +22,14 @@ from numba import get_num_threads
 from lshbench.kernels import asymmetric as kernels
 from lshbench.kernels.cosine import close_gaps
 from lshbench.kernels.labels import LabelTable
+from lshbench.ranking.listed import judged, left_out_of
 from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
 
 GROUP_BYTES = 16 << 20
 """Bytes of the rankings yielded at a time, about."""
+
+PAIRS = 1 << 14
+"""Pairs of a query and a gallery row whose distances are computed one by one at a time."""
 
 FEWEST_QUERIES, MOST_QUERIES = 64, 1024
 """Queries that are ranked, and searched, at a time."""
@@ -62,16 +66,25 @@ def asymmetric_code_blocks(
 
 def _blocks(projections: np.ndarray, gallery: Codes, relevance: Relevance, positions: bool) -> Iterator[RankedBlock]:
     labels = LabelTable.from_relevance(relevance)
+    listed = relevance.listed
     step = GROUP_BYTES // (32 * max(1, int(labels.totals.max(initial=0))))
     step = min(max(step, FEWEST_QUERIES), MOST_QUERIES)
     for start in range(0, len(projections), step):
         stop = min(start + step, len(projections))
-        yield _ranked(projections[start:stop], gallery.packed, labels, start, stop, positions)
+        asked, part = projections[start:stop], relevance.rows(start, stop)
+        block, order = _ranked(asked, gallery.packed, labels, start, stop, positions)
+        if part.listed is not None and labels.listed:
+            block = judged(block, order, part.listed, None)
+        elif listed is not None:
+            left_out = LabelTable.of_listed(listed, len(gallery))
+            block = left_out_of(block, *_ranked(asked, gallery.packed, left_out, start, stop, positions), part, None)
+        yield block
 
 
 def _ranked(
     projections: np.ndarray, packed: np.ndarray, table: LabelTable, start: int, stop: int, positions: bool
-) -> RankedBlock:
+) -> tuple[RankedBlock, np.ndarray]:
+    """Return rankings of queries ``start`` to ``stop``, and the places of listed rows, if any, in their order."""
     totals = table.totals[start:stop]
     none = np.zeros(0, np.int64)
     slots = np.concatenate([[0], np.cumsum(totals)])
@@ -97,7 +110,7 @@ def _ranked(
     if offsets[-1] < slots[-1]:  # some relevant items tie with one another
         close_gaps(groups, slots, offsets)
         groups = groups[:, : offsets[-1]]
-    return RankedBlock(
+    block = RankedBlock(
         offsets=offsets,
         before=groups[0],
         relevant_before=groups[1],
@@ -108,6 +121,25 @@ def _ranked(
         positions=found if positions else None,
         position_offsets=slots if positions else None,
     )
+    if not table.listed:
+        return block, none
+    query = np.repeat(np.arange(stop - start), totals)
+    rows = table.order[slice(*table.labels.offsets[[start, stop]])]
+    return block, np.lexsort((_distances(projections, units, packed, query, rows), query))
+
+
+def _distances(
+    projections: np.ndarray, units: np.ndarray, packed: np.ndarray, queries: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """Return the distances of pairs of a query and a gallery row, whole numbers in the query's unit, float64 ``(m,)``."""
+    magnitudes = np.rint(np.abs(projections.astype(np.float64)) / units[:, None])
+    own = projections >= 0
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), PAIRS):
+        pairs = slice(start, start + PAIRS)
+        bits = np.unpackbits(packed[rows[pairs]], axis=1, count=projections.shape[1])
+        found[pairs] = np.where(bits != own[queries[pairs]], magnitudes[queries[pairs]], 0).sum(axis=1)
+    return found
 
 
 def asymmetric_code_neighbors(projections: np.ndarray, gallery: Codes, k: int) -> Neighbors:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lshbench.metrics.measures import concatenate, measure, summarise
+from lshbench.ranking.asymmetric_codes import asymmetric_code_blocks
 from lshbench.ranking.cosine import cosine_blocks
 from lshbench.ranking.hamming import hamming_blocks
 from lshbench.ranking.lists import list_blocks
@@ -72,8 +73,10 @@ def vectors_of(codes: Codes) -> np.ndarray:
 
 
 def rankings_of(queries: Codes, gallery: Codes, relevance: Relevance) -> Iterator[list[RankedBlock]]:
-    """Yield the same rankings by Hamming distance, by cosine, and of lists of all candidates in any order."""
+    """Yield the same rankings by Hamming and asymmetric distance, by cosine, and of lists of all candidates."""
     yield list(hamming_blocks(queries, gallery, relevance))
+    projections = 2.0 * queries.unpack().astype(np.float32) - 1
+    yield list(asymmetric_code_blocks(projections, gallery, relevance))
     yield list(cosine_blocks(vectors_of(queries), vectors_of(gallery), relevance))
     count, items = len(queries), len(gallery)
     rows = np.concatenate([np.random.default_rng(i).permutation(items) for i in range(count)])
