@@ -131,7 +131,7 @@ def _ranked(
 def _distances(
     projections: np.ndarray, units: np.ndarray, packed: np.ndarray, queries: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
-    """Return the distances of pairs of a query and a gallery row, whole numbers in the query's unit, float64 ``(m,)``."""
+    """Return distances of pairs of a query and a gallery row, whole numbers in the query's unit, float64 ``(m,)``."""
     magnitudes = np.rint(np.abs(projections.astype(np.float64)) / units[:, None])
     own = projections >= 0
     found = np.empty(len(rows))
