@@ -28,6 +28,9 @@ from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
 GROUP_BYTES = 16 << 20
 """Bytes of the rankings yielded at a time, about."""
 
+PAIRS = 1 << 14
+"""Pairs of a query and a gallery row whose distances are computed one by one at a time."""
+
 FEWEST_QUERIES, MOST_QUERIES = 64, 1024
 """Queries that are ranked, and searched, at a time."""
 
@@ -121,18 +124,23 @@ def _ranked(
     )
     if not table.listed:
         return block, none
-    rows = table.order[slice(*table.labels.offsets[[start, stop]])]
     query = np.repeat(np.arange(stop - start), totals)
-    return block, np.lexsort((_distances(projections, units, query, gallery, rows), query))
+    rows = table.order[slice(*table.labels.offsets[[start, stop]])]
+    return block, np.lexsort((_distances(projections, units, gallery, query, rows), query))
 
 
 def _distances(
-    projections: np.ndarray, units: np.ndarray, query: np.ndarray, gallery: Codes, rows: np.ndarray
+    projections: np.ndarray, units: np.ndarray, gallery: Codes, queries: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
-    """Return the distances of pairs of queries and gallery rows, int64 ``(m,)`` each, as kernels round them."""
+    """Return distances of pairs of a query and a gallery row, whole numbers in the query's unit, float64 ``(m,)``."""
     magnitudes = np.rint(np.abs(projections.astype(np.float64)) / units[:, None])
-    differing = (projections >= 0)[query] != Codes(gallery.packed[rows], gallery.bits).unpack().astype(np.bool_)
-    return np.einsum("ij,ij->i", magnitudes[query], differing)
+    own = projections >= 0
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), PAIRS):
+        pairs = slice(start, start + PAIRS)
+        bits = np.unpackbits(gallery.packed[rows[pairs]], axis=1, count=gallery.bits)
+        found[pairs] = np.where(bits != own[queries[pairs]], magnitudes[queries[pairs]], 0).sum(axis=1)
+    return found
 
 
 def asymmetric_code_neighbors(projections: np.ndarray, gallery: Codes, k: int) -> Neighbors:

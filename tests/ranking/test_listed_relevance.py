@@ -73,10 +73,11 @@ def vectors_of(codes: Codes) -> np.ndarray:
 
 
 def rankings_of(queries: Codes, gallery: Codes, relevance: Relevance) -> Iterator[list[RankedBlock]]:
-    """Yield the same rankings by Hamming distance, cosine and projections, and of lists of candidates in any order."""
+    """Yield the same rankings by Hamming and asymmetric distance, by cosine, and of lists of all candidates."""
     yield list(hamming_blocks(queries, gallery, relevance))
+    projections = 2.0 * queries.unpack().astype(np.float32) - 1
+    yield list(asymmetric_code_blocks(projections, gallery, relevance))
     yield list(cosine_blocks(vectors_of(queries), vectors_of(gallery), relevance))
-    yield list(asymmetric_code_blocks(np.float32(2) * queries.unpack() - np.float32(1), gallery, relevance))
     count, items = len(queries), len(gallery)
     rows = np.concatenate([np.random.default_rng(i).permutation(items) for i in range(count)])
     distances = hamming_matrix(queries, gallery)[np.repeat(np.arange(count), items), rows]
