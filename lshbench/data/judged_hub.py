@@ -151,10 +151,10 @@ def _same_items(
             one == other for one, other in zip(queries.image_bytes(there), corpus.image_bytes(rows[there]), strict=True)
         ]
     else:
-        first = np.asarray(queries.vectors.read(there))
+        first = queries.read_features(there, progress)
         order = np.argsort(rows[there], kind="stable")
         second = np.empty_like(first)
-        second[order] = corpus.vectors.read(rows[there][order])
+        second[order] = corpus.read_features(rows[there][order], progress)
         alike = (first == second).all(axis=1)
     same = np.full(len(query_ids), -1)
     same[there[np.asarray(alike, bool)]] = rows[there[np.asarray(alike, bool)]]
