@@ -15,7 +15,8 @@ b. (hamming) the exact nearest 100 for the same, with faiss.IndexBinaryFlat;
 c. (large) as a., without a comparison, for 50,000 queries against 1.28 million codes of 64 bits, with peak memory;
 d. (cosine) mAP by cosine of 10,000 x 50,000 x 1,280, with the matrix product alone;
 e. (imagenet) mAP by cosine of some queries against 1.28 million vectors of 256 numbers in a memory map, with the
-   memory beyond the map, and what 50,000 queries would take.
+   memory beyond the map, and what 50,000 queries would take;
+f. (lists) 10,000 queries against 1.28 million codes of 64 bits, with 100 relevant items listed for each, and with labels.
 
 Ratios above 1 mean that ours is faster, except for the bare kernel and the matrix product: ours does more, and its time
 is given as a multiple of theirs.
@@ -45,12 +46,15 @@ from lshbench.metrics.average_precision import average_precision
 from lshbench.metrics.precision import precision_at
 from lshbench.ranking.cosine import MOST_QUERIES, VectorGallery, cosine_blocks
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks, hamming_neighbors
+from lshbench.relevance.base import listed_pairs
 from lshbench.runtime.threads import set_threads
 from lshbench.types import Codes, RankedBlock, Relevance
 
 CLASSES = 10
+LISTED = 100
+"""Relevant rows that each query lists."""
 BITS = (16, 64, 128, 256, 1000)
-PARTS = ("hamming", "large", "cosine", "imagenet", "plot")
+PARTS = ("hamming", "large", "lists", "cosine", "imagenet", "plot")
 IMAGENET = 1_280_000, 50_000
 """Gallery and queries."""
 
@@ -194,6 +198,29 @@ def _large(queries: int, gallery: int, bits: int, threads: int) -> tuple[float, 
     ours, theirs = random_codes(random, queries, bits), random_codes(random, gallery, bits)
     relevance = random_labels(random, queries, gallery)
     return peak_beyond(lambda: hamming_measures(ours, theirs, relevance))
+
+
+def compare_lists(queries: int, gallery: int, repeats: int, bits: int = 64) -> dict[str, float]:
+    """Rank by listed rows and by labels, with the positions that published definitions need and without."""
+    random = np.random.default_rng(1)
+    ours, theirs = random_codes(random, queries, bits), CodeGallery.from_codes(random_codes(random, gallery, bits))
+    labels = random_labels(random, queries, gallery)
+    rows = random.integers(0, gallery // LISTED, (queries, LISTED)) + gallery // LISTED * np.arange(LISTED)
+    listed = listed_pairs(np.repeat(np.arange(queries), LISTED), rows.ravel(), np.ones(rows.size), queries)
+    lists = Relevance.of_lists(listed, gallery)
+
+    def work(relevance: Relevance, positions: int) -> Callable[[], object]:
+        return lambda: [measures(block) for block in hamming_blocks(ours, theirs, relevance, positions=positions)]
+
+    kinds = {"labels": (labels, 0), "lists": (lists, 0), "labels_5000": (labels, 5000), "lists_5000": (lists, 5000)}
+    found = dict(zip(kinds, seconds(*(work(*kind) for kind in kinds.values()), repeats=repeats), strict=True))
+    print(
+        f"{queries:,} x {gallery:,} x {bits} bits, {LISTED} listed: lists {found['lists']:.2f} s, labels "
+        f"{found['labels']:.2f} s; with the first 5,000 positions {found['lists_5000']:.2f} s and "
+        f"{found['labels_5000']:.2f} s",
+        flush=True,
+    )
+    return found
 
 
 def compare_cosine(queries: int, gallery: int, dimensions: int, repeats: int) -> dict[str, float]:
@@ -368,6 +395,8 @@ def main() -> None:
         result["hamming"] = {bits: compare_hamming(bits, queries, 50_000, sample, repeats) for bits in BITS}
     if "large" in parts:
         result["large"] = large(2_000 if options.quick else IMAGENET[1], IMAGENET[0])
+    if "lists" in parts:
+        result["lists"] = compare_lists(500 if options.quick else 10_000, IMAGENET[0], repeats)
     if "cosine" in parts:
         result["cosine"] = compare_cosine(500 if options.quick else 10_000, 50_000, 1_280, repeats)
     if "imagenet" in parts:
