@@ -16,7 +16,7 @@ c. (large) as a., without a comparison, for 50,000 queries against 1.28 million 
 d. (cosine) mAP by cosine of 10,000 x 50,000 x 1,280, with the matrix product alone;
 e. (imagenet) mAP by cosine of some queries against 1.28 million vectors of 256 numbers in a memory map, with the
    memory beyond the map, and what 50,000 queries would take;
-f. (lists) 10,000 queries against 1.28 million codes of 64 bits, with 100 relevant items listed for each, and with labels.
+f. (lists) 10,000 queries against 1.28 million codes of 64 bits, with 100 relevant items listed for each and by labels.
 
 Ratios above 1 mean that ours is faster, except for the bare kernel and the matrix product: ours does more, and its time
 is given as a multiple of theirs.
