@@ -30,7 +30,7 @@ from lshbench.evaluation.tradeoff import Measured, Queries, measure_points, over
 from lshbench.inputs import Inputs, OpenedData
 from lshbench.metrics.curves import Curves
 from lshbench.metrics.diagnostics import bit_counts, diagnose
-from lshbench.protocols.audit import audit, check_overlap
+from lshbench.protocols.audit import audit, check_overlap, near_copies
 from lshbench.protocols.splits import Selection
 from lshbench.ranking.listed import first_kept, relevant_results
 from lshbench.relevance.base import GroundTruth
@@ -243,6 +243,7 @@ def run_experiment(
             recall_of_codes = code_recall(system.index, measured, gallery_codes, query_codes, relevance)
     loss = Loss(feature_measures(reference), codes, of_index)
     search, evaluation = measured.search, measured.evaluation
+    near = None if reference is None else near_copies(queries.x, gallery.x, reference.neighbors[:, 0])
     shown = search.neighbors
     pictures = config["evaluation"]["plots"] and data.dataset.kind == "images"
     if pictures and system.ranking == "hamming":
@@ -286,7 +287,12 @@ def run_experiment(
         ),
         relevance=_relevance_metrics(config["relevance"]["name"], truth, evaluation),
         protocol=ProtocolMetrics.from_json(
-            {"name": config["protocol"]["name"], **audited, "definition": inputs.protocol.definition}
+            {
+                "name": config["protocol"]["name"],
+                **audited,
+                "near_copies": near,
+                "definition": inputs.protocol.definition,
+            }
         ),
         method=MethodMetrics(
             name=config["method"]["name"],

@@ -41,6 +41,10 @@ METRICS: dict[str, Any] = {
         "exact_duplicates_train": 0,
         "leak": False,
         "leave_one_out": False,
+        "train_gallery_copies": 0,
+        "near_copies": 4,
+        "labels": None,
+        "definition": None,
         "classes": {
             "queries": {"count": 100, "smallest": 100, "largest": 100, "mean": 100.0},
             "gallery": {"count": 100, "smallest": 500, "largest": 500, "mean": 500.0},

@@ -9,12 +9,20 @@ import numpy as np
 
 from lshbench.errors import UsageError
 from lshbench.protocols.splits import EvaluationProtocol, Selection
+from lshbench.types import is_unlabelled
 
 log = logging.getLogger(__name__)
 
 LEAKING_SHARE = 0.05
 LEAKING_COPIES = 5
 """From this share, and this many, queries with exact copies elsewhere are a leak."""
+
+NEAR = 0.999
+"""Cosine of features from which a gallery item is a near copy of a query."""
+ROWS = 8192
+"""Queries whose nearest items are compared at a time."""
+PAIRS = 10
+"""Pairs of labels that are named."""
 
 _GO_ON = "(protocol.allow_leak=true goes on, and marks every figure)"
 
@@ -52,9 +60,11 @@ def audit(
     Returns:
         ``query_gallery_overlap``, ``query_train_overlap`` and ``train_gallery_overlap``: items in both;
         ``exact_duplicates`` and ``exact_duplicates_train``: queries whose content is that of another item in the
-        gallery or in training; ``classes``: counts of items a class; ``split_hash``; ``leave_one_out``: whether queries
-        in the gallery are left out of their own rankings; ``leak``: whether queries are in the gallery or in training,
-        themselves (unless they are left out) or, for more than :data:`LEAKING_SHARE` of them, as copies.
+        gallery or in training; ``train_gallery_copies``: training items outside the gallery with the content of one
+        inside; ``labels``: where items may have several, how many they have and which occur together; ``classes``:
+        counts of items a class; ``split_hash``; ``leave_one_out``: whether queries in the gallery are left out of their
+        own rankings; ``leak``: whether queries are in the gallery or in training, themselves (unless they are left out)
+        or, for more than :data:`LEAKING_SHARE` of them, as copies.
 
     Raises:
         UsageError: queries are in the gallery or in training, or duplicates where they are not allowed.
@@ -81,13 +91,17 @@ def audit(
             raise UsageError(f"{message}, so the figures would be too good {_GO_ON}")
         log.warning(message)
     roles = {"queries": selection.queries, "gallery": selection.gallery, "train": selection.train}
+    in_both = np.isin(selection.train, selection.gallery)
+    several = labels.ndim == 2 and not is_unlabelled(labels)
     return {
         "split_hash": selection.hash(),
         "query_gallery_overlap": int(in_gallery.sum()),
         "query_train_overlap": int(in_train.sum()),
-        "train_gallery_overlap": int(np.isin(selection.train, selection.gallery).sum()),
+        "train_gallery_overlap": int(in_both.sum()),
         "exact_duplicates": int(duplicates.sum()),
         "exact_duplicates_train": int(duplicates_train.sum()),
+        "train_gallery_copies": int((np.isin(digests["train"], digests["gallery"]) & ~in_both).sum()),
+        "labels": {role: _label_counts(labels[items]) for role, items in roles.items()} if several else None,
         "leave_one_out": protocol.leave_one_out,
         "leak": copies_leak if protocol.leave_one_out else bool(in_gallery.any() or in_train.any() or copies_leak),
         "classes": {role: _class_counts(labels[items]) for role, items in roles.items()},
@@ -99,6 +113,46 @@ def _copies(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:
     values, counts = np.unique(among, return_counts=True)
     places = np.minimum(np.searchsorted(values, wanted), len(values) - 1)
     return np.where(values[places] == wanted, counts[places], 0)
+
+
+def near_copies(queries: np.ndarray, gallery: np.ndarray, nearest: np.ndarray) -> int:
+    """Return how many queries have a gallery item at :data:`NEAR` or more by cosine, exact copies included.
+
+    Args:
+        queries: float32 ``(q, d)``.
+        gallery: float32 ``(n, d)``.
+        nearest: int64 ``(q,)``, the gallery row nearest to each query by cosine; -1 for none.
+    """
+    count = 0
+    for start in range(0, len(queries), ROWS):
+        rows = nearest[start : start + ROWS]
+        asked = queries[start : start + ROWS][rows >= 0].astype(np.float64)
+        found = gallery[rows[rows >= 0]].astype(np.float64)
+        lengths = np.linalg.norm(asked, axis=1) * np.linalg.norm(found, axis=1)
+        count += int(((lengths > 0) & ((asked * found).sum(axis=1) >= NEAR * lengths)).sum())
+    return count
+
+
+def _label_counts(labels: np.ndarray) -> dict[str, Any]:
+    """Return how many labels items have, and the pairs of labels that most items have both of."""
+    each = labels.sum(axis=1)
+    present = labels.astype(np.float32)
+    together = np.triu(present.T @ present, 1)
+    # Of as many items, the smaller label numbers first.
+    order = np.argsort(-together, axis=None, kind="stable")[:PAIRS]
+    first, second = np.unravel_index(order, together.shape)
+    counts = together[first, second].astype(int)
+    return {
+        "none": int((each == 0).sum()),
+        "several": int((each > 1).sum()),
+        "mean": float(each.mean()),
+        "most": int(each.max()),
+        "pairs": [
+            [int(one), int(other), int(count)]
+            for one, other, count in zip(first, second, counts, strict=True)
+            if count > 0
+        ],
+    }
 
 
 def _class_counts(labels: np.ndarray) -> dict[str, float]:

@@ -101,6 +101,23 @@ class ClassCounts(Record):
 
 
 @dataclass(frozen=True)
+class LabelCounts(Record):
+    """Labels of items that may have several.
+
+    Attributes:
+        none, several: items without a label, and with more than one.
+        mean, most: labels of an item.
+        pairs: the pairs of labels that most items have both of: two label numbers, and how many items.
+    """
+
+    none: int
+    several: int
+    mean: float
+    most: int
+    pairs: list[list[int]]
+
+
+@dataclass(frozen=True)
 class ProtocolMetrics(Record):
     """Evaluation protocol, with the audit of its query, gallery and training items.
 
@@ -114,6 +131,9 @@ class ProtocolMetrics(Record):
         leak: whether queries are in the gallery or in training: the figures are then too good.
         leave_one_out: whether queries that are in the gallery were left out of their own rankings, which is no leak.
         classes: of ``queries``, ``gallery`` and ``train``.
+        train_gallery_copies: training items outside the gallery with the content of one inside.
+        near_copies: queries with a gallery item next to them by cosine of the features; None where none was looked for.
+        labels: of ``queries``, ``gallery`` and ``train``, where items may have several; None elsewhere.
         definition: the figure that the literature reports of it, a key of ``definitions``; None if there is none.
     """
 
@@ -128,6 +148,9 @@ class ProtocolMetrics(Record):
     leave_one_out: bool = field(default=False, kw_only=True)
     classes: Annotated[Mapping[str, ClassCounts], ("queries", "gallery", "train")]
     definition: str | None = None
+    train_gallery_copies: int = 0
+    near_copies: int | None = None
+    labels: Mapping[str, LabelCounts] | None = None
 
 
 SHARED_LABEL = "a shared label"

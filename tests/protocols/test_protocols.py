@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lshbench.data.base import Dataset, Split
 from lshbench.errors import UsageError
-from lshbench.protocols.audit import audit
+from lshbench.protocols.audit import audit, near_copies
 from lshbench.protocols.splits import (
     EvaluationProtocol,
     PooledProtocol,
@@ -179,6 +179,30 @@ def test_an_allowed_leak_carries_a_flag() -> None:
     assert report["leak"] is True
     assert report["query_gallery_overlap"] == 60
     assert report["exact_duplicates"] == 0
+
+
+def test_labels_that_occur_together_are_counted_and_so_are_copies_of_training_items() -> None:
+    labels = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 0]], bool)
+    parts = LabelledSplit("a", labels[:4]), LabelledSplit("b", labels[4:5])
+    data = Dataset("made", *parts, train=LabelledSplit("c", labels[5:]))
+    selection = SplitProtocol("report", False).select(data, 0, None, None)
+    digests = no_digests(selection)
+    digests["train"][0] = digests["gallery"][2]
+    report = audit(SplitProtocol("report", False), selection, labels, digests)
+    assert report["train_gallery_copies"] == 1
+    assert (report["train_gallery_overlap"], report["exact_duplicates"]) == (0, 0)
+    assert report["labels"]["gallery"] == {
+        "none": 1, "several": 3, "mean": 7 / 4, "most": 3, "pairs": [[0, 1, 2], [1, 2, 2], [0, 2, 1]],
+    }  # fmt: skip
+    single = dataset()
+    selection = SplitProtocol("report", False).select(single, 0, None, None)
+    assert audit(SplitProtocol("report", False), selection, single.labels, no_digests(selection))["labels"] is None
+
+
+def test_near_copies_are_nearest_items_of_almost_the_same_direction() -> None:
+    gallery = np.eye(3, dtype=np.float32)
+    queries = np.array([[2, 0, 0], [1, 0.04, 0], [1, 0.05, 0], [0, 0, 0], [0, 1, 0]], np.float32)
+    assert near_copies(queries, gallery, np.array([0, 0, 0, 1, -1])) == 2
 
 
 def test_copies_across_the_splits_are_counted_or_refused() -> None:
