@@ -58,6 +58,7 @@ def test_every_figure_that_has_something_to_show_is_drawn_within_its_column(repo
     words = [text.get_text() for text in figures["bits-cifar100_images-full"].findobj(Text)]
     assert "fourier (labels)" in words
     assert "itq" in words
+    assert {"exact cosine, no code", "classifier, no code (labels)"} <= set(words)
 
 
 def test_figures_are_files_with_texts_and_the_same_every_time(report: Report, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from lshbench.plots.comparison.shown import (
     MOST_SERIES,
     Part,
     best_series,
+    classifier_of,
+    classifier_style,
     fit,
     group_labels,
     key_of,
@@ -34,7 +36,17 @@ def over_bits(report: Report, part: Part, medium: Medium) -> Figure | None:
     if len({one.series for one in there}) == len(there):
         return None
     names, others = best_series(Part(part.title, tuple(there)))
-    rows = -(-(len(names) + 1) // 3)
+    exact = [reference_of(report, there, measure) for measure in report.measures]
+    classified = [classifier_of(there, measure) for measure in report.measures]
+    references = [
+        (name, style, values)
+        for name, style, values in (
+            ("exact cosine, no code", reference_style(medium), exact),
+            ("classifier, no code (labels)", classifier_style(medium), classified),
+        )
+        if any(value is not None for value in values)
+    ]
+    rows = -(-(len(names) + len(references)) // 3)
     height = medium.height + medium.legend_row * rows
     figure = drawing(medium, medium.double, height, captions=True, legend_rows=rows)
     head(figure, "Quality over code length", fit(figure, f"{part.title}{supervisions(there)}{others}"))
@@ -51,16 +63,15 @@ def over_bits(report: Report, part: Part, medium: Medium) -> Figure | None:
             axes.errorbar([one.bits for one in members], means, yerr=np.maximum(spread, 0), capsize=2 * medium.scale,
                           elinewidth=0.5 * medium.line, **style)  # fmt: skip
     for place, (axes, measure) in enumerate(zip(panels, report.measures, strict=True)):
-        exact = reference_of(report, there, measure)
-        if exact is not None:
-            axes.axhline(exact, **reference_style(medium))
+        for _, style, values in references:
+            if values[place] is not None:
+                axes.axhline(values[place], **style)
         axes.set_xscale("log", base=2)
         axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
         axes.xaxis.set_minor_locator(NullLocator())
         dress(axes, x="bits", y=f"mean, {report.level:.0%} interval" if place == 0 else "")
         caption(axes, measure_name(measure))
-    if any(reference_of(report, there, measure) is not None for measure in report.measures):
-        handles.append(key_of("exact cosine, no code", reference_style(medium)))
+    handles += [key_of(name, style) for name, style, _ in references]
     legend_below(figure, handles, 3)
     return figure
 

@@ -120,6 +120,17 @@ def reference_of(report: Report, configurations: Sequence[Configuration], measur
     return next(iter(found)) if len(found) == 1 else None
 
 
+def classifier_of(configurations: Sequence[Configuration], measure: str) -> float | None:
+    """Return the measure of the best classifier beside methods that were trained with labels, or None without any."""
+    beside = [one.means[measure].classifier for one in configurations]
+    return max((value for value in beside if value is not None), default=None)
+
+
+def classifier_style(medium: Medium) -> dict[str, Any]:
+    """Return how what labels give without a code is drawn."""
+    return reference_style(medium) | {"linestyle": ":"}
+
+
 def rows_height(medium: Medium, rows: int) -> float:
     """Return how high a plot with rows of text is inside its margins."""
     return rows * 1.75 * medium.tick / 72
