@@ -14,7 +14,7 @@ from lshbench.protocols.splits import Selection
 from lshbench.system import System
 from lshbench.training.data import held_out
 from lshbench.training.validation import nearest_by_cosine
-from lshbench.types import Features, Progress, Relevance
+from lshbench.types import Features, Progress, Relevance, is_unlabelled
 
 
 def cut_validation(
@@ -114,6 +114,8 @@ class Judge:
             progress: of extracting features.
         """
         labels, train = data.dataset.labels, data.selection.train
+        if by == "labels" and is_unlabelled(labels):
+            raise UsageError(f"{data.dataset.name} has no labels to judge trials by: expected tune.relevant=neighbors")
         gallery_labels = labels[data.selection.gallery]
         cut = cut_validation(train, labels[train], gallery_labels, part=part, most=most, seed=inputs.seed, key=key)
         roles = inputs.load(OpenedData(data.dataset, cut, data.fingerprint, data.unanswered), progress)
