@@ -90,7 +90,8 @@ def test_every_promised_key_is_there_by_default_and_every_key_is_documented() ->
     assert set(PROMISED) <= set(definitions)
     for key in definitions:
         assert definition_of(key).description
-    assert {definition_of(key) for key in definitions} == set(DEFINITIONS.values())
+    apart = {DEFINITIONS["mAP@all/asymmetric_hamming"]}  # of another ranking: lshbench.evaluation.asymmetric_hamming
+    assert {definition_of(key) for key in definitions} == set(DEFINITIONS.values()) - apart
 
 
 @settings(max_examples=80, deadline=None)
