@@ -24,10 +24,11 @@ from omegaconf import OmegaConf
 # Registers the schema and the resolvers.
 import lshbench.commands.run  # noqa: F401
 from lshbench.commands.compose import compose as composed
-from lshbench.commands.compose import compose_tuning, override
+from lshbench.commands.compose import compose_choice, compose_tuning, override
 from lshbench.config import build, check_root, conf_folder, options
 from lshbench.metrics.definitions import DEFINITIONS
 from lshbench.system import System
+from lshbench.tuning.candidates import Budget, Choosing
 from lshbench.tuning.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +41,7 @@ TUTORIALS = ("README.md", "docs/guide.md")
 
 NOT_RUN = (
     "--cfg", "--serve", "scripts/bench_", "dataset.repository=", "dataset=cifar", "dataset=imagenet1k",
-    "backbone=timm", "backbone=vit_large", "experiment=", "tracker=",
+    "backbone=timm", "backbone=vit_large", "experiment=", "tracker=", "lshbench choose",
 )  # fmt: skip
 """Parts of commands that need the Hub, wait for a user, take hours, run nothing, or are run by other tests."""
 
@@ -48,7 +49,7 @@ OWN_WORDS = {
     "method": "docs/methods.md", "index": "docs/indexes.md", "protocol": "docs/protocols_and_metrics.md",
     "relevance": "docs/protocols_and_metrics.md",
     "dataset": "docs/guide.md", "backbone": "docs/guide.md", "experiment": "docs/guide.md",
-    "tracker": "docs/guide.md", "tune": "docs/sweeps.md", "table": "docs/report.md",
+    "tracker": "docs/guide.md", "tune": "docs/sweeps.md", "choose": "docs/choosing.md", "table": "docs/report.md",
 }  # fmt: skip
 
 
@@ -132,6 +133,7 @@ def test_every_other_command_in_the_documents_is_one_that_there_is() -> None:
     for command in [
         *starting("lshbench search"),
         *starting("lshbench report"),
+        *starting("lshbench choose"),
         *starting("lshbench tune"),
         *starting("python scripts/"),
     ]:
@@ -155,6 +157,17 @@ def test_every_study_in_the_documents_is_one_that_can_be_made(tmp_path: Path) ->
         space = build({"tune": tune}, "tune", Settings).space
         values = [override(key, part.example) for key, part in space.items()]
         System.from_config(composed([*(word for word in words if not word.startswith("tune")), *values])[0])
+
+
+def test_every_choice_in_the_documents_is_one_that_can_be_made(tmp_path: Path) -> None:
+    text = TEXTS["docs/choosing.md"]
+    (own,) = re.findall(r"`mine/(choose/\w+\.yaml)`:\n\n```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "choose").mkdir()
+    (tmp_path / own[0]).write_text(own[1], encoding="utf-8")
+    for command in starting("lshbench choose"):
+        words = [word for word in shlex.split(command)[2:] if "=" in word]
+        keys = compose_choice([word for word in words if re.match("choose|budget|target", word)], tmp_path)
+        assert build(keys, "choose", Choosing).candidates(Budget.read(keys["budget"])), command
 
 
 def test_every_table_that_a_command_writes_has_its_place() -> None:

@@ -171,7 +171,10 @@ def test_code_lengths_of_one_data_set_stand_beside_the_common_ones(script) -> No
         (["--path", "cifar10_images=absent"], "--path cifar10_images=absent: expected"),
         (["--path", "digits=."], "--path digits=.: expected one of cifar10_images"),
         (["--workers", "0"], "--workers 0: expected at least 1"),
-        (["--tables", "absent"], "--table absent: expected the path of a YAML file, or one of ablation, labels"),
+        (
+            ["--tables", "absent"],
+            "--table absent: expected the path of a YAML file, or one of ablation, bytes, engines, labels",
+        ),
         (["--tables", "study"], "--tables study: expected tables whose rows are of base/methods"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -36,7 +36,7 @@ def cost(report: Report, part: Part, medium: Medium) -> Figure | None:
     """
     costs = {
         "candidates, share of the gallery": ("candidates_fraction", True, share_text),
-        "queries a second, in batches": ("qps", False, number_text),
+        "queries a second, with encoding": ("qps_with_encoding", False, number_text),
         "bytes an item": ("bytes_per_item", True, number_text),
     }
     measure = report.measures[0]
