@@ -29,7 +29,7 @@ LISTED = (*GROUPS, "choose", "tune", "table")
 NO_FIGURES = {
     "": ("output", "cache", "resume", "threads", "device", "tracker", "worker", "hydra"),
     "method": ("device",),
-    "dataset": ("stream", "full_size"),
+    "dataset": ("stream", "full_size", "on_disk"),
     "backbone": ("workers", "batch_size", "shard"),
     "reference": ("time",),
     "evaluation": ("plots",),

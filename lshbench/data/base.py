@@ -33,6 +33,7 @@ class Split(ABC):
         kind: whether items are feature vectors or images.
         class_names: a name for each label, or None.
         remote: whether reading items takes a network.
+        on_disk: whether its features are to be mapped from the cache, however quickly they are read.
         full_size: items that the split is known to have, of which a copy may hold a part; None where that is not known.
     """
 
@@ -41,6 +42,7 @@ class Split(ABC):
     kind: Kind
     class_names: Sequence[str] | None = None
     remote: bool = False
+    on_disk: bool = False
     full_size: int | None = None
 
     def __len__(self) -> int:

@@ -48,7 +48,7 @@ class PartOfSplit(Split):
         self.labels = self.whole.labels[self.rows]
         self.class_names = self.whole.class_names
         self.width = getattr(self.whole, "width", None)
-        self.remote = self.whole.remote
+        self.remote, self.on_disk = self.whole.remote, self.whole.on_disk
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         picked = self.rows if rows is None else self.rows[rows]

@@ -162,11 +162,7 @@ class HubRepository:
         if folder is not None and all((folder / path).is_file() for path in wanted):
             return [folder / path for path in wanted]
         if self.offline:
-            missing = [path for path in wanted if folder is None or not (folder / path).is_file()]
-            raise UsageError(
-                f"{self.name}: {len(missing)} of {len(wanted)} files of split {split!r} are not in the "
-                f"Hub's cache (the first: {missing[0]}) and can't be downloaded now. {self._ways()}"
-            )
+            raise self._not_cached(split)
         folder = self._download(split, wanted, progress)
         self._name_revision(wanted[0])
         return [folder / path for path in wanted]
@@ -254,14 +250,20 @@ class HubRepository:
 
         return retried(ask, ATTEMPTS, f"asking for the sizes of {self.name}")
 
+    def _not_cached(self, split: str) -> UsageError:
+        """Return the error of a split whose files can't be had now."""
+        wanted, folder = list(self.splits.files[split]), self._cached_folder()
+        missing = [path for path in wanted if folder is None or not (folder / path).is_file()]
+        return UsageError(
+            f"{self.name}: {len(missing)} of {len(wanted)} files of split {split!r} are not in the "
+            f"Hub's cache (the first: {missing[0]}) and can't be downloaded now. {self._ways()}"
+        )
+
     def _list(self, split: str) -> Arrays:
         """Return the sizes of a split's files, and the SHA-256 of their content, empty where it is not known."""
         wanted = list(self.splits.files[split])
         if self.offline:
-            raise UsageError(
-                f"{self.name}: nothing is known of the files of split {split!r}, and {endpoint()} can't be asked now. "
-                f"{self._ways()}"
-            )
+            raise self._not_cached(split)
         try:
             entries = self._entries(wanted)
             found = [entries[path] for path in wanted]

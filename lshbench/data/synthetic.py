@@ -31,6 +31,7 @@ class SyntheticSplit(Split):
     centres: np.ndarray
     spread: float
     seed: int
+    on_disk: bool = False
 
     def __post_init__(self) -> None:
         self.width = self.centres.shape[1]
@@ -71,6 +72,7 @@ class SyntheticSource(Source):
         classes: clusters, each a class, of equal size to within one.
         spread: standard deviation of the noise a value, where the centres' is 1.
         data_seed: decides centres and noise.
+        on_disk: whether items are written to the cache once and mapped from there, as features of real data are.
     """
 
     name = "synthetic"
@@ -80,6 +82,7 @@ class SyntheticSource(Source):
     classes: int = 10
     spread: float = 3.0
     data_seed: int = 0
+    on_disk: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,7 +98,7 @@ class SyntheticSource(Source):
         return check_dataset(
             Dataset(
                 self.name,
-                SyntheticSplit("gallery", 0, self.items, centres, self.spread, self.data_seed),
-                SyntheticSplit("queries", 1, self.queries, centres, self.spread, self.data_seed),
+                SyntheticSplit("gallery", 0, self.items, centres, self.spread, self.data_seed, self.on_disk),
+                SyntheticSplit("queries", 1, self.queries, centres, self.spread, self.data_seed, self.on_disk),
             )
         )

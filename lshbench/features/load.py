@@ -17,6 +17,7 @@ from lshbench.data.pixels import MOST_PIXELS
 from lshbench.errors import UsageError
 from lshbench.features.backbone import Backbone, number_or_none
 from lshbench.features.store import Entry, FeatureStore, Filling, Made
+from lshbench.runtime.progress import silent
 from lshbench.types import Progress
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 VERSION = 2
 SLOW_SECONDS = 0.5
 """Ready features that take longer to read are kept in the cache; for others a copy would only cost space."""
+LARGE_BYTES = 4 << 30
+"""Ready features of more bytes go into the cache part by part and are mapped from there: memory may not hold them."""
+LARGE_SHARD = 8192
 EARLY_SECONDS = 5.0
 """Time for looking at images before the network is loaded: a run that will stop had better stop at once."""
 COUNT_SECONDS = 30.0
@@ -116,6 +120,9 @@ def _ready(
 ) -> SplitFeatures:
     if (entry := store.find(key)) is not None:
         return SplitFeatures(entry.x, entry.digests, 0.0, True)
+    width = getattr(split, "width", None)
+    if width is not None and (split.on_disk or 4 * len(rows) * width > LARGE_BYTES):
+        return _copied(split, rows, key, width, store, progress)
     start = time.perf_counter()
     x = split.read_features(rows, progress)
     _check_unchanged(split, rows, key)
@@ -138,6 +145,38 @@ def _ready(
         except UsageError as error:
             log.warning("the features are not kept for the next run: %s", error)
     return SplitFeatures(x, digests, 0.0, False)
+
+
+def _copied(
+    split: Split, rows: np.ndarray, key: dict[str, Any], width: int, store: FeatureStore, progress: Progress
+) -> SplitFeatures:
+    """Copy ready features into the store part by part, and return them as a memory map."""
+
+    def fill(entry: Filling) -> None:
+        entry.create(width)
+        with progress(f"reading features of {split.name}", total=entry.rows_missing, unit="rows") as advance:
+
+            def make(shards: Iterator[range]) -> Iterator[Made]:
+                for shard in shards:
+                    x = split.read_features(rows[shard.start : shard.stop], silent)
+                    entry.write(shard.start, x)
+                    advance(len(shard))
+                    yield Made(shard, row_digests(x))
+
+            entry.fill(make, advance)
+        _keep_if_unchanged(entry, split, rows, key)
+
+    entry, _ = store.get_or_fill(key, len(rows), fill, LARGE_SHARD)
+    return SplitFeatures(entry.x, entry.digests, 0.0, False)
+
+
+def _keep_if_unchanged(entry: Filling, split: Split, rows: np.ndarray, key: dict[str, Any]) -> None:
+    """Take back what was written of a split if its files changed meanwhile, and say so."""
+    try:
+        _check_unchanged(split, rows, key)
+    except UsageError:
+        entry.forget()
+        raise
 
 
 def _check_unchanged(split: Split, rows: np.ndarray, key: dict[str, Any]) -> None:
@@ -199,11 +238,7 @@ def _extracted(
                 )
         except ImageError as error:
             raise _unreadable(error, split, rows, workers) from error
-        try:
-            _check_unchanged(split, rows, key)
-        except UsageError:
-            entry.forget()
-            raise
+        _keep_if_unchanged(entry, split, rows, key)
         seconds = time.perf_counter() - started
         speeds.keep(entry.made, time.perf_counter() - begun)
         if entry.made:

@@ -13,6 +13,7 @@ import pytest
 
 from lshbench.data.base import Split
 from lshbench.data.images import ImageError
+from lshbench.data.synthetic import SyntheticSource, SyntheticSplit
 from lshbench.errors import UsageError
 from lshbench.features import load as load_module
 from lshbench.features.backbone import Backbone, TimmBackbone
@@ -210,3 +211,34 @@ def test_ready_features_that_take_long_to_read_are_kept(tmp_path: Path, monkeypa
     assert split.reads == 1
     assert np.array_equal(some.x, split.x[[1, 8]])
     assert np.array_equal(some.digests, first.digests[[1, 8]])
+
+
+def test_large_ready_features_are_mapped_from_the_disk_and_never_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def features(**keys: object) -> SplitFeatures:
+        source = SyntheticSource(items=300, queries=20, dim=8, **keys)  # type: ignore[arg-type]
+        split = source.open(tmp_path, no_progress).gallery
+        rows = np.arange(5, 300)
+        store = FeatureStore(tmp_path / str(keys))
+        return load_split_features(split, rows, None, store=store, device="cpu", threads=1, progress=no_progress)
+
+    monkeypatch.setattr(load_module, "LARGE_SHARD", 100)
+    in_memory, most = features(), 0
+    read = SyntheticSplit.read_features
+
+    def watched(self: SyntheticSplit, rows: np.ndarray, progress: Progress) -> np.ndarray:
+        nonlocal most
+        most = max(most, len(rows))
+        return read(self, rows, progress)
+
+    monkeypatch.setattr(SyntheticSplit, "read_features", watched)
+    mapped = features(on_disk=True)
+    assert most == 100
+    assert isinstance(mapped.x, np.memmap)
+    assert not isinstance(in_memory.x, np.memmap)
+    assert np.array_equal(mapped.x, in_memory.x)
+    assert np.array_equal(mapped.digests, in_memory.digests)
+    assert features(on_disk=True).from_cache
+    monkeypatch.setattr(load_module, "LARGE_BYTES", 1000)
+    assert isinstance(features(data_seed=1).x, np.memmap)
