@@ -236,12 +236,18 @@ def test_the_command_finds_tables_by_name_and_ends_with_2_and_one_line_on_wrong_
         assert done.stderr.count("\n") == 1
 
 
+UNMADE = {"bytes", "engines"}
+"""Tables whose runs at full size are not made yet, so that the document does not have them."""
+
+
 @pytest.mark.parametrize("name", [name for name, _ in options("table")])
 def test_every_shipped_table_can_be_read_and_has_its_rows_and_columns_in_the_document(name: str) -> None:
     file = read_table(conf_folder() / "table" / f"{name}.yaml", [conf_folder()])
     text = (REPORT.parent / "results.md").read_text(encoding="utf-8")
     block = re.search(rf"<!-- {name}:begin -->\n(.*)<!-- {name}:end -->", text, re.DOTALL)
-    assert block is not None
+    assert (block is None) == (name in UNMADE)
+    if block is None:
+        return
     assert all(part in block[1] for part in file.caption.split("{seeds}"))
     tables = re.findall(r"(?:^\| ?.*\n)+", block[1], re.MULTILINE)
     assert len(tables) == (len(file.grids) * (1 if name == "unseen" else 2))
