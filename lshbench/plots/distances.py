@@ -1,4 +1,4 @@
-"""Plot of the distances within classes and between them."""
+"""Plot of the distances of relevant and other pairs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_BINS = 80
 
 
 def distances(run: Run, medium: Medium = SCREEN) -> Figure | None:
-    """Draw the distances between queries and gallery items of the same and of other classes.
+    """Draw the distances between queries and gallery items, relevant ones and others.
 
     None if the run did not count them.
     """
@@ -22,12 +22,12 @@ def distances(run: Run, medium: Medium = SCREEN) -> Figure | None:
     if edges is None or same is None or other is None or same.sum() + other.sum() == 0:
         return None
     hamming = run.metrics.ranking == "hamming"
-    figure = figure_for(run, "Distances of same-class and other pairs", medium=medium, captions=True)
+    figure = figure_for(run, "Distances of relevant and other pairs", medium=medium, captions=True)
     axes = figure.add_subplot()
     used = np.flatnonzero(same + other)
     low, high = int(used[0]), int(used[-1]) + 1
     step = -(-(high - low) // MOST_BINS)
-    for counts, name, colour in ((same, "same class", SAME_CLASS), (other, "other class", OTHER_CLASS)):
+    for counts, name, colour in ((same, "relevant", SAME_CLASS), (other, "not relevant", OTHER_CLASS)):
         if counts.sum() == 0:
             continue
         share = counts / counts.sum()
@@ -48,7 +48,7 @@ def distances(run: Run, medium: Medium = SCREEN) -> Figure | None:
     if hamming:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10 if medium is SCREEN else 6, integer=True))
     if same.sum() and other.sum():
-        caption(axes, f"a same-class pair is the closer one with probability {_separation(same, other):.3f}")
+        caption(axes, f"a relevant pair is the closer one with probability {_separation(same, other):.3f}")
     columns = 2 if medium is SCREEN else 1
     axes.set_ylim(0, axes.get_ylim()[1] * (1.18 if columns == 2 else 1.3))
     legend(axes, loc="upper right", ncols=columns)
@@ -56,7 +56,7 @@ def distances(run: Run, medium: Medium = SCREEN) -> Figure | None:
 
 
 def _separation(same: np.ndarray, other: np.ndarray) -> float:
-    """Return how often a same-class pair is closer than another, ties counted half (area under the ROC)."""
+    """Return how often a relevant pair is closer than another, ties counted half (area under the ROC)."""
     p, q = same / same.sum(), other / other.sum()
     farther = 1 - np.cumsum(q)
     return float(p @ (farther + q / 2))

@@ -175,8 +175,8 @@ def label_text(label: np.ndarray | np.integer, names: Sequence[str] | None) -> s
 def retrieval(rows: Sequence[Row], *, title: str, ranking: str) -> Image.Image:
     """Draw each query and its hits in a row.
 
-    The query stands apart at the left; hits of its class are framed green, others red with a cross in the
-    corner, and those of a query without a known class grey.  Label and distance stand below each picture.
+    The query stands apart at the left; relevant hits are framed green, others red with a cross in the
+    corner, and those whose relevance is not known grey.  Label and distance stand below each picture.
 
     Args:
         rows: at least one.
@@ -266,7 +266,7 @@ def _cross(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
 
 
 def _key(draw: ImageDraw.ImageDraw, right: int, top: int) -> None:
-    for text, colour in (("other class", OTHER_CLASS), ("same class as the query", SAME_CLASS)):
+    for text, colour in (("not relevant", OTHER_CLASS), ("relevant", SAME_CLASS)):
         length = round(lettered(text, 13, bold=False)[1].getlength(text))
         _text(draw, (right - length, top), text, 13, TEXT, length + 1)
         draw.rectangle((right - length - 22, top + 1, right - length - 8, top + 15), outline=colour, width=4)
