@@ -88,6 +88,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         files = sorted((tmp_path / "DIR" / split).rglob("*.*"))
         lines = [f"{file.relative_to(tmp_path / 'DIR')} {file.parent.name}\n" for file in files]
         (tmp_path / f"{split}.txt").write_text("".join(lines))
+    for name in ("database.txt", "glove-100-angular.hdf5"):
+        (tmp_path / name).touch()
+    (tmp_path / "sift").mkdir()
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     monkeypatch.chdir(tmp_path)
     return tmp_path
