@@ -189,10 +189,10 @@ def first_kept(found: Neighbors, relevance: Relevance) -> Neighbors:
     most, listed = relevance.most_left_out, relevance.listed
     if not most or listed is None:
         return found
-    out = np.full((len(listed), most), -2)  # -1 stands for no result
-    query, left_out = _owners(listed.offsets)[listed.left_out], listed.rows[listed.left_out]
-    out[query, np.arange(len(query)) - np.searchsorted(query, query)] = left_out
-    is_out = (found.ids[:, :, None] == out[:, None, :]).any(axis=2)
+    items = len(relevance.gallery)
+    out = (_owners(listed.offsets) * items + listed.rows)[listed.left_out]
+    keys = np.arange(len(listed))[:, None] * items + found.ids
+    is_out = np.isin(keys, out) & (found.ids >= 0)  # -1 stands for no result
     # A stable sort moves what is left out behind the rest, and leaves that in its order.
     order = np.argsort(is_out, axis=1, kind="stable")[:, : found.ids.shape[1] - most]
     tied = found.tied
