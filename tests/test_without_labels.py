@@ -31,7 +31,8 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_of_annbenchmarks_runs_and_recall_is_faiss_own(vectors: Path, lshbench: Command, tmp_path: Path) -> None:
-    lshbench("run", "dataset=features", f"dataset.path={vectors}", "method=itq", *QUICK)
+    done = lshbench("run", "dataset=features", f"dataset.path={vectors}", "method=itq", *QUICK)
+    assert "in the gallery, no labels" in " ".join(done.stdout.split())
     (file,) = tmp_path.glob("outputs/*/itq/*/metrics.json")
     metrics = json.loads(file.read_text())
     stored = {name: np.load(file.parent / "codes" / f"{name}.npy") for name in ("gallery", "queries")}

@@ -45,7 +45,7 @@ def print_summary(run: Run, console: Console | None = None) -> None:
     console.print(Text.assemble((what, "bold"), f" ({trained}), ranked by {metrics.ranking} distance"))
     console.print(
         f"{dataset.name}{source}, protocol {protocol.name}: {dataset.queries:,} queries, "
-        f"{dataset.gallery:,} in the gallery, {dataset.classes:,} classes",
+        f"{dataset.gallery:,} in the gallery, {f'{dataset.classes:,} classes' if dataset.classes else 'no labels'}",
         highlight=False,
     )
     if relevance := _relevance(metrics):
