@@ -156,6 +156,7 @@ def _same_items(
         second = np.empty_like(first)
         second[order] = corpus.read_features(rows[there][order], progress)
         alike = (first == second).all(axis=1)
+    found = there[np.asarray(alike, bool)]
     same = np.full(len(query_ids), -1)
-    same[there[np.asarray(alike, bool)]] = rows[there[np.asarray(alike, bool)]]
+    same[found] = rows[found]
     return same

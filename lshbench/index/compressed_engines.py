@@ -32,6 +32,9 @@ LARGEST = float(np.finfo(np.float32).max)
 BEYOND = 1e30
 """A squared distance that none exceeds."""
 
+MOST_BITS = 4096
+"""Of a code."""
+
 RABITQ_FACTORS = 8
 """Bytes of a RaBitQ code with one bit a dimension that are the item's factors."""
 
@@ -118,17 +121,6 @@ class CompressedEngine(CandidateEngine):
         return {"mean": self._reduction.mean, "weight": self._reduction.weight}
 
 
-def whole_bytes(key: str, bits: int, least: int = 8) -> int:
-    """Return the bytes of a code of so many bits.
-
-    Raises:
-        UsageError: not a multiple of 8 of at least ``least`` and at most 4096.
-    """
-    if isinstance(bits, bool) or not isinstance(bits, int) or bits % 8 or not least <= bits <= 4096:
-        raise wrong_value(key, bits, f"a multiple of 8 from {least} to 4096")
-    return bits // 8
-
-
 def product_dim(parts: int, nbits: int, features: np.ndarray) -> int:
     """Return how many numbers a product quantiser of some parts reduces features to: as many as bits, if there are.
 
@@ -148,7 +140,29 @@ def check_entries(items: int, entries: int) -> None:
 
 
 @dataclass(kw_only=True, eq=False)
-class PqFastScanEngine(CompressedEngine):
+class SizedEngine(CompressedEngine):
+    """A compressed index whose code has the length that it is asked for.
+
+    Args:
+        nbits: of a code, a multiple of 8.
+    """
+
+    nbits: int = 64
+    least_bits: ClassVar[int] = 8
+
+    def __post_init__(self) -> None:
+        least, bits = self.least_bits, self.nbits
+        if isinstance(bits, bool) or not isinstance(bits, int) or bits % 8 or not least <= bits <= MOST_BITS:
+            raise wrong_value("index.nbits", bits, f"a multiple of 8 from {least} to {MOST_BITS}")
+        super().__post_init__()
+
+    @property
+    def _code_size(self) -> int:
+        return self.nbits // 8
+
+
+@dataclass(kw_only=True, eq=False)
+class PqFastScanEngine(SizedEngine):
     """``IndexPQFastScan``: every item by product quantisation of 4 bits a part, looked up in the processor's registers.
 
     Andre, Kermarrec, Le Scouarnec, Quicker ADC: unlocking the hidden potential of product quantization with SIMD,
@@ -158,16 +172,7 @@ class PqFastScanEngine(CompressedEngine):
         nbits: of a code, a multiple of 8: two parts a byte.
     """
 
-    nbits: int = 64
     option = "pq_fastscan"
-
-    def __post_init__(self) -> None:
-        whole_bytes("index.nbits", self.nbits)
-        super().__post_init__()
-
-    @property
-    def _code_size(self) -> int:
-        return self.nbits // 8
 
     def _make(self, gallery: Encoded) -> Any:
         check_entries(len(gallery), 16)
@@ -190,7 +195,6 @@ class PqFastScanEngine(CompressedEngine):
         return super()._arrays() | {"codes": self._codes, "codebooks": self._centroids}
 
     def _remade(self, stored: Stored, features: np.ndarray | None) -> Any:
-        whole_bytes("index.nbits", self.nbits)
         parts = self.nbits // 4
         if stored.dim % parts:
             raise ValueError(f"{stored.dim} numbers in {parts} parts")
@@ -212,7 +216,7 @@ class PqFastScanEngine(CompressedEngine):
 
 
 @dataclass(kw_only=True, eq=False)
-class CompressedListsEngine(CompressedEngine):
+class CompressedListsEngine(SizedEngine):
     """Inverted lists of codes of what is left of an item less its list's centroid.
 
     Args:
@@ -308,16 +312,7 @@ class IvfPqEngine(CompressedListsEngine):
         nbits: of a code, a multiple of 8: one part a byte.
     """
 
-    nbits: int = 64
     option = "ivf_pq"
-
-    def __post_init__(self) -> None:
-        whole_bytes("index.nbits", self.nbits)
-        super().__post_init__()
-
-    @property
-    def _code_size(self) -> int:
-        return self.nbits // 8
 
     def _dim(self, features: np.ndarray) -> int:
         check_entries(len(features), 256)
@@ -333,7 +328,7 @@ class IvfPqEngine(CompressedListsEngine):
         return super()._arrays() | {"codebooks": faiss.vector_to_array(self._engine.pq.centroids)}
 
     def _check_stored(self, stored: Stored) -> None:
-        if stored.dim % whole_bytes("index.nbits", self.nbits):
+        if stored.dim % self._code_size:
             raise ValueError(f"{stored.dim} numbers in {self._code_size} parts")
 
     def _relearn(self, engine: Any, stored: Stored) -> None:
@@ -354,16 +349,12 @@ class IvfRabitqEngine(CompressedListsEngine):
     nbits: int = 128
     query_bits: int = 8
     option = "ivf_rabitq"
+    least_bits = 8 * (RABITQ_FACTORS + 1)
 
     def __post_init__(self) -> None:
-        whole_bytes("index.nbits", self.nbits, 8 * (RABITQ_FACTORS + 1))
         if isinstance(self.query_bits, bool) or self.query_bits not in range(9):
             raise wrong_value("index.query_bits", self.query_bits, "a number from 0 to 8")
         super().__post_init__()
-
-    @property
-    def _code_size(self) -> int:
-        return self.nbits // 8
 
     def _dim(self, features: np.ndarray) -> int:
         if (dim := self.nbits - 8 * RABITQ_FACTORS) > features.shape[1]:

@@ -20,8 +20,8 @@ import numpy as np
 from numba import get_num_threads
 
 from lshbench.kernels import asymmetric as kernels
-from lshbench.kernels.cosine import close_gaps
 from lshbench.kernels.labels import LabelTable
+from lshbench.ranking.groups import GroupRoom
 from lshbench.ranking.listed import judged, left_out_of
 from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
 
@@ -88,10 +88,7 @@ def _ranked(
     """Return rankings of queries ``start`` to ``stop``, and the places of listed rows, if any, in their order."""
     totals = table.totals[start:stop]
     none = np.zeros(0, np.int64)
-    slots = np.concatenate([[0], np.cumsum(totals)])
-    counts = np.empty(stop - start, np.int64)
-    groups = np.empty((4, slots[-1]), np.int64)
-    found = np.empty(slots[-1] if positions else 0, np.int32)
+    room = GroupRoom.of(totals, positions)
     units = np.empty(stop - start)
     kernels.rank(
         projections,
@@ -99,29 +96,15 @@ def _ranked(
         table.of_queries(start, stop),
         none if table.multiple else table.order,
         none if table.multiple else table.slices[0][start:stop],
-        slots,
+        room.slots,
         positions,
         units,
-        counts,
-        groups,
-        found,
+        room.counts,
+        room.groups,
+        room.positions,
     )
     _refuse(units, start)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    if offsets[-1] < slots[-1]:  # some relevant items tie with one another
-        close_gaps(groups, slots, offsets)
-        groups = groups[:, : offsets[-1]]
-    block = RankedBlock(
-        offsets=offsets,
-        before=groups[0],
-        relevant_before=groups[1],
-        size=groups[2],
-        relevant=groups[3],
-        total_relevant=totals,
-        ranked=np.full(stop - start, len(gallery), np.int64),
-        positions=found if positions else None,
-        position_offsets=slots if positions else None,
-    )
+    block = room.block(totals, positions, len(gallery))
     if not table.listed:
         return block, none
     query = np.repeat(np.arange(stop - start), totals)

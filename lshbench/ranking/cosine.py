@@ -25,6 +25,7 @@ from lshbench.kernels import cosine as kernels
 from lshbench.kernels import cosine_nearest
 from lshbench.kernels.labels import LabelTable
 from lshbench.kernels.topk import NO_LIMIT, room_for
+from lshbench.ranking.groups import GroupRoom
 from lshbench.ranking.listed import judged, left_out_of
 from lshbench.types import Neighbors, RankedBlock, Relevance
 
@@ -199,10 +200,7 @@ def _ranked(
     """
     totals = table.totals[start:stop]
     none = np.zeros(0, np.int64)
-    slots = np.concatenate([[0], np.cumsum(totals)])
-    counts = np.empty(stop - start, np.int64)
-    groups = np.empty((4, slots[-1]), np.int64)
-    found = np.empty(slots[-1] if positions else 0, np.int32)
+    room = GroupRoom.of(totals, positions)
     kernels.rank(
         similarities,
         start - first,
@@ -210,27 +208,13 @@ def _ranked(
         table.of_queries(start, stop),
         none if table.multiple else table.order,
         np.zeros(stop - start, np.int64) if table.multiple else table.slices[0][start:stop],
-        slots,
+        room.slots,
         positions,
-        counts,
-        groups,
-        found,
+        room.counts,
+        room.groups,
+        room.positions,
     )
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    if offsets[-1] < slots[-1]:  # some relevant items tie with one another
-        kernels.close_gaps(groups, slots, offsets)
-        groups = groups[:, : offsets[-1]]
-    block = RankedBlock(
-        offsets=offsets,
-        before=groups[0],
-        relevant_before=groups[1],
-        size=groups[2],
-        relevant=groups[3],
-        total_relevant=totals,
-        ranked=np.full(stop - start, len(gallery), np.int64),
-        positions=found if positions else None,
-        position_offsets=slots if positions else None,
-    )
+    block = room.block(totals, positions, len(gallery))
     if not table.listed:
         return block, none
     rows = table.order[slice(*table.labels.offsets[[start, stop]])]

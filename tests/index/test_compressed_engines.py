@@ -25,7 +25,7 @@ from lshbench.index.oversampled import OversampledIndex
 from lshbench.ranking.cosine import cosine_neighbors
 from lshbench.ranking.hamming import hamming_neighbors
 from lshbench.types import Encoded
-from tests.index.test_engines import DIM, ITEMS, flattened, sides
+from tests.index.test_engines import DIM, ITEMS, check_finds_the_same, flattened, sides
 
 COMPRESSED: list[CompressedEngine] = [
     PqFastScanEngine(nbits=24, seed=3),
@@ -50,13 +50,7 @@ def check_saved(index: Engine, gallery: Encoded, queries: Encoded, folder: Path)
     file.write_bytes(b"never read")
     opened = type(index).open(folder)
     assert (opened.bytes, opened.code_bytes, len(opened)) == (index.bytes, index.code_bytes, len(gallery))
-    for point in index.points():
-        index.set_point(point)
-        opened.set_point(point)
-        found, expected = opened.search(queries, 15), index.search(queries, 15)
-        np.testing.assert_array_equal(found.ids, expected.ids)
-        np.testing.assert_array_equal(found.distances, expected.distances)
-        np.testing.assert_array_equal(found.candidates, expected.candidates)
+    check_finds_the_same(opened, index, queries)
 
 
 @pytest.mark.parametrize("index", COMPRESSED, ids=lambda index: index.option)

@@ -45,6 +45,17 @@ def in_buckets(gallery: Encoded, queries: Encoded, tables: int, size: int, nflip
     )
 
 
+def check_finds_the_same(opened: Engine, index: Engine, queries: Encoded) -> None:
+    """Compare what an opened index and the one that was saved find at every point."""
+    for point in index.points():
+        index.set_point(point)
+        opened.set_point(point)
+        found, expected = opened.search(queries, 15), index.search(queries, 15)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        np.testing.assert_array_equal(found.distances, expected.distances)
+        np.testing.assert_array_equal(found.candidates, expected.candidates)
+
+
 def check_candidates(index: Engine, visited: np.ndarray, exact: np.ndarray, sides: tuple) -> None:
     """Compare results, complete rankings and counts with the items that each query should be compared with."""
     _, queries, relevance = sides
@@ -209,13 +220,7 @@ def test_a_saved_engine_is_made_again_of_its_arrays_and_finds_the_same(index: En
     opened = type(index).open(tmp_path, gallery.features if index.ranks_features else None)
     assert opened.bytes == index.bytes
     assert opened.points() == index.points()
-    for point in index.points():
-        index.set_point(point)
-        opened.set_point(point)
-        found, expected = opened.search(queries, 15), index.search(queries, 15)
-        np.testing.assert_array_equal(found.ids, expected.ids)
-        np.testing.assert_array_equal(found.distances, expected.distances)
-        np.testing.assert_array_equal(found.candidates, expected.candidates)
+    check_finds_the_same(opened, index, queries)
     with pytest.raises(ValueError, match="not nothing"):
         type("Other", (LshEngine,), {"option": "nothing"}).open(tmp_path)
 
