@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -235,7 +236,8 @@ def test_a_joblib_sweep_killed_twice_and_robbed_of_a_worker_loses_and_repeats_no
     (place / "deadly").touch()
     told = end(start(place, shared_cache, *sweep), 1)
     assert "The launcher gave up: TerminatedWorkerError" in told
-    assert "1 stopped" in told
+    # The worker that died stops the other one, which may be in the middle of a job or between two.
+    assert re.search(r"\b[12] stopped", told), told
     assert before.items() <= finishing_times(place).items()
     before = finishing_times(place)
     (place / "deadly").unlink()
