@@ -10,7 +10,8 @@
 
 Every point is one `lshbench run` in a process and a folder of its own below --out.  A point whose folder is finished
 is not run again, and one that was killed goes on from its checkpoint; after a change of code or of a method's defaults,
-take another --out.  Rows are those of conf/table; what a row says of its runs is what they are asked for.
+take another --out.  Rows are those of conf/table; what a row says of its runs is what they are asked for.  A code
+length that a method refuses is named, and has no cell in the table.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ SECONDS = {
 """About what a run takes of a core, on CIFAR-10's images: only estimates of time rest on it."""
 
 OTHER_SECONDS = 90
+
+WRONG_USE = 2
+"""Exit code of a run whose keys don't go together."""
 
 PRELOADED = [
     "datasets",
@@ -212,11 +216,13 @@ class Sitting:
 
     Attributes:
         runs: the finished ones.
+        refusals: why a point can't be: wrong use of a method, such as a code length that it has not.
         failures: why a point failed.
     """
 
     def __init__(self, sweep: Sweep, runs: dict[Point, Run], pace: Pace, workers: int, seconds: float) -> None:
         self.runs = runs
+        self.refusals: dict[Point, str] = {}
         self.failures: dict[Point, str] = {}
         self._sweep = sweep
         self._pace = pace
@@ -268,8 +274,10 @@ class Sitting:
         log = self._sweep.log(point)
         run = self._sweep.find(point) if process.exitcode == 0 else None
         if run is None:
-            self.failures[point] = why(process.exitcode, log)
-            result = f"FAILED: {self.failures[point]}"
+            reason = why(process.exitcode, log)
+            refused = process.exitcode == WRONG_USE
+            (self.refusals if refused else self.failures)[point] = reason
+            result = f"{'refused' if refused else 'FAILED'}: {reason}"
         else:
             log.unlink(missing_ok=True)
             self.runs[point] = run
@@ -400,8 +408,8 @@ def print_points(sweep: Sweep, runs: Mapping[Point, Run], pace: Pace, workers: i
     print(f"{len(runs)} of {len(runs) + len(left)} runs are there; about {duration(seconds)} for the rest")
 
 
-def sit(sweep: Sweep, runs: dict[Point, Run], pace: Pace, options: argparse.Namespace) -> dict[Point, str]:
-    """Run points, alone in the folder; add them to ``runs`` and return failures."""
+def sit(sweep: Sweep, runs: dict[Point, Run], pace: Pace, options: argparse.Namespace) -> Sitting:
+    """Run points, alone in the folder; add them to ``runs``."""
     sweep.out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(sweep.out / ".sitting.lock", timeout=0):
@@ -409,7 +417,7 @@ def sit(sweep: Sweep, runs: dict[Point, Run], pace: Pace, options: argparse.Name
             sitting.run()
     except Timeout:
         raise UsageError(f"another sitting is under way in {sweep.out}: expected its end, or another --out") from None
-    return sitting.failures
+    return sitting
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -424,21 +432,24 @@ def main(arguments: list[str] | None = None) -> int:
         if options.list:
             print_points(sweep, runs, pace, options.workers)
             return 0
-        failures = sit(sweep, runs, pace, options)
+        sitting = sit(sweep, runs, pace, options)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
-    for point, reason in failures.items():
-        print(f"{point} failed: {reason}", file=sys.stderr)
+    for what, points in (("refused", sitting.refusals), ("failed", sitting.failures)):
+        for point, reason in points.items():
+            print(f"{point} {what}: {reason}", file=sys.stderr)
     for table in sweep.tables:
         print(f"lshbench report {sweep.out} --table {table}")
-    left = len(sweep.points()) - len(runs)
+    left = len(sweep.points()) - len(runs) - len(sitting.refusals)
     if left:
         print(f"{left} of {len(sweep.points())} runs are missing: the same command goes on")
-    return 1 if failures else 0
+    if sitting.failures:
+        return 1
+    return WRONG_USE if sitting.refusals and not runs else 0
 
 
 if __name__ == "__main__":

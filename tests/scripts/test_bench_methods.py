@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +81,28 @@ def test_a_killed_sweep_loses_only_what_was_under_way_and_its_table_is_that_of_t
     assert "7 cells lack runs" in printed, "the other rows of the table"
 
 
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
 @pytest.mark.slow
-def test_a_method_that_fails_ends_no_other_and_is_reported(start, tmp_path: Path) -> None:
-    process = start("--methods", "itq", "random_projection", "--bits", "250", "--seeds", "0")
+def test_a_method_that_refuses_or_fails_ends_no_other_and_is_reported(start, tmp_path: Path) -> None:
+    asked = ("--methods", "itq", "random_projection", "--bits", "250", "--seeds", "0")
+    process = start(*asked)
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, "there is no such code, and all that there is has been made"
+    assert "[1/2] digits random_projection 250 bits seed 0: mAP 0." in output
+    assert "digits itq 250 bits seed 0 refused:" in errors
+    assert "250" in (tmp_path / "out/digits/itq/250-0.log").read_text()
+    assert "missing" not in output
+    process = start("--methods", "itq", "--bits", "16", "--seeds", "0")
+    while not (tmp_path / "out/digits/itq/16-0.log").exists():
+        time.sleep(0.05)
+    (run,) = (grandchild for child in children(process.pid) for grandchild in children(child))
+    os.kill(run, signal.SIGKILL)
     output, errors = process.communicate(timeout=600)
     assert process.returncode == 1
-    assert "[1/2] digits random_projection 250 bits seed 0: mAP 0." in output
-    assert "digits itq 250 bits seed 0 failed:" in errors
-    assert "250" in (tmp_path / "out/digits/itq/250-0.log").read_text()
+    assert "digits itq 16 bits seed 0 failed: ended by signal 9" in errors
 
 
 def test_runs_made_with_other_settings_are_not_taken_for_finished(script, tmp_path: Path) -> None:
