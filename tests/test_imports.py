@@ -40,7 +40,8 @@ ALLOWED = {
     "trackers": {"run_folder"},
     "search": {"config", "data", "features", "inputs", "plots", "run_folder", "runtime", "system"},
     "tuning": {
-        "config", "evaluation", "index", "inputs", "protocols", "run_folder", "runtime", "system", "training",
+        "config", "evaluation", "index", "inputs", "protocols", "relevance", "run_folder", "runtime", "system",
+        "training",
     },
     "experiment": {
         "config", "data", "evaluation", "inputs", "metrics", "plots", "protocols", "ranking", "relevance", "report",

@@ -109,6 +109,8 @@ def _write(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
         "budget": vars(budget),
         "target": target,
         "level": LEVEL,
+        "relevant": judge.by,
+        "rule": judge.rule,
         "queries": len(judge.queries),
         "gallery": len(judge.gallery),
         "ranked": [
@@ -152,8 +154,8 @@ def _print(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
     limit = f"{budget.bytes:,} bytes an item" + ("" if budget.ms is None else f", {budget.ms:g} ms a query")
     console.print()
     line(
-        f"{len(judge.queries):,} validation queries against {len(judge.gallery):,} other training items; budget: "
-        f"{limit}. Queries of the data set were not looked at."
+        f"{len(judge.queries):,} validation queries against {len(judge.gallery):,} other training items; relevant: "
+        f"{judge.rule}; budget: {limit}. Queries of the data set were not looked at."
     )
     console.print()
     if chosen.ranked:

@@ -96,6 +96,7 @@ def _write(tuned: Tuned, settings: Settings, command: list[str]) -> None:
         "validation": best.outcome.quality,
         "validation_as_given": tuned.as_given.outcome.quality,
         "relevant": judge.by,
+        "rule": judge.rule,
         "queries": len(judge.queries),
         "gallery": len(judge.gallery),
         "train": len(judge.train),
@@ -114,11 +115,10 @@ def _print(tuned: Tuned, settings: Settings, command: list[str], console: Consol
         console.print(Text(text, style), soft_wrap=True)
 
     judge = tuned.judge
-    relevant = {"labels": "a common label", "neighbors": "being a near neighbor by cosine"}[judge.by]
     console.print()
     line(
         f"{len(judge.queries):,} validation queries against {len(judge.gallery):,} other training items; relevant: "
-        f"{relevant}. Queries of the data set were not looked at."
+        f"{judge.rule}. Queries of the data set were not looked at."
     )
     console.print()
     console.print(_table(tuned, settings))

@@ -251,9 +251,9 @@ class HubSource(SplitSource):
         items, label = self._find_columns(list_columns(columns_of(files, splits.features, where, cache)))
         if self.stream == "auto" and items.kind != "image":
             return None
-        if label is None or label.nested:
+        if label is None:
             if self.stream is True:
-                raise wrong_value("dataset.stream", True, f"false or auto, as labels of {where} are no column of it")
+                raise wrong_value("dataset.stream", True, f"false or auto, as {where} has no column of labels")
             return None
         place = f"{endpoint()} at commit {splits.commit}" if files[0].remote else "the disk"
         log.info("%s: %d files, %.1f MB, are read from %s as items are needed", where, len(files), size / 1e6, place)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from lshbench.data.columns import offsets_of
+from lshbench.data.columns import nested_column, offsets_of
 from lshbench.data.pieces import Pieces
 from lshbench.data.stored_file import StoredFile
 from lshbench.errors import UsageError
@@ -63,6 +63,8 @@ class ParquetFiles:
     def column(self, file: int, group: int, name: str) -> pa.ChunkedArray:
         """Return a column of a row group; of images with their paths, the bytes alone.
 
+        Of a column within records, such as ``objects.category``, the records are read whole.
+
         Raises:
             UsageError: it is not there, or damaged.
         """
@@ -71,15 +73,16 @@ class ParquetFiles:
 
         footer = self.footer(file)
         schema = footer.schema.to_arrow_schema()
-        if name not in schema.names:
+        outer = name if name in schema.names else name.partition(".")[0]
+        if outer not in schema.names:
             raise UsageError(f"{self.where}: {self.files[file].name} has no column {name!r}, which other files have")
-        kind = schema.field(name).type
-        is_image = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        leaf = f"{name}.bytes" if is_image else name
+        kind = schema.field(outer).type
+        is_image = outer == name and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        leaf = f"{name}.bytes" if is_image else outer
 
         def read(opened: BinaryIO) -> pa.ChunkedArray:
             parquet = pyarrow.parquet.ParquetFile(opened, metadata=footer)
-            return parquet.read_row_group(group, columns=[leaf], use_threads=False).column(name)
+            return nested_column(parquet.read_row_group(group, columns=[leaf], use_threads=False), name)
 
         found = self._opened(file, read)
         return pa.chunked_array([chunk.field("bytes") for chunk in found.chunks]) if is_image else found

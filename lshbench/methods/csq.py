@@ -3,7 +3,8 @@
 Yuan, Wang, Zhang, Tay, Jie, Liu and Feng, Central Similarity Quantization for Efficient Image and Video Retrieval,
 CVPR 2020, arXiv 1908.00347.  Centers are rows of a Hadamard matrix, which lie half their bits apart, or random codes
 where there is none; the loss is the cross-entropy of bits, plus lambda times a smooth distance of outputs from -1
-and 1.
+and 1.  An item of several labels goes to what most of its classes' centers have in each bit, equal votes to a random
+center drawn once, as in the released code.  One without a label has no center, so that only its distance counts.
 """
 
 from __future__ import annotations

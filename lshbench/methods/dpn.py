@@ -2,8 +2,8 @@
 
 Fan, Ng, Ju, Zhang and Chan, Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes, IJCAI
 2020.  The polarization loss, max(0, m - u t) over bits, bounds Hamming distances within and between classes.  Targets
-are drawn at random once (the paper's DPN; its DPN-A, which updates them, is not here); an item of several classes has
-the losses of all.
+are drawn at random once (the paper's DPN; its DPN-A, which updates them, is not here).  An item of several labels has
+the losses of all its classes, as in the released code; one without a label has none.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Su, Zhang, Han and Tian, Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN, NeurIPS 2018.  The
 loss is the cross-entropy of a linear layer without bias on sgn(h), whose gradient goes on to h unchanged, plus alpha
-times |h - sgn(h)|^3.  With several labels an item, each class has a cross-entropy of its own.
+times |h - sgn(h)|^3.  Where items may have several labels, of which the paper says nothing, each class has a binary
+cross-entropy of its own; an item of several labels is one of each of its classes, one without a label of none.
 """
 
 from __future__ import annotations

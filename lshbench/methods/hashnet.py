@@ -2,8 +2,9 @@
 
 Cao, Long, Wang and Yu, HashNet: Deep Learning to Hash by Continuation, ICCV 2017, arXiv 1702.00758.  Similar and
 dissimilar pairs are weighted to count alike; codes are tanh(beta u), with beta growing from step to step as in the
-released code, but over the training there is instead of 10,000 steps.  Pairs are those of a batch; items that share
-a label are similar.
+released code, but over the training there is instead of 10,000 steps.  Pairs are those of a batch.  An item of several
+labels is similar to every item that shares one, and all similar pairs count alike (c_ij = 1), as in the released
+PyTorch code; in the paper a pair counts by the share of labels in common.
 """
 
 from __future__ import annotations

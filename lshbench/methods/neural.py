@@ -12,6 +12,9 @@ that aren't neighbours don't share codes, that bits are balanced, and that outpu
 :class:`NeuralDesign`
     Hidden layers; the collision is the mean over the different-class pairs of highest similarity: the 16 of
     *lowest* cosine between a batch and a second one.
+
+Where labels decide, an item of several labels is a neighbour of every item that shares one; one without a label has
+none.  The paper takes neighbours as they are given.
 """
 
 from __future__ import annotations

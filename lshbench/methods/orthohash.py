@@ -2,8 +2,8 @@
 
 Hoe, Ng, Zhang, Chan, Song and Xiang, One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning
 Objective, NeurIPS 2021, arXiv 2109.14449.  The target's cosine is reduced by a margin; projections are
-batch-normalised, which balances bits.  An item of several classes has them in equal parts (label smoothing, as in the
-released code).
+batch-normalised, which balances bits.  An item of several labels has its classes in equal parts, each with the margin
+(label smoothing, as in the paper); one without a label has no loss.
 """
 
 from __future__ import annotations

@@ -63,8 +63,9 @@ def audit(
         gallery or in training; ``train_gallery_copies``: training items outside the gallery with the content of one
         inside; ``labels``: where items may have several, how many they have and which occur together; ``classes``:
         counts of items a class; ``split_hash``; ``leave_one_out``: whether queries in the gallery are left out of their
-        own rankings; ``leak``: whether queries are in the gallery or in training, themselves (unless they are left out)
-        or, for more than :data:`LEAKING_SHARE` of them, as copies.
+        own rankings; ``leak``: whether queries are in the gallery or in training, themselves or, for more than
+        :data:`LEAKING_SHARE` of them, as copies.  Where queries are left out of their own rankings, neither they
+        themselves nor copies of them in the gallery are a leak: the gallery is the queries' own set, copies included.
 
     Raises:
         UsageError: queries are in the gallery or in training, or duplicates where they are not allowed.
@@ -77,8 +78,10 @@ def audit(
         duplicates = np.isin(digests["queries"], digests["gallery"]) & ~in_gallery
     duplicates_train = np.isin(digests["queries"], digests["train"]) & ~in_train
     copied = duplicates | duplicates_train
-    # A few copies are a data set's own; many are queries that were put among the others.
-    copies_leak = int(copied.sum()) >= LEAKING_COPIES and copied.mean() > LEAKING_SHARE
+    # A few copies are a data set's own; many are queries that were put among the others.  Of a set that queries itself
+    # all copies are its own, but for those in a training set apart.
+    leaking = duplicates_train if protocol.leave_one_out else copied
+    copies_leak = int(leaking.sum()) >= LEAKING_COPIES and leaking.mean() > LEAKING_SHARE
     if copied.any():
         first = int(selection.queries[np.argmax(copied)])
         message = (

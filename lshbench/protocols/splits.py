@@ -231,7 +231,7 @@ class UnseenClassesProtocol(EvaluationProtocol):
             expected = f"a share that leaves at least 2 of the {len(classes)} classes on either side"
             raise wrong_value("protocol.held_out", self.held_out, expected)
         held_out = np.random.default_rng([seed, 0x75EE]).permutation(classes)[:count]
-        seen, unseen = self._sides(labels, held_out)
+        seen, unseen = sides_of(labels, held_out)
         if mixed := int((~seen & ~unseen).sum()):
             log.warning(
                 "protocol.held_out=%g: %d of %d items have classes of both sides, or none, and are left out",
@@ -249,20 +249,25 @@ class UnseenClassesProtocol(EvaluationProtocol):
     def train_on(self, drawn: Selection, given: np.ndarray, labels: np.ndarray) -> Selection:
         judged = labels[np.concatenate([drawn.queries, drawn.gallery])]
         held_out = np.unique(judged) if labels.ndim == 1 else np.flatnonzero(judged.any(axis=0))
-        seen = self._sides(labels, held_out)[0]
+        seen = sides_of(labels, held_out)[0]
         return replace(drawn, train=given[seen[given]])
 
-    @staticmethod
-    def _sides(labels: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return which items have classes that training sees only, and which have held-out ones only, bool ``(n,)``."""
-        if labels.ndim == 1:
-            unseen = np.isin(labels, held_out)
-            return ~unseen, unseen
-        without = np.ones(labels.shape[1], bool)
-        without[held_out] = False
-        has_unseen = np.asarray(labels[:, ~without].any(axis=1))
-        has_seen = np.asarray(labels[:, without].any(axis=1))
-        return has_seen & ~has_unseen, has_unseen & ~has_seen
+
+def sides_of(labels: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which items have no held-out class, and which have no other, bool ``(n,)`` each; both have a class.
+
+    Args:
+        labels: int64 ``(n,)`` or bool ``(n, classes)``.
+        held_out: numbers of classes.
+    """
+    if labels.ndim == 1:
+        unseen = np.isin(labels, held_out)
+        return ~unseen, unseen
+    without = np.ones(labels.shape[1], bool)
+    without[held_out] = False
+    has_unseen = np.asarray(labels[:, ~without].any(axis=1))
+    has_seen = np.asarray(labels[:, without].any(axis=1))
+    return has_seen & ~has_unseen, has_unseen & ~has_seen
 
 
 class LeaveOneOutProtocol(EvaluationProtocol):

@@ -68,6 +68,15 @@ class RelevanceRule(ABC):
             UsageError: what the data set brings is not what it says it is.
         """
 
+    def of_training(self, dataset: Dataset, items: int) -> RelevanceRule | None:
+        """Return the rule as it judges training items that stand as queries, or None if it says nothing of these.
+
+        Args:
+            dataset: opened.
+            items: how many other training items they are looked for among.
+        """
+        return self
+
 
 def own_rows(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """Return the gallery row of each query, int64 ``(q,)``, -1 where it is none; item numbers, ascending."""

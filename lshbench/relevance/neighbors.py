@@ -118,6 +118,12 @@ class NeighborRule(RelevanceRule):
         rule = f"the {self.k} nearest by {metric.replace('_', ' ')} ({source}, {ties})"
         return GroundTruth(relevance, rule, nearest)
 
+    def of_training(self, dataset: Dataset, items: int) -> RelevanceRule:
+        given = None if self.source == "exact" else dataset.given_neighbors
+        # What the data set lists are neighbours of its own queries: a training item's are searched for, by its metric.
+        metric = self.metric if given is None else given.metric
+        return NeighborRule(min(self.k, items), metric, self.ties, "exact")
+
     def _searched(
         self,
         gallery: Features,

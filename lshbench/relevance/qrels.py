@@ -59,6 +59,9 @@ class QrelRule(RelevanceRule):
         rule = f"judged {self.threshold:g} or more" + (f", {self.gain} gain" if listed.graded else "")
         return GroundTruth(relevance, rule)
 
+    def of_training(self, dataset: Dataset, items: int) -> None:
+        return None
+
     def _judgments(self, dataset: Dataset) -> Judgments:
         if dataset.judgments is None:
             raise UsageError(

@@ -229,6 +229,8 @@ def _relevance(metrics: RunMetrics) -> str:
     said = [f"relevant: {relevance.rule}, {relevance.mean:,.1f} a query (chance level {relevance.chance:.4f})"]
     if protocol.leave_one_out:
         also = f", and {protocol.query_train_overlap:,} are in training" if protocol.query_train_overlap else ""
+        if protocol.exact_duplicates:
+            also += f"; {protocol.exact_duplicates:,} have exact copies, which stay in"
         said.append(f"{protocol.query_gallery_overlap:,} queries are left out of their own rankings{also}")
     junk = relevance.left_out - (protocol.query_gallery_overlap if protocol.leave_one_out else 0)
     if junk > 0:

@@ -6,10 +6,10 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 from lshbench.errors import UsageError, wrong_value
-from lshbench.tuning.settings import MEASURES
+from lshbench.tuning.settings import MEASURES, Relevant
 
 CODE, SHARE = "code", "share"
 """The value that stands for a code's length, and the key of the part of the budget's bytes that it takes."""
@@ -53,6 +53,7 @@ class Choosing:
         candidates: Sequence[Mapping[str, Any]],
         validation: float,
         queries: int,
+        relevant: str = "auto",
         also: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Check the values.
@@ -62,6 +63,8 @@ class Choosing:
                 below ``index`` are grids of query settings.
             validation: the part of the training set that validation queries are cut from.
             queries: validation queries at most.
+            relevant: what makes a gallery item relevant to a validation query: the run's rule (``auto``), or ``labels``
+                or ``neighbors`` in its place.
             also: more candidates, so that an option can add to another's.
 
         Raises:
@@ -71,6 +74,9 @@ class Choosing:
             raise wrong_value("choose.validation", validation, "more than 0, and at most 0.5")
         if queries < 1:
             raise wrong_value("choose.queries", queries, "at least 1")
+        if relevant not in get_args(Relevant):
+            raise wrong_value("choose.relevant", relevant, " or ".join(get_args(Relevant)))
+        self.relevant = cast(Relevant, relevant)
         self.entries = [*candidates, *also]
         self.validation, self.queries = validation, queries
         if not self.entries:

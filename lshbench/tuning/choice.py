@@ -33,7 +33,7 @@ from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
 from lshbench.tuning.candidates import Budget, Choosing
 from lshbench.tuning.files import mend
-from lshbench.tuning.validation import Judge
+from lshbench.tuning.validation import Judge, rule_of_trials
 from lshbench.types import RESULTS, Encoded, Progress
 
 log = logging.getLogger(__name__)
@@ -158,10 +158,11 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
         inputs,
         part=settings.validation,
         most=settings.queries,
-        by="labels",
+        # One rule for all candidates, or their figures could not be compared: never the one for methods without labels.
+        rule=rule_of_trials(inputs.relevance, settings.relevant, "labels"),
         measure=target,
         progress=progress,
-        key="choose.validation",
+        group="choose",
     )
     fingerprint = data.dataset.fingerprint(data.selection.train)
     run = identity(config, {}, fingerprint, inputs.encoder(data, progress)).run
@@ -239,6 +240,7 @@ class Bench:
         try:
             config = configure(values)
             system = System.from_config(config)
+            system.check_labels(self.judge.train.y)
             least = least_bytes(system, self.judge.gallery.x.shape[1])
             if least > self.budget.bytes:
                 return Tried(values, "too large", reason=f"at least {least:,} bytes an item")
@@ -318,9 +320,9 @@ def _outcome(one: Tried, target: str) -> str:
 
 
 def _name(run: str, settings: Choosing, target: str) -> str:
-    """Return what tells choices apart: data, encoder and seed, the validation queries, the target, and the code."""
+    """Return what tells choices apart: data, encoder, seed, validation queries and their rule, target, and the code."""
     code = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
-    kept = [run, settings.validation, settings.queries, target, code]
+    kept = [run, settings.relevant, settings.validation, settings.queries, target, code]
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:8]
 
 

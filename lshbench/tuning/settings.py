@@ -32,9 +32,9 @@ class Settings:
             search: keys and the values to try (:func:`lshbench.tuning.space.read_space`).
             trials: configurations tried.
             measure: what the best configuration is best by.
-            relevant: what makes a gallery item relevant to a validation query: a common ``labels``; that it is one
-                of its nearest ``neighbors`` by cosine of the features; ``auto``: labels for a method that is trained
-                with them, neighbors for any other, which is to know of no label.
+            relevant: what makes a gallery item relevant to a validation query: its ``labels``; that it is one of the
+                query's nearest ``neighbors``; ``auto``: the run's rule, but neighbors where that goes by labels and the
+                method is trained without, and is to know of none.
             validation: the part of the training set that validation queries are cut from.
             queries: validation queries at most.
             seeds: fits of each configuration, with seeds from ``seed`` on, whose mean counts.

@@ -22,7 +22,7 @@ from lshbench.system import System
 from lshbench.tuning.settings import Settings
 from lshbench.tuning.space import written
 from lshbench.tuning.study import Outcome, Study, Trial
-from lshbench.tuning.validation import Judge
+from lshbench.tuning.validation import Judge, rule_of_trials
 from lshbench.types import Progress
 
 log = logging.getLogger(__name__)
@@ -76,10 +76,9 @@ def tune(configure: Configure, seed: int, settings: Settings, progress: Progress
     method = System.from_config(config).method
     set_threads(inputs.threads)
     data = inputs.open(progress)
-    as_trained = {"none": "neighbors", "labels": "labels"}[method.supervision]
-    by = as_trained if settings.relevant == "auto" else settings.relevant
+    rule = rule_of_trials(inputs.relevance, settings.relevant, method.supervision)
     part, most, measure = settings.validation, settings.queries, settings.measure
-    judge = Judge.of(data, inputs, part=part, most=most, by=by, measure=measure, progress=progress)
+    judge = Judge.of(data, inputs, part=part, most=most, rule=rule, measure=measure, progress=progress)
     fingerprint = data.dataset.fingerprint(data.selection.train)
     run = identity(config, method.in_effect(), fingerprint, inputs.encoder(data, progress)).run
     name = study_name(run, settings)
@@ -89,7 +88,8 @@ def tune(configure: Configure, seed: int, settings: Settings, progress: Progress
         found = []
         for number in range(seed, seed + settings.seeds):
             system = System.from_config(configure(values, number))
-            if settings.relevant == "auto" and system.method.supervision != method.supervision:
+            wanted = rule_of_trials(inputs.relevance, settings.relevant, system.method.supervision)
+            if type(wanted) is not type(rule):
                 raise UsageError(
                     "tune.relevant='auto': expected labels or neighbors, as only some of the methods tried are trained "
                     "with labels"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.inputs import Inputs, OpenedData
-from lshbench.protocols.splits import Selection
+from lshbench.protocols.splits import Selection, sides_of
+from lshbench.relevance.base import RelevanceRule
+from lshbench.relevance.labels import LabelRule
+from lshbench.relevance.neighbors import NeighborRule
 from lshbench.system import System
 from lshbench.training.data import held_out
-from lshbench.training.validation import nearest_by_cosine
-from lshbench.types import Features, Progress, Relevance, is_unlabelled
+from lshbench.tuning.settings import Relevant
+from lshbench.types import Features, Progress, Relevance, Supervision, is_unlabelled
+
+log = logging.getLogger(__name__)
 
 
 def cut_validation(
@@ -30,8 +35,8 @@ def cut_validation(
     """Return validation queries, their gallery and what is learnt from, all of them training items.
 
     Where the gallery has none of the training's classes, the queries are of classes that are not learnt from, either,
-    and are looked for among the other items of these; else queries of every class are looked for among all that is
-    learnt from.
+    and are looked for among the other items of these; items with classes of both kinds are left out.  Else queries of
+    every class are looked for among all that is learnt from.
 
     Args:
         items: the run's training items, int64 ``(n,)``, ascending.
@@ -46,20 +51,21 @@ def cut_validation(
         UsageError: too few items or classes.
     """
     generator = np.random.default_rng([seed, 0x7E57])
-    names, numbers = (None, labels) if labels.ndim == 2 else np.unique(labels, return_inverse=True)
     rows, learnt = np.arange(len(items)), None
-    if names is not None and not np.isin(gallery_labels, names).any():
-        count = max(2, round(part * len(names)))
-        if count > len(names) - 2:
+    classes, in_gallery = _classes_of(labels), _classes_of(gallery_labels)
+    if len(classes) and not np.isin(in_gallery, classes).any():
+        count = max(2, round(part * len(classes)))
+        if count > len(classes) - 2:
             raise UsageError(
-                f"{key}={part}: {len(names)} training classes are too few to hold out some that no trial "
+                f"{key}={part}: {len(classes)} training classes are too few to hold out some that no trial "
                 "learns from, as the protocol does"
             )
-        held = generator.permutation(len(names))[:count]
-        unseen = np.isin(numbers, held)
-        rows, learnt = np.flatnonzero(unseen), np.flatnonzero(~unseen)
-        numbers = np.unique(numbers[rows], return_inverse=True)[1]
-    queries = rows[held_out(numbers, part, generator)]
+        seen, unseen = sides_of(labels, generator.permutation(classes)[:count])
+        rows, learnt = np.flatnonzero(unseen), np.flatnonzero(seen)
+        if mixed := len(items) - len(rows) - len(learnt):
+            log.info("%d of %d training items have classes of both sides, or none, and are left out", mixed, len(items))
+    held = labels[rows] if labels.ndim == 2 else np.unique(labels[rows], return_inverse=True)[1]
+    queries = rows[held_out(held, part, generator)]
     gallery = np.setdiff1d(rows, queries)
     train = gallery if learnt is None else learnt
     if len(queries) == 0 or len(train) < 2:
@@ -71,6 +77,25 @@ def cut_validation(
     return Selection(items[queries], items[gallery], items[train])
 
 
+def _classes_of(labels: np.ndarray) -> np.ndarray:
+    return np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
+
+
+def rule_of_trials(run: RelevanceRule, relevant: Relevant, supervision: Supervision) -> RelevanceRule:
+    """Return the rule that says what is relevant to a validation query, as it would be of the run's own.
+
+    Args:
+        run: the run's rule.
+        relevant: ``auto``: that rule, but nearest neighbours where it goes by labels and the method must not know of
+            them; ``labels`` or ``neighbors``: of this kind, with the run's own keys if its rule is of this kind.
+        supervision: what is learnt from.
+    """
+    if relevant == "auto":
+        return NeighborRule() if isinstance(run, LabelRule) and supervision == "none" else run
+    wanted = LabelRule if relevant == "labels" else NeighborRule
+    return run if isinstance(run, wanted) else wanted()
+
+
 @dataclass(frozen=True)
 class Judge:
     """Fits systems on one part of a training set and measures them on another.
@@ -79,6 +104,7 @@ class Judge:
         queries, gallery, train: the parts.
         relevance: of the gallery to the queries.
         by: what it goes by: ``labels`` or ``neighbors``.
+        rule: the same in words.
         measure: a name in ``metrics`` of ``metrics.json``.
     """
 
@@ -87,6 +113,7 @@ class Judge:
     train: Features
     relevance: Relevance
     by: str
+    rule: str
     measure: str
 
     @classmethod
@@ -97,35 +124,57 @@ class Judge:
         *,
         part: float,
         most: int,
-        by: str,
+        rule: RelevanceRule,
         measure: str,
         progress: Progress,
-        key: str = "tune.validation",
+        group: str = "tune",
     ) -> Judge:
         """Return the judge of a run's training items; its query items are neither loaded nor looked at.
 
         Args:
             data: opened for the run.
             inputs: the run's.
-            part, most, key: as for :func:`cut_validation`.
-            by: what makes an item relevant to a query: a common label (``labels``), or that it is one of its nearest
-                by cosine (``neighbors``).
+            part, most: as for :func:`cut_validation`.
+            rule: what is relevant to a query (:func:`rule_of_trials`).
             measure: a name in ``metrics`` of ``metrics.json``.
-            progress: of extracting features.
+            progress: of extracting features, and of searching for neighbours.
+            group: of the keys, for messages.
+
+        Raises:
+            UsageError: too few items, or none that the rule calls relevant to a query.
         """
-        labels, train = data.dataset.labels, data.selection.train
-        if by == "labels" and is_unlabelled(labels):
-            raise UsageError(f"{data.dataset.name} has no labels to judge trials by: expected tune.relevant=neighbors")
-        gallery_labels = labels[data.selection.gallery]
-        cut = cut_validation(train, labels[train], gallery_labels, part=part, most=most, seed=inputs.seed, key=key)
-        roles = inputs.load(OpenedData(data.dataset, cut, data.fingerprint, data.unanswered), progress)
-        if by == "labels":
-            relevance = Relevance(roles.queries.y, roles.gallery.y)
-        else:
-            # Each query is a label of its own, which its neighbours have.
-            found = nearest_by_cosine(torch.tensor(roles.queries.x), torch.tensor(roles.gallery.x))(slice(None)).numpy()
-            relevance = Relevance(np.eye(len(found), dtype=bool), np.ascontiguousarray(found.T))
-        return cls(roles.queries, roles.gallery, roles.train, relevance, by, measure)
+        dataset, train = data.dataset, data.selection.train
+        if rule.needs_labels and is_unlabelled(dataset.labels):
+            raise UsageError(f"{group}.relevant=labels: {dataset.name} has no labels; expected neighbors")
+        cut = cut_validation(
+            train,
+            dataset.labels[train],
+            dataset.labels[data.selection.gallery],
+            part=part,
+            most=most,
+            seed=inputs.seed,
+            key=f"{group}.validation",
+        )
+        applied = rule.of_training(dataset, len(cut.gallery))
+        if applied is None:
+            others = "neighbors" if is_unlabelled(dataset.labels) else "labels or neighbors"
+            raise UsageError(
+                f"{group}.relevant=auto: the pairs of {dataset.name} were judged for its own queries, which are not "
+                f"looked at, and not for training items; expected {others}"
+            )
+        unanswered = applied.unanswered(dataset, cut)
+        if unanswered.count == unanswered.total:
+            raise UsageError(
+                f"{group}.validation={part}: none of the {unanswered.total} validation queries has anything to find "
+                f"among the other training items; expected another part, or {group}.relevant=neighbors"
+            )
+        if unanswered.count:
+            log.warning("validation: %s", unanswered)
+        roles = inputs.load(OpenedData(dataset, cut, data.fingerprint, unanswered), progress)
+        none_itself = np.full(len(roles.queries), -1)
+        truth = applied.ground_truth(dataset, roles.gallery, roles.queries, none_itself, inputs.cache, progress)
+        by = "labels" if applied.needs_labels else "neighbors"
+        return cls(roles.queries, roles.gallery, roles.train, truth.relevance, by, truth.rule, measure)
 
     def quality(self, system: System, progress: Progress) -> float:
         """Return the measure of a system, which is fitted for it; an index is searched at its most thorough settings.
@@ -133,6 +182,7 @@ class Judge:
         Raises:
             UsageError: values that the method can't use.
         """
+        system.check_labels(self.train.y)
         system.fit(self.train, progress)
         system.build(system.encode(self.gallery.x, "gallery"))
         system.index.set_point(system.index.points()[-1])

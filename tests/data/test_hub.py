@@ -17,6 +17,7 @@ from PIL import Image
 
 from lshbench.data.arrays import ArraySource
 from lshbench.data.hub import HubSource
+from lshbench.data.streamed import StreamedSplit
 from lshbench.errors import UsageError
 from lshbench.runtime.cache import cache_dir
 from lshbench.types import Progress
@@ -225,7 +226,10 @@ def test_labels_of_the_objects_in_an_image_are_found(tmp_path: Path, silent: Pro
     from_hub = source.open(tmp_path / "cache", silent)
     file = str(tmp_path / "data" / "train-00000-of-00001.parquet")
     from_file = ArraySource(gallery=file, query=file).open(tmp_path / "cache", silent)
-    for data in (from_hub, from_file):
+    streamed = HubSource(path=str(tmp_path), stream=True).open(tmp_path / "cache", silent)
+    assert isinstance(streamed.gallery, StreamedSplit)
+    assert streamed.fingerprint(streamed.query_items) == from_hub.fingerprint(from_hub.query_items)
+    for data in (from_hub, from_file, streamed):
         assert data.gallery.labels.astype(int).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
         assert data.gallery.class_names == ("cat", "dog", "cow")
 

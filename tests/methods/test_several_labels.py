@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+
 import numpy as np
 import pytest
 
 from tests.methods.test_contract import METHODS, data, encode, make, silent
 
 SUPERVISED = [variant for variant in METHODS if ":" not in variant and make(variant).supervision == "labels"]
+
+
+@pytest.mark.parametrize("variant", SUPERVISED)
+def test_a_methods_own_documentation_says_what_becomes_of_an_item_of_several_labels(variant: str) -> None:
+    kind = type(make(variant))
+    written = f"{inspect.getdoc(sys.modules[kind.__module__])} {inspect.getdoc(kind)}"
+    assert "item of several labels" in " ".join(written.split())
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from lshbench.errors import UsageError
 from lshbench.protocols.audit import audit, near_copies
 from lshbench.protocols.splits import (
     EvaluationProtocol,
+    LeaveOneOutProtocol,
     PooledProtocol,
     Selection,
     SplitProtocol,
@@ -241,3 +242,20 @@ def test_queries_that_were_copied_into_the_gallery_are_refused_like_an_overlap()
         audit(SplitProtocol("report", False), selection, labels, digests)
     report = audit(SplitProtocol("report", allow_leak=True), selection, labels, digests)
     assert (report["leak"], report["query_gallery_overlap"], report["exact_duplicates"]) == (True, 0, 20)
+
+
+def test_copies_in_a_set_that_queries_itself_are_counted_and_are_a_leak_only_in_a_training_set_apart() -> None:
+    data = dataset()
+    labels = np.concatenate([data.gallery.labels, data.query.labels])
+    for items, copies in (("all", 80), ("query", 20)):
+        protocol = LeaveOneOutProtocol(items)
+        selection = protocol.select(data, 0, None, None)
+        digests = no_digests(selection)
+        digests["queries"][:] = digests["gallery"][:] = 999
+        report = audit(protocol, selection, labels, digests)
+        assert (report["exact_duplicates"], report["exact_duplicates_train"], report["leak"]) == (copies, 0, False)
+        with pytest.raises(UsageError, match="have an exact copy in the gallery"):
+            audit(LeaveOneOutProtocol(items, "error"), selection, labels, digests)
+    digests["train"][:] = 999
+    with pytest.raises(UsageError, match=r"and 20 in training .*too good"):
+        audit(protocol, selection, labels, digests)

@@ -247,3 +247,15 @@ def test_data_without_labels_are_refused_by_labels_and_values_are_checked() -> N
     ):
         with pytest.raises(UsageError, match=message):
             make()
+
+
+def test_neighbors_of_training_items_are_searched_for_by_the_metric_of_those_that_are_listed() -> None:
+    dataset, _ = data_of(given=GivenNeighbors(np.zeros((QUERIES, 5), np.int64), None, "inner_product"))
+    for rule, metric in (
+        (NeighborRule(5), "inner_product"),
+        (NeighborRule(5, source="exact"), "auto"),
+        (NeighborRule(5, "euclidean", source="exact"), "euclidean"),
+    ):
+        applied = rule.of_training(dataset, 3)
+        assert isinstance(applied, NeighborRule)
+        assert (applied.k, applied.metric, applied.source) == (3, metric, "exact")

@@ -12,7 +12,7 @@ class PairSampler:
     """Draws pairs of training items, as many relevant as irrelevant ones, without listing them.
 
     Args:
-        data: the training part; items with a label in common are relevant to each other.
+        data: the training part; items with a label in common are relevant to each other, one without any to itself.
         graph: neighbours, which are relevant in place of those.
     """
 
@@ -48,11 +48,12 @@ class PairSampler:
         else:
             label = (self.labels[rows] * generator.random(self.labels[rows].shape)).argmax(1)
         starts, stops = self.starts[label], self.starts[label + 1]
-        return self.item[starts + (generator.random(len(rows)) * (stops - starts)).astype(np.int64)]
+        found = self.item[starts + (generator.random(len(rows)) * (stops - starts)).astype(np.int64)]
+        return found if self.labels.ndim == 1 else np.where(self.labels[rows].any(1), found, rows)
 
     def _relevant(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         if self.graph is not None:
             return (first == second) | (self.graph.partners[first] == second[:, None]).any(1)
         if self.labels.ndim == 1:
             return self.labels[first] == self.labels[second]
-        return (self.labels[first] & self.labels[second]).any(1)
+        return (first == second) | (self.labels[first] & self.labels[second]).any(1)

@@ -8,6 +8,9 @@
     decorrelation and balance of a batch of both sides' codes, which asks no code to be near another.
 :class:`FourierDesign`
     The two stages without the map: hidden layers 1024, 512, 256 and 128, a hidden representation of 512.
+
+Where labels decide, an item of several labels is relevant to every item that shares one, and one without a label to
+none but itself; a relevant pair is drawn by one of the item's labels.  The paper's relevance is containment.
 """
 
 from __future__ import annotations

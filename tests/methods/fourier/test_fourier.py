@@ -92,6 +92,15 @@ def test_pairs_are_drawn_one_relevant_for_one_irrelevant(kind: str) -> None:
         assert np.array_equal(np.isin((first - second) % 200, [1, 199]), relevant)
 
 
+def test_an_item_without_a_label_is_paired_with_itself_alone() -> None:
+    items = several_labels(clusters(60))
+    items.y[:10] = False
+    data = TrainingData(items, training(validation=0), 0, torch.device("cpu"))
+    first, second, relevant = PairSampler(data, None).draw(np.arange(60), 400, np.random.default_rng(0))
+    assert not items.y[first[relevant]].any(1).all()
+    assert np.array_equal((items.y[first] & items.y[second]).any(1) | (first == second), relevant)
+
+
 @pytest.mark.parametrize(
     ("keys", "named"),
     [
