@@ -16,7 +16,8 @@ from lshbench.data.fingerprint import bytes_digest
 from lshbench.data.pixels import MOST_PIXELS
 from lshbench.errors import UsageError
 from lshbench.features.backbone import Backbone, number_or_none
-from lshbench.features.store import Entry, FeatureStore, Filling, Made
+from lshbench.features.filling import Filling, Made
+from lshbench.features.store import Entry, FeatureStore
 from lshbench.runtime.progress import silent
 from lshbench.types import Progress
 
