@@ -55,9 +55,8 @@ def extract_config(config: dict[str, Any], progress: Progress, parquet: Path | N
         )
         if parquet is not None:
             path = parquet / ("train.parquet" if split is dataset.gallery else "test.parquet")
-            x = loaded.x.astype(inputs.backbone.stored, copy=False) if dataset.kind == "images" else loaded.x
             try:
-                count = write_parquet(path, split, rows, x, loaded.unreadable, progress)
+                count = write_parquet(path, split, rows, loaded.x, loaded.unreadable, progress)
             except OSError as error:
                 raise UsageError(f"--parquet={parquet}: can't be written: {error.strerror or error}") from error
             left_out = f"; {len(rows) - count} that can't be read are left out" if count < len(rows) else ""

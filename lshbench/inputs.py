@@ -21,6 +21,7 @@ from lshbench.protocols.splits import EvaluationProtocol, Selection
 from lshbench.protocols.unanswered import Unanswered, check_answered
 from lshbench.relevance.base import GroundTruth, RelevanceRule, own_rows
 from lshbench.relevance.labels import LabelRule
+from lshbench.runtime import scratch
 from lshbench.types import Features, Progress
 
 
@@ -78,6 +79,7 @@ class Inputs:
         source.labels_needed = relevance.needs_labels
         backbone = build(config, "backbone", Backbone)
         limit_pixels(backbone.max_pixels)
+        scratch.use_folder(cache)
         return cls(source, protocol, relevance, backbone, config["seed"], config["device"], threads, cache)
 
     def open(self, progress: Progress) -> OpenedData:

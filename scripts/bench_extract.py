@@ -36,7 +36,8 @@ from torch.utils.data import DataLoader, Dataset
 from lshbench.data.base import Split
 from lshbench.features.backbone import TimmBackbone
 from lshbench.features.extract import extract
-from lshbench.features.store import FeatureStore, Filling
+from lshbench.features.filling import Filling
+from lshbench.features.store import FeatureStore
 
 MODEL = "tf_efficientnet_lite0"
 BATCH = 64

@@ -30,6 +30,7 @@ from lshbench.metrics.definitions import DEFINITIONS
 from lshbench.system import System
 from lshbench.tuning.candidates import Budget, Choosing
 from lshbench.tuning.settings import Settings
+from tests.data.tars import write_tar
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = {
@@ -66,7 +67,7 @@ def starting(first: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with what the commands name: images in class folders, pictures, features in a file."""
+    """A working folder with what the commands name: images in folders and tar files, pictures, features in a file."""
     from PIL import Image
 
     generator = np.random.default_rng(0)
@@ -77,6 +78,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for number in range(count):
                 noise = generator.integers(-30, 30, (24, 24, 3))
                 Image.fromarray((shade + noise).astype(np.uint8)).save(place / f"{number}.png")
+        files = sorted((tmp_path / "DIR" / split).rglob("*.png"))
+        for shard in range(2):
+            members = [
+                (f"{row}.{suffix}", content)
+                for row, file in list(enumerate(files))[shard::2]
+                for suffix, content in (("png", file.read_bytes()), ("txt", file.parent.name.encode()))
+            ]
+            write_tar(tmp_path / "DIR" / f"{split}-{shard:03}.tar", members)
     for name in ("cat.png", "dog.png"):
         Image.fromarray(generator.integers(0, 256, (24, 24, 3), np.uint8)).save(tmp_path / name)
     labels = np.arange(120) % 4

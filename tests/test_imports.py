@@ -33,7 +33,7 @@ ALLOWED = {
     "protocols": {"data"},
     "relevance": {"data", "kernels", "protocols", "ranking", "runtime"},
     "evaluation": {"index", "metrics", "ranking", "runtime", "training"},
-    "inputs": {"config", "data", "features", "protocols", "relevance"},
+    "inputs": {"config", "data", "features", "protocols", "relevance", "runtime"},
     "system": {"config", "index", "methods", "run_folder", "training"},
     "report": {"metrics", "run_folder"},
     "plots": {"report", "run_folder"},

@@ -222,8 +222,14 @@ def _require_folders(folder: Path) -> None:
     if not folder.is_dir() or not visible_folders(folder):
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
-        what = f"it holds {len(visible)} files, but no sub-folder" if visible else "it is empty"
+        what = f"it holds {len(visible)} files, but no sub-folder{_tars_in(folder)}" if visible else "it is empty"
         raise UsageError(f"dataset.path={str(folder)!r}: expected a sub-folder of images for each class; {what}")
+
+
+def _tars_in(folder: Path) -> str:
+    """Return what takes tar files, if there are any below a folder."""
+    there = next(folder.glob("*.tar"), None) or next(folder.glob("*/*.tar"), None)
+    return "; dataset=webdataset takes images in tar files" if there else ""
 
 
 def _require_images(folder: Path, images: list[str], others: int, listing: Listing) -> None:
@@ -236,7 +242,7 @@ def _require_images(folder: Path, images: list[str], others: int, listing: Listi
         linked = f"; {listing.linked[0]} leads to a folder that counts already" if listing.linked else ""
         raise UsageError(
             f"dataset.path={str(folder)!r}: no images in the sub-folders ({others} other files{linked}); expected "
-            "files such as CLASS/1.jpg with an extension that Pillow reads"
+            f"files such as CLASS/1.jpg with an extension that Pillow reads{_tars_in(folder)}"
         )
     if others:
         log.info("%s: %d files are no images by their extension and are passed over", folder, others)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
 from lshbench.data.base import Dataset, Source, Split
-from lshbench.data.checks import RawLabels, check_dataset, match_labels
+from lshbench.data.checks import RawLabels, check_dataset, has_unlabelled, match_labels
 from lshbench.data.fingerprint import bytes_digest, combine
+from lshbench.data.split_names import find_splits
 from lshbench.data.subset import held_out_rows
 from lshbench.data.values import check_fraction, check_name, check_number
 from lshbench.errors import UsageError, wrong_value
@@ -155,6 +156,33 @@ class SplitSource(HeldOutSource):
         if self.query_split is None or self.gallery_split is None:
             key = "query_split" if self.query_split is None else "gallery_split"
             raise wrong_value("dataset.train_split", self.train_split, f"null, or dataset.{key} beside it")
+
+    def of_splits(self, there: Iterable[str], opened: Callable[[str], RawSplit]) -> Dataset:
+        """Return the data set of the splits that are found by name, or of one, of which queries are held out.
+
+        Of the splits that ``query_split=auto`` finds, the first whose items all have labels is taken.
+
+        Args:
+            there: the splits' names.
+            opened: opens one.
+
+        Raises:
+            UsageError: splits that are not there, that could be meant in two ways, or that don't go together.
+        """
+        gallery_name, query_names = find_splits(self.without_train(there), self.gallery_split, self.query_split)
+        gallery = opened(gallery_name)
+        self.require_queries(bool(query_names))
+        if not query_names:
+            return self.dataset(gallery)
+        query = gallery
+        if query_names != [gallery_name]:
+            for query_name in query_names:
+                query = opened(query_name)
+                if not has_unlabelled(query.raw):
+                    break
+                if query_name != query_names[-1]:
+                    log.info("the split %r has items without a label (-1) and is passed over", query_name)
+        return self.dataset(gallery, query, None if self.train_split is None else opened(self.train_split))
 
     def without_train(self, there: Iterable[str]) -> list[str]:
         """Return the names of the splits that may be gallery or queries: all but the one to train on.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lshbench.data.base import Dataset
-from lshbench.data.checks import RawLabels, has_unlabelled, read_features
+from lshbench.data.checks import RawLabels, read_features
 from lshbench.data.columns import (
     Column,
     VectorColumn,
@@ -25,8 +25,10 @@ from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import RawSplit, SplitSource
 from lshbench.data.hub_client import endpoint
 from lshbench.data.judged_hub import judged_parts, open_judged
-from lshbench.data.split_names import describe_unused, find_splits
+from lshbench.data.split_names import describe_unused
+from lshbench.data.stored_file import StoredFile
 from lshbench.data.streamed import StreamedSplit, columns_of, open_parquet
+from lshbench.data.tar_split import TarSplit, fields_of, open_tars
 from lshbench.data.values import check_name, check_number, existing_path
 from lshbench.errors import UsageError, wrong_value
 from lshbench.types import Progress, unlabelled
@@ -192,41 +194,33 @@ class HubSource(SplitSource):
                 self.name, repositories, self.query_split,
                 lambda held, split, progress: self._open_split(held, split, cache, progress), progress,
             )  # fmt: skip
-        names = self.without_train(repository.splits.files)
-        gallery_name, query_names = find_splits(names, self.gallery_split, self.query_split)
-        gallery = self._open_split(repository, gallery_name, cache, progress)
-        self.require_queries(bool(query_names))
-        if not query_names:
-            return self.dataset(gallery)
-        query = gallery
-        if query_names != [gallery_name]:
-            for query_name in query_names:
-                query = self._open_split(repository, query_name, cache, progress)
-                if not has_unlabelled(query.raw):
-                    break
-                if query_name != query_names[-1]:
-                    log.info("the split %r has items without a label (-1) and is passed over", query_name)
-        train = None
-        if self.train_split is not None:
-            train = self._open_split(repository, self.train_split, cache, progress)
-        for split in (gallery, query, *([] if train is None else [train])):
-            split.full_size = (self.full_size or {}).get(split.name)
-        dataset = self.dataset(gallery, query, train)
-        label = gallery.label
+        splits = {}
+
+        def opened_split(name: str) -> HubSplit | StreamedSplit | TarSplit:
+            split = splits[name] = self._open_split(repository, name, cache, progress)
+            split.full_size = (self.full_size or {}).get(name)
+            return split
+
+        dataset = self.of_splits(repository.splits.files, opened_split)
+        if (gallery := splits.get(dataset.gallery.name)) is None:  # a part of the only split
+            return dataset
+        query, label = dataset.query, gallery.label
         labels = "no labels" if label is None else f"labels in column {label.name!r} ({label.type})"
         log.info(
             "%s: gallery split %r (%d), query split %r (%d); %s in column %r (%s), %s",
             repository.name, gallery.name, len(gallery), query.name, len(query),
             gallery.kind, gallery.items.name, gallery.items.type, labels,
         )  # fmt: skip
-        if unused := describe_unused(names, (gallery.name, query.name)):
+        if unused := describe_unused(self.without_train(repository.splits.files), (gallery.name, query.name)):
             log.info("%s: splits that are not used: %s", repository.name, unused)
         return dataset
 
     def _open_split(
         self, repository: HubRepository | LocalRepository, name: str, cache: Path, progress: Progress
-    ) -> HubSplit | StreamedSplit:
+    ) -> HubSplit | StreamedSplit | TarSplit:
         where = f"{repository.name}, split {name!r}"
+        if (of_tars := self._of_tars(repository, name, where, cache, progress)) is not None:
+            return of_tars
         if (streamed := self._streamed(repository, name, where, cache, progress)) is not None:
             return streamed
         files = repository.fetch(name, progress)
@@ -243,7 +237,8 @@ class HubSource(SplitSource):
         files = repository.stored(name) if can and self.stream is not False else []
         if not files:
             if self.stream is True:
-                raise wrong_value("dataset.stream", True, f"false or auto, as {where} has no plain Parquet files")
+                expected = f"false or auto, as {where} has no plain Parquet files, nor tar files of images"
+                raise wrong_value("dataset.stream", True, expected)
             return None
         size = sum(file.size for file in files)
         if self.stream == "auto" and size <= STREAMED_BYTES:
@@ -255,9 +250,33 @@ class HubSource(SplitSource):
             if self.stream is True:
                 raise wrong_value("dataset.stream", True, f"false or auto, as {where} has no column of labels")
             return None
-        place = f"{endpoint()} at commit {splits.commit}" if files[0].remote else "the disk"
-        log.info("%s: %d files, %.1f MB, are read from %s as items are needed", where, len(files), size / 1e6, place)
+        self._log_stored(repository, files, where)
         return open_parquet(name, files, items, label, where, cache, progress)
+
+    def _of_tars(
+        self, repository: HubRepository | LocalRepository, name: str, where: str, cache: Path, progress: Progress
+    ) -> TarSplit | None:
+        """Return a split of images in tar files; None for other files, or where features are to be taken of them."""
+        from lshbench.data.hub_repository import on_disk
+
+        features = self.features_column
+        if repository.splits.module != "webdataset" or self.image_column is None or features not in (None, "auto"):
+            return None
+        files = repository.stored(name) if self.stream is not False else []
+        small = sum(file.size for file in files) <= STREAMED_BYTES
+        if not files or (self.stream == "auto" and files[0].remote and small):
+            files = on_disk(repository.fetch(name, progress), cache)
+        columns = fields_of(files, where, cache)
+        if not any(column.kind == "image" for column in columns) or (features and any(map(_is_array, columns))):
+            return None
+        self._log_stored(repository, files, where)
+        fields = (columns, self.image_column, self.label_column)
+        return open_tars(name, files, *fields, where, cache, progress, labels_needed=self.labels_needed)
+
+    def _log_stored(self, repository: HubRepository | LocalRepository, files: Sequence[StoredFile], where: str) -> None:
+        place = f"{endpoint()} at commit {repository.splits.commit}" if files[0].remote else "the disk"
+        size = sum(file.size for file in files) / 1e6
+        log.info("%s: %d files, %.1f MB, are read from %s as items are needed", where, len(files), size, place)
 
     def _find_columns(self, columns: list[Column]) -> tuple[Column, Column | None]:
         """Return the columns of items and of labels."""
@@ -284,3 +303,8 @@ class HubSource(SplitSource):
             there = ", ".join(map(str, columns))
             raise UsageError(f"dataset.{key}=auto: no column holds {wanted}; there are: {there}")
         return found
+
+
+def _is_array(column: Column) -> bool:
+    """Whether a field of tar files holds arrays by its ending, which are taken for features."""
+    return column.name.endswith(("npy", "npz", "ten", "pth"))

@@ -92,7 +92,7 @@ class LocalRepository:
 
     def stored(self, split: str) -> list[StoredFile]:
         """Return the split's files, to be read in parts."""
-        return _on_disk([Path(path) for path in self.splits.files[split]], self.cache)
+        return on_disk([Path(path) for path in self.splits.files[split]], self.cache)
 
     def open(self, split: str, progress: Progress) -> datasets.Dataset:
         """Return a split as a memory-mapped table."""
@@ -178,7 +178,7 @@ class HubRepository:
         wanted = list(self.splits.files[split])
         folder = self._cached_folder()
         if folder is not None and all((folder / path).is_file() for path in wanted):
-            return _on_disk([folder / path for path in wanted], self.cache)
+            return on_disk([folder / path for path in wanted], self.cache)
         commit = str(self.splits.commit)
         listed = combine(endpoint(), self.name, commit, wanted).removeprefix("sha256:")[:32]
         found = kept(self.cache / "hub" / f"files-{listed}.npz", "the sizes of files", partial(self._list, split))
@@ -378,7 +378,7 @@ class HubRepository:
         return None
 
 
-def _on_disk(paths: list[Path], cache: Path) -> list[StoredFile]:
+def on_disk(paths: list[Path], cache: Path) -> list[StoredFile]:
     digests = file_digests(paths, cache)
     return [DiskFile(path.name, path.stat().st_size, digest, path) for path, digest in zip(paths, digests, strict=True)]
 

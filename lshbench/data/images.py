@@ -43,6 +43,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+@cache
 def known_extensions() -> frozenset[str]:
     """Return the endings of image files, such as ``.png``, of the formats that are read."""
     return frozenset(extension for extension, name in Image.registered_extensions().items() if name in _formats())

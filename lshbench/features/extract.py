@@ -15,7 +15,7 @@ import xxhash
 from lshbench.data.base import Split
 from lshbench.data.images import ImageError, decode, early_fault
 from lshbench.features.encoder import Encoder, single_threaded_operators
-from lshbench.features.store import Made
+from lshbench.features.filling import Made
 
 BATCHES_AHEAD = 2
 """Batches that wait for each worker: enough to keep it busy, and memory stays bounded."""

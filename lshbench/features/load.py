@@ -16,7 +16,9 @@ from lshbench.data.fingerprint import bytes_digest
 from lshbench.data.pixels import MOST_PIXELS
 from lshbench.errors import UsageError
 from lshbench.features.backbone import Backbone, number_or_none
-from lshbench.features.store import Entry, FeatureStore, Filling, Made
+from lshbench.features.filling import Filling, Made
+from lshbench.features.store import Entry, FeatureStore
+from lshbench.runtime import scratch
 from lshbench.runtime.progress import silent
 from lshbench.types import Progress
 
@@ -44,7 +46,7 @@ class SplitFeatures:
     """Features of a split's rows.
 
     Attributes:
-        x: float32 ``(n, d)``; may be a read-only memory map.
+        x: float32 ``(n, d)``, or float16 where the store has that; may be a read-only memory map.
         digests: uint64 ``(n,)``, hashes of the items' content: of decoded pixels, or of feature vectors.
         seconds_extracting: time that the network and its data took; 0 if the features were there.
         from_cache: whether they came from the cache.
@@ -289,6 +291,8 @@ def _from_entry(
             raise ImageError(f"{next(iter(faults.values()))}; {_all_of(len(faults), len(rows), split)}")
         named = "; ".join(list(faults.values())[:NAMED])
         log.warning("%d of %d images of %s are left out: %s", len(faults), len(rows), split.name, named)
-    x, digests = (entry.x, entry.digests) if picked is None else (entry.x[picked], entry.digests[picked])
-    x = x if x.dtype == np.float32 else x.astype(np.float32)
+    x, digests = entry.x, entry.digests
+    if picked is not None:
+        x = scratch.copy_rows(x, picked, scratch.empty((len(picked), x.shape[1]), x.dtype))
+        digests = digests[picked]
     return SplitFeatures(x, digests, seconds or 0.0, seconds is None, np.array(sorted(faults), np.int64))

@@ -12,6 +12,7 @@ from lshbench.errors import UsageError
 from lshbench.features.backbone import Backbone
 from lshbench.features.load import SplitFeatures, load_split_features
 from lshbench.features.store import FeatureStore
+from lshbench.runtime import scratch
 from lshbench.types import Features, Progress
 
 
@@ -19,7 +20,8 @@ from lshbench.types import Features, Progress
 class Roles:
     """Features of gallery, queries and training items.
 
-    Roles with the same items share one array, and a role that is a whole split is that split's memory map.
+    Roles with the same items share one array, and a role that is a whole split is that split's memory map.  What has to
+    be copied or converted is done so in blocks, into a file where it is large (:mod:`lshbench.runtime.scratch`).
 
     Attributes:
         digests: for each role, uint64 hashes of its items' content.
@@ -103,12 +105,13 @@ def load_roles(
 def _gather(parts: list[tuple[np.ndarray, SplitFeatures]], numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the features and digests of item numbers, without a copy where they are all that was loaded."""
     for available, loaded in parts:
-        if np.array_equal(available, numbers):
+        if np.array_equal(available, numbers) and loaded.x.dtype == np.float32:
             return loaded.x, loaded.digests
-    x = np.empty((len(numbers), parts[0][1].x.shape[1]), np.float32)
+    x = scratch.empty((len(numbers), parts[0][1].x.shape[1]))
     digests = np.empty(len(numbers), np.uint64)
     for available, loaded in parts:
         here = np.flatnonzero(np.isin(numbers, available, assume_unique=True))
         rows = np.searchsorted(available, numbers[here])
-        x[here], digests[here] = loaded.x[rows], loaded.digests[rows]
+        scratch.copy_rows(loaded.x, rows, x, here)
+        digests[here] = loaded.digests[rows]
     return x, digests

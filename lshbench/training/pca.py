@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from lshbench.errors import UsageError, wrong_value
+from lshbench.runtime import scratch
 from lshbench.runtime.shared_work import once
 
 log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ class PCA:
 
     def transform(self, x: np.ndarray) -> np.ndarray:
         """Return the components of items, float32 ``(n, k)``."""
-        reduced = np.empty((len(x), self.weight.shape[1]), np.float32)
+        reduced = scratch.empty((len(x), self.weight.shape[1]))
         for start in range(0, len(x), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
             np.matmul(x[rows] - self.mean, self.weight, out=reduced[rows])

@@ -44,7 +44,7 @@ def notes(cache: Path) -> int:
 
 def die(after: int) -> None:
     """Have this process kill itself when the rows of a shard after so many are written, and its note is not."""
-    from lshbench.features.store import Filling, Made
+    from lshbench.features.filling import Filling, Made
 
     finish, finished = Filling._finish, 0
 
@@ -122,7 +122,7 @@ def noise(seed: int) -> bytes:
 
 @pytest.mark.slow
 def test_workers_of_a_sweep_share_one_extraction(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra: pip install -e '.[joblib]'")
     # Not a fork as of the fixture's: joblib's workers outlive a forked process's end by five minutes.
     done = subprocess.run(
         [
@@ -188,7 +188,8 @@ FULL = textwrap.dedent("""
     from pathlib import Path
     import numpy as np
     from lshbench.errors import UsageError
-    from lshbench.features.store import FeatureStore, Made
+    from lshbench.features.filling import Made
+    from lshbench.features.store import FeatureStore
     from tests.places import mount_small
 
     disk = Path("disk").absolute()

@@ -28,7 +28,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 def test_the_promised_options_are_there() -> None:
     assert {path.stem for path in OPTIONS} >= {
         "digits", "cifar10", "cifar100", "imagenet1k", "cifar10_images", "cifar100_images",
-        "folder", "features", "hub", "torchvision", "synthetic",
+        "folder", "webdataset", "features", "hub", "torchvision", "synthetic",
     }  # fmt: skip
 
 
@@ -62,14 +62,16 @@ def test_a_network_sees_images_at_the_size_that_the_data_set_names(overrides: li
 
 def test_building_a_source_imports_nothing_heavy() -> None:
     code = """
-import sys
+import sys, tempfile
 from lshbench.data.arrays import ArraySource
 from lshbench.data.digits import DigitsSource
 from lshbench.data.folder import FolderSource
 from lshbench.data.hub import HubSource
 from lshbench.data.synthetic import SyntheticSource
 from lshbench.data.torchvision import TorchvisionSource
+from lshbench.data.webdataset import WebDatasetSource
 DigitsSource(), SyntheticSource(), TorchvisionSource("MNIST"), HubSource(repository="a/b")
+WebDatasetSource(path=tempfile.gettempdir())
 ArraySource(path=sys.executable)
 heavy = {"torch", "torchvision", "datasets", "huggingface_hub", "sklearn", "pyarrow", "h5py", "PIL"}
 heavy &= set(sys.modules)

@@ -24,6 +24,7 @@ from lshbench.errors import UsageError
 from lshbench.runtime.cache import cache_dir
 from lshbench.types import Progress
 from tests.command import run_code
+from tests.data.tars import write_tar
 
 GROUP = 10
 
@@ -159,7 +160,7 @@ def silent(description, *, total, unit):
 keys = json.loads('%s')
 rows = keys.pop("rows", None)
 try:
-    data = HubSource(repository="owner/made", stream=True, **keys).open(cache_dir(), silent)
+    data = HubSource(repository="owner/made", **{"stream": True, **keys}).open(cache_dir(), silent)
     images = data.gallery.image_bytes(np.arange(len(data.gallery)) if rows is None else np.array(rows, int))
     print(json.dumps({"labels": data.labels.tolist(), "fingerprint": data.fingerprint(data.query_items),
                       "images": hashlib.sha256(b"".join(images)).hexdigest()}))
@@ -227,3 +228,33 @@ def test_what_the_hub_refuses_is_explained(images: Path, run: Run) -> None:
         assert "asks for a valid token" in run(hub.endpoint, token="wrong", rows=[])["error"]
         hub.gated = True
         assert "access has to be granted" in run(hub.endpoint, token="right")["error"]
+
+
+@pytest.mark.slow
+def test_tar_files_of_the_hub_are_read_in_parts_or_downloaded_and_never_converted(
+    tmp_path: Path, run: Run, silent: Progress
+) -> None:
+    folder = tmp_path / "hub" / "owner" / "made"
+    for name, first, count in (("train-0.tar", 0, 60), ("train-1.tar", 60, 20), ("test-0.tar", 80, 10)):
+        members = [
+            (f"{row:04}.{suffix}", content)
+            for row in range(first, first + count)
+            for suffix, content in (("cls", b"%d" % (row % 4)), ("png", png(row)))
+        ]
+        write_tar(folder / name, members)
+    local = opened(tmp_path / "hub", silent)
+    assert type(local.gallery).__name__ == "TarSplit"
+    assert list(local.gallery.image_bytes(np.array([79, 3]))) == [png(79), png(3)]
+    with HubServer(tmp_path / "hub", failures=5).running() as hub:
+        streamed = run(hub.endpoint)
+        assert not list((tmp_path / "home").rglob("*.tar")), "a file was downloaded"
+        downloaded = run(hub.endpoint, home="other", stream=False)
+        assert len(list((tmp_path / "other").rglob("*.tar"))) == 3
+        hub.sent = 0
+        some = run(hub.endpoint, rows=[70])
+        assert hub.sent < 3 * len(png(70)), "labels were read again"
+    for found in (streamed, downloaded, some):
+        assert found["labels"] == local.labels.tolist()
+        assert found["fingerprint"] == local.fingerprint(local.query_items)
+    assert streamed["images"] == downloaded["images"]
+    assert not list(tmp_path.rglob("*.arrow"))

@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lshbench.data.base import Split
+from lshbench.data.base import Dataset, Split
 from lshbench.data.images import ImageError
 from lshbench.data.synthetic import SyntheticSource, SyntheticSplit
 from lshbench.errors import UsageError
 from lshbench.features import load as load_module
-from lshbench.features.backbone import Backbone, TimmBackbone
+from lshbench.features.backbone import Backbone, PixelBackbone, TimmBackbone
 from lshbench.features.load import SplitFeatures, load_split_features
+from lshbench.features.roles import Roles, load_roles
 from lshbench.features.store import FeatureStore
+from lshbench.runtime import scratch
 from lshbench.types import Progress
 from tests.features.images import MemorySplit, jpeg, no_progress, pictures
 
@@ -242,3 +244,29 @@ def test_large_ready_features_are_mapped_from_the_disk_and_never_read_whole(
     assert features(on_disk=True).from_cache
     monkeypatch.setattr(load_module, "LARGE_BYTES", 1000)
     assert isinstance(features(data_seed=1).x, np.memmap)
+
+
+def test_half_precision_and_parts_of_splits_are_copied_in_blocks_into_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = MemorySplit([jpeg(picture) for picture in pictures(40)])
+    data = Dataset("made", split, split)
+    items = {"gallery": np.arange(40), "queries": np.arange(3, 40), "train": np.arange(40)}
+
+    def roles(stored: str) -> Roles:
+        backbone = PixelBackbone(image_size=8, stored=stored)
+        return load_roles(data, items, backbone, cache=tmp_path, device="cpu", threads=1, progress=no_progress)
+
+    whole = roles("float32")
+    monkeypatch.setattr(scratch, "_folder", tmp_path)
+    monkeypatch.setattr(scratch, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(scratch, "BLOCK_BYTES", 4000)
+    for stored in ("float32", "float16"):
+        found = roles(stored)
+        assert found.train.x is found.gallery.x
+        for role in ("gallery", "queries"):
+            x, expected = getattr(found, role).x, getattr(whole, role).x
+            assert isinstance(x, np.memmap)
+            assert x.dtype == np.float32
+            assert np.array_equal(x, expected.astype(stored))
+            assert np.array_equal(found.digests[role], whole.digests[role])

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from lshbench.errors import UsageError
-from lshbench.features.store import ArrayFile, FeatureStore, Filling, Made
+from lshbench.features.filling import ArrayFile, Filling, Made
+from lshbench.features.store import FeatureStore
 
 KEY = {"data": "sha256:1", "rows": "all", "backbone": {"name": "a", "size": 32}}
 X = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
@@ -206,7 +207,8 @@ WORKER = textwrap.dedent("""
     import sys, time
     from pathlib import Path
     import numpy as np
-    from lshbench.features.store import FeatureStore, Made
+    from lshbench.features.filling import Made
+    from lshbench.features.store import FeatureStore
 
     cache, pause, log, others = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 

@@ -1,0 +1,56 @@
+"""Large arrays lie in files without names; rows are copied in blocks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lshbench.runtime import scratch
+from lshbench.training.pca import PCA
+
+
+@pytest.fixture(autouse=True)
+def small_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "_folder", tmp_path)
+    monkeypatch.setattr(scratch, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(scratch, "BLOCK_BYTES", 100)
+
+
+def test_a_large_array_lies_in_a_file_that_leaves_no_trace(tmp_path: Path) -> None:
+    assert not isinstance(scratch.empty((2, 3)), np.memmap)
+    large = scratch.empty((100, 3), np.float16)
+    assert not isinstance(large, np.memmap), "600 bytes are not large"
+    large = scratch.empty((100, 3))
+    assert isinstance(large, np.memmap)
+    assert (large.shape, large.dtype) == ((100, 3), np.float32)
+    large[:] = np.arange(300).reshape(100, 3)
+    assert large.sum() == 44850
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_room_it_lies_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(scratch, "_folder", tmp_path / "gone")
+    with caplog.at_level(logging.WARNING):
+        assert not isinstance(scratch.empty((100, 3)), np.memmap)
+    assert "they are in memory" in caplog.text
+
+
+def test_rows_are_copied_in_blocks_to_where_they_belong() -> None:
+    x = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float16)
+    rows, places = np.array([49, 3, 3, 20] * 5), np.random.default_rng(1).permutation(20)
+    assert np.array_equal(scratch.copy_rows(x, rows, np.empty((20, 4), np.float32)), x[rows].astype(np.float32))
+    placed = scratch.copy_rows(x, rows, np.empty((20, 4), np.float32), places)
+    assert np.array_equal(placed[places], x[rows].astype(np.float32))
+
+
+def test_components_of_many_items_lie_in_a_file() -> None:
+    x = np.random.default_rng(0).standard_normal((200, 6)).astype(np.float32)
+    pca = PCA(3).fit(x)
+    reduced = pca.transform(x)
+    assert isinstance(reduced, np.memmap)
+    assert np.allclose(reduced, (x - pca.mean) @ pca.weight, atol=1e-5)
