@@ -82,6 +82,14 @@ class Inputs:
         scratch.use_folder(cache)
         return cls(source, protocol, relevance, backbone, config["seed"], config["device"], threads, cache)
 
+    def dataset(self, progress: Progress) -> Dataset:
+        """Open the data set and return its items, those that the protocol makes of them if it makes any.
+
+        Raises:
+            UsageError: data that can't be used.
+        """
+        return self.protocol.arrange(self.source.open(self.cache, progress))
+
     def open(self, progress: Progress) -> OpenedData:
         """Open the data set, read its labels and select gallery, queries and training items.
 
@@ -89,7 +97,7 @@ class Inputs:
             UsageError: data that can't be used, that lack what relevance goes by, or queries of which none has anything
                 to find.
         """
-        dataset = self.source.open(self.cache, progress)
+        dataset = self.dataset(progress)
         selection = self.protocol.select(dataset, self.seed, self.source.max_gallery, self.source.max_queries)
         self.relevance.check(dataset, selection)
         unanswered = self.relevance.unanswered(dataset, selection)

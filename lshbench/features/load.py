@@ -14,6 +14,7 @@ import xxhash
 from lshbench.data.base import Split
 from lshbench.data.fingerprint import bytes_digest
 from lshbench.data.pixels import MOST_PIXELS
+from lshbench.data.sets import SetSplit
 from lshbench.errors import UsageError
 from lshbench.features.backbone import Backbone, number_or_none
 from lshbench.features.filling import Filling, Made
@@ -88,6 +89,13 @@ def load_split_features(
         UsageError: an image that can't be read (named), features with NaN or infinite values, no disk space,
             weights that can't be had.
     """
+    if isinstance(split, SetSplit):
+        # Those of all images, whichever sets they are in: they are extracted once for all seeds.
+        loaded = load_split_features(
+            split.whole, np.arange(len(split.whole)), backbone, store=store, device=device, threads=threads,
+            progress=progress,
+        )  # fmt: skip
+        return _of_sets(loaded, split, rows)
     complete = len(rows) == len(split) and np.array_equal(rows, np.arange(len(split)))
     base: dict[str, Any] = {"version": VERSION, "data": fingerprint or split.fingerprint(rows), "items": len(split)}
     if split.kind == "features":
@@ -108,6 +116,15 @@ def load_split_features(
         return _ready(split, rows, key, store, progress)
     assert backbone is not None
     return _extracted(split, rows, key, backbone, store, device, threads, progress)
+
+
+def _of_sets(loaded: SplitFeatures, split: SetSplit, rows: np.ndarray) -> SplitFeatures:
+    """Return the features of sets from those of all images; a set is unreadable if one of its images is."""
+    x = split.pool(loaded.x, rows)
+    members, offsets = split.members_of(rows)
+    unreadable = np.logical_or.reduceat(np.isin(members, loaded.unreadable), offsets[:-1])
+    seconds, from_cache = loaded.seconds_extracting, loaded.from_cache
+    return SplitFeatures(x, row_digests(x), seconds, from_cache, np.flatnonzero(unreadable))
 
 
 def row_digests(x: np.ndarray) -> np.ndarray:

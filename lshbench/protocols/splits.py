@@ -64,6 +64,14 @@ class EvaluationProtocol(ABC):
         self.duplicates = duplicates
         self.allow_leak = allow_leak
 
+    def arrange(self, dataset: Dataset) -> Dataset:
+        """Return the data set whose items the protocol goes by: the same one, unless it makes items of it.
+
+        Raises:
+            UsageError: the data set is not what the protocol needs.
+        """
+        return dataset
+
     @abstractmethod
     def draw(self, labels: np.ndarray, from_gallery: np.ndarray, from_query: np.ndarray, seed: int) -> Selection:
         """Return queries, gallery and training set, before any limit on their sizes.

@@ -183,8 +183,7 @@ def reopen_dataset(run: Run, config: dict[str, Any], progress: Progress) -> Data
         UsageError: it can't be found, or holds other items than it did.
     """
     with _reopening(run):
-        inputs = _inputs(config)
-        dataset = inputs.source.open(inputs.cache, progress)  # without a fingerprint, which reads all items
+        dataset = _inputs(config).dataset(progress)  # without a fingerprint, which reads all items
     items = GalleryItems.open(run)
     if items.ids.max() >= len(dataset.labels) or not np.array_equal(dataset.labels[items.ids], items.labels):
         raise UsageError(f"the run's data set, {dataset.name}, is there, but its items are no longer those of the run")

@@ -24,7 +24,7 @@ from lshbench.training.data import Batch, TrainingData
 from lshbench.training.history import Epoch
 from lshbench.training.layers import products_in
 from lshbench.training.settings import Training
-from lshbench.training.validation import Validation
+from lshbench.training.validation import LABEL_PAIRS, Validation
 from lshbench.types import Progress, Side
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def train_model(
         log.info("%s goes on after epoch %d, from %s", description, len(history), checkpoint)
     per_epoch = data.batches_per_epoch(settings)
     steps = per_epoch * settings.epochs
-    measure = quality or Validation(data, encode, seed, ranking).quality
+    measure = quality or Validation(data, encode, seed, ranking, LABEL_PAIRS[settings.relevance]).quality
     with (
         seeded(seed, data.device),
         threads_for(data.batch_size(settings) * data.inputs),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -42,9 +42,10 @@ class Group:
                 raise UsageError(
                     f"{cls.prefix}.{key}={keys[key]!r}: no such key; {cls.prefix} takes: {', '.join(known)}"
                 )
-        for key in known:
-            if keys.get(key) is None:
-                raise UsageError(f"{cls.prefix}.{key} is not set; expected a value for it")
+        for field in fields(cls):
+            # A key with a default is one that runs of earlier versions lack.
+            if keys.get(field.name) is None and field.default is MISSING:
+                raise UsageError(f"{cls.prefix}.{field.name} is not set; expected a value for it")
         return cls(**keys)
 
 
@@ -66,6 +67,8 @@ class Training(Group):
         patience: epochs without a better validation result before training stops; 0: training never stops early.
         precision: of hidden layers' matrix products in training: ``float32``, ``bfloat16`` (sums, losses, weights
             and all else stay float32), or ``auto``: bfloat16 where the processor computes in it.
+        relevance: what makes an item relevant to a query in validation, and in losses that ask: ``shared``, a label in
+            common, or ``subset``, all of the query's labels.
     """
 
     prefix = "method.training"
@@ -81,6 +84,7 @@ class Training(Group):
     validation: Annotated[float, between(0, 0.5, "from 0 to 0.5")]
     patience: Annotated[int, WHOLE, at_least(0, "at least 1, or 0 to never stop early")]
     precision: Annotated[str, one_of("auto", "float32", "bfloat16")]
+    relevance: Annotated[str, one_of("shared", "subset")] = "shared"
 
     def __post_init__(self) -> None:
         super().__post_init__()

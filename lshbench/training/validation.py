@@ -26,9 +26,35 @@ Relation = Callable[[slice], Tensor]
 """Which gallery items are relevant to a run of queries, bool ``(q, n)``."""
 
 
-def sharing_labels(queries: Tensor, gallery: Tensor) -> Relation:
-    """Items that share a label are relevant; labels int64 ``(n,)`` or bool ``(n, classes)``."""
-    return lambda rows: same_labels(queries[rows], gallery)
+LabelPairs = Callable[[Tensor, Tensor], Tensor]
+"""Which pairs of queries and gallery items are relevant by labels: ``(n,)`` and ``(m,)`` to bool ``(n, m)``."""
+
+
+def same_labels(first: Tensor, second: Tensor) -> Tensor:
+    """Return which pairs share a label, bool ``(n, m)``; labels int64 ``(n,)`` or bool ``(n, classes)``."""
+    if first.ndim == 1:
+        return first[:, None] == second[None, :]
+    return first.float() @ second.float().T > 0
+
+
+def all_labels(queries: Tensor, gallery: Tensor) -> Tensor:
+    """Return which gallery items have all of a query's labels, bool ``(n, m)``; none has those of a query without any.
+
+    Of single labels, int64 ``(n,)`` and ``(m,)``, it is :func:`same_labels`.
+    """
+    if queries.ndim == 1:
+        return same_labels(queries, gallery)
+    missing = queries.float() @ (~gallery).float().T
+    return (missing == 0) & queries.any(1)[:, None]
+
+
+LABEL_PAIRS: dict[str, LabelPairs] = {"shared": same_labels, "subset": all_labels}
+"""The pairs that ``relevance.kind`` calls relevant."""
+
+
+def by_labels(queries: Tensor, gallery: Tensor, pairs: LabelPairs = same_labels) -> Relation:
+    """Items are relevant as ``pairs`` says; labels int64 ``(n,)`` or bool ``(n, classes)``."""
+    return lambda rows: pairs(queries[rows], gallery)
 
 
 def nearest_by_cosine(queries: Tensor, gallery: Tensor) -> Relation:
@@ -51,13 +77,6 @@ def nearest_by_cosine(queries: Tensor, gallery: Tensor) -> Relation:
         return torch.zeros((len(chosen), len(units)), dtype=torch.bool, device=chosen.device).scatter_(1, chosen, True)
 
     return relation
-
-
-def same_labels(first: Tensor, second: Tensor) -> Tensor:
-    """Return which pairs share a label, bool ``(n, m)``; labels int64 ``(n,)`` or bool ``(n, classes)``."""
-    if first.ndim == 1:
-        return first[:, None] == second[None, :]
-    return first.float() @ second.float().T > 0
 
 
 def hamming_quality(queries: Tensor, gallery: Tensor, relevant: Relation) -> float:
@@ -124,6 +143,7 @@ class Validation:
         encode: features to projections.
         seed: decides what is searched.
         ranking: by Hamming distances of signs, or by cosines of ``encode``'s outputs.
+        pairs: which are relevant by labels.
     """
 
     def __init__(
@@ -132,12 +152,13 @@ class Validation:
         encode: Callable[[Tensor, Side], Tensor],
         seed: int,
         ranking: Literal["hamming", "cosine"],
+        pairs: LabelPairs = same_labels,
     ) -> None:
         self._data, self._encode = data, encode
         self._measure = hamming_quality if ranking == "hamming" else cosine_quality
         self._queries, self._gallery = data.validation_sample(seed)
         if data.supervision == "labels":
-            self._relevant = sharing_labels(data.labels_of(self._queries), data.labels_of(self._gallery))
+            self._relevant = by_labels(data.labels_of(self._queries), data.labels_of(self._gallery), pairs)
         else:
             self._relevant = nearest_by_cosine(data.features(self._queries), data.features(self._gallery))
 

@@ -20,7 +20,7 @@ from lshbench.methods.random_projection import RandomProjection
 from lshbench.methods.trained import HeadHasher
 from lshbench.training import loop
 from lshbench.training.data import Batch, TrainingData
-from lshbench.training.validation import hamming_quality, sharing_labels
+from lshbench.training.validation import by_labels, hamming_quality
 from lshbench.types import Features
 from tests.methods.clusters import clusters, several_labels, silent
 from tests.options import head, node, training
@@ -47,7 +47,7 @@ def average_precision(method: HeadHasher | RandomProjection) -> float:
     codes = [
         torch.from_numpy(method.project(part.x, side)) for part, side in ((queries, "query"), (gallery, "gallery"))
     ]
-    return hamming_quality(*codes, sharing_labels(torch.from_numpy(queries.y), torch.from_numpy(gallery.y)))
+    return hamming_quality(*codes, by_labels(torch.from_numpy(queries.y), torch.from_numpy(gallery.y)))
 
 
 def same(first: HeadHasher, second: HeadHasher) -> bool:

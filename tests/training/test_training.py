@@ -16,7 +16,7 @@ from lshbench.training import data as training_data
 from lshbench.training import loop
 from lshbench.training.data import TrainingData, held_out
 from lshbench.training.heads import mean_and_deviation
-from lshbench.training.validation import cosine_quality, hamming_quality, sharing_labels
+from lshbench.training.validation import all_labels, by_labels, cosine_quality, hamming_quality, same_labels
 from lshbench.types import Features, Progress
 from tests.methods.clusters import clusters, quality, several_labels, silent
 from tests.options import head, training
@@ -195,9 +195,36 @@ def test_validation_quality_equals_a_worked_example() -> None:
     gallery = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
     query, labels = torch.tensor([[1.0, 1.0]]), torch.tensor([0, 1, 1, 0])
     expected = ((1 + 1 / 2) / 2 + 2 / 4) / 2
-    assert hamming_quality(query, gallery, sharing_labels(torch.tensor([0]), labels)) == pytest.approx(expected)
+    assert hamming_quality(query, gallery, by_labels(torch.tensor([0]), labels)) == pytest.approx(expected)
     untied = torch.tensor([[1.0, 0.9], [1.0, 0.1], [1.0, -1.0], [-1.0, -1.0]])
-    assert cosine_quality(query, untied, sharing_labels(torch.tensor([0]), labels)) == pytest.approx((1 + 2 / 4) / 2)
+    assert cosine_quality(query, untied, by_labels(torch.tensor([0]), labels)) == pytest.approx((1 + 2 / 4) / 2)
+
+
+def test_an_item_has_all_of_a_querys_labels_or_it_has_not() -> None:
+    queries, gallery = (torch.rand(count, 4) < 0.4 for count in (30, 50))
+    queries[0] = False
+    expected = [[bool(query.any()) and not (query & ~item).any() for item in gallery] for query in queries]
+    assert all_labels(queries, gallery).tolist() == expected
+    single = torch.tensor([0, 1, 1]), torch.tensor([1, 0, 2, 1])
+    assert torch.equal(all_labels(*single), same_labels(*single))
+
+
+def test_epochs_are_judged_by_the_relevance_of_the_run() -> None:
+    items = clusters(300)
+    labels = np.column_stack([several_labels(items).y, items.y % 2 == 0])
+    items, network = Features(items.x, labels, items.ids), nn.Linear(12, 8)
+
+    def loss(batch: training_data.Batch) -> loop.Terms:
+        return {"none": 0 * network(batch.x).sum()}
+
+    for relevance, pairs in (("shared", same_labels), ("subset", all_labels)):
+        settings = training(epochs=1, validation=0.2, relevance=relevance, weight_decay=0.0)
+        data = TrainingData(items, settings, 0, CPU)
+        result = loop.train_model(network, loss, lambda x, side: network(x), data, settings, 0, silent)
+        asked, known = data.validation_sample(0)
+        codes = network(data.features(asked)), network(data.features(known))
+        expected = hamming_quality(*codes, by_labels(data.labels_of(asked), data.labels_of(known), pairs))
+        assert result.history[0].validation == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +238,7 @@ def test_validation_quality_equals_a_worked_example() -> None:
         ({"patience": -1}, "method.training.patience=-1"),
         ({"precision": "float16"}, "method.training.precision='float16'"),
         ({"batch_size": 1}, "method.training.batch_size=1"),
+        ({"relevance": "some"}, "method.training.relevance='some': expected shared or subset"),
         ({"speed": 1}, "method.training.speed=1"),
     ],
 )

@@ -37,7 +37,7 @@ from lshbench.training.constraints import Positive, Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms, seeded, train_model
 from lshbench.training.losses import bit_balance, class_softmax, contrastive, mean_fence
-from lshbench.training.validation import same_labels
+from lshbench.training.validation import LABEL_PAIRS
 from lshbench.types import Features, Progress
 
 CLASS_MARGIN = 0.2
@@ -100,6 +100,10 @@ class JointFourier(FourierHasher):
 class Fourier(JointFourier):
     """The variant trained with labels: the keys of ``conf/method/fourier.yaml``.
 
+    Of a batch, an item is relevant to another, the query, if they share a label, or under
+    ``training.relevance=subset`` if it has all of the query's labels: the published method's containment, in which the
+    two sides differ.  Of single labels both are the same.
+
     Attributes:
         class_weight: of codes near their class's code.
     """
@@ -110,6 +114,7 @@ class Fourier(JointFourier):
 
     def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:
         codes = class_codes("bernoulli", data.classes, self.bits, self.seed).to(self.device)
+        relevant = LABEL_PAIRS[self.training.relevance]
         further = self.geometry_term(data, network)
 
         def near_codes(projections: Tensor, labels: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ class Fourier(JointFourier):
             prepared = network.prepare(batch.x)
             queries = network.hash(network.encode(prepared, "query"))
             gallery = network.hash(network.encode(prepared, "gallery"))
-            terms = self.common_terms(queries, gallery, same_labels(batch.y, batch.y), paired=False)
+            terms = self.common_terms(queries, gallery, relevant(batch.y, batch.y), paired=False)
             if self.class_weight:
                 both = near_codes(queries, batch.y) + near_codes(gallery, batch.y)
                 terms["class"] = self.class_weight / 2 * both

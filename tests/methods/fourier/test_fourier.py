@@ -12,6 +12,8 @@ from lshbench.errors import UsageError
 from lshbench.methods.fourier.pairs import PairSampler
 from lshbench.training.data import TrainingData
 from lshbench.training.neighbors import NeighborGraph
+from lshbench.training.validation import all_labels, by_labels, hamming_quality
+from lshbench.types import Features
 from tests.methods.clusters import clusters, quality, several_labels, silent
 from tests.methods.test_neural import random_quality
 from tests.options import METHODS, make, training
@@ -51,6 +53,36 @@ def test_the_two_sides_have_encoders_of_their_own_and_share_the_hash_layer() -> 
     x = clusters(20, seed=4).x
     assert not np.allclose(method.project(x, "query"), method.project(x, "gallery"))
     assert [name for name in method.state() if name.startswith("hash.")] == ["hash.weight", "hash.bias"]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_containment_changes_nothing_where_items_have_one_label(several: bool) -> None:
+    items, x = clusters(200), clusters(20, seed=4).x
+    items = several_labels(items) if several else items
+    made = [make("fourier", training=FEW | {"relevance": kind}).fit(items, silent) for kind in ("shared", "subset")]
+    assert np.array_equal(*(method.project(x, "query") for method in made))
+    assert [epoch.validation for epoch in made[0].history] == [epoch.validation for epoch in made[1].history]
+
+
+def sets(count: int, fewest: int, most: int, seed: int) -> Features:
+    """Return sets of items of clusters: the largest of their features in each coordinate, the labels of all of them."""
+    generator = np.random.default_rng(seed)
+    items = several_labels(clusters(count * most, classes=10, inputs=24, spread=0.5, seed=seed))
+    members = np.split(np.arange(count * most), count)
+    kept = [part[: generator.integers(fewest, most + 1)] for part in members]
+    x, y = (np.stack([values[part].max(0) for part in kept]) for values in (np.abs(items.x), items.y))
+    return Features(x, y, np.arange(count))
+
+
+def test_training_by_containment_finds_more_of_the_sets_that_have_all_labels_of_a_query() -> None:
+    train, gallery, queries = sets(600, 1, 4, 0), sets(300, 2, 4, 1), sets(100, 1, 2, 2)
+    relation = by_labels(torch.tensor(queries.y), torch.tensor(gallery.y), all_labels)
+    found = {}
+    for kind in ("shared", "subset"):
+        method = make("fourier", 32, training=FEW | {"relevance": kind}).fit(train, silent)
+        asked, known = method.project(queries.x, "query"), method.project(gallery.x, "gallery")
+        found[kind] = hamming_quality(torch.tensor(asked), torch.tensor(known), relation)
+    assert found["subset"] > found["shared"] + 0.01, found
 
 
 def test_the_published_network_has_the_published_shape() -> None:
