@@ -169,7 +169,8 @@ class Judge:
                 f"among the other training items; expected another part, or {group}.relevant=neighbors"
             )
         if unanswered.count:
-            log.warning("validation: %s", unanswered)
+            what = "validation queries have nothing to find among the other training items; each counts as 0"
+            log.warning("%d of %d %s", unanswered.count, unanswered.total, what)
         roles = inputs.load(OpenedData(dataset, cut, data.fingerprint, unanswered), progress)
         none_itself = np.full(len(roles.queries), -1)
         truth = applied.ground_truth(dataset, roles.gallery, roles.queries, none_itself, inputs.cache, progress)

@@ -5,8 +5,8 @@ A query is encoded by both sides' encoders, and a mean of the two, mostly of its
 
 :class:`Fourier`
     With labels, a term draws codes to one code per class.  The gallery's encoder has no dropout, so that it fits its
-    items closely.  An item of several labels attracts items that share one, and is drawn to its classes' codes in equal
-    parts.
+    items closely.  An item of several labels attracts items that share one, or that have all of them, and is drawn
+    to its classes' codes in equal parts.
 :class:`FourierTransfer`
     For classes that training has not seen: labels choose the directions that tell classes apart
     (:mod:`lshbench.methods.fourier.discriminant`), and codes are to rank a batch as cosines along these directions
