@@ -14,7 +14,7 @@ from lshbench.data.checks import RawLabels
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.held_out import SplitSource
 from lshbench.data.image_files import ImageFiles
-from lshbench.data.image_folders import Listing, Shape, list_images, shape_of, visible_folders
+from lshbench.data.image_folders import Listing, Shape, list_images, log_passed_over, shape_of, visible_folders
 from lshbench.data.names import printable
 from lshbench.data.split_names import GALLERY_KINDS, QUERY_KINDS, decorated_kind, find_splits, split_kind
 from lshbench.data.values import existing_path
@@ -188,13 +188,7 @@ class FolderSource(SplitSource):
                 "%s: not used: %s (dataset.gallery_split and dataset.query_split name the splits)",
                 self._folder, ", ".join(f"{printable(name)}/" for name in names),
             )  # fmt: skip
-        for paths, why in (
-            (listing.own, "the folder of a run, or the cache, which is never data"),
-            (listing.linked, "leads to a folder that counts already, and is not followed"),
-        ):
-            if paths:
-                more = f" (and {len(paths) - 1:,} like it)" if len(paths) > 1 else ""
-                log.warning("%s: %s%s", printable(sorted(paths)[0]), why, more)
+        log_passed_over(listing)
 
 
 def _class_of(file: str) -> str:

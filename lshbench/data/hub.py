@@ -135,8 +135,8 @@ class HubSource(SplitSource):
         features_column: a column of number lists, ``auto``, or None to use images.
         image_column: a column of images, ``auto`` (used where no features are found), or None.
         label_column: a column of labels, or ``auto``.
-        stream: whether Parquet files are read in parts as items are needed, and not downloaded or converted first;
-            ``auto``: images of more than 2 GB.
+        stream: whether Parquet files, or tar files of images, are read in parts as items are needed, and not downloaded
+            or converted first; ``auto``: images of more than 2 GB.
         full_size: items that splits are known to have, by their names, or None: what a part of them stands for is said.
         name: as shown in results.
     """

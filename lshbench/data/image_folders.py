@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from lshbench.data.names import printable
+
+log = logging.getLogger(__name__)
 
 RUN_MARKS = (".run.lock", "run.log")
 """Either stands beside ``.hydra`` in the folder of a run."""
@@ -137,6 +142,17 @@ def list_images(
     for images in found.images:
         images.sort()
     return found
+
+
+def log_passed_over(listing: Listing) -> None:
+    """Name the folders that were not entered."""
+    for paths, why in (
+        (listing.own, "the folder of a run, or the cache, which is never data"),
+        (listing.linked, "leads to a folder that counts already, and is not followed"),
+    ):
+        if paths:
+            more = f" (and {len(paths) - 1:,} like it)" if len(paths) > 1 else ""
+            log.warning("%s: %s%s", printable(sorted(paths)[0]), why, more)
 
 
 def _identity(path: Path) -> Identity | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from lshbench.data.names import printable
 from lshbench.data.stored_file import PART, StoredFile
@@ -99,14 +98,14 @@ class OpenTar:
         self.file = file
         self.named = f"{where}: {printable(file.name)}"
 
-    def __enter__(self) -> OpenTar:
-        self._closing = closing(self.file.open())
+    def __enter__(self) -> Self:
+        self._opened = self.file.open()
         blocks = REMOTE_BLOCKS if self.file.remote else LOCAL_BLOCKS
-        self._reader = BlockReader(self._closing.__enter__(), self.file.size, *blocks)
+        self._reader = BlockReader(self._opened, self.file.size, *blocks)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closing.__exit__()
+        self._opened.close()
 
     def members(self) -> Iterator[Member]:
         """Yield the members but folders, in their order.

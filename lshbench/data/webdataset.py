@@ -13,7 +13,7 @@ from pathlib import Path
 from lshbench.data.base import Dataset
 from lshbench.data.fingerprint import file_digests
 from lshbench.data.held_out import SplitSource
-from lshbench.data.image_folders import is_regular, list_images
+from lshbench.data.image_folders import is_regular, list_images, log_passed_over
 from lshbench.data.names import printable
 from lshbench.data.split_names import SPLIT_WORDS, decorated_kind, describe_unused
 from lshbench.data.stored_file import DiskFile
@@ -109,9 +109,12 @@ class WebDatasetSource(SplitSource):
         if not tars:
             there = f"{len(compressed):,} compressed ones, such as {printable(compressed[0])}" if compressed else "none"
             raise wrong_value("dataset.path", str(folder), f"{EXPECTED}; of plain .tar files, there are none ({there})")
+        log_passed_over(listing)
         if compressed:
             first = printable(compressed[0])
             log.warning("%s: left out: %d compressed tar files (the first: %s)", folder, len(compressed), first)
+        if others := len(names) + listing.others[0] - len(tars) - len(compressed):
+            log.info("%s: %d files are no tar files by their names and are passed over", folder, others)
         return folder, tars
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 import os
 import tempfile
 from pathlib import Path
@@ -59,4 +60,13 @@ def copy_rows(x: np.ndarray, rows: np.ndarray, into: np.ndarray, places: np.ndar
     for start in range(0, len(rows), step):
         part = slice(start, min(start + step, len(rows)))
         into[part if places is None else places[part]] = x[rows[part]]
+        release(x, into)
     return into
+
+
+def release(*arrays: np.ndarray) -> None:
+    """Let go of the pages of arrays that are maps of files: what was written stays, in the system's cache of files."""
+    for array in arrays:
+        # A private map ("c") would lose what was written.
+        if isinstance(array, np.memmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+            array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]

@@ -199,6 +199,7 @@ class PCA:
         for start in range(0, len(x), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
             np.matmul(x[rows] - self.mean, self.weight, out=reduced[rows])
+            scratch.release(reduced)
         return reduced
 
     def state(self) -> dict[str, np.ndarray]:

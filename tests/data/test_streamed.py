@@ -36,6 +36,12 @@ def png(value: int) -> bytes:
     return file.getvalue()
 
 
+def npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Two files of 60 images each and one of 20 queries, ordered by class, in the Hub's layout."""
@@ -258,3 +264,12 @@ def test_tar_files_of_the_hub_are_read_in_parts_or_downloaded_and_never_converte
         assert found["fingerprint"] == local.fingerprint(local.query_items)
     assert streamed["images"] == downloaded["images"]
     assert not list(tmp_path.rglob("*.arrow"))
+    of_arrays = tmp_path / "hub" / "owner" / "arrays"
+    for split in ("train", "test"):
+        vectors = [np.arange(row, row + 4, dtype=np.float32) for row in range(6)]
+        named = [(f"{row}.{end}", row) for row in range(6) for end in ("npy", "cls")]
+        members = [(name, npy(vectors[row]) if name.endswith("npy") else b"%d" % (row % 2)) for name, row in named]
+        write_tar(of_arrays / f"{split}.tar", members)
+    features = HubSource(path=str(of_arrays)).open(cache_dir(), silent)
+    assert features.kind == "features"
+    assert np.array_equal(features.query.read_features(np.array([5]), silent), [[5, 6, 7, 8]])
