@@ -16,17 +16,15 @@ others: below 1, lshbench is faster.
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import time
 from collections.abc import Callable
 
-import faiss
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lshbench.ranking.cosine import VectorGallery, cosine_neighbors
-from lshbench.runtime.threads import available_cores, set_threads
+from lshbench.runtime.threads import available_cores, let_waiting_threads_sleep, set_threads
 
 K = 100
 
@@ -39,6 +37,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=256, help="of the batch")
     parser.add_argument("--repeats", type=int, default=7, help="turns, of which the median counts")
     options = parser.parse_args()
+    let_waiting_threads_sleep()  # as in a run; heeded by libraries that are yet to be imported
 
     table = Table("items", "dimensions", "threads", "queries", "lshbench", "faiss", "product", "/ faiss", "/ product")
     for items in options.items:
@@ -49,6 +48,11 @@ def main() -> None:
 
 def measure(table: Table, options: argparse.Namespace, items: int, dimensions: int) -> None:
     """Add the rows of one gallery: queries alone and together, for each number of threads."""
+    import faiss
+    import numpy as np
+
+    from lshbench.ranking.cosine import VectorGallery, cosine_neighbors
+
     generator = np.random.default_rng(0)
     vectors, queries = (generator.standard_normal((n, dimensions), np.float32) for n in (items, options.queries))
     for rows in (vectors, queries):
@@ -74,14 +78,19 @@ def measure(table: Table, options: argparse.Namespace, items: int, dimensions: i
 
 
 def by_turns(sides: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Return the median of the seconds that each side takes, after one turn to warm up."""
+    """Return the median of the seconds that each side takes, after one turn to warm up.
+
+    The order changes with every turn: each side finds the caches and the others' threads as another left them.
+    """
     seconds: list[list[float]] = [[] for _ in sides]
+    generator, order = random.Random(0), list(range(len(sides)))
     for turn in range(repeats + 1):
-        for side, times in zip(sides, seconds, strict=True):
+        generator.shuffle(order)
+        for number in order:
             start = time.perf_counter()
-            side()
+            sides[number]()
             if turn:
-                times.append(time.perf_counter() - start)
+                seconds[number].append(time.perf_counter() - start)
     return [statistics.median(times) for times in seconds]
 
 

@@ -1,7 +1,8 @@
 """Kernels of :mod:`lshbench.ranking.cosine`: the k most similar gallery items of each query.
 
 Of many queries the similarities come from matrix products; a few are compared with the gallery here, in one pass over
-it, as a product of few rows reads and rearranges the whole gallery for little work.
+it, as a product of few rows reads and rearranges the whole gallery for little work.  Either way similarities are looked
+at by 32 at a time, and one by one only where they exceed a value that k items are known to reach.
 """
 
 from __future__ import annotations
@@ -12,28 +13,97 @@ from numba import get_num_threads, prange
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.cosine import similarity_of
 from lshbench.kernels.keys import descending, descending_value, order_of, row_of, sort_key
+from lshbench.kernels.lanes import LANES, greater_of_32, greatest_of_32
+from lshbench.kernels.rescoring import scale_to_unit
 from lshbench.kernels.topk import NO_LIMIT, collect, room_for, select, smallest
+from lshbench.kernels.words import lowest_bit
 
-ROWS = 4
-"""Gallery rows compared with a query at once: a value of the query is loaded for all of them."""
+TOGETHER = 1 << 14
+"""Numbers of the gallery rows that are compared with one query after the other while they are in the cache."""
 
-BLOCK = 32
-"""Similarities that are compared with a query's k-th at once, before any of them is looked at."""
+CHUNK = 1 << 14
+"""Similarities that are kept before any of them is looked at."""
+
+SERIAL = 1 << 20
+"""Multiplications up to which one thread has found the nearest items before others would have woken."""
+
+HALVINGS = 10
+"""Steps in which a value is found that k groups' greatest similarities reach, as sharp as it need be."""
 
 
 @kernel(fastmath={"reassoc", "contract", "nsz"})  # a sum's order is free, so that it can be vectorised
-def _products(
-    query: np.ndarray, first: np.ndarray, second: np.ndarray, third: np.ndarray, fourth: np.ndarray
-) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """Return the products of a query with four rows, each summed in the same order."""
-    a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for j in range(len(query)):
-        value = query[j]
-        a += value * first[j]
-        b += value * second[j]
-        c += value * third[j]
-        d += value * fourth[j]
-    return a, b, c, d
+def _fill_products(query: np.ndarray, rows: np.ndarray, products: np.ndarray) -> None:
+    """Fill ``products`` with those of a query and each row, one row after the other, as memory is read fastest."""
+    for i in range(len(rows)):
+        row = rows[i]
+        product = np.float32(0)
+        for j in range(len(query)):
+            product += query[j] * row[j]
+        products[i] = product
+
+
+@kernel
+def _reached(products: np.ndarray, inverse_norms: np.ndarray, k: int) -> np.float32:
+    """Return a value that at least ``k`` similarities reach, near the ``k``-th greatest; -inf for few similarities.
+
+    Items are dealt out to twice as many groups as ``k``: where ``k`` groups' greatest reach a value, ``k`` items do.
+    """
+    parts = (2 * k + LANES - 1) // LANES
+    rounds = len(products) // (LANES * parts)
+    if rounds < 2:
+        return np.float32(-np.inf)
+    greatest = np.empty(LANES * parts, np.float32)
+    for part in range(parts):
+        greatest_of_32(products, inverse_norms, LANES * rounds * part, rounds, greatest, LANES * part)
+    low, high = greatest[0], greatest[0]
+    for value in greatest:
+        low = value if value < low else low
+        high = value if value > high else high
+    for _ in range(HALVINGS):
+        middle = low + np.float32(0.5) * (high - low)
+        count = np.int32(0)
+        for value in greatest:
+            count += np.int32(value >= middle)
+        if count >= k:
+            low = middle
+        else:
+            high = middle
+    return low if low != 0 else np.float32(-0.0)  # with which 0 ties
+
+
+@kernel
+def _collect_similar(
+    products: np.ndarray, inverse_norms: np.ndarray, first: int, k: int, room: np.ndarray, count: int, limit: np.uint64
+) -> tuple[int, np.uint64]:
+    """Add items, from row ``first`` on, to a collection of the ``k`` most similar; return its new count and limit.
+
+    Args:
+        products: float32 ``(n,)``.
+        inverse_norms: float32 ``(n,)``, of the same items.
+        room, count, limit: the collection (:mod:`lshbench.kernels.topk`); no row in it is larger than ``first``.
+    """
+    if limit == NO_LIMIT:
+        reached = _reached(products, inverse_norms, k)
+        if reached > -np.inf:
+            limit = sort_key(descending(reached) + np.uint64(1), 0)  # behind all items as similar
+    # Rows ascend and ties go to the smaller one: only an item more similar than the k-th is added.
+    least = np.float32(-np.inf) if limit == NO_LIMIT else descending_value(order_of(limit))
+    whole = len(products) // LANES * LANES
+    for start in range(0, len(products), LANES):
+        if start < whole:
+            mask = greater_of_32(products, inverse_norms, start, least)
+        else:
+            mask = (np.uint64(1) << np.uint64(len(products) - whole)) - np.uint64(1)
+        while mask:
+            j = start + lowest_bit(mask)
+            mask &= mask - np.uint64(1)
+            value = similarity_of(products[j], inverse_norms[j])
+            if value > least:
+                count, nearer = collect(sort_key(descending(value), first + j), room, count, limit, k)
+                if nearer < limit:
+                    limit = nearer
+                    least = descending_value(order_of(limit))
+    return count, limit
 
 
 @kernel
@@ -44,44 +114,53 @@ def _write(found: np.ndarray, ids: np.ndarray, distances: np.ndarray) -> None:
         distances[column] = np.float32(1) - descending_value(order_of(found[column]))
 
 
-@kernel(parallel=True)
-def _nearest_of_few(
+@kernel
+def _unit_queries(queries: np.ndarray, units: np.ndarray) -> bool:
+    """Fill ``units`` with queries at length 1; return whether all are finite."""
+    finite = True
+    for i in range(len(queries)):
+        finite &= scale_to_unit(queries[i], units[i])
+    return finite
+
+
+@kernel
+def _collect_part(
     units: np.ndarray,
     vectors: np.ndarray,
     inverse_norms: np.ndarray,
+    start: int,
+    stop: int,
     k: int,
-    parts: int,
-    ids: np.ndarray,
-    distances: np.ndarray,
+    rooms: np.ndarray,
+    counts: np.ndarray,
 ) -> None:
-    asked, room = len(units), room_for(k)
-    rooms = np.empty((asked, parts, room), np.uint64)
-    counts = np.zeros((asked, parts), np.int64)
-    for part in prange(parts):
-        start, stop = len(vectors) * part // parts, len(vectors) * (part + 1) // parts
-        limits = np.full(asked, NO_LIMIT)
-        least = np.full(asked, np.float32(-np.inf))
-        products = np.empty(ROWS, np.float32)
-        for row in range(start, stop, ROWS):
-            first = min(row, stop - ROWS)  # the last rows are taken again rather than by code that sums otherwise
+    """Collect each query's ``k`` most similar items of rows ``start`` to ``stop``."""
+    asked = len(units)
+    limits = np.full(asked, NO_LIMIT)
+    chunk, together = CHUNK // asked, TOGETHER // max(1, vectors.shape[1]) + 1
+    products = np.empty((asked, chunk), np.float32)
+    for first in range(start, stop, chunk):
+        last = min(first + chunk, stop)
+        for row in range(first, last, together):
+            behind = min(row + together, last)
             for i in range(asked):
-                products[0], products[1], products[2], products[3] = _products(
-                    units[i], vectors[first], vectors[first + 1], vectors[first + 2], vectors[first + 3]
-                )
-                for j in range(row - first, ROWS):
-                    value = similarity_of(products[j], inverse_norms[first + j])
-                    if value > least[i]:
-                        key = sort_key(descending(value), first + j)
-                        counts[i, part], nearer = collect(key, rooms[i, part], counts[i, part], limits[i], k)
-                        if nearer < limits[i]:
-                            limits[i] = nearer
-                            least[i] = descending_value(order_of(nearer))
+                _fill_products(units[i], vectors[row:behind], products[i, row - first : behind - first])
+        for i in range(asked):
+            counts[i], limits[i] = _collect_similar(
+                products[i, : last - first], inverse_norms[first:last], first, k, rooms[i], counts[i], limits[i]
+            )
+
+
+@kernel
+def _write_few(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
+    """Write each query's ``k`` most similar items of all parts; ``rooms`` are ``(parts, q, room)``."""
+    parts, asked, room = rooms.shape
     for i in range(asked):
         keys = np.empty(parts * room, np.uint64)
         total = 0
         for part in range(parts):
-            count = counts[i, part]
-            keys[total : total + count] = rooms[i, part, :count]
+            count = counts[part, i]
+            keys[total : total + count] = rooms[part, i, :count]
             total += count
         if total > k:
             select(keys[:total], k)
@@ -90,26 +169,65 @@ def _nearest_of_few(
         _write(nearest, ids[i], distances[i])
 
 
+@kernel
+def _few_serial(
+    queries: np.ndarray, vectors: np.ndarray, inverse_norms: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray
+) -> bool:
+    units = np.empty_like(queries)
+    if not _unit_queries(queries, units):
+        return False
+    rooms = np.empty((1, len(units), room_for(k)), np.uint64)
+    counts = np.zeros((1, len(units)), np.int64)
+    _collect_part(units, vectors, inverse_norms, 0, len(vectors), k, rooms[0], counts[0])
+    _write_few(rooms, counts, k, ids, distances)
+    return True
+
+
+@kernel(parallel=True)
+def _few_parallel(
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    inverse_norms: np.ndarray,
+    k: int,
+    parts: int,
+    ids: np.ndarray,
+    distances: np.ndarray,
+) -> bool:
+    units = np.empty_like(queries)
+    if not _unit_queries(queries, units):
+        return False
+    rooms = np.empty((parts, len(units), room_for(k)), np.uint64)
+    counts = np.zeros((parts, len(units)), np.int64)
+    for part in prange(parts):
+        start, stop = len(vectors) * part // parts, len(vectors) * (part + 1) // parts
+        _collect_part(units, vectors, inverse_norms, start, stop, k, rooms[part], counts[part])
+    _write_few(rooms, counts, k, ids, distances)
+    return True
+
+
 def nearest_of_few(
-    units: np.ndarray,
+    queries: np.ndarray,
     vectors: np.ndarray,
     inverse_norms: np.ndarray,
     k: int,
     ids: np.ndarray,
     distances: np.ndarray,
-) -> None:
-    """Write the ``k`` most similar items of a few queries in order, ties by the smaller row.
+) -> bool:
+    """Write the ``k`` most similar items of a few queries in order, ties by the smaller row; or return False.
 
     Args:
-        units: float32 ``(q, d)`` of length 1.
-        vectors: float32 ``(n, d)``, at least ``ROWS`` rows; each thread reads a part of them.
+        queries: float32 ``(q, d)``; where one isn't finite, nothing is written.
+        vectors: float32 ``(n, d)``; each thread reads a part of them.
         inverse_norms: float32 ``(n,)``.
         k: at most ``n``.
         ids, distances: ``(q, k)`` or wider, filled.
     """
     # Not asked for in compiled code, as numba keeps none that does.
-    parts = min(get_num_threads(), len(vectors) // ROWS)
-    _nearest_of_few(units, vectors, inverse_norms, k, parts, ids[:, :k], distances[:, :k])
+    parts = min(get_num_threads(), len(vectors))
+    ids, distances = ids[:, :k], distances[:, :k]
+    if parts == 1 or len(queries) * vectors.size <= SERIAL:
+        return bool(_few_serial(queries, vectors, inverse_norms, k, ids, distances))
+    return bool(_few_parallel(queries, vectors, inverse_norms, k, parts, ids, distances))
 
 
 @kernel(parallel=True)
@@ -129,29 +247,17 @@ def collect_tile(
         seen: row before which items have been added already.
         rooms, counts, limits: a collection (:mod:`lshbench.kernels.topk`) for each query.
     """
-    size = min(similarities.shape[1], len(inverse_norms) - first)
+    stop = min(first + similarities.shape[1], len(inverse_norms))
     for i in prange(len(counts)):
-        room, count, limit = rooms[i], counts[i], limits[i]
-        # Rows ascend and ties go to the smaller one: only an item more similar than the k-th is added.
-        least = np.float32(-np.inf) if limit == NO_LIMIT else descending_value(order_of(limit))
-        for start in range(seen - first, size, BLOCK):
-            # Slices, whose indices are known not to be negative: only then are these loops vectorised.
-            products = similarities[i, start : min(start + BLOCK, size)]
-            norms = inverse_norms[first + start : first + start + len(products)]
-            greater = np.uint32(0)
-            for j in range(len(products)):
-                greater += np.uint32(similarity_of(products[j], norms[j]) > least)
-            if greater == 0:
-                continue
-            for j in range(len(products)):
-                value = similarity_of(products[j], norms[j])
-                if value > least:
-                    key = sort_key(descending(value), first + start + j)
-                    count, nearer = collect(key, room, count, limit, k)
-                    if nearer < limit:
-                        limit = nearer
-                        least = descending_value(order_of(limit))
-        counts[i], limits[i] = count, limit
+        counts[i], limits[i] = _collect_similar(
+            similarities[i, seen - first : stop - first],
+            inverse_norms[seen:stop],
+            seen,
+            k,
+            rooms[i],
+            counts[i],
+            limits[i],
+        )
 
 
 @kernel(parallel=True)

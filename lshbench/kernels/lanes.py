@@ -18,8 +18,12 @@ EIGHT = 8
 WINDOW = 16
 """Numbers that are compared at once."""
 
+LANES = 32
+"""Similarities that are compared at once."""
+
 _WORD, _LONG, _SHORT = ir.IntType(32), ir.IntType(64), ir.IntType(16)
 _SUMS, _SHORTS = ir.VectorType(_WORD, EIGHT), ir.VectorType(_SHORT, WINDOW)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
 
 
 def _array(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, list[Any]]:
@@ -36,6 +40,12 @@ def _load(builder: Any, address: Any, alignment: int) -> Any:
     loaded = builder.load(address)
     loaded.align = alignment
     return loaded
+
+
+def _repeated(builder: Any, value: Any, kind: Any) -> Any:
+    """Return a vector that holds a value everywhere."""
+    single = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_WORD, 0))
+    return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(_WORD, kind.count), [0] * kind.count))
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
@@ -110,19 +120,68 @@ def count_in_window(typing_context: Any, numbers: Any, start: Any, size: Any, va
         held, _ = _array(context, builder, signature.args[0], arguments[0])
         found = _load(builder, _vector_at(builder, builder.gep(held, [arguments[1]]), _SHORTS), 2)
 
-        def repeated(value: Any) -> Any:
-            single = builder.insert_element(ir.Constant(_SHORTS, ir.Undefined), value, ir.Constant(_WORD, 0))
-            everywhere = ir.Constant(ir.VectorType(_WORD, WINDOW), [0] * WINDOW)
-            return builder.shuffle_vector(single, single, everywhere)
-
         def counted(mask: Any) -> Any:
             return builder.zext(builder.ctpop(builder.bitcast(builder.and_(mask, inside), _SHORT)), _LONG)
 
         places = ir.Constant(_SHORTS, list(range(WINDOW)))
-        inside = builder.icmp_signed("<", places, repeated(builder.trunc(arguments[2], _SHORT)))
-        sought = repeated(arguments[3])
+        inside = builder.icmp_signed("<", places, _repeated(builder, builder.trunc(arguments[2], _SHORT), _SHORTS))
+        sought = _repeated(builder, arguments[3], _SHORTS)
         smaller = counted(builder.icmp_signed("<", found, sought))
         equal = counted(builder.icmp_signed("==", found, sought))
         return builder.or_(smaller, builder.shl(equal, ir.Constant(_LONG, 32)))
 
     return types.int64(numbers, types.int64, types.int64, types.int16), generate
+
+
+def _similarities(context: Any, builder: Any, kinds: Any, arguments: Any, start: Any) -> Any:
+    """Return the products of 32 numbers each of the first two arrays, from ``start`` on."""
+    sides = []
+    for kind, argument in zip(kinds[:2], arguments[:2], strict=True):
+        held, _ = _array(context, builder, kind, argument)
+        sides.append(_load(builder, _vector_at(builder, builder.gep(held, [start]), _FLOATS), 4))
+    return builder.fmul(*sides)
+
+
+@intrinsic
+def greater_of_32(typing_context: Any, products: Any, inverse_norms: Any, start: Any, least: Any) -> Any:
+    """Return which of 32 similarities exceed a value: bit ``j`` is set for the ``j``-th from ``start`` on.
+
+    Args:
+        products, inverse_norms: float32, whose products are the similarities; 32 of each are read.
+        least: float32.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        found = _similarities(context, builder, signature.args, arguments, arguments[2])
+        mask = builder.fcmp_ordered(">", found, _repeated(builder, arguments[3], _FLOATS))
+        return builder.zext(builder.bitcast(mask, _WORD), _LONG)
+
+    return types.uint64(products, inverse_norms, types.int64, types.float32), generate
+
+
+@intrinsic
+def greatest_of_32(
+    typing_context: Any, products: Any, inverse_norms: Any, start: Any, rounds: Any, greatest: Any, place: Any
+) -> Any:
+    """Write the greatest similarity of each of 32 groups, to which items belong in turn.
+
+    Args:
+        products, inverse_norms: float32, whose products are the similarities; ``32 rounds`` from ``start`` on are read.
+        rounds: items of a group, at least 1.
+        greatest: float32, written from ``place`` on.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, most = arguments[2], cgutils.alloca_once(builder, _FLOATS)
+        builder.store(_similarities(context, builder, signature.args, arguments, start), most)
+        with cgutils.for_range(builder, arguments[3]) as loop:
+            next_ones = builder.add(start, builder.mul(loop.index, ir.Constant(_LONG, LANES)))
+            found = _similarities(context, builder, signature.args, arguments, next_ones)
+            before = builder.load(most)
+            builder.store(builder.select(builder.fcmp_ordered(">", found, before), found, before), most)
+        held, _ = _array(context, builder, signature.args[4], arguments[4])
+        target = _vector_at(builder, builder.gep(held, [arguments[5]]), _FLOATS)
+        builder.store(builder.load(most), target).align = 4
+        return context.get_dummy_value()
+
+    return types.void(products, inverse_norms, types.int64, types.int64, greatest, types.int64), generate

@@ -137,7 +137,7 @@ def cosine_blocks(
     Raises:
         ValueError: vectors of different widths or not finite, or labels that don't match them in number.
     """
-    gallery, norms = _checked(queries, gallery)
+    gallery, norms = _prepared(queries, gallery), _norms(queries, "query")
     if len(relevance.queries) != len(queries) or len(relevance.gallery) != len(gallery):
         raise ValueError(
             f"{len(relevance.queries)} and {len(relevance.gallery)} labels "
@@ -238,16 +238,16 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
     Raises:
         ValueError: vectors of different widths or not finite, or k below 1.
     """
-    gallery, norms = _checked(queries, gallery)
+    gallery = _prepared(queries, gallery)
     results = Neighbors.unfilled(np.full(len(queries), len(gallery), np.int64), k)
     nearest = min(k, len(gallery))
-    if not nearest or not len(queries):
+    few = 0 < len(queries) <= FEW_QUERIES and nearest and not gallery.scaled
+    if few and cosine_nearest.nearest_of_few(
+        np.array(queries), gallery.vectors, gallery.inverse_norms, nearest, results.ids, results.distances
+    ):
         return results
-    if len(queries) <= FEW_QUERIES and len(gallery) >= cosine_nearest.ROWS and not gallery.scaled:
-        units = _scaled(queries, norms)
-        cosine_nearest.nearest_of_few(
-            units, gallery.vectors, gallery.inverse_norms, nearest, results.ids, results.distances
-        )
+    norms = _norms(queries, "query")  # says which query isn't finite
+    if not nearest or not len(queries):
         return results
     tile = gallery.tile
     # The last tile overlaps the one before it rather than being padded, which would copy it; a gallery of one tile is.
@@ -272,20 +272,24 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
     return results
 
 
-def _checked(queries: np.ndarray, gallery: np.ndarray | VectorGallery) -> tuple[VectorGallery, np.ndarray]:
-    """Return the gallery prepared, and the queries' norms."""
+def _prepared(queries: np.ndarray, gallery: np.ndarray | VectorGallery) -> VectorGallery:
+    """Return the gallery prepared, where queries are vectors of its width."""
     if not isinstance(gallery, VectorGallery):
         gallery = VectorGallery.from_vectors(gallery)
-    norms = _norms(queries, "query")
+    _check_kind(queries, "query")
     if queries.shape[1] != gallery.vectors.shape[1]:
         raise ValueError(f"queries have {queries.shape[1]} dimensions, the gallery {gallery.vectors.shape[1]}")
-    return gallery, norms
+    return gallery
+
+
+def _check_kind(vectors: np.ndarray, what: str) -> None:
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
+        raise ValueError(f"{what} vectors are float32 (n, d), not {vectors.dtype} {vectors.shape}")
 
 
 def _norms(vectors: np.ndarray, what: str) -> np.ndarray:
     """Return norms, float64 ``(n,)``, every row summed in the same order."""
-    if vectors.ndim != 2 or vectors.dtype != np.float32:
-        raise ValueError(f"{what} vectors are float32 (n, d), not {vectors.dtype} {vectors.shape}")
+    _check_kind(vectors, what)
     squares = np.empty(len(vectors))
     kernels.squared_norms(vectors, squares)
     wrong = np.flatnonzero(~np.isfinite(squares))

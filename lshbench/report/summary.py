@@ -55,7 +55,7 @@ def print_summary(run: Run, console: Console | None = None) -> None:
     points = run.tradeoff() if run.has(TRADEOFF) else {}
     if len(points.get("mAP", ())) > 1:
         console.print()
-        console.print(Padding(_points_table(points), (0, 0, 0, 2), expand=False))
+        console.print(Padding(_points_table(points, metrics), (0, 0, 0, 2), expand=False))
     if dataset.queries_without_relevant:
         unanswered = dataset.unanswered or f"{dataset.queries_without_relevant:,} queries have nothing to find"
         console.print(Text(f"\nWARNING: {unanswered}; each counts as 0.", style="yellow"))
@@ -131,8 +131,11 @@ POINTS = {
 """Columns of the table of query settings, of those that are known: heading and format."""
 
 
-def _points_table(points: dict[str, list[Any]]) -> Table:
-    """Return a table of all query settings that were measured; times are with encoding, bytes an item."""
+def _points_table(points: dict[str, list[Any]], metrics: RunMetrics) -> Table:
+    """Return a table of all query settings that were measured, and of the exact scan that they are compared with.
+
+    Times are with encoding, which the exact scan does without; bytes are an item's.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -147,7 +150,21 @@ def _points_table(points: dict[str, list[Any]]) -> Table:
             value = points[key][row]
             cells.append("-" if value is None else format(value, form))
         table.add_row(*cells)
+    if exact := _exact_point(metrics):
+        cells = [format(exact[key], form) if key in exact else "-" for key, (_, form) in shown.items()]
+        table.add_row("exact scan", *[""] * (len(settings) - 1), *cells)
     return table
+
+
+def _exact_point(metrics: RunMetrics) -> dict[str, float]:
+    """Return what is known of the exact scan, by the columns of query settings; nothing where it was not timed."""
+    cosine, latency = metrics.reference.cosine, metrics.search.latency_ms
+    batch, single = latency.get("exact_batch"), latency.get("exact_p50")
+    if cosine is None or not batch or not single:
+        return {}
+    known = {name: value for name in ("mAP", "P@10") if (value := cosine[name]) is not None}
+    costs = {"qps_with_encoding": 1e3 / batch, "latency_ms/with_encoding_p50": single}
+    return {**known, "recall@10/cosine": 1.0, "candidates_mean": metrics.dataset.gallery, **costs}
 
 
 def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:

@@ -118,6 +118,10 @@ def test_all_settings_of_a_grid_stand_in_a_table(tmp_path: Path) -> None:
         assert cells[0] == str(columns["probes"][place])
         assert cells[1] == f"{columns['mAP'][place]:.4f}"
         assert cells[5:] == [f"{columns['qps_with_encoding'][place]:,.0f}", "38.6"]
+    cosine = run.metrics.reference.cosine
+    assert cosine is not None
+    figures = [f"{cosine[name]:.4f}" for name in ("mAP", "P@10")]
+    assert lines[head + 5].split() == ["exact", "scan", *figures, "1.000", "300", "500", "-"]
     one = make_run(tmp_path / "one", gallery=300, queries=20)
     stream = io.StringIO()
     print_summary(one, Console(file=stream, width=80))
