@@ -10,6 +10,10 @@ class UsageError(Exception):
     """
 
 
+class DivergedError(UsageError):
+    """Training came to a loss that is no finite number, mostly by too large a step."""
+
+
 def wrong_value(key: str, value: object, expected: str) -> UsageError:
     """Return the error for a configuration value that cannot be used.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from lshbench.config import Identity, build, check_root, identity
 from lshbench.data.base import Dataset
-from lshbench.errors import UsageError
+from lshbench.errors import DivergedError, UsageError
 from lshbench.evaluation.asymmetric_hamming import asymmetric_hamming
 from lshbench.evaluation.classifier import ClassifierReference, classifier_reference
 from lshbench.evaluation.code_recall import code_recall
@@ -146,9 +146,9 @@ def run_config(
     experiment = Experiment.from_config(config, command)
     with clock.measure("load"):
         data = experiment.inputs.open(progress)
-    check_overlap(experiment.inputs.protocol, data.selection)
-    experiment.system.check_labels(data.dataset.labels)
     method = experiment.system.method
+    check_overlap(experiment.inputs.protocol, data.selection, method.supervision)
+    experiment.system.check_labels(data.dataset.labels)
     _log_device(config, data)
     encoder = experiment.inputs.encoder(data, progress)
     names = identity(config, method.in_effect(), data.fingerprint, encoder)
@@ -190,10 +190,11 @@ def run_experiment(
     gallery, queries, train = roles.gallery, roles.queries, roles.train
     # Images that can't be read may have been left out.
     present = Selection(queries=queries.ids, gallery=gallery.ids, train=train.ids)
-    audited = audit(inputs.protocol, present, data.dataset.labels, roles.digests)
     with clock.measure("relevance"):
         truth = inputs.ground_truth(data, gallery, queries, progress)
     relevance = truth.relevance
+    supervision = system.method.supervision
+    audited = audit(inputs.protocol, present, data.dataset.labels, roles.digests, relevance.listed, supervision)
     counts = (len(gallery), len(queries), len(train), gallery.x.shape[1])
     log.info("%d gallery, %d queries, %d training items; features of %d numbers", *counts)
 
@@ -216,7 +217,10 @@ def run_experiment(
     if settings is not None and not is_unlabelled(queries.y):
         with clock.measure("classifier"):
             sides, drawn = (train, gallery, queries), (config["seed"], config["device"])
-            classifier = classifier_reference(*sides, relevance, settings, *drawn, inputs.cache, progress)
+            try:
+                classifier = classifier_reference(*sides, relevance, settings, *drawn, inputs.cache, progress)
+            except DivergedError as error:
+                log.warning("no classifier stands beside this run: %s", error)
     measured = measure_points(
         system.index,
         Queries(query_codes, relevance, lambda start, stop: system.encode(queries.x[start:stop], "query")),
@@ -392,8 +396,9 @@ def _ties_broken(
 
     rows = shown_queries(queries.y)
     encoded = system.encode(queries.x[rows], "query")
-    asked = min(neighbors.ids.shape[1] + relevance.most_left_out, len(gallery))
-    found = first_kept(system.search_for_people(encoded, asked, gallery.x), relevance.of_queries(rows))
+    kept = neighbors.ids.shape[1]
+    asked = min(kept + relevance.most_left_out, len(gallery))
+    found = first_kept(system.search_for_people(encoded, asked, gallery.x), relevance.of_queries(rows), kept)
     ids, tied = neighbors.ids.copy(), np.zeros(neighbors.ids.shape, np.int64)
     assert found.tied is not None
     ids[rows], tied[rows] = found.ids, found.tied

@@ -100,7 +100,7 @@ class Inputs:
         dataset = self.dataset(progress)
         selection = self.protocol.select(dataset, self.seed, self.source.max_gallery, self.source.max_queries)
         self.relevance.check(dataset, selection)
-        unanswered = self.relevance.unanswered(dataset, selection)
+        unanswered = self.relevance.unanswered(dataset, selection, self.protocol.leave_one_out)
         check_answered(unanswered)
         items = selection.items()
         of_splits = dataset.split_fingerprints(items)

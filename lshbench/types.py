@@ -86,6 +86,8 @@ class Codes:
             raise ValueError(
                 f"codes of {self.bits} bits are uint8 (n, {width}), not {self.packed.dtype} {self.packed.shape}"
             )
+        # Kernels read an item's bytes one after the other.
+        object.__setattr__(self, "packed", np.ascontiguousarray(self.packed))
 
     def __len__(self) -> int:
         return len(self.packed)

@@ -203,7 +203,8 @@ class Dataset:
         return {split.name: split.fingerprint(rows) for split, rows, _ in self.split_rows(items)}
 
     def fingerprint(self, items: np.ndarray, known: dict[str, str] | None = None) -> str:
-        """Return ``sha256:...`` of the content that the items come from: labels, judgments and neighbours included.
+        """Return ``sha256:...`` of the content that the items come from: labels, judgments and neighbours included,
+        and which gallery items the data set trains on.
 
         Args:
             items: int64 ``(n,)``, item numbers.
@@ -212,6 +213,10 @@ class Dataset:
         digest = hashlib.sha256(self.kind.encode())
         for fingerprint in (known or self.split_fingerprints(items)).values():
             digest.update(fingerprint.encode())
+        if self.train_in_gallery is not None:
+            # They are gallery items: no split's rows tell which, nor does a list's path in the configuration.
+            digest.update(b"train")
+            digest.update(np.unique(self.train_in_gallery).astype("<i8").data)
         if self.judgments is not None:
             for array in (self.judgments.queries, self.judgments.items, self.judgments.grades):
                 digest.update(np.ascontiguousarray(array).data)

@@ -182,10 +182,12 @@ class HubSource(SplitSource):
 
         try:
             repository = opened(self.configuration)
-        except UsageError:
-            # Of several configurations, one has to be named, unless they are the parts of one retrieval set.
+        except UsageError as error:
+            # Of several configurations, one has to be named, unless they are the parts of one retrieval set; `datasets`
+            # says so by a ValueError.  What is out of reach or refused is not asked for again.
             place = str(self._folder or self.repository)
-            parts = None if self.configuration is not None else judged_parts(place, self.revision)
+            asked = self.configuration is None and isinstance(error.__cause__, ValueError)
+            parts = judged_parts(place, self.revision) if asked else None
             if parts is None:
                 raise
             self.labels_needed, self.stream = False, False

@@ -44,7 +44,7 @@ def code_recall(
         return None
 
     def found_by(index: Index, k: int) -> Neighbors:
-        return first_kept(index.search(queries, min(k + relevance.most_left_out, len(gallery))), relevance)
+        return first_kept(index.search(queries, min(k + relevance.most_left_out, len(gallery))), relevance, k)
 
     exact = FlatIndex().build(gallery)
     given = measured.search.neighbors
@@ -58,6 +58,7 @@ def code_recall(
 
 def _shares(found: Neighbors, exact: Neighbors, rounding: float) -> tuple[float, float]:
     """Return the share of the exact first ten that were found, by item and by distance."""
-    furthest = exact.distances[:, :FIRST].max(axis=1, keepdims=True)
+    is_there = exact.ids[:, :FIRST] >= 0
+    furthest = exact.distances[:, :FIRST].max(axis=1, keepdims=True, where=is_there, initial=-np.inf)
     as_near = (found.ids[:, :FIRST] >= 0) & (found.distances[:, :FIRST] <= furthest + np.float32(rounding))
-    return overlap(found.ids, exact.ids, FIRST), float(as_near.sum() / (exact.ids[:, :FIRST] >= 0).sum())
+    return overlap(found.ids, exact.ids, FIRST), float(as_near.sum() / is_there.sum())

@@ -67,7 +67,9 @@ def _compute(gallery: Features, queries: Features, relevance: Relevance, progres
         result.summary["metrics"],
         result.curves.precision,
         result.curves.precision_at_k,
-        first_kept(cosine_neighbors(queries.x, gallery.x, NEIGHBORS + relevance.most_left_out), relevance).ids,
+        first_kept(
+            cosine_neighbors(queries.x, gallery.x, NEIGHBORS + relevance.most_left_out), relevance, NEIGHBORS
+        ).ids,
     )
 
 

@@ -113,7 +113,7 @@ def measure_points(
         last = len(rows) == len(points) - 1
         with clock.measure("timing"):
             search = time_search(index, queries.encoded, queries.encode, encode_seconds, asked)
-            search = replace(search, neighbors=first_kept(search.neighbors, queries.relevance))
+            search = replace(search, neighbors=first_kept(search.neighbors, queries.relevance, min(k, len(index))))
         with clock.measure("evaluate"):
             positions = max(AP_CUTOFFS) if definitions and last else 0
             blocks = index.rank(queries.encoded, queries.relevance, positions=positions)

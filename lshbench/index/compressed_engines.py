@@ -26,7 +26,8 @@ from lshbench.index.ivf import directions
 from lshbench.types import Encoded
 
 SAMPLE = 20_000
-"""Gallery items, drawn by the seed, that axes and codebooks are learnt from, at most."""
+"""Gallery items that axes (drawn by the seed) and codebooks without lists (each n-th) are learnt from, at most; for
+lists, faiss draws some itself."""
 
 LARGEST = float(np.finfo(np.float32).max)
 BEYOND = 1e30

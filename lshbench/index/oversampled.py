@@ -122,7 +122,9 @@ class OversampledIndex(Index):
         return results
 
     def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
-        for start, stop, _, offsets, rows, distances in self._candidates(queries, min(RESULTS, len(self))):
+        # As many as a search asks for, of which some may be left out.
+        asked = min(RESULTS + relevance.most_left_out, len(self))
+        for start, stop, _, offsets, rows, distances in self._candidates(queries, asked):
             yield from list_blocks(offsets, rows, distances, relevance.rows(start, stop), positions=positions)
 
     def _candidates(

@@ -9,7 +9,7 @@ import numpy as np
 
 from lshbench.errors import UsageError
 from lshbench.protocols.splits import EvaluationProtocol, Selection
-from lshbench.types import is_unlabelled
+from lshbench.types import Listed, Supervision, is_unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +27,29 @@ PAIRS = 10
 _GO_ON = "(protocol.allow_leak=true goes on, and marks every figure)"
 
 
-def check_overlap(protocol: EvaluationProtocol, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+def check_overlap(
+    protocol: EvaluationProtocol, selection: Selection, supervision: Supervision
+) -> tuple[np.ndarray, np.ndarray]:
     """Return which queries are in the gallery, and which in training, bool ``(q,)`` each.
 
+    Args:
+        protocol: says whether queries are left out of their own rankings, and whether a leak is allowed.
+        selection: the items by role.
+        supervision: what the method learns from.
+
     Raises:
-        UsageError: some are, and the protocol neither leaves them out of their own rankings nor allows it.
+        UsageError: some are, and the protocol neither leaves them out of their own rankings nor allows it; or the
+            method would learn from the labels of queries.
     """
     in_gallery = np.isin(selection.queries, selection.gallery)
     in_train = np.isin(selection.queries, selection.train)
     if protocol.leave_one_out:
+        if supervision == "labels" and in_train.any() and not protocol.allow_leak:
+            raise UsageError(
+                f"{int(in_train.sum())} of {len(in_train)} queries are in training, and the method learns from their "
+                "labels: expected protocol.items=query, which trains on the data set's other split, or a method that "
+                f"needs no labels {_GO_ON}"
+            )
         return in_gallery, in_train
     if (in_gallery.any() or in_train.any()) and not protocol.allow_leak:
         raise UsageError(
@@ -47,7 +61,12 @@ def check_overlap(protocol: EvaluationProtocol, selection: Selection) -> tuple[n
 
 
 def audit(
-    protocol: EvaluationProtocol, selection: Selection, labels: np.ndarray, digests: dict[str, np.ndarray]
+    protocol: EvaluationProtocol,
+    selection: Selection,
+    labels: np.ndarray,
+    digests: dict[str, np.ndarray],
+    listed: Listed | None = None,
+    supervision: Supervision = "none",
 ) -> dict[str, Any]:
     """Return the overlap, duplicates and class counts of a run's items; stop a run whose queries leak.
 
@@ -56,6 +75,8 @@ def audit(
         selection: the items by role.
         labels: labels of all items.
         digests: for ``queries``, ``gallery`` and ``train``, uint64 hashes of each item's content.
+        listed: rows that are left out of rankings, if any: of a query's copies in the gallery, they count as itself.
+        supervision: what the method learns from.
 
     Returns:
         ``query_gallery_overlap``, ``query_train_overlap`` and ``train_gallery_overlap``: items in both;
@@ -66,17 +87,22 @@ def audit(
         own rankings; ``leak``: whether queries are in the gallery or in training, themselves or, for more than
         :data:`LEAKING_SHARE` of them, as copies.  Where queries are left out of their own rankings, neither they
         themselves nor copies of them in the gallery are a leak: the gallery is the queries' own set, copies included.
+        That their labels are learnt from is one.
 
     Raises:
         UsageError: queries are in the gallery or in training, or duplicates where they are not allowed.
     """
-    in_gallery, in_train = check_overlap(protocol, selection)
+    in_gallery, in_train = check_overlap(protocol, selection, supervision)
+    itself, itself_in_train = _left_out_copies(listed, selection, digests)
+    duplicates = _copies(digests["queries"], digests["gallery"]) > itself
     # A query that is itself in the gallery is an overlap; counted as a duplicate too, it would be counted twice.
-    if protocol.leave_one_out:
-        duplicates = _copies(digests["queries"], digests["gallery"]) > in_gallery
-    else:
-        duplicates = np.isin(digests["queries"], digests["gallery"]) & ~in_gallery
-    duplicates_train = np.isin(digests["queries"], digests["train"]) & ~in_train
+    if not protocol.leave_one_out:
+        duplicates &= ~in_gallery
+    duplicates_train = np.isin(digests["queries"], digests["train"]) & ~in_train & ~itself_in_train
+    overlaps = bool(in_gallery.any() or in_train.any())
+    learnt = supervision == "labels" and bool(in_train.any())
+    # Under another number, too, an item that is left out of its own ranking is the query itself.
+    in_gallery, in_train = in_gallery | (itself > 0), in_train | itself_in_train
     copied = duplicates | duplicates_train
     # A few copies are a data set's own; many are queries that were put among the others.  Of a set that queries itself
     # all copies are its own, but for those in a training set apart.
@@ -106,9 +132,25 @@ def audit(
         "train_gallery_copies": int((np.isin(digests["train"], digests["gallery"]) & ~in_both).sum()),
         "labels": {role: _label_counts(labels[items]) for role, items in roles.items()} if several else None,
         "leave_one_out": protocol.leave_one_out,
-        "leak": copies_leak if protocol.leave_one_out else bool(in_gallery.any() or in_train.any() or copies_leak),
+        "leak": copies_leak or (learnt if protocol.leave_one_out else overlaps),
         "classes": {role: _class_counts(labels[items]) for role, items in roles.items()},
     }
+
+
+def _left_out_copies(
+    listed: Listed | None, selection: Selection, digests: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many gallery items with a query's content are left out of its ranking, int64 ``(q,)``, and whether
+    one of them is in training, bool ``(q,)``.
+    """
+    count = len(digests["queries"])
+    if listed is None:
+        return np.zeros(count, np.int64), np.zeros(count, np.bool_)
+    owners, rows = np.repeat(np.arange(count), np.diff(listed.offsets))[listed.left_out], listed.rows[listed.left_out]
+    same = digests["queries"][owners] == digests["gallery"][rows]
+    owners, rows = owners[same], rows[same]
+    in_train = np.isin(selection.gallery[rows], selection.train)
+    return np.bincount(owners, minlength=count), np.bincount(owners[in_train], minlength=count) > 0
 
 
 def _copies(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:

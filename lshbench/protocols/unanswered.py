@@ -64,24 +64,30 @@ class Unanswered:
         return f"{text}: {', '.join(map(str, shown[:NAMED]))}{more}" if shown else text
 
 
-def find_unanswered(labels: np.ndarray, selection: Selection, class_names: Sequence[str] | None) -> Unanswered:
+def find_unanswered(
+    labels: np.ndarray, selection: Selection, class_names: Sequence[str] | None, leave_one_out: bool = False
+) -> Unanswered:
     """Return the queries of a selection that no gallery item answers.
 
     Args:
         labels: of all items, int64 ``(n,)`` or bool ``(n, classes)``.
         selection: the items by role.
         class_names: a name for each label, or None.
+        leave_one_out: whether queries that are in the gallery don't answer themselves.
     """
     queries, gallery = labels[selection.queries], labels[selection.gallery]
+    itself = np.isin(selection.queries, selection.gallery) & leave_one_out
     if labels.ndim == 2:
-        known = gallery.any(axis=0)
-        lost = ~(queries & known).any(axis=1)
+        items = gallery.sum(axis=0)
+        lost = ~(queries & (items[None] > itself[:, None])).any(axis=1)
         counts = queries[lost].sum(axis=0)
         missing = {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
-        present = np.flatnonzero(known)
+        present = np.flatnonzero(items * (counts == 0))
     else:
-        present = np.unique(gallery)
-        lost = ~np.isin(queries, present)
+        present, items = np.unique(gallery, return_counts=True)
+        places = np.minimum(np.searchsorted(present, queries), len(present) - 1)
+        lost = np.where(present[places] == queries, items[places], 0) <= itself
+        present = present[~np.isin(present, queries[lost])]
         missing = {
             int(label): int(count) for label, count in zip(*np.unique(queries[lost], return_counts=True), strict=True)
         }

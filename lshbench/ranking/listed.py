@@ -179,32 +179,34 @@ def without(block: RankedBlock, out: Places, relevant: np.ndarray) -> RankedBloc
     return found
 
 
-def first_kept(found: Neighbors, relevance: Relevance) -> Neighbors:
-    """Return results without the rows that are left out of rankings, as many fewer of each query as are of any.
+def first_kept(found: Neighbors, relevance: Relevance, k: int) -> Neighbors:
+    """Return the k nearest results that are not left out of rankings, padded with -1 where there are fewer.
 
     Args:
-        found: ``k + relevance.most_left_out`` results of each query.
+        found: results of each query, as many more than k as are left out of any ranking, or the whole gallery.
         relevance: of the gallery to the same queries.
+        k: how many.
     """
-    most, listed = relevance.most_left_out, relevance.listed
-    if not most or listed is None:
+    listed = relevance.listed
+    if not relevance.most_left_out or listed is None:
         return found
     items = len(relevance.gallery)
     out = (_owners(listed.offsets) * items + listed.rows)[listed.left_out]
     keys = np.arange(len(listed))[:, None] * items + found.ids
     is_out = np.isin(keys, out) & (found.ids >= 0)  # -1 stands for no result
     # A stable sort moves what is left out behind the rest, and leaves that in its order.
-    order = np.argsort(is_out, axis=1, kind="stable")[:, : found.ids.shape[1] - most]
-    tied = found.tied
-    if tied is not None:
-        same = (found.distances[:, :, None] == found.distances[:, None, :]) & is_out[:, None, :]
-        tied = np.take_along_axis(tied - same.sum(axis=2), order, axis=1)
-    return Neighbors(
-        np.take_along_axis(found.ids, order, axis=1),
-        np.take_along_axis(found.distances, order, axis=1),
-        found.candidates,
-        tied,
-    )
+    order = np.argsort(is_out, axis=1, kind="stable")[:, :k]
+    left = Neighbors.unfilled(found.candidates, k)
+    stays = ~np.take_along_axis(is_out, order, axis=1)
+    places = (np.arange(len(order))[:, None], np.arange(order.shape[1]))
+    left.ids[places] = np.where(stays, np.take_along_axis(found.ids, order, axis=1), -1)
+    left.distances[places] = np.where(stays, np.take_along_axis(found.distances, order, axis=1), np.inf)
+    if found.tied is None:
+        return left
+    same = (found.distances[:, :, None] == found.distances[:, None, :]) & is_out[:, None, :]
+    tied = np.zeros(left.ids.shape, found.tied.dtype)
+    tied[places] = np.where(stays, np.take_along_axis(found.tied - same.sum(axis=2), order, axis=1), 0)
+    return replace(left, tied=tied)
 
 
 def _owners(offsets: np.ndarray) -> np.ndarray:

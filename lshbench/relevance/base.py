@@ -48,8 +48,14 @@ class RelevanceRule(ABC):
         """
 
     @abstractmethod
-    def unanswered(self, dataset: Dataset, selection: Selection) -> Unanswered:
-        """Return the queries to which no gallery item is relevant, as far as is known before features are read."""
+    def unanswered(self, dataset: Dataset, selection: Selection, leave_one_out: bool = False) -> Unanswered:
+        """Return the queries to which no gallery item is relevant, as far as is known before features are read.
+
+        Args:
+            dataset: opened.
+            selection: the items by role.
+            leave_one_out: whether queries that are in the gallery are left out of their own rankings.
+        """
 
     @abstractmethod
     def ground_truth(

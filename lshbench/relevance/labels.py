@@ -39,12 +39,13 @@ class LabelRule(RelevanceRule):
                 "for a data set with judged pairs"
             )
 
-    def unanswered(self, dataset: Dataset, selection: Selection) -> Unanswered:
+    def unanswered(self, dataset: Dataset, selection: Selection, leave_one_out: bool = False) -> Unanswered:
         labels = dataset.labels
-        found = find_unanswered(labels, selection, dataset.gallery.class_names)
+        found = find_unanswered(labels, selection, dataset.gallery.class_names, leave_one_out)
         if self.kind == "subset" and labels.ndim == 2:
             pairs = Relevance(labels[selection.queries], labels[selection.gallery], subset=True)
-            return replace(found, count=int((LabelTable.from_relevance(pairs).totals == 0).sum()))
+            itself = np.isin(selection.queries, selection.gallery) if leave_one_out else 0
+            return replace(found, count=int((LabelTable.from_relevance(pairs).totals <= itself).sum()))
         return found
 
     def ground_truth(

@@ -87,7 +87,7 @@ class NeighborRule(RelevanceRule):
             "searches for them"
         )
 
-    def unanswered(self, dataset: Dataset, selection: Selection) -> Unanswered:
+    def unanswered(self, dataset: Dataset, selection: Selection, leave_one_out: bool = False) -> Unanswered:
         return Unanswered(0, len(selection.queries), [])
 
     def ground_truth(

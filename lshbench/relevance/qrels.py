@@ -43,7 +43,7 @@ class QrelRule(RelevanceRule):
                 f"{found.total} queries; expected another relevance.threshold, or another gallery"
             )
 
-    def unanswered(self, dataset: Dataset, selection: Selection) -> Unanswered:
+    def unanswered(self, dataset: Dataset, selection: Selection, leave_one_out: bool = False) -> Unanswered:
         listed = self._listed(self._judgments(dataset), selection.queries, selection.gallery)
         counts = np.diff(np.concatenate([[0], np.cumsum(listed.relevant)])[listed.offsets])
         return Unanswered(int((counts == 0).sum()), len(selection.queries), [])

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lshbench.errors import UsageError
+from lshbench.errors import DivergedError
 from lshbench.runtime.device import resolve_precision
 from lshbench.training.checkpoint import Checkpoint
 from lshbench.training.data import Batch, TrainingData
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 SMALL_BATCH = 1 << 19
 """Numbers in a batch below which training takes one thread."""
+
 
 Terms = dict[str, Tensor]
 """A loss as named terms, already weighted; their sum is minimised."""
@@ -113,7 +114,7 @@ def train_model(
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
             means = {name: float(value) / per_epoch for name, value in sums.items()}
             if not all(math.isfinite(value) for value in means.values()):
-                raise UsageError(
+                raise DivergedError(
                     f"{description} diverged in epoch {epoch} ({means}): "
                     f"try a smaller method.training.learning_rate than {settings.learning_rate}"
                 )

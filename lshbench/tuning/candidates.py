@@ -14,6 +14,8 @@ from lshbench.tuning.settings import MEASURES, Relevant
 CODE, SHARE = "code", "share"
 """The value that stands for a code's length, and the key of the part of the budget's bytes that it takes."""
 
+WORD_BITS = 64
+
 FIRST_WORDS = ("method", "head", "training", "bits", "pca", "index", "ranking")
 """First words of keys that a candidate may have; others decide what all of them are judged on."""
 
@@ -89,7 +91,10 @@ class Choosing:
                     )
 
     def candidates(self, budget: Budget) -> list[dict[str, Any]]:
-        """Return each candidate's values by key, in the order of the file and without repetition."""
+        """Return each candidate's values by key, in the order of the file and without repetition.
+
+        A method's code that has bytes beside whole words of 64 bits is tried without them, too.
+        """
         found: list[dict[str, Any]] = []
         for entry in self.entries:
             shares = _listed(entry.get(SHARE, 1))
@@ -98,9 +103,14 @@ class Choosing:
             for one in itertools.product(*values):
                 for share in shares:
                     bits = 8 * max(1, math.floor(share * budget.bytes))
-                    candidate = {key: bits if value == CODE else value for key, value in zip(keys, one, strict=True)}
-                    if candidate not in found:
-                        found.append(candidate)
+                    # Indexes that hold codes in whole words have no room for a part of one.
+                    words = bits // WORD_BITS * WORD_BITS if "bits" in keys else 0
+                    for length in dict.fromkeys((bits, words or bits)):
+                        candidate = {
+                            key: length if value == CODE else value for key, value in zip(keys, one, strict=True)
+                        }
+                        if candidate not in found:
+                            found.append(candidate)
         return found
 
 

@@ -1,7 +1,8 @@
 """A choice among codes and indexes: each candidate is fitted, searched and timed on a part of the training set.
 
-No query of the data set is looked at.  What was measured is kept in a file, a candidate a line: the same command goes
-on where another process was stopped, and with another budget measures only what it has not before.
+No query of the data set is looked at.  What was measured is kept in a file, a candidate a line, under the identity of
+its configuration and the machine's: the same command goes on where another process was stopped, and with another budget
+measures only what it has not before.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -24,14 +25,16 @@ from lshbench.config import check_root, identity
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.evaluation.timing import time_encoding, time_search
+from lshbench.index.flat import FlatIndex
 from lshbench.index.oversampled import OversampledIndex
 from lshbench.inputs import Inputs
 from lshbench.run_folder import computing
 from lshbench.runtime.cache import cache_dir
+from lshbench.runtime.environment import processor
 from lshbench.runtime.shared_work import sharing
 from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
-from lshbench.tuning.candidates import Budget, Choosing
+from lshbench.tuning.candidates import WORD_BITS, Budget, Choosing
 from lshbench.tuning.files import mend
 from lshbench.tuning.validation import Judge, rule_of_trials
 from lshbench.types import RESULTS, Encoded, Progress
@@ -48,6 +51,8 @@ LEVEL = 0.95
 
 Configure = Callable[[dict[str, Any]], dict[str, Any]]
 """From a candidate's values by key to a run's resolved configuration."""
+
+Made = TypeVar("Made")
 
 State = Literal["measured", "too large", "refused", "failed"]
 
@@ -84,6 +89,7 @@ class Tried:
 
     Attributes:
         values: by key of a run.
+        key: tells it from candidates with other values in effect, data, code, threads, device or processor.
         state: ``measured``; ``too large`` where its bytes are known to exceed the budget before anything is fitted;
             ``refused`` for values that can't be used; ``failed`` by any other error.
         points: in the order of the index's query settings.
@@ -93,6 +99,7 @@ class Tried:
 
     values: dict[str, Any]
     state: State
+    key: str = ""
     points: list[Point] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
@@ -164,23 +171,24 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
         progress=progress,
         group="choose",
     )
-    fingerprint = data.dataset.fingerprint(data.selection.train)
-    run = identity(config, {}, fingerprint, inputs.encoder(data, progress)).run
-    name = _name(run, settings, target)
+    fingerprint, encoder = data.dataset.fingerprint(data.selection.train), inputs.encoder(data, progress)
+    name = _name(identity(config, {}, fingerprint, encoder).run, settings, target)
     output = Path(config["output"])
     folder = output / "choosing" / f"{data.dataset.name}-{name}"
     candidates = settings.candidates(budget)
     # Of two processes that come to the same choice, the second waits and finds what the first measured.
     with computing(output, f"choosing-{name}"), sharing(inputs.cache / "shared_work", inputs.threads):
         kept = _read(folder)
-        bench = Bench(judge, target, budget, progress)
+        bench = Bench(judge, target, budget, progress, inputs.threads)
         tried: list[Tried] = []
         with progress("choosing", total=len(candidates), unit="candidates") as advance:
             for values in candidates:
-                before = kept.get(json.dumps(values))
-                one = before or bench.measured(configure, values)
-                if before is None and one.state in ("measured", "refused"):
-                    _append(folder, one)
+                one = bench.prepared(configure, values, fingerprint, encoder)
+                if isinstance(one, Candidate):
+                    before = kept.get(one.key)
+                    one = before or bench.measured(one)
+                    if before is None and one.state == "measured":
+                        _append(folder, one)
                 tried.append(one)
                 log.info("%s: %s", shown(values), _outcome(one, target))
                 advance(1)
@@ -227,30 +235,59 @@ def _beats(other: tuple[float, ...], own: tuple[float, ...]) -> bool:
     return other != own and all(theirs <= mine for theirs, mine in zip(other, own, strict=True))
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate that can be measured: its values by key, its configuration, its parts, and what it is known by."""
+
+    values: dict[str, Any]
+    config: dict[str, Any]
+    system: System
+    key: str
+
+
 class Bench:
     """Fits candidates and measures them; what was fitted last is kept for the next with the same method."""
 
-    def __init__(self, judge: Judge, target: str, budget: Budget, progress: Progress) -> None:
+    def __init__(self, judge: Judge, target: str, budget: Budget, progress: Progress, threads: int) -> None:
         self.judge, self.target, self.budget, self.progress = judge, target, budget, progress
+        self.threads = threads
         self._fitted: tuple[str, System] | None = None
 
-    def measured(self, configure: Configure, values: dict[str, Any]) -> Tried:
-        """Return what became of a candidate; no error of it ends the choice."""
-        begun = time.monotonic()
-        try:
+    def prepared(
+        self, configure: Configure, values: dict[str, Any], fingerprint: str, encoder: dict[str, Any] | None
+    ) -> Candidate | Tried:
+        """Return a candidate, or why it is none: no error of it ends the choice.
+
+        Args:
+            configure: composes its configuration.
+            values: by key of a run.
+            fingerprint: of the data.
+            encoder: what features of images depend on besides them.
+        """
+
+        def make() -> Candidate | Tried:
             config = configure(values)
             system = System.from_config(config)
+            set_threads(self.threads)  # of the libraries that its parts have loaded, too
             system.check_labels(self.judge.train.y)
             least = least_bytes(system, self.judge.gallery.x.shape[1])
             if least > self.budget.bytes:
                 return Tried(values, "too large", reason=f"at least {least:,} bytes an item")
-            points = self._points(self._fit(config, system))
-            return Tried(values, "measured", points, seconds=time.monotonic() - begun)
-        except UsageError as error:
-            return Tried(values, "refused", reason=str(error), seconds=time.monotonic() - begun)
-        except Exception as error:
-            log.debug("a candidate failed", exc_info=error)
-            return Tried(values, "failed", reason=f"{type(error).__name__}: {error}", seconds=time.monotonic() - begun)
+            run = identity(config, system.method.in_effect(), fingerprint, encoder).run
+            key = hashlib.sha256(f"{run} {config['device']} {self.threads} {processor()}".encode()).hexdigest()[:16]
+            return Candidate(values, config, system, key)
+
+        return _without_faults(values, make)
+
+    def measured(self, candidate: Candidate) -> Tried:
+        """Return what became of a candidate; no error of it ends the choice."""
+        begun = time.monotonic()
+
+        def measure() -> Tried:
+            points = self._points(self._fit(candidate.config, candidate.system))
+            return Tried(candidate.values, "measured", candidate.key, points)
+
+        return replace(_without_faults(candidate.values, measure), seconds=time.monotonic() - begun)
 
     def _fit(self, config: dict[str, Any], system: System) -> System:
         key = json.dumps([config[name] for name in ("method", "pca", "seed")], default=str)
@@ -287,6 +324,17 @@ class Bench:
         return found
 
 
+def _without_faults(values: dict[str, Any], work: Callable[[], Made]) -> Made | Tried:
+    """Return what work comes to, or the candidate as refused or failed."""
+    try:
+        return work()
+    except UsageError as error:
+        return Tried(values, "refused", reason=str(error))
+    except Exception as error:
+        log.debug("a candidate failed", exc_info=error)
+        return Tried(values, "failed", reason=f"{type(error).__name__}: {error}")
+
+
 def least_bytes(system: System, dim: int) -> int:
     """Return bytes of an item that are known before anything is fitted: its code, and the features that are read.
 
@@ -299,8 +347,12 @@ def least_bytes(system: System, dim: int) -> int:
         rescored = dim if index.rescore_with == "int8" else 4 * dim
     elif index.ranks_features:
         rescored = 4 * dim
-    coded = index.gives in ("binary", "quantised") and system.method.bits is not None
-    return rescored + (((system.method.bits or 0) + 7) // 8 if coded else 0)
+    if index.gives not in ("binary", "quantised") or system.method.bits is None:
+        return rescored
+    inner = index.inner if isinstance(index, OversampledIndex) else index
+    # Hamming distances of all codes are counted over whole words.
+    unit = WORD_BITS if isinstance(inner, FlatIndex) and inner.ranking == "hamming" else 8
+    return rescored + -(-system.method.bits // unit) * unit // 8
 
 
 def shown(values: dict[str, Any]) -> str:
@@ -327,7 +379,7 @@ def _name(run: str, settings: Choosing, target: str) -> str:
 
 
 def _read(folder: Path) -> dict[str, Tried]:
-    """Return what was measured before, by the candidate's values."""
+    """Return what was measured before, by the candidate's key."""
     file = folder / FILE
     mend(file)
     if not file.is_file():
@@ -337,7 +389,7 @@ def _read(folder: Path) -> dict[str, Tried]:
         for line in file.read_text(encoding="utf-8").splitlines():
             kept = json.loads(line)
             one = Tried(**(kept | {"points": [Point(**point) for point in kept["points"]]}))
-            found[json.dumps(one.values)] = one
+            found[one.key] = one
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{file} is damaged ({error}): delete it to begin again") from error
     return found

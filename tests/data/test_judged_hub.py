@@ -87,18 +87,26 @@ def test_columns_that_are_not_there_are_named(tmp_path: Path, silent: Progress) 
 
 
 def test_a_run_takes_such_a_repository_from_the_hub(tmp_path: Path, lshbench: Command) -> None:
-    repository(tmp_path / "hub" / "owner" / "judged")
+    # Six more queries are items of the corpus, each left out of its own ranking, which is no leak.
+    queries = np.concatenate([QUERIES, CORPUS[3:9]])
+    names = [*(f"q{row}" for row in range(6)), *(f"c{row}" for row in range(3, 9))]
+    judged = [*PAIRS, *((query, (query + 11) % 40, 1) for query in range(6, 12))]
+    pairs = [(names[query], f"c{item}", grade) for query, item, grade in judged]
+    repository(tmp_path / "hub" / "owner" / "judged", vectors(names, queries), pairs)
     with HubServer(tmp_path / "hub").running() as server:
         environment = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": None}
         quick = ("method=none", "reference.time=false", "evaluation.plots=false")
         lshbench("run", "dataset=hub", "dataset.repository=owner/judged", "relevance=qrels", *quick, env=environment)
     (file,) = tmp_path.glob("outputs/**/metrics.json")
     metrics = json.loads(file.read_text())
-    assert (metrics["dataset"]["gallery"], metrics["dataset"]["queries"]) == (40, 6)
-    relevant = np.zeros((6, 40), bool)
-    for query, item, _ in PAIRS:
+    assert (metrics["dataset"]["gallery"], metrics["dataset"]["queries"]) == (40, 12)
+    protocol = metrics["protocol"]
+    assert (protocol["query_gallery_overlap"], protocol["exact_duplicates"], protocol["leak"]) == (6, 0, False)
+    relevant = np.zeros((12, 40), bool)
+    for query, item, _ in judged:
         relevant[query, item] = True
-    cosine = (QUERIES / np.linalg.norm(QUERIES, axis=1)[:, None]) @ (CORPUS / np.linalg.norm(CORPUS, axis=1)[:, None]).T
+    cosine = (queries / np.linalg.norm(queries, axis=1)[:, None]) @ (CORPUS / np.linalg.norm(CORPUS, axis=1)[:, None]).T
+    cosine[np.arange(6, 12), np.arange(3, 9)] = -2  # behind all others, where it changes nothing
     ranked = np.take_along_axis(relevant, np.argsort(-cosine, axis=1), axis=1)
     precision = np.cumsum(ranked, axis=1) / np.arange(1, 41)
     plain = ((precision * ranked).sum(1) / ranked.sum(1)).mean()

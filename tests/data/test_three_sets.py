@@ -51,6 +51,9 @@ def test_an_image_of_two_lists_is_one_item_of_two_roles(images: Path, silent: Pr
     assert [data.image(item).getpixel((0, 0))[0] for item in range(6)] == [0, 1, 2, 3, 5, 4]
     whole = opened(lists(images, gallery=gallery, queries="3.png 0 1 1\n", train=gallery), images, silent)
     assert (whole.train, whole.train_items.tolist()) == (None, [0, 1, 2])
+    every = np.arange(4)
+    fewer = opened(lists(images, gallery=gallery, queries="3.png 0 1 1\n", train=gallery[:12]), images, silent)
+    assert whole.fingerprint(every) != fewer.fingerprint(every), "no split tells which of its items are learnt from"
 
 
 def test_labels_that_lists_disagree_on_are_refused(images: Path, silent: Progress) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lshbench.data.base import Dataset, Split
 from lshbench.errors import UsageError
-from lshbench.protocols.audit import audit, near_copies
+from lshbench.protocols.audit import audit, check_overlap, near_copies
 from lshbench.protocols.splits import (
     EvaluationProtocol,
     LeaveOneOutProtocol,
@@ -20,6 +20,7 @@ from lshbench.protocols.splits import (
     SplitProtocol,
     UnseenClassesProtocol,
 )
+from lshbench.relevance.base import listed_pairs, own_rows
 from lshbench.types import unlabelled
 
 
@@ -252,10 +253,41 @@ def test_copies_in_a_set_that_queries_itself_are_counted_and_are_a_leak_only_in_
         selection = protocol.select(data, 0, None, None)
         digests = no_digests(selection)
         digests["queries"][:] = digests["gallery"][:] = 999
-        report = audit(protocol, selection, labels, digests)
+        count = len(selection.queries)
+        own = own_rows(selection.queries, selection.gallery)
+        listed = listed_pairs(np.arange(count), own, np.full(count, -1), count)
+        report = audit(protocol, selection, labels, digests, listed)
         assert (report["exact_duplicates"], report["exact_duplicates_train"], report["leak"]) == (copies, 0, False)
         with pytest.raises(UsageError, match="have an exact copy in the gallery"):
-            audit(LeaveOneOutProtocol(items, "error"), selection, labels, digests)
+            audit(LeaveOneOutProtocol(items, "error"), selection, labels, digests, listed)
     digests["train"][:] = 999
     with pytest.raises(UsageError, match=r"and 20 in training .*too good"):
-        audit(protocol, selection, labels, digests)
+        audit(protocol, selection, labels, digests, listed)
+
+
+def test_items_that_query_each_other_are_no_training_set_of_methods_that_learn_from_labels() -> None:
+    data = dataset()
+    protocol = LeaveOneOutProtocol("all")
+    selection = protocol.select(data, 0, None, None)
+    with pytest.raises(UsageError, match=r"80 of 80 queries are in training, .*: expected protocol\.items=query"):
+        check_overlap(protocol, selection, "labels")
+    check_overlap(protocol, selection, "none")
+    apart = LeaveOneOutProtocol("query")
+    check_overlap(apart, apart.select(data, 0, None, None), "labels")
+    allowed = LeaveOneOutProtocol("all", allow_leak=True)
+    assert audit(allowed, selection, data.labels, no_digests(selection), None, "labels")["leak"] is True
+
+
+def test_a_query_that_is_left_out_of_its_ranking_under_another_number_is_no_copy_but_itself() -> None:
+    data = dataset()
+    protocol = SplitProtocol("error", False)
+    selection = protocol.select(data, 0, None, None)
+    digests = no_digests(selection)
+    digests["queries"][:] = digests["gallery"][:20]
+    listed = listed_pairs(np.arange(20), np.arange(20), np.full(20, -1), 20)
+    report = audit(protocol, selection, data.labels, digests, listed)
+    assert (report["exact_duplicates"], report["exact_duplicates_train"], report["leak"]) == (0, 0, False)
+    assert (report["query_gallery_overlap"], report["query_train_overlap"]) == (20, 20)
+    digests["gallery"][30] = digests["queries"][4]
+    with pytest.raises(UsageError, match="1 of 20 queries have an exact copy in the gallery and 0 in training"):
+        audit(protocol, selection, data.labels, digests, listed)

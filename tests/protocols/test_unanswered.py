@@ -103,3 +103,16 @@ def test_many_classes_are_counted_and_near_ones_come_first() -> None:
         "10 of 11 queries have nothing to find in the gallery: 'cat' (1 query; the gallery"
     )
     assert str(unanswered).endswith("and 5 more classes")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_an_item_does_not_answer_itself(several: bool) -> None:
+    labels = np.array([0, 1, 1, 2, 0, 3])
+    if several:
+        labels = np.eye(4, dtype=bool)[labels]
+    items = np.arange(6)
+    selection = Selection(items, items, items)
+    assert find_unanswered(labels, selection, None).count == 0
+    found = find_unanswered(labels, selection, ("a", "b", "c", "d"), leave_one_out=True)
+    assert (found.count, found.total) == (2, 6)
+    assert [(one.name, one.queries, one.near) for one in found.classes] == [("c", 1, None), ("d", 1, None)]

@@ -15,12 +15,12 @@ from lshbench.protocols.splits import Selection
 from lshbench.ranking.cosine import cosine_blocks, cosine_neighbors
 from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
 from lshbench.ranking.listed import first_kept, relevant_results
-from lshbench.relevance.base import own_rows, without_own
+from lshbench.relevance.base import listed_pairs, own_rows, without_own
 from lshbench.relevance.labels import LabelRule
 from lshbench.relevance.neighbors import NeighborRule
 from lshbench.relevance.qrels import QrelRule
 from lshbench.runtime.progress import silent
-from lshbench.types import Codes, Features, Relevance, unlabelled
+from lshbench.types import Codes, Features, Neighbors, Relevance, unlabelled
 
 GALLERY, QUERIES = 700, 40
 
@@ -174,10 +174,25 @@ def test_leaving_out_equals_a_ranking_without_the_diagonal_and_copies_stay_in(tm
         wanted = measure(block)
         for name, values in wanted.items():
             np.testing.assert_array_equal(measures[name][i], values[0], err_msg=name)
-    found = first_kept(hamming_neighbors(codes, codes, 11), truth.relevance)
+    found = first_kept(hamming_neighbors(codes, codes, 11), truth.relevance, 10)
     assert found.ids.shape == (300, 10)
     assert not (found.ids == np.arange(300)[:, None]).any()
     assert (found.ids[:50] == np.arange(150, 200)[:, None]).any(axis=1).all()
+
+
+def test_results_are_k_of_those_that_stay_however_many_are_left_out_of_others() -> None:
+    ids = np.array([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4], [2, 0, 1, 3, 4]])
+    found = Neighbors(ids, np.tile(np.arange(5, dtype=np.float32), (3, 1)), np.full(3, 5), np.ones((3, 5), np.int64))
+    # The first query leaves four rows out, the second none, the last the nearest one.
+    listed = listed_pairs(np.array([0, 0, 0, 0, 2]), np.array([0, 1, 3, 4, 2]), np.full(5, -1), 3)
+    relevance = Relevance(np.zeros(3, np.int64), np.zeros(5, np.int64), listed=listed)
+    kept = first_kept(found, relevance, 2)
+    assert kept.ids.tolist() == [[2, -1], [0, 1], [0, 1]]
+    assert kept.distances.tolist() == [[2, np.inf], [0, 1], [1, 2]]
+    some = np.array([1, 2])
+    asked = Neighbors(ids[some], found.distances[some], found.candidates[some], found.tied[some])
+    assert first_kept(asked, relevance.of_queries(some), 2).ids.tolist() == [[0, 1], [0, 1]]
+    assert first_kept(asked, relevance.of_queries(some), 7).ids.tolist()[1] == [0, 1, 3, 4, -1, -1, -1]
 
 
 def test_nearest_others_are_k_items_besides_the_query_itself(tmp_path: Path) -> None:

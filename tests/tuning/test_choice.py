@@ -71,6 +71,7 @@ def test_candidates_are_products_of_values_with_code_lengths_of_the_budget_and_g
         {"method": "none", "index": "flat"},
     ]
     assert choosing({"bits": "code", "share": 0.1}).candidates(Budget(3)) == [{"bits": 8}]
+    assert choosing({"bits": "code"}).candidates(Budget(20)) == [{"bits": 160}, {"bits": 128}]
 
 
 @pytest.mark.parametrize(
@@ -103,8 +104,11 @@ def test_bytes_that_are_known_before_fitting_are_codes_and_features_read() -> No
     def least(*words: str) -> int:
         return least_bytes(System.from_config(composed(*words)), 100)
 
-    assert least("method=itq", "bits=20", "index=flat") == 3
-    assert least("method=itq", "bits=20", "index.oversample=2") == 403
+    assert least("method=itq", "bits=20", "index=flat") == 8
+    assert least("method=itq", "bits=96", "index=flat") == 16
+    assert least("method=itq", "bits=20", "index=flat", "ranking=asymmetric") == 3
+    assert least("method=itq", "bits=20", "index=binary_hnsw") == 3
+    assert least("method=itq", "bits=20", "index.oversample=2") == 408
     assert least("method=pq", "bits=64", "index.oversample=2", "index.rescore_with=int8") == 108
     assert least("method=none", "index=hnsw") == 400
     assert least("method=none", "index=pq_fastscan") == 0
@@ -196,7 +200,7 @@ def test_a_killed_choice_goes_on_and_the_winner_keeps_its_claims_on_the_queries(
     assert lshbench(*command, check=False).returncode == -9
     (measured,) = tmp_path.glob("outputs/choosing/*/measured.jsonl")
     before = measured.read_text(encoding="utf-8")
-    assert [json.loads(line)["values"]["bits"] for line in before.splitlines()] == [48, 96]
+    assert [json.loads(line)["values"]["bits"] for line in before.splitlines()] == [48, 64]
     measured.write_text(before + before[:50], encoding="utf-8")
     (tmp_path / "deadly").unlink()
     done = lshbench(*command)
@@ -208,8 +212,9 @@ def test_a_killed_choice_goes_on_and_the_winner_keeps_its_claims_on_the_queries(
     found = json.loads((measured.parent / "choice.json").read_text(encoding="utf-8"))
     assert [one["P@10"] for one in found["ranked"]] == sorted((one["P@10"] for one in found["ranked"]), reverse=True)
     # 96 bits are 12 bytes, but two words of 64 bits where they are compared by Hamming distance.
-    assert [one["values"]["bits"] for one in found["ranked"] if "ranking" not in one["values"]] == [48]
-    assert (len(found["ranked"]), len(found["over_budget"])) == (2, 4)
+    hamming = [one["values"] for one in found["ranked"] if one["values"].get("ranking") != "asymmetric"]
+    assert {values["bits"] for values in hamming} == {48, 64}
+    assert (len(found["ranked"]), len(found["over_budget"])) == (5, 2)
     printed = next(line for line in done.stdout.splitlines() if line.startswith("  lshbench run"))
     assert shlex.split(printed) == found["command"]
     lshbench(*found["command"][1:], "evaluation.plots=false")
