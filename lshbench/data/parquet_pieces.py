@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import numpy as np
 
 from lshbench.data.columns import nested_column, offsets_of
-from lshbench.data.pieces import Pieces
+from lshbench.data.pieces import READERS, Pieces
 from lshbench.data.stored_file import StoredFile
 from lshbench.errors import UsageError
 from lshbench.types import Progress
@@ -20,9 +20,6 @@ from lshbench.types import Progress
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-READERS = 16
-"""Requests under way at once while labels are read: each is small, and takes as long as the way to the Hub."""
 
 Result = TypeVar("Result")
 

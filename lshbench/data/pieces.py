@@ -9,6 +9,8 @@ from concurrent.futures import Future
 
 import numpy as np
 
+READERS = 16
+"""Requests under way at once while labels are read: each is small, and takes as long as the way to the Hub."""
 AHEAD = 8
 AHEAD_BYTES = 64 << 20
 """Pieces, and bytes of them, that are read while those before are in use."""

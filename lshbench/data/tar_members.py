@@ -119,7 +119,7 @@ class OpenTar:
         reader.seek(0)
         try:
             # Never extracted from, so a name or a link leads nowhere.
-            with tarfile.TarFile(fileobj=reader) as tar:  # type: ignore[arg-type]
+            with tarfile.TarFile(fileobj=reader, encoding="utf-8") as tar:  # type: ignore[arg-type]
                 while (found := tar.next()) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # which would keep all of a million
                     stop = found.offset_data + found.size
@@ -136,7 +136,7 @@ class OpenTar:
                     if tar.offset <= found.offset:
                         raise tarfile.ReadError(f"{printable(found.name)} ends before it begins")
                 end = tar.offset
-        except (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        except (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError, OSError) as error:
             raise UsageError(f"{self.named} is damaged, or no tar file: {error}") from error
         reader.seek(end)
         tail = reader.read(TAIL)

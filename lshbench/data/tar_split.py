@@ -17,10 +17,11 @@ from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.folder import image_extensions
 from lshbench.data.held_out import RawSplit
 from lshbench.data.names import decoded, printable
-from lshbench.data.parquet_pieces import READERS
-from lshbench.data.pieces import Pieces, ReadAhead
+from lshbench.data.pieces import READERS, Pieces, ReadAhead
 from lshbench.data.stored_file import PART, DiskFile, StoredFile
-from lshbench.data.tar_samples import Fields, LeftOut, find_fields, index, look
+from lshbench.data.tar_fields import Fields, find_fields, look
+from lshbench.data.tar_index import index
+from lshbench.data.tar_samples import LeftOut
 from lshbench.errors import UsageError
 from lshbench.runtime.kept import Arrays, kept
 from lshbench.types import Progress, unlabelled
@@ -39,7 +40,7 @@ class TarSplit(RawSplit):
     Args:
         name: the split's name.
         files: its files.
-        indexes: where the images of each lie (:func:`lshbench.data.tar_samples.index`).
+        indexes: where the images of each lie (:func:`lshbench.data.tar_index.index`).
         raw: the labels.
         items: the field of images.
         label: the field of labels, or None.

@@ -107,8 +107,8 @@ class WebDatasetSource(SplitSource):
         tars = [folder / name for name in names if name.lower().endswith(".tar")]
         compressed = [name for name in names if name.lower().endswith(COMPRESSED)]
         if not tars:
-            there = f"{len(compressed):,} compressed ones, such as {printable(compressed[0])}" if compressed else "none"
-            raise wrong_value("dataset.path", str(folder), f"{EXPECTED}; of plain .tar files, there are none ({there})")
+            there = f", but {len(compressed):,} compressed, such as {printable(compressed[0])}" if compressed else ""
+            raise wrong_value("dataset.path", str(folder), f"{EXPECTED}; no file in it is called so{there}")
         log_passed_over(listing)
         if compressed:
             first = printable(compressed[0])
