@@ -46,6 +46,20 @@ def test_a_skipped_reference_leaves_its_columns_out(metrics: dict[str, Any]) -> 
     assert row(text, "P@10") == ["P@10", "0.6000"]
 
 
+def test_queries_that_are_left_out_of_their_own_rankings_are_counted_and_so_are_their_copies(
+    metrics: dict[str, Any],
+) -> None:
+    metrics["protocol"] |= {
+        "leave_one_out": True, "query_gallery_overlap": 300, "query_train_overlap": 200, "exact_duplicates": 40,
+    }  # fmt: skip
+    text = " ".join(printed(metrics).split())
+    wanted = (
+        "300 queries are left out of their own rankings, and 200 are in training; 40 have exact copies, which stay in"
+    )
+    assert wanted in text
+    assert "LEAK" not in text
+
+
 def test_what_labels_give_without_a_code_is_a_line_of_its_own(metrics: dict[str, Any]) -> None:
     text = " ".join(printed(metrics).split())
     assert "labels classifier, no code: mAP 0.3200, P@10 0.6200, P@50 0.5500" in text
