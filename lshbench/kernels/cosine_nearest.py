@@ -28,7 +28,7 @@ SERIAL = 1 << 20
 """Multiplications up to which one thread has found the nearest items before others would have woken."""
 
 HALVINGS = 10
-"""Steps in which a value is found that k groups' greatest similarities reach, as sharp as it need be."""
+"""Steps in which a value is found that k windows' greatest similarities reach, as sharp as it need be."""
 
 
 @kernel(fastmath={"reassoc", "contract", "nsz"})  # a sum's order is free, so that it can be vectorised

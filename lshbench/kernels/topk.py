@@ -109,9 +109,9 @@ def sort_by_buckets(keys: np.ndarray) -> None:
         places[bucket] += places[bucket - 1]
     spare = keys.copy()
     for key in spare:
-        bucket = np.int64(np.float64(order_of(key) - low) * scale)
-        keys[places[bucket]] = key
-        places[bucket] += 1
+        own = np.int64(np.float64(order_of(key) - low) * scale)
+        keys[places[own]] = key
+        places[own] += 1
     for i in range(1, len(keys)):
         key = keys[i]
         place = i
