@@ -346,7 +346,10 @@ class Neighbors:
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1")
         shape = (len(candidates), k)
-        return cls(np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32), candidates)
+        ids, distances = np.empty(shape, np.int64), np.empty(shape, np.float32)
+        ids.fill(-1)  # in a fraction of the time of np.full, which a query alone would feel
+        distances.fill(np.inf)
+        return cls(ids, distances, candidates)
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,10 @@ import statistics
 import time
 from collections.abc import Callable
 
-from rich.console import Console
-from rich.table import Table
-
 from lshbench.runtime.threads import available_cores, let_waiting_threads_sleep, set_threads
 
 K = 100
+ROW = "{:>9} {:>10} {:>7} {:>7} {:>9} {:>9} {:>9} {:>7} {:>9}"
 
 
 def main() -> None:
@@ -39,15 +37,15 @@ def main() -> None:
     options = parser.parse_args()
     let_waiting_threads_sleep()  # as in a run; heeded by libraries that are yet to be imported
 
-    table = Table("items", "dimensions", "threads", "queries", "lshbench", "faiss", "product", "/ faiss", "/ product")
+    heading = ("items", "dimensions", "threads", "queries", "lshbench", "faiss", "product", "/ faiss", "/ product")
+    print(ROW.format(*heading), flush=True)
     for items in options.items:
         for dimensions in options.dimensions:
-            measure(table, options, items, dimensions)
-    Console(width=110).print(table)
+            measure(options, items, dimensions)
 
 
-def measure(table: Table, options: argparse.Namespace, items: int, dimensions: int) -> None:
-    """Add the rows of one gallery: queries alone and together, for each number of threads."""
+def measure(options: argparse.Namespace, items: int, dimensions: int) -> None:
+    """Print the rows of one gallery: queries alone and together, for each number of threads."""
     import faiss
     import numpy as np
 
@@ -74,7 +72,7 @@ def measure(table: Table, options: argparse.Namespace, items: int, dimensions: i
             ours, theirs, product = (1e3 * seconds / len(asked) for seconds in by_turns(sides, options.repeats))
             figures = [f"{value:.3f}" for value in (ours, theirs, product)]
             ratios = [f"{ours / theirs:.2f}", f"{ours / product:.2f}"]
-            table.add_row(f"{items:,}", str(dimensions), str(threads), name, *figures, *ratios)
+            print(ROW.format(f"{items:,}", dimensions, threads, name, *figures, *ratios), flush=True)
 
 
 def by_turns(sides: list[Callable[[], object]], repeats: int) -> list[float]:

@@ -15,7 +15,7 @@ from lshbench.kernels.cosine import similarity_of
 from lshbench.kernels.keys import descending, descending_value, order_of, row_of, sort_key
 from lshbench.kernels.lanes import LANES, greater_of_32, greatest_of_32
 from lshbench.kernels.rescoring import scale_to_unit
-from lshbench.kernels.topk import NO_LIMIT, collect, room_for, select, smallest
+from lshbench.kernels.topk import IN_ORDER, NO_LIMIT, collect, room_for, select, sort_by_buckets
 from lshbench.kernels.words import lowest_bit
 
 TOGETHER = 1 << 14
@@ -28,7 +28,7 @@ SERIAL = 1 << 20
 """Multiplications up to which one thread has found the nearest items before others would have woken."""
 
 HALVINGS = 10
-"""Steps in which a value is found that k groups' greatest similarities reach, as sharp as it need be."""
+"""Steps in which a value is found that k windows' greatest similarities reach, as sharp as it need be."""
 
 
 @kernel(fastmath={"reassoc", "contract", "nsz"})  # a sum's order is free, so that it can be vectorised
@@ -43,27 +43,17 @@ def _fill_products(query: np.ndarray, rows: np.ndarray, products: np.ndarray) ->
 
 
 @kernel
-def _reached(products: np.ndarray, inverse_norms: np.ndarray, k: int) -> np.float32:
-    """Return a value that at least ``k`` similarities reach, near the ``k``-th greatest; -inf for few similarities.
-
-    Items are dealt out to twice as many groups as ``k``: where ``k`` groups' greatest reach a value, ``k`` items do.
-    """
-    parts = (2 * k + LANES - 1) // LANES
-    rounds = len(products) // (LANES * parts)
-    if rounds < 2:
-        return np.float32(-np.inf)
-    greatest = np.empty(LANES * parts, np.float32)
-    for part in range(parts):
-        greatest_of_32(products, inverse_norms, LANES * rounds * part, rounds, greatest, LANES * part)
+def _reached(greatest: np.ndarray, k: int) -> np.float32:
+    """Return a value that at least ``k`` of as many numbers or more reach, near the ``k``-th greatest."""
     low, high = greatest[0], greatest[0]
-    for value in greatest:
-        low = value if value < low else low
-        high = value if value > high else high
+    for j in range(len(greatest)):  # loops over an array's values aren't vectorised
+        low = greatest[j] if greatest[j] < low else low
+        high = greatest[j] if greatest[j] > high else high
     for _ in range(HALVINGS):
         middle = low + np.float32(0.5) * (high - low)
         count = np.int32(0)
-        for value in greatest:
-            count += np.int32(value >= middle)
+        for j in range(len(greatest)):
+            count += np.int32(greatest[j] >= middle)
         if count >= k:
             low = middle
         else:
@@ -82,24 +72,34 @@ def _collect_similar(
         inverse_norms: float32 ``(n,)``, of the same items.
         room, count, limit: the collection (:mod:`lshbench.kernels.topk`); no row in it is larger than ``first``.
     """
-    if limit == NO_LIMIT:
-        reached = _reached(products, inverse_norms, k)
-        if reached > -np.inf:
-            limit = sort_key(descending(reached) + np.uint64(1), 0)  # behind all items as similar
+    windows = len(products) // LANES
+    greatest = np.empty(windows if limit == NO_LIMIT and windows >= k else 0, np.float32)
+    for window in range(len(greatest)):
+        greatest[window] = greatest_of_32(products, inverse_norms, LANES * window)
+    if len(greatest):
+        # As many items reach a value as windows whose greatest similarity does, at least.
+        limit = sort_key(descending(_reached(greatest, k)) + np.uint64(1), 0)
     # Rows ascend and ties go to the smaller one: only an item more similar than the k-th is added.
     least = np.float32(-np.inf) if limit == NO_LIMIT else descending_value(order_of(limit))
-    whole = len(products) // LANES * LANES
-    for start in range(0, len(products), LANES):
-        if start < whole:
+    for window in range((len(products) + LANES - 1) // LANES):
+        start = LANES * window
+        if window < len(greatest) and greatest[window] <= least:
+            continue
+        if window < windows:
             mask = greater_of_32(products, inverse_norms, start, least)
         else:
-            mask = (np.uint64(1) << np.uint64(len(products) - whole)) - np.uint64(1)
+            mask = (np.uint64(1) << np.uint64(len(products) - start)) - np.uint64(1)
         while mask:
             j = start + lowest_bit(mask)
             mask &= mask - np.uint64(1)
             value = similarity_of(products[j], inverse_norms[j])
             if value > least:
-                count, nearer = collect(sort_key(descending(value), first + j), room, count, limit, k)
+                key = sort_key(descending(value), first + j)
+                if k > IN_ORDER and count + 1 < len(room):  # most often, and then not worth a call
+                    room[count] = key
+                    count += 1
+                    continue
+                count, nearer = collect(key, room, count, limit, k)
                 if nearer < limit:
                     limit = nearer
                     least = descending_value(order_of(limit))
@@ -107,11 +107,15 @@ def _collect_similar(
 
 
 @kernel
-def _write(found: np.ndarray, ids: np.ndarray, distances: np.ndarray) -> None:
-    """Write items and distances from sorted keys."""
-    for column in range(len(found)):
-        ids[column] = row_of(found[column])
-        distances[column] = np.float32(1) - descending_value(order_of(found[column]))
+def _write_sorted(keys: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
+    """Write the items and distances of the ``k`` smallest of at least as many keys, in order."""
+    if len(keys) > 2 * k:
+        select(keys, k)
+        keys = keys[:k]
+    sort_by_buckets(keys)
+    for column in range(k):
+        ids[column] = row_of(keys[column])
+        distances[column] = np.float32(1) - descending_value(order_of(keys[column]))
 
 
 @kernel
@@ -162,11 +166,7 @@ def _write_few(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, d
             count = counts[part, i]
             keys[total : total + count] = rooms[part, i, :count]
             total += count
-        if total > k:
-            select(keys[:total], k)
-        nearest = keys[:k]
-        nearest.sort()  # those of each part alone may be in order, as `smallest` expects
-        _write(nearest, ids[i], distances[i])
+        _write_sorted(keys[:total], k, ids[i], distances[i])
 
 
 @kernel
@@ -264,4 +264,4 @@ def collect_tile(
 def write_nearest(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
     """Write each query's ``k`` most similar items in order; collections hold at least as many."""
     for i in prange(len(counts)):
-        _write(smallest(rooms[i], counts[i], k), ids[i], distances[i])
+        _write_sorted(rooms[i, : counts[i]], k, ids[i], distances[i])

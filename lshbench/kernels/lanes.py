@@ -160,28 +160,22 @@ def greater_of_32(typing_context: Any, products: Any, inverse_norms: Any, start:
 
 
 @intrinsic
-def greatest_of_32(
-    typing_context: Any, products: Any, inverse_norms: Any, start: Any, rounds: Any, greatest: Any, place: Any
-) -> Any:
-    """Write the greatest similarity of each of 32 groups, to which items belong in turn.
+def greatest_of_32(typing_context: Any, products: Any, inverse_norms: Any, start: Any) -> Any:
+    """Return the greatest of 32 similarities.
 
     Args:
-        products, inverse_norms: float32, whose products are the similarities; ``32 rounds`` from ``start`` on are read.
-        rounds: items of a group, at least 1.
-        greatest: float32, written from ``place`` on.
+        products, inverse_norms: float32, whose products are the similarities; 32 of each from ``start`` on are read.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, most = arguments[2], cgutils.alloca_once(builder, _FLOATS)
-        builder.store(_similarities(context, builder, signature.args, arguments, start), most)
-        with cgutils.for_range(builder, arguments[3]) as loop:
-            next_ones = builder.add(start, builder.mul(loop.index, ir.Constant(_LONG, LANES)))
-            found = _similarities(context, builder, signature.args, arguments, next_ones)
-            before = builder.load(most)
-            builder.store(builder.select(builder.fcmp_ordered(">", found, before), found, before), most)
-        held, _ = _array(context, builder, signature.args[4], arguments[4])
-        target = _vector_at(builder, builder.gep(held, [arguments[5]]), _FLOATS)
-        builder.store(builder.load(most), target).align = 4
-        return context.get_dummy_value()
+        found, size = _similarities(context, builder, signature.args, arguments, arguments[2]), LANES
+        while size > 1:
+            size //= 2
+            halves = [
+                builder.shuffle_vector(found, found, ir.Constant(ir.VectorType(_WORD, size), list(range(first, last))))
+                for first, last in ((0, size), (size, 2 * size))
+            ]
+            found = builder.select(builder.fcmp_ordered(">", *halves), *halves)
+        return builder.extract_element(found, ir.Constant(_WORD, 0))
 
-    return types.void(products, inverse_norms, types.int64, types.int64, greatest, types.int64), generate
+    return types.float32(products, inverse_norms, types.int64), generate

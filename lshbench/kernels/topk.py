@@ -19,6 +19,9 @@ IN_ORDER = 16
 NO_LIMIT = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Above any key: the limit of a collection of fewer than k keys."""
 
+CROWDED = 16
+"""Keys in one bucket from which on they are not sorted by buckets."""
+
 ONE = np.uint32(1)
 
 
@@ -85,6 +88,37 @@ def smallest(room: np.ndarray, count: int, k: int) -> np.ndarray:
     if k > IN_ORDER:
         found.sort()
     return found
+
+
+@kernel
+def sort_by_buckets(keys: np.ndarray) -> None:
+    """Sort distinct keys whose values spread: in as many buckets as there are keys, hardly any comparison is left."""
+    if len(keys) < 2:
+        return
+    low, high = order_of(keys[0]), order_of(keys[0])
+    for key in keys:
+        low, high = min(low, order_of(key)), max(high, order_of(key))
+    scale = np.float64(len(keys)) / (np.float64(high - low) + 1.0)
+    places = np.zeros(len(keys) + 2, np.int64)  # a product may be rounded up to one bucket more
+    for key in keys:
+        places[np.int64(np.float64(order_of(key) - low) * scale) + 1] += 1
+    for bucket in range(1, len(places)):
+        if places[bucket] > CROWDED:
+            keys.sort()
+            return
+        places[bucket] += places[bucket - 1]
+    spare = keys.copy()
+    for key in spare:
+        own = np.int64(np.float64(order_of(key) - low) * scale)
+        keys[places[own]] = key
+        places[own] += 1
+    for i in range(1, len(keys)):
+        key = keys[i]
+        place = i
+        while place > 0 and keys[place - 1] > key:
+            keys[place] = keys[place - 1]
+            place -= 1
+        keys[place] = key
 
 
 @kernel

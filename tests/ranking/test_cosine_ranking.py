@@ -93,6 +93,20 @@ def test_any_small_input_with_ties_ranks_as_a_stable_sort_does(data: st.DataObje
     check(queries, gallery, relevance, data.draw(st.integers(1, 130)))
 
 
+@pytest.mark.parametrize("k", [3, 40, 700])
+def test_items_that_tie_in_different_tiles_are_found_in_order_of_rows(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+    random = np.random.default_rng(k)
+    queries, gallery = grid(random, 20, 4), grid(random, 5000, 4)
+    whole = cosine_neighbors(queries, gallery, k)
+    monkeypatch.setattr(real, "TILE", 1664)
+    assert VectorGallery.from_vectors(gallery).tile < len(gallery) / 3
+    parts = cosine_neighbors(queries, gallery, k)
+    few = [cosine_neighbors(queries[i : i + 5], gallery, k).ids for i in range(0, 20, 5)]
+    assert np.array_equal(whole.ids, np.argsort(-exact_cosine(queries, gallery), axis=1, kind="stable")[:, :k])
+    assert np.array_equal(parts.ids, whole.ids)
+    assert np.array_equal(np.concatenate(few), whole.ids)
+
+
 def adversarial(name: str) -> tuple[np.ndarray, np.ndarray, Relevance]:
     random = np.random.default_rng(7)
     queries, gallery = (random.standard_normal((n, 12)).astype(np.float32) for n in (5, 4200))

@@ -54,13 +54,21 @@ def test_a_runs_libraries_are_loaded_when_its_threads_are_set(method: str) -> No
     subprocess.run([sys.executable, "-c", RUN.format(method=method)], check=True)
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("OMP_WAIT_POLICY", None, "PASSIVE"),
+        ("OMP_WAIT_POLICY", "ACTIVE", "ACTIVE"),
+        ("OPENBLAS_THREAD_TIMEOUT", None, "4"),
+        ("OPENBLAS_THREAD_TIMEOUT", "20", "20"),
+    ],
+)
 def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+    monkeypatch: pytest.MonkeyPatch, name: str, given: str | None, expected: str
 ) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv(name, raising=False)
     if given:
-        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        monkeypatch.setenv(name, given)
     monkeypatch.setattr("sys.argv", ["lshbench", "--version"])
     main()
-    assert os.environ["OMP_WAIT_POLICY"] == expected
+    assert os.environ[name] == expected
