@@ -64,7 +64,7 @@ class Point:
     Attributes:
         settings: of the index, by key without ``index.``.
         values: the target of each validation query.
-        bytes_per_item: code, index and features read.
+        bytes_per_item: code, index and features read, in a gallery of the run's size.
         ms: of a query alone with encoding, median.
         qps: queries a second in a batch, with encoding.
         busy: why times may be too long, or None.
@@ -179,7 +179,7 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
     # Of two processes that come to the same choice, the second waits and finds what the first measured.
     with computing(output, f"choosing-{name}"), sharing(inputs.cache / "shared_work", inputs.threads):
         kept = _read(folder)
-        bench = Bench(judge, target, budget, progress, inputs.threads)
+        bench = Bench(judge, target, budget, progress, inputs.threads, len(data.selection.gallery))
         tried: list[Tried] = []
         with progress("choosing", total=len(candidates), unit="candidates") as advance:
             for values in candidates:
@@ -246,11 +246,20 @@ class Candidate:
 
 
 class Bench:
-    """Fits candidates and measures them; what was fitted last is kept for the next with the same method."""
+    """Fits candidates and measures them; what was fitted last is kept for the next with the same method.
 
-    def __init__(self, judge: Judge, target: str, budget: Budget, progress: Progress, threads: int) -> None:
+    Args:
+        judge: what they are measured on.
+        target: the measure that they are ranked by.
+        budget: what they may cost.
+        progress: receives the progress of long work.
+        threads: that encode and search.
+        items: of the run's gallery, for which bytes of an item are told.
+    """
+
+    def __init__(self, judge: Judge, target: str, budget: Budget, progress: Progress, threads: int, items: int) -> None:
         self.judge, self.target, self.budget, self.progress = judge, target, budget, progress
-        self.threads = threads
+        self.threads, self.items = threads, items
         self._fitted: tuple[str, System] | None = None
 
     def prepared(
@@ -274,7 +283,9 @@ class Bench:
             if least > self.budget.bytes:
                 return Tried(values, "too large", reason=f"at least {least:,} bytes an item")
             run = identity(config, system.method.in_effect(), fingerprint, encoder).run
-            key = hashlib.sha256(f"{run} {config['device']} {self.threads} {processor()}".encode()).hexdigest()[:16]
+            key = hashlib.sha256(
+                f"{run} {config['device']} {self.threads} {self.items} {processor()}".encode()
+            ).hexdigest()[:16]
             return Candidate(values, config, system, key)
 
         return _without_faults(values, make)
@@ -315,7 +326,7 @@ class Bench:
                 Point(
                     dict(point),
                     values[PER_QUERY.get(self.target, self.target)].tolist(),
-                    (index.bytes + index.feature_bytes) / len(gallery),
+                    index.bytes_per_item(self.items),
                     timed.latency_ms["with_encoding_p50"],
                     timed.qps_with_encoding,
                     timed.busy,
