@@ -26,7 +26,7 @@ def extract_config(config: dict[str, Any], progress: Progress, parquet: Path | N
         config: the resolved configuration, of which method and index do not count.
         progress: receives the progress of long work.
         parquet: a folder; the gallery's split is written there as ``train.parquet``, that of the queries as
-            ``test.parquet``.
+            ``test.parquet``, and the data set's own training set, if it has one, as ``training_set.parquet``.
 
     Raises:
         UsageError: a data set of ready features, where ``parquet`` is None, or what a run would refuse of its data.
@@ -54,7 +54,8 @@ def extract_config(config: dict[str, Any], progress: Progress, parquet: Path | N
             fingerprint=data.split_fingerprints.get(split.name),
         )
         if parquet is not None:
-            path = parquet / ("train.parquet" if split is dataset.gallery else "test.parquet")
+            names = (("train", dataset.gallery), ("test", dataset.query), ("training_set", dataset.train))
+            path = parquet / next(f"{name}.parquet" for name, one in names if one is split)
             try:
                 count = write_parquet(path, split, rows, loaded.x, loaded.unreadable, progress)
             except OSError as error:

@@ -22,7 +22,8 @@ stopped or killed: the same command goes on with the shards that were in hand. P
 same command share the work: lshbench extract -m worker='range(4)' hydra/launcher=joblib
 
 options:
-  --parquet DIR   write the features, with labels, numbers and names, to DIR/train.parquet and DIR/test.parquet
+  --parquet DIR   write the features, with labels, numbers and names, to DIR/train.parquet (the gallery's split) and
+                  DIR/test.parquet (the queries'), and a training set of the data set's own to DIR/training_set.parquet
   other flags and keys are those of lshbench run (lshbench run --help)
 """
 

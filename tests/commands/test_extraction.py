@@ -159,6 +159,17 @@ def test_features_written_as_parquet_open_in_datasets_and_give_the_same_figures(
     assert one["reference"] == other["reference"]
 
 
+def test_a_training_set_of_its_own_is_written_beside_gallery_and_queries(lshbench, tmp_path: Path) -> None:
+    sizes = {"gallery": 30, "query": 6, "train": 20}
+    for number, (side, size) in enumerate(sizes.items()):
+        np.savez(tmp_path / f"{side}.npz", features=np.full((size, 4), number, np.float32), labels=np.arange(size) % 3)
+    lshbench("extract", "--parquet", "out", "dataset=features", *(f"dataset.{side}={side}.npz" for side in sizes))
+    tables = {path.stem: pyarrow.parquet.read_table(path) for path in (tmp_path / "out").iterdir()}
+    assert {name: (len(table), table["features"][0].as_py()[0]) for name, table in tables.items()} == {
+        "train": (30, 0), "test": (6, 1), "training_set": (20, 2),
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_half_precision_on_the_disk_is_another_run_with_nearly_the_same_figures(lshbench, tmp_path: Path) -> None:
     run = ("method=pca_sign", "bits=16", "evaluation.plots=false", *PIXELS)
