@@ -18,6 +18,9 @@ CodeKind = Literal["binary", "clusters", "quantised", "nothing"]
 Decode = Callable[[np.ndarray], np.ndarray]
 """Callback of a quantiser: stored bytes, uint8 ``(n, bytes)``, to what they stand for, float32 ``(n, d)``."""
 
+Terms = Callable[[np.ndarray], "ByteTables | HalfByteWeights | HalfPrecision"]
+"""Callback of a quantiser: real values of queries, float32 ``(q, d)``, to what stored bytes add to their scores."""
+
 RESULTS = 100
 """Results of each query that a run keeps, times, and rescores a multiple of."""
 
@@ -131,17 +134,19 @@ class Quantised:
     Attributes:
         stored: uint8 ``(n, bytes)``.
         decode: gives the vectors that these stand for.
+        codebook_bytes: of what the quantiser has learnt that scores are made with, for all items together.
     """
 
     stored: np.ndarray
     decode: Decode
+    codebook_bytes: int = 0
 
     def __len__(self) -> int:
         return len(self.stored)
 
     def __getitem__(self, rows: slice) -> Quantised:
         """Return consecutive items as views."""
-        return Quantised(self.stored[rows], self.decode)
+        return replace(self, stored=self.stored[rows])
 
 
 @dataclass(frozen=True)
@@ -152,18 +157,65 @@ class Vectors:
         x: float32 ``(n, d)``, as wide as decoded vectors.
         offset: float32 ``(n,)``: with it, the product with a decoded vector estimates the cosine of the features.
         decode: the quantiser's.
+        terms: the quantiser's, with which codes are scored as they are; None where they have to be decoded.
     """
 
     x: np.ndarray
     offset: np.ndarray
     decode: Decode
+    terms: Terms | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: slice) -> Vectors:
         """Return consecutive queries as views."""
-        return Vectors(self.x[rows], self.offset[rows], self.decode)
+        return replace(self, x=self.x[rows], offset=self.offset[rows])
+
+
+@dataclass(frozen=True)
+class ByteTables:
+    """Scores of codes as sums of what each byte adds.
+
+    Attributes:
+        tables: the first byte of each consecutive part of a code, and what each value of each of its bytes adds,
+            float32 ``(q, b, 256)``.
+        start: what sums begin with, float32 ``(q,)``.
+        factors: the byte at which two little-endian float32 numbers of an item begin, ``f`` and ``g``: its score is
+            ``g * sum + f * weight + added``; None where the sum is the score.
+        weight, added: float32 ``(q,)``; None without factors.
+    """
+
+    tables: tuple[tuple[int, np.ndarray], ...]
+    start: np.ndarray
+    factors: int | None = None
+    weight: np.ndarray | None = None
+    added: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class HalfByteWeights:
+    """Scores of codes as weighted sums of the numbers from 0 to 15 in the halves of their bytes.
+
+    Attributes:
+        low, high: weights of each byte's halves, float32 ``(q, bytes)``.
+        start: what sums begin with, float32 ``(q,)``.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    start: np.ndarray
+
+
+@dataclass(frozen=True)
+class HalfPrecision:
+    """Scores of codes as inner products with little-endian float16 numbers.
+
+    Attributes:
+        x: float32 ``(q, d)``.
+    """
+
+    x: np.ndarray
 
 
 @dataclass(frozen=True)

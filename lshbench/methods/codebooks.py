@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import Any, ClassVar
 
 import faiss
@@ -98,6 +99,10 @@ class AdditiveQuantiser(CodebookQuantiser):
     def _decompress(self, stored: np.ndarray) -> np.ndarray:
         parts = zip(self._quantisers, np.split(stored, self.parts, axis=1), strict=True)
         return np.concatenate([quantiser.decode(np.ascontiguousarray(part)) for quantiser, part in parts], axis=1)
+
+    @cached_property
+    def _addends(self) -> np.ndarray:
+        return np.ascontiguousarray(self._learnt()["codebooks"].transpose(0, 1, 3, 2))
 
     def _learnt(self) -> dict[str, np.ndarray]:
         books = [faiss.vector_to_array(quantiser.codebooks) for quantiser in self._quantisers]

@@ -8,7 +8,7 @@ import numpy as np
 
 from lshbench.methods.base import ENCODE_ROWS, Method
 from lshbench.methods.quantiser import at_length_one, checked
-from lshbench.types import Features, Progress, Quantised, Side, Vectors
+from lshbench.types import Features, HalfPrecision, Progress, Quantised, Side, Vectors
 
 
 class Float16(Method):
@@ -27,7 +27,7 @@ class Float16(Method):
 
     def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Quantised | Vectors:
         if side == "query":
-            return Vectors(at_length_one(x), np.zeros(len(x), np.float32), self.decode)
+            return Vectors(at_length_one(x), np.zeros(len(x), np.float32), self.decode, HalfPrecision)
         stored = np.empty((len(x), 2 * self._dim), np.uint8)
         for start in range(0, len(x), ENCODE_ROWS):
             part = slice(start, start + ENCODE_ROWS)

@@ -5,6 +5,7 @@ Jegou, Douze, Schmid, Product quantization for nearest neighbor search, TPAMI 20
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import faiss
@@ -37,6 +38,10 @@ class ProductQuantiser(CodebookQuantiser):
     def _train(self, vectors: np.ndarray) -> None:
         self._quantiser = self._new()
         self._quantiser.train(np.ascontiguousarray(vectors))
+
+    @cached_property
+    def _addends(self) -> np.ndarray:
+        return self._apart()
 
     def _learnt(self) -> dict[str, np.ndarray]:
         shape = (self.bytes, ENTRIES, self.dim // self.bytes)

@@ -10,6 +10,7 @@ A code's bytes are exactly ``bits / 8``, correction factors included, whichever 
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from lshbench.methods.base import ENCODE_ROWS, Method, check_bits
 from lshbench.methods.linear import random_rotation
 from lshbench.training.constraints import Count, check_fields
 from lshbench.training.pca import principal_axes
-from lshbench.types import Features, Progress, Quantised, Side, Vectors
+from lshbench.types import ByteTables, Features, Progress, Quantised, Side, Terms, Vectors
 
 
 class Quantiser(Method):
@@ -96,7 +97,12 @@ class Quantiser(Method):
         with progress("training the quantiser", total=1, unit="codes") as advance:
             self._train((sample - self.mean) @ self.weight)
             advance(1)
+        self._forget()
         return self
+
+    def _forget(self) -> None:
+        """Drop what was made of what was learnt before."""
+        self.__dict__.pop("_addends", None)
 
     @abstractmethod
     def _train(self, vectors: np.ndarray) -> None:
@@ -118,15 +124,41 @@ class Quantiser(Method):
     def _relearn(self, state: dict[str, np.ndarray]) -> None:
         """Take over what :meth:`_learnt` returned; raise ValueError for arrays of another shape or type."""
 
+    @cached_property
+    def _addends(self) -> np.ndarray | None:
+        """What each value of each byte stands for, float32 ``(parts, books, width, 256)``: a vector consists of parts,
+        and what the bytes of a part stand for adds up.  None for codes that have to be decoded.
+        """
+        return None
+
+    def _apart(self) -> np.ndarray:
+        """Return :attr:`_addends` of codes whose bytes stand for numbers of their own, in the vector's order."""
+        values = np.repeat(np.arange(256, dtype=np.uint8)[:, None], self.bytes, axis=1)
+        numbers = self._decompress(values).reshape(256, self.bytes, 1, -1)
+        return np.ascontiguousarray(numbers.transpose(1, 2, 3, 0))
+
+    @property
+    def _terms(self) -> Terms | None:
+        """What codes are scored with as they are, or None."""
+        return None if self._addends is None else self._tables
+
+    def _tables(self, x: np.ndarray) -> ByteTables:
+        addends = self._addends
+        assert addends is not None
+        parts, books, width, values = addends.shape
+        products = x.reshape(len(x), parts, 1, width).transpose(1, 2, 0, 3) @ addends
+        tables = products.transpose(2, 0, 1, 3).reshape(len(x), parts * books, values)
+        return ByteTables(((0, np.ascontiguousarray(tables)),), np.zeros(len(x), np.float32))
+
     def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Quantised | Vectors:
         if side == "query":
             units = at_length_one(x)
-            return Vectors(units @ self.weight, units @ self.mean, self.decode)
+            return Vectors(units @ self.weight, units @ self.mean, self.decode, self._terms)
         stored = np.empty((len(x), self.bytes), np.uint8)
         for start in range(0, len(x), ENCODE_ROWS):
             part = slice(start, start + ENCODE_ROWS)
             stored[part] = self._compress((at_length_one(x[part]) - self.mean) @ self.weight)
-        return Quantised(stored, self.decode)
+        return Quantised(stored, self.decode, sum(array.nbytes for array in self._learnt().values()))
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
         """Return the vectors that stored bytes stand for, float32 ``(n, dim)``; as wide as those of queries.
@@ -146,6 +178,7 @@ class Quantiser(Method):
         self.weight = checked(state, "weight", (len(self.mean), self.dim if self._dim_is_known else None))
         self.dim = self.weight.shape[1]
         self._relearn(state)
+        self._forget()
         return self
 
     @property

@@ -19,10 +19,13 @@ import numpy as np
 from lshbench.errors import wrong_value
 from lshbench.methods.scalars import RoundingQuantiser
 from lshbench.training.constraints import WHOLE, between
-from lshbench.types import Quantised, Side, Vectors
+from lshbench.types import ByteTables, Quantised, Side, Terms, Vectors
 
 SIGN_FACTORS, ALL_FACTORS = 8, 20
 """Bytes of an item's factors: with one bit a dimension, and with more."""
+
+BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[None], axis=0, bitorder="little").astype(np.float32)
+"""The bits of every value of a byte, ``(8, 256)``, the lowest first."""
 
 
 class RaBitQuantiser(RoundingQuantiser):
@@ -87,8 +90,29 @@ class RaBitQuantiser(RoundingQuantiser):
         if isinstance(found, Vectors):
             # faiss's estimate: the product without the mean, and what an item's factors add.
             vectors = np.concatenate([found.x - self._centre, np.ones((len(x), 1), np.float32)], axis=1)
-            return Vectors(vectors, found.offset, self.decode)
+            return Vectors(vectors, found.offset, self.decode, self._terms)
         return found
+
+    @property
+    def _terms(self) -> Terms:
+        return self._tables
+
+    def _tables(self, x: np.ndarray) -> ByteTables:
+        """Return what the bytes of signs, and of the bits below them, add to the sum that an item's factor scales."""
+        numbers, last = x[:, :-1], x[:, -1]
+        more, signs = self.bits_per_dimension - 1, (self.dim + 7) // 8
+        total = numbers.sum(axis=1)
+        if not more:
+            unit = np.float32(1 / np.sqrt(self.dim))
+            centre = self._centre
+            weight, added = -last / 2, -last / 2 * (centre @ centre)
+            return ByteTables(((0, _bit_tables(2 * unit * numbers)),), -unit * total, signs, weight, added)
+        sign = np.float32(1 << more)
+        low = (numbers[:, :, None] * np.exp2(np.arange(more, dtype=np.float32))).reshape(len(x), -1)
+        start = signs + SIGN_FACTORS + 4
+        tables = (0, _bit_tables(sign * numbers)), (start, _bit_tables(low))
+        end = start + (self.dim * more + 7) // 8
+        return ByteTables(tables, (np.float32(0.5) - sign) * total, end, last, np.zeros_like(last))
 
     def _compress(self, vectors: np.ndarray) -> np.ndarray:
         codes = np.empty((len(vectors), self.bytes), np.uint8)
@@ -123,3 +147,13 @@ class RaBitQuantiser(RoundingQuantiser):
 
     def _relearn(self, state: dict[str, np.ndarray]) -> None:
         """Take over nothing."""
+
+
+def _bit_tables(weights: np.ndarray) -> np.ndarray:
+    """Return what each value of each byte of bits adds, float32 ``(q, ceil(n / 8), 256)``.
+
+    Args:
+        weights: of the bits, float32 ``(q, n)``.
+    """
+    filled = np.pad(weights, ((0, 0), (0, -weights.shape[1] % 8)))
+    return filled.reshape(len(weights), -1, 8) @ BITS

@@ -10,6 +10,7 @@ import numpy as np
 from lshbench.methods.quantiser import checked
 from lshbench.methods.scalars import RoundingQuantiser
 from lshbench.training.constraints import Constraint
+from lshbench.types import HalfByteWeights, Terms
 
 TYPES = {4: faiss.ScalarQuantizer.QT_4bit, 8: faiss.ScalarQuantizer.QT_8bit}
 Depth = Annotated[int, Constraint(lambda value: value in TYPES, "4 or 8")]
@@ -45,6 +46,20 @@ class ScalarQuantiser(RoundingQuantiser):
     def _train(self, vectors: np.ndarray) -> None:
         self._quantiser = self._new()
         self._quantiser.train(np.ascontiguousarray(vectors))
+
+    @property
+    def _terms(self) -> Terms:
+        return self._weights
+
+    def _weights(self, x: np.ndarray) -> HalfByteWeights:
+        """Return what the halves of bytes add: a number is its level times a step, counted from the lowest."""
+        lowest, highest = self._decompress(np.array([[0], [255]], np.uint8).repeat(self.bytes, axis=1))
+        weights = x * ((highest - lowest) / ((1 << self.bits_per_dimension) - 1))
+        start = x @ lowest
+        if self.bits_per_dimension == 8:
+            return HalfByteWeights(weights, 16 * weights, start)
+        low, high = (np.ascontiguousarray(weights[:, half::2]) for half in (0, 1))
+        return HalfByteWeights(low, high, start)
 
     def _learnt(self) -> dict[str, np.ndarray]:
         return {"ranges": faiss.vector_to_array(self._quantiser.trained).reshape(2, self.dim)}

@@ -7,6 +7,7 @@ one factor scales all of them to a mean square length of 1, which the levels are
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated
 
 import faiss
@@ -64,6 +65,10 @@ class TurboQuantiser(RoundingQuantiser):
 
     def _decompress(self, stored: np.ndarray) -> np.ndarray:
         return super()._decompress(stored) / self.scale
+
+    @cached_property
+    def _addends(self) -> np.ndarray:
+        return self._apart()
 
     def _learnt(self) -> dict[str, np.ndarray]:
         return {"scale": self.scale}

@@ -1,7 +1,9 @@
-"""Ranking by asymmetric distance: real-valued queries against what a quantiser stores, decoded in blocks.
+"""Ranking by asymmetric distance: real-valued queries against what a quantiser stores.
 
 The score of a gallery item is the inner product of the query's real values with the vector that the item decodes to.
-No more than a tile of the gallery is decoded at a time.  The distance is one minus the cosine that the score estimates.
+Of many queries the scores come from matrix products, for which no more than a tile of the gallery is decoded at a time;
+the nearest items of a few come from the stored bytes (:mod:`lshbench.ranking.quantised_scores`), as decoding takes much
+longer than one product.  The distance is one minus the cosine that the score estimates.
 
 **Items that are stored alike tie exactly**, however BLAS rounds: all take the score of the first.  Binary codes have a
 ranking of their own (:mod:`lshbench.ranking.asymmetric_codes`).
@@ -12,16 +14,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from lshbench.kernels import cosine_nearest
+from lshbench.kernels.quantised import share_scores
 from lshbench.kernels.topk import NO_LIMIT, room_for
 from lshbench.ranking.cosine import MOST_QUERIES, TILE, padded_to_eight, product_blocks
+from lshbench.ranking.quantised_scores import write_scores
 from lshbench.types import Decode, Neighbors, RankedBlock, Relevance, Vectors
 
 DECODED_BYTES = 1 << 27
 """Bytes of a decoded tile, at most, unless sixteen rows have more."""
+
+FEW_QUERIES = 32
+"""Queries up to which scores come from the stored bytes."""
+
+
+class Repeats(NamedTuple):
+    """Items that are stored as an earlier one is.
+
+    Attributes:
+        rows: of these items, ascending, int64 ``(r,)``.
+        kinds: rows of the first of each kind that has several, ascending, int64 ``(m,)``.
+        kind: which of these each of ``rows`` is stored like, int64 ``(r,)``.
+    """
+
+    rows: np.ndarray
+    kinds: np.ndarray
+    kind: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -69,23 +91,52 @@ class DecodedGallery:
         return padded
 
     @cached_property
-    def repeats(self) -> tuple[np.ndarray, np.ndarray]:
-        """Items that are stored as an earlier one is, ascending, and the first of each one's kind: int64 ``(r,)``."""
+    def checked(self) -> np.ndarray:
+        """What is stored, after every item has been decoded once, so that none is anything but the quantiser's.
+
+        Raises:
+            ValueError: as :meth:`rows`.
+        """
+        for start in range(0, len(self), self.tile):
+            self.rows(start, min(start + self.tile, len(self)))
+        return self.stored
+
+    @cached_property
+    def repeats(self) -> Repeats:
+        """Items that are stored as an earlier one is."""
+        none = np.zeros(0, np.int64)
         if not len(self):
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+            return Repeats(none, none, none)
         whole = np.ascontiguousarray(self.stored).view(np.dtype((np.void, self.stored.shape[1])))[:, 0]
         _, first, kind = np.unique(whole, return_index=True, return_inverse=True)
         first = first[kind.reshape(-1)]
         rows = np.flatnonzero(first != np.arange(len(self)))
-        return rows, first[rows]
+        return Repeats(rows, *np.unique(first[rows], return_inverse=True))
 
     def equate(self, scores: np.ndarray) -> None:
         """Give items that are stored alike one score; ``scores`` are float32 ``(tiles, q, tile)``."""
-        rows, first = self.repeats
-        if len(rows):
-            tile = scores.shape[2]
-            for own in scores.swapaxes(0, 1):
-                own[rows // tile, rows % tile] = own[first // tile, first % tile]
+        tile = scores.shape[2]
+        kept = self.scores_to_share(scores.shape[1])
+        for number, own in enumerate(scores):
+            self.equate_tile(own, number * tile, kept)
+
+    def scores_to_share(self, queries: int) -> np.ndarray:
+        """Return room for scores that items stored alike share, of so many queries (:meth:`equate_tile`)."""
+        return np.empty((queries, len(self.repeats.kinds)), np.float32)
+
+    def equate_tile(self, scores: np.ndarray, first: int, kept: np.ndarray) -> None:
+        """Give items of a tile that are stored as an earlier one is its score; tiles come in their order.
+
+        Args:
+            scores: float32 ``(q, tile)``.
+            first: the tile's first row.
+            kept: of :meth:`scores_to_share`.
+        """
+        rows, kinds, kind = self.repeats
+        ends = first, first + scores.shape[1]
+        own, (start, stop) = slice(*np.searchsorted(rows, ends)), np.searchsorted(kinds, ends)
+        if start < stop or own.start < own.stop:
+            share_scores(scores, first, kinds[start:stop], start, rows[own], kind[own], kept)
 
 
 def asymmetric_blocks(
@@ -119,25 +170,38 @@ def asymmetric_neighbors(queries: Vectors, gallery: DecodedGallery, k: int) -> N
     """
     results = Neighbors.unfilled(np.full(len(queries), len(gallery), np.int64), k)
     nearest = min(k, len(gallery))
-    rows, firsts = gallery.repeats
-    kinds, kind = np.unique(firsts, return_inverse=True)
-    tile = gallery.tile
     for start in range(0, len(queries) if nearest else 0, MOST_QUERIES):
-        stop = min(start + MOST_QUERIES, len(queries))
-        asked = padded_to_eight(queries.x[start:stop])
-        rooms = np.empty((stop - start, room_for(nearest)), np.uint64)
-        counts = np.zeros(stop - start, np.int64)
-        limits = np.full(stop - start, NO_LIMIT)
-        scores = np.empty((len(asked), tile), np.float32)
-        kept = np.empty((len(asked), len(kinds)), np.float32)  # scores of items that others are stored like
-        for first in range(0, len(gallery), tile):
-            np.matmul(asked, gallery.rows(first, first + tile).T, out=scores)
-            here = slice(*np.searchsorted(kinds, (first, first + tile)))
-            kept[:, here] = scores[:, kinds[here] - first]
-            here = slice(*np.searchsorted(rows, (first, first + tile)))
-            scores[:, rows[here] - first] = kept[:, kind[here]]
+        asked = queries[start : start + MOST_QUERIES]
+        rooms = np.empty((len(asked), room_for(nearest)), np.uint64)
+        counts = np.zeros(len(asked), np.int64)
+        limits = np.full(len(asked), NO_LIMIT)
+        few = len(asked) <= FEW_QUERIES and asked.terms is not None
+        for first, scores in (_looked_up if few else _multiplied)(asked, gallery):
             cosine_nearest.collect_tile(scores, gallery.inverse_norms, first, first, nearest, rooms, counts, limits)
-        found = slice(start, stop)
+        found = slice(start, start + len(asked))
         cosine_nearest.write_nearest(rooms, counts, nearest, results.ids[found], results.distances[found])
     results.distances[:, :nearest] -= queries.offset[:, None]  # kernels write 1 - score
     return results
+
+
+def _looked_up(queries: Vectors, gallery: DecodedGallery) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each tile's first row and scores, float32 ``(q, tile)``, from the stored bytes."""
+    assert queries.terms is not None
+    stored, terms = gallery.checked, queries.terms(queries.x)
+    scores = np.empty((len(queries), gallery.tile), np.float32)
+    for first in range(0, len(gallery), gallery.tile):
+        part = stored[first : first + gallery.tile]
+        for query in range(len(queries)):
+            write_scores(terms, query, part, scores[query, : len(part)])
+        yield first, scores
+
+
+def _multiplied(queries: Vectors, gallery: DecodedGallery) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each tile's first row and scores, float32 ``(at least q, tile)``, by products with decoded vectors."""
+    asked = padded_to_eight(queries.x)
+    scores = np.empty((len(asked), gallery.tile), np.float32)
+    kept = gallery.scores_to_share(len(asked))
+    for first in range(0, len(gallery), gallery.tile):
+        np.matmul(asked, gallery.rows(first, first + gallery.tile).T, out=scores)
+        gallery.equate_tile(scores, first, kept)
+        yield first, scores

@@ -124,6 +124,29 @@ def test_the_gallery_is_ranked_as_the_engine_scores_it(name: str) -> None:
     assert flat.bytes == ITEMS * method.bits / 8
 
 
+@pytest.mark.parametrize("name", MAKE)
+def test_a_query_alone_finds_from_stored_bytes_what_a_batch_finds_from_decoded_vectors(name: str) -> None:
+    method, (_, x, _) = fitted(name), data()
+    gallery, queries = method.encode(x[:ITEMS], "gallery"), method.encode(x[ITEMS:], "query")
+    gallery.stored[ITEMS - ITEMS // 5 :] = gallery.stored[: ITEMS // 5]
+    index = FlatIndex(gives="quantised").build(Encoded(x[:ITEMS], gallery))
+    assert queries.terms is not None
+    seen = 0
+    batch = index.search(Encoded(x[ITEMS:], queries), 50)
+    for row in range(0, ASKED, 9):
+        alone = index.search(Encoded(x[ITEMS + row : ITEMS + row + 1], queries[row : row + 1]), 50)
+        np.testing.assert_allclose(alone.distances[0], batch.distances[row], atol=1e-6)
+        scores = queries.x[row].astype(float) @ method.decode(gallery.stored[alone.ids[0]]).T.astype(float)
+        np.testing.assert_allclose(alone.distances[0], 1 - queries.offset[row] - scores, atol=1e-6)
+        tied = np.diff(alone.distances[0]) == 0
+        assert (np.diff(alone.ids[0])[tied] > 0).all(), "ties by the smaller row"
+        distance = dict(zip(alone.ids[0].tolist(), alone.distances[0].tolist(), strict=True))
+        copies = [(one, one + ITEMS - ITEMS // 5) for one in distance if one + ITEMS - ITEMS // 5 in distance]
+        assert all(distance[one] == distance[other] for one, other in copies), "however far apart they lie"
+        seen += len(copies)
+    assert seen
+
+
 def test_scores_estimate_the_cosine_and_distances_say_so() -> None:
     _, x, _ = data()
     cosine = (x[ITEMS:] / np.linalg.norm(x[ITEMS:], axis=1)[:, None]) @ (x / np.linalg.norm(x, axis=1)[:, None]).T
