@@ -447,7 +447,8 @@ def _memory_metrics(system: System) -> MemoryMetrics:
         code_bytes=index.code_bytes,
         index_bytes=index.bytes - index.code_bytes,
         feature_bytes=index.feature_bytes,
-        bytes_per_item=(index.bytes + index.feature_bytes) / len(index),
+        fixed_bytes=index.fixed_bytes,
+        bytes_per_item=index.bytes_per_item(),
     )
 
 

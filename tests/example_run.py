@@ -128,6 +128,7 @@ METRICS: dict[str, Any] = {
         "code_bytes": 400000,
         "index_bytes": 0,
         "feature_bytes": 0,
+        "fixed_bytes": 0,
         "bytes_per_item": 8.0,
     },
     "environment": {

@@ -132,7 +132,7 @@ def measure_points(
                 "qps": search.qps,
                 "qps_with_encoding": search.qps_with_encoding,
                 **{f"latency_ms/{name}": value for name, value in search.latency_ms.items()},
-                "bytes_per_item": (index.bytes + index.feature_bytes) / gallery,
+                "bytes_per_item": index.bytes_per_item(),
             }
         )
     clock.move("timing", "search", search.seconds)

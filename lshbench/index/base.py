@@ -160,6 +160,21 @@ class Index(ABC):
         """Bytes of the features that searching reads besides, in memory or where they lie."""
         return 0
 
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of :attr:`bytes` that are the same for a gallery of any size: codebooks and centroids."""
+        return 0
+
+    def bytes_per_item(self, items: int | None = None) -> float:
+        """Return the bytes that searching needs, features included, for an item.
+
+        Args:
+            items: of a gallery that they are to be told of, with what grows growing as it does here; None for this one.
+        """
+        growing = self.bytes + self.feature_bytes - self.fixed_bytes
+        items = len(self) if items is None else items
+        return (growing * items / len(self) + self.fixed_bytes) / items
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the index into an existing folder, as NumPy arrays and JSON; no pickle."""

@@ -184,6 +184,10 @@ class BinaryIvfEngine(BinaryEngine):
         if (most := self.values[-1]) > self.nlist:
             raise wrong_value("index.nprobe", most, f"at most {self.nlist}, the number of lists (index.nlist)")
 
+    @property
+    def fixed_bytes(self) -> int:
+        return self.nlist * self._added.shape[1]
+
     def _arrays(self) -> dict[str, np.ndarray]:
         centroids: Any = faiss.downcast_IndexBinary(self._engine.quantizer)
         return super()._arrays() | {"centroids": faiss.vector_to_array(centroids.xb).reshape(self.nlist, -1)}

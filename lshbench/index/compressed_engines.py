@@ -3,7 +3,7 @@
 Features are taken at length 1, and may be reduced by principal axes of the gallery and a random rotation of them.
 faiss compares squared Euclidean distances; what is given is half of them, which for vectors of length 1 is one minus
 the cosine that the code estimates.  A code's bytes are ``nbits / 8``, factors included, as those of quantisers are:
-links, centroids and numbers of items are the index.  The axes belong to encoding, as a method's weights do.
+links, centroids, codebooks and numbers of items are the index.  The axes belong to encoding, as a method's weights do.
 
 ``index.oversample`` rescores what they find by the features, which faiss calls refining.
 """
@@ -115,6 +115,10 @@ class CompressedEngine(CandidateEngine):
     def code_bytes(self) -> int:
         return self._code_size * len(self)
 
+    @property
+    @abstractmethod
+    def fixed_bytes(self) -> int: ...
+
     def _asked(self, queries: Encoded) -> np.ndarray:
         return self._reduction(queries.features)
 
@@ -174,6 +178,10 @@ class PqFastScanEngine(SizedEngine):
     """
 
     option = "pq_fastscan"
+
+    @property
+    def fixed_bytes(self) -> int:
+        return self._centroids.nbytes
 
     def _make(self, gallery: Encoded) -> Any:
         check_entries(len(gallery), 16)
@@ -242,6 +250,10 @@ class CompressedListsEngine(SizedEngine):
     @abstractmethod
     def _dim(self, features: np.ndarray) -> int:
         """Return how many numbers features are reduced to."""
+
+    @property
+    def fixed_bytes(self) -> int:
+        return 4 * self.nlist * self._engine.d
 
     def _make(self, gallery: Encoded) -> Any:
         if self.nlist > len(gallery):
@@ -314,6 +326,18 @@ class IvfPqEngine(CompressedListsEngine):
     """
 
     option = "ivf_pq"
+
+    @property
+    def fixed_bytes(self) -> int:
+        return super().fixed_bytes + 4 * 256 * self._engine.d + self._table_bytes
+
+    @property
+    def _table_bytes(self) -> int:
+        """Bytes of what faiss computes beforehand: a number for each pair of a centroid and an entry of a codebook."""
+        return 4 * self._engine.precomputed_table.size()
+
+    def _size(self) -> int:
+        return super()._size() + self._table_bytes
 
     def _dim(self, features: np.ndarray) -> int:
         check_entries(len(features), 256)
@@ -397,6 +421,10 @@ class HnswSqEngine(GraphEngine, CompressedEngine):
     @property
     def _code_size(self) -> int:
         return (self._engine.d * self.bits_per_dimension + 7) // 8
+
+    @property
+    def fixed_bytes(self) -> int:
+        return 4 * 2 * self._engine.d  # the ranges of the levels
 
     def _empty(self, dim: int) -> Any:
         make: Any = faiss.IndexHNSWSQ

@@ -120,7 +120,7 @@ class Engine(Index):
         return self._engine.ntotal
 
     def _size(self) -> int:
-        """Return the bytes of the engine's own file."""
+        """Return the bytes of the engine's own file, and of what searching reads that is not in it."""
         return _file_bytes(self._engine, self._write)
 
     @abstractmethod
@@ -234,6 +234,11 @@ class LshEngine(Engine):
     @property
     def code_bytes(self) -> int:
         return len(self) * ((self.nbits + 7) // 8)
+
+    def _size(self) -> int:
+        """Return the bytes of faiss's file but for what makes codes of features, which belongs to encoding."""
+        encoding = self._engine.rrot.A.size() + self._engine.thresholds.size()
+        return super()._size() - 4 * encoding
 
     def _make(self, gallery: Encoded) -> Any:
         vectors = np.ascontiguousarray(gallery.features, np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from lshbench.ranking.cosine import VectorGallery
     from lshbench.ranking.hamming import CodeGallery
 
+MOST_CODEBOOK_BYTES = 1 << 40
+"""Of a quantiser, as a saved index may say."""
+
 WORDS, VECTORS, NORMS, STORED = "words.npy", "projections.npy", "inverse_norms.npy", "stored.npy"
 
 
@@ -44,6 +47,7 @@ class FlatIndex(Index):
     codes: CodeGallery
     vectors: VectorGallery
     stored: np.ndarray
+    _codebook_bytes = 0
     _decoded: DecodedGallery | None = None
 
     def rankings(self) -> list[Ranking]:
@@ -79,8 +83,10 @@ class FlatIndex(Index):
             self.codes = CodeGallery.from_codes(gallery.binary)
         elif self.ranking == "asymmetric":
             self._decoded = None
-            quantised = isinstance(gallery.codes, Quantised)
-            self.stored = cast(Quantised, gallery.codes).stored if quantised else gallery.binary.packed
+            if isinstance(gallery.codes, Quantised):
+                self.stored, self._codebook_bytes = gallery.codes.stored, gallery.codes.codebook_bytes
+            else:
+                self.stored = gallery.binary.packed
         else:
             from lshbench.ranking.cosine import VectorGallery
 
@@ -137,7 +143,7 @@ class FlatIndex(Index):
         if self.ranking == "hamming":
             return self.codes.words.nbytes
         if self.ranking == "asymmetric":
-            return self.stored.nbytes
+            return self.stored.nbytes + self._codebook_bytes
         own = 0 if self.ranks_features else self.vectors.vectors.nbytes
         return own + self.vectors.inverse_norms.nbytes
 
@@ -148,6 +154,10 @@ class FlatIndex(Index):
         if self.ranking == "asymmetric":
             return self.stored.nbytes
         return 0 if self.ranks_features else self.vectors.vectors.nbytes
+
+    @property
+    def fixed_bytes(self) -> int:
+        return self._codebook_bytes
 
     @property
     def feature_bytes(self) -> int:
@@ -161,7 +171,7 @@ class FlatIndex(Index):
             details = {"bits": self.codes.bits}
         elif self.ranking == "asymmetric":
             file, array, items = STORED, self.stored, len(self.stored)
-            details = {"bytes": self.stored.shape[1]}
+            details = {"bytes": self.stored.shape[1], "codebook_bytes": self._codebook_bytes}
         else:
             items, width = self.vectors.vectors.shape
             if self.ranks_features:
@@ -191,6 +201,8 @@ class FlatIndex(Index):
             # first query.
             width = check_number(described, "bytes", MOST_DIMENSIONS)
             index.stored = open_array(folder / STORED, np.uint8, (items, width))
+            if "codebook_bytes" in described:  # not where an earlier version has saved it
+                index._codebook_bytes = check_number(described, "codebook_bytes", MOST_CODEBOOK_BYTES, least=0)
             return index
         bits = check_number(described, "bits", MOST_BITS)
         if index.ranking == "cosine":

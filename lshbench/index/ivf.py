@@ -225,8 +225,11 @@ class IvfIndex(Index):
 
     @property
     def bytes(self) -> int:
-        own = 0 if self.centroids is None else self.centroids.nbytes
-        return self.ids.nbytes + self.offsets.nbytes + self.gallery.inverse_norms.nbytes + own
+        return self.ids.nbytes + self.gallery.inverse_norms.nbytes + self.fixed_bytes
+
+    @property
+    def fixed_bytes(self) -> int:
+        return self.offsets.nbytes + (0 if self.centroids is None else self.centroids.nbytes)
 
     @property
     def feature_bytes(self) -> int:

@@ -173,6 +173,10 @@ class OversampledIndex(Index):
         return self.inner.code_bytes
 
     @property
+    def fixed_bytes(self) -> int:
+        return self.inner.fixed_bytes
+
+    @property
     def feature_bytes(self) -> int:
         return self._vectors.nbytes
 

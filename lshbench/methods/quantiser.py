@@ -158,7 +158,12 @@ class Quantiser(Method):
         for start in range(0, len(x), ENCODE_ROWS):
             part = slice(start, start + ENCODE_ROWS)
             stored[part] = self._compress((at_length_one(x[part]) - self.mean) @ self.weight)
-        return Quantised(stored, self.decode, sum(array.nbytes for array in self._learnt().values()))
+        return Quantised(stored, self.decode, self.codebook_bytes)
+
+    @property
+    def codebook_bytes(self) -> int:
+        """Bytes of what was learnt that scores of codes are made with; mean and axes belong to encoding."""
+        return sum(array.nbytes for array in self._learnt().values())
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
         """Return the vectors that stored bytes stand for, float32 ``(n, dim)``; as wide as those of queries.

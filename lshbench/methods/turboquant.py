@@ -70,6 +70,11 @@ class TurboQuantiser(RoundingQuantiser):
     def _addends(self) -> np.ndarray:
         return self._apart()
 
+    @property
+    def codebook_bytes(self) -> int:
+        """None: levels follow from the number of dimensions, and the scale is a part of encoding."""
+        return 0
+
     def _learnt(self) -> dict[str, np.ndarray]:
         return {"scale": self.scale}
 

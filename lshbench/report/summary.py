@@ -184,6 +184,8 @@ def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
     if None not in parts.values():
         each = [f"{name} {of / metrics.dataset.gallery:,.4g}" for name, of in parts.items() if of]
         size += f": {', '.join(each)}"
+        if memory.fixed_bytes:
+            size += f" ({memory.fixed_bytes / metrics.dataset.gallery:,.4g} in codebooks and centroids)"
     if memory.peak_rss_bytes is not None:
         size = f"{_size(memory.peak_rss_bytes)} at most; {size}"
     lost = _loss(metrics)

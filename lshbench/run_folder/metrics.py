@@ -373,13 +373,16 @@ class MemoryMetrics(Record):
         code_bytes: of the items' codes: whole bytes of bits, or what else the method gives to be compared.
         index_bytes: of all else that the index holds.
         feature_bytes: of the features that searching reads besides, in memory or where they lie.
-        bytes_per_item: the three together, for an item.
+        fixed_bytes: of the index's, those that are the same for a gallery of any size: codebooks and centroids; None in
+            runs of earlier versions.
+        bytes_per_item: code, index and features together, for an item.
     """
 
     peak_rss_bytes: int | None
     code_bytes: int | None = field(default=None, kw_only=True)
     index_bytes: int
     feature_bytes: int | None = field(default=None, kw_only=True)
+    fixed_bytes: int | None = field(default=None, kw_only=True)
     bytes_per_item: float
 
 

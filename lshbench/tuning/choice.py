@@ -64,7 +64,7 @@ class Point:
     Attributes:
         settings: of the index, by key without ``index.``.
         values: the target of each validation query.
-        bytes_per_item: code, index and features read.
+        bytes_per_item: code, index and features read, in a gallery of the run's size.
         ms: of a query alone with encoding, median.
         qps: queries a second in a batch, with encoding.
         busy: why times may be too long, or None.
@@ -179,7 +179,7 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
     # Of two processes that come to the same choice, the second waits and finds what the first measured.
     with computing(output, f"choosing-{name}"), sharing(inputs.cache / "shared_work", inputs.threads):
         kept = _read(folder)
-        bench = Bench(judge, target, budget, progress, inputs.threads)
+        bench = Bench(judge, target, budget, progress, inputs.threads, len(data.selection.gallery))
         tried: list[Tried] = []
         with progress("choosing", total=len(candidates), unit="candidates") as advance:
             for values in candidates:
@@ -246,11 +246,14 @@ class Candidate:
 
 
 class Bench:
-    """Fits candidates and measures them; what was fitted last is kept for the next with the same method."""
+    """Fits candidates and measures them; what was fitted last is kept for the next with the same method.
 
-    def __init__(self, judge: Judge, target: str, budget: Budget, progress: Progress, threads: int) -> None:
+    Bytes of an item are those in a gallery of ``items``, the run's.
+    """
+
+    def __init__(self, judge: Judge, target: str, budget: Budget, progress: Progress, threads: int, items: int) -> None:
         self.judge, self.target, self.budget, self.progress = judge, target, budget, progress
-        self.threads = threads
+        self.threads, self.items = threads, items
         self._fitted: tuple[str, System] | None = None
 
     def prepared(
@@ -315,7 +318,7 @@ class Bench:
                 Point(
                     dict(point),
                     values[PER_QUERY.get(self.target, self.target)].tolist(),
-                    (index.bytes + index.feature_bytes) / len(gallery),
+                    index.bytes_per_item(self.items),
                     timed.latency_ms["with_encoding_p50"],
                     timed.qps_with_encoding,
                     timed.busy,

@@ -80,6 +80,18 @@ def test_codes_have_their_bytes_and_a_saved_index_finds_the_same(index: Compress
 
 
 @pytest.mark.parametrize("index", COMPRESSED, ids=lambda index: index.option)
+def test_bytes_are_fixed_or_grow_with_the_items(index: CompressedEngine) -> None:
+    gallery, _, _ = sides()
+    told = index.build(gallery).bytes_per_item(2 * ITEMS)
+    fixed, own = index.fixed_bytes, index.bytes_per_item()
+    assert own == index.bytes / ITEMS > told
+    twice = Encoded(np.tile(gallery.features, (2, 1)))
+    assert index.build(twice).fixed_bytes == fixed > 0
+    # faiss's file has a head, lanes of codes are filled up, and few items have links above the lowest layer.
+    assert abs(told - index.bytes_per_item()) < 2
+
+
+@pytest.mark.parametrize("index", COMPRESSED, ids=lambda index: index.option)
 def test_distances_estimate_one_minus_the_cosine_and_rescoring_finds_its_first(index: CompressedEngine) -> None:
     gallery, queries, _ = sides()
     index.build(gallery)

@@ -121,7 +121,10 @@ def test_the_gallery_is_ranked_as_the_engine_scores_it(name: str) -> None:
     scale = float(np.max(getattr(method, "scale", 1)))
     added = (asked @ centre)[:, None] if name.startswith("rabitq") else 0  # the same to all items of a query
     np.testing.assert_allclose(queries.x @ decoded.T * scale + added, scores, rtol=1e-4, atol=1e-4)
-    assert flat.bytes == ITEMS * method.bits / 8
+    learnt = {name: array for name, array in method.state().items() if name in ("centroids", "codebooks", "ranges")}
+    codebooks = sum(array.nbytes for array in learnt.values())
+    assert (flat.bytes, flat.fixed_bytes) == (ITEMS * method.bits / 8 + codebooks, codebooks)
+    assert bool(codebooks) == (name in ("pq", "opq", "residual", "lsq", "sq8", "sq4"))
 
 
 @pytest.mark.parametrize("name", MAKE)

@@ -115,7 +115,17 @@ def test_bytes_an_item_are_said_apart(metrics: dict[str, Any]) -> None:
     metrics["memory"] |= {"index_bytes": 50000 * 30, "feature_bytes": 50000 * 5120, "bytes_per_item": 5158.0}
     text = " ".join(printed(metrics).split())
     assert "memory 1 GB at most; 5,158 bytes an item: code 8, index 30, features 5,120 folder" in text
-    del metrics["memory"]["code_bytes"], metrics["memory"]["feature_bytes"]
+    metrics["memory"] |= {
+        "index_bytes": 50000 * 30,
+        "fixed_bytes": 50000 * 4,
+        "feature_bytes": 0,
+        "bytes_per_item": 38.0,
+    }
+    text = " ".join(printed(metrics).split())
+    assert "38 bytes an item: code 8, index 30 (4 in codebooks and centroids) folder" in text
+    metrics["memory"]["bytes_per_item"] = 5158.0
+    for name in ("code_bytes", "feature_bytes", "fixed_bytes"):
+        del metrics["memory"][name]
     assert "5,158 bytes an item folder" in " ".join(printed(metrics).split()), "a run of an earlier version"
 
 
