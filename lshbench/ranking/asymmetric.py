@@ -28,7 +28,7 @@ from lshbench.types import Decode, Neighbors, RankedBlock, Relevance, Vectors
 DECODED_BYTES = 1 << 27
 """Bytes of a decoded tile, at most, unless sixteen rows have more."""
 
-FEW_QUERIES = 32
+FEW_QUERIES = 16
 """Queries up to which scores come from the stored bytes."""
 
 
