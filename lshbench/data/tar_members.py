@@ -114,7 +114,8 @@ class OpenTar:
             UsageError: the file is no tar file, is compressed, damaged, cut off, or goes on after its end.
         """
         reader = self._reader
-        if kind := next((kind for magic, kind in COMPRESSED.items() if reader.read(8).startswith(magic)), None):
+        first = reader.read(8)
+        if kind := next((kind for magic, kind in COMPRESSED.items() if first.startswith(magic)), None):
             raise UsageError(f"{self.named} is compressed ({kind}), and can't be read in parts; expected a plain .tar")
         reader.seek(0)
         try:

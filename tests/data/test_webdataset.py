@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -210,6 +211,7 @@ DAMAGES = {
     "a flipped bit in the first": (lambda path: flip(path, 0), "damaged, or no tar file"),
     "two archives in one": (lambda path: path.write_bytes(2 * path.read_bytes()), "joined ones have to be apart"),
     "compressed": (lambda path: path.write_bytes(gzip.compress(path.read_bytes())), r"is compressed \(gzip\)"),
+    "compressed otherwise": (lambda path: path.write_bytes(lzma.compress(path.read_bytes())), r"is compressed \(xz\)"),
     "no tar file": (lambda path: path.write_bytes(b"text" * 500), "damaged, or no tar file"),
     "empty": (lambda path: path.write_bytes(b""), "damaged, or no tar file"),
 }  # fmt: skip
