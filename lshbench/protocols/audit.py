@@ -107,7 +107,7 @@ def audit(
     # A few copies are a data set's own; many are queries that were put among the others.  Of a set that queries itself
     # all copies are its own, but for those in a training set apart.
     leaking = duplicates_train if protocol.leave_one_out else copied
-    copies_leak = int(leaking.sum()) >= LEAKING_COPIES and leaking.mean() > LEAKING_SHARE
+    copies_leak = bool(leaking.sum() >= LEAKING_COPIES and leaking.mean() > LEAKING_SHARE)
     if copied.any():
         first = int(selection.queries[np.argmax(copied)])
         message = (
