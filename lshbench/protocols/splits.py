@@ -233,7 +233,7 @@ class UnseenClassesProtocol(EvaluationProtocol):
 
     def draw(self, labels: np.ndarray, from_gallery: np.ndarray, from_query: np.ndarray, seed: int) -> Selection:
         refuse_unlabelled(labels, "holds out classes")
-        classes = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
+        classes = classes_of(labels)
         count = round(self.held_out * len(classes))
         if not 2 <= count <= len(classes) - 2:
             expected = f"a share that leaves at least 2 of the {len(classes)} classes on either side"
@@ -255,10 +255,14 @@ class UnseenClassesProtocol(EvaluationProtocol):
         return drawn
 
     def train_on(self, drawn: Selection, given: np.ndarray, labels: np.ndarray) -> Selection:
-        judged = labels[np.concatenate([drawn.queries, drawn.gallery])]
-        held_out = np.unique(judged) if labels.ndim == 1 else np.flatnonzero(judged.any(axis=0))
+        held_out = classes_of(labels[np.concatenate([drawn.queries, drawn.gallery])])
         seen = sides_of(labels, held_out)[0]
         return replace(drawn, train=given[seen[given]])
+
+
+def classes_of(labels: np.ndarray) -> np.ndarray:
+    """Return the classes that some items have, int64, ascending; labels int64 ``(n,)`` or bool ``(n, classes)``."""
+    return np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
 
 
 def sides_of(labels: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 SMALL_BATCH = 1 << 19
 """Numbers in a batch below which training takes one thread."""
 
-
 Terms = dict[str, Tensor]
 """A loss as named terms, already weighted; their sum is minimised."""
 

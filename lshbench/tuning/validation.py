@@ -10,7 +10,7 @@ import numpy as np
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.inputs import Inputs, OpenedData
-from lshbench.protocols.splits import Selection, sides_of
+from lshbench.protocols.splits import Selection, classes_of, sides_of
 from lshbench.relevance.base import RelevanceRule
 from lshbench.relevance.labels import LabelRule
 from lshbench.relevance.neighbors import NeighborRule
@@ -52,7 +52,7 @@ def cut_validation(
     """
     generator = np.random.default_rng([seed, 0x7E57])
     rows, learnt = np.arange(len(items)), None
-    classes, in_gallery = _classes_of(labels), _classes_of(gallery_labels)
+    classes, in_gallery = classes_of(labels), classes_of(gallery_labels)
     if len(classes) and not np.isin(in_gallery, classes).any():
         count = max(2, round(part * len(classes)))
         if count > len(classes) - 2:
@@ -75,10 +75,6 @@ def cut_validation(
         )
     queries = np.sort(generator.permutation(queries)[:most])
     return Selection(items[queries], items[gallery], items[train])
-
-
-def _classes_of(labels: np.ndarray) -> np.ndarray:
-    return np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
 
 
 def rule_of_trials(run: RelevanceRule, relevant: Relevant, supervision: Supervision) -> RelevanceRule:
