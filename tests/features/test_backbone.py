@@ -90,6 +90,11 @@ def test_what_does_not_change_features_does_not_change_the_key() -> None:
     assert second.key("cpu", no_progress) == first
 
 
+@pytest.mark.parametrize(("size", "batch"), [(64, 16), (160, 7), (256, 4)])
+def test_a_batch_on_a_cpu_has_fewer_of_larger_images(size: int, batch: int) -> None:
+    assert load(name="test_efficientnet", weights="random", image_size=size).batch_size == batch
+
+
 @pytest.mark.parametrize(("size", "expected"), [("0", [698, 985]), pytest.param("2", [698], marks=pytest.mark.slow)])
 def test_packaged_weights_know_what_is_in_a_picture(size: str, expected: list[int]) -> None:
     """ImageNet's classes 698 and 985 are palace and daisy; the pictures are those that scikit-learn ships."""

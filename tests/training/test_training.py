@@ -174,6 +174,15 @@ def test_batches_pass_through_the_training_part_and_read_a_memory_map_alike(
         assert torch.equal(one.y, other.y)
 
 
+def test_an_epoch_of_a_large_set_is_a_sample_of_it_and_the_next_one_another() -> None:
+    settings = training(batch_size=40, min_batches=1, max_batches=3)
+    data = TrainingData(clusters(400), settings, 0, CPU)
+    first, second = ([*data.batches(settings, 0, epoch)] for epoch in (1, 2))
+    rows, others = (np.concatenate([batch.rows for batch in batches]) for batches in (first, second))
+    assert len(np.unique(rows)) == len(rows) == len(others) == 3 * 40 < len(data)
+    assert set(rows) != set(others)
+
+
 def test_schedules_start_low_peak_and_end_near_zero() -> None:
     rates = [training(learning_rate=1.0).rate(step, 100) for step in range(100)]
     assert rates[0] < 0.1
