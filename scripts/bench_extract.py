@@ -121,11 +121,11 @@ def bare_model(
 ) -> Callable[[], int]:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = copy.deepcopy(model).to(dtype).to(memory_format=layout)
-    batch = torch.rand(BATCH, *shape).to(dtype).contiguous(memory_format=layout)
+    images = torch.rand(BATCH, *shape).to(dtype).contiguous(memory_format=layout)
 
     def run() -> int:
         with torch.inference_mode():
-            return sum(len(model(batch)) for _ in range(-(-count // BATCH)))
+            return sum(len(model(images[: count - start])) for start in range(0, count, BATCH))
 
     return run
 

@@ -36,6 +36,10 @@ BATCH = 256
 """Files that a thread takes at a time."""
 SMALL = 1 << 20
 """Bytes of a file that is read at once."""
+LARGE = 16 * 1024
+"""Mean bytes of files from which on several threads read them: their content is hashed side by side."""
+WAITING = 2
+"""Seconds that the first small files take for each second of the processor, from which on they are waited for."""
 TRIES = 3
 """Times that a file is read which changes meanwhile."""
 
@@ -77,9 +81,7 @@ def file_digests(paths: Sequence[Path | str], cache: Path) -> list[str]:
     missing = list(dict.fromkeys(key for key in keys if key not in known))
     if missing:
         started = time.time_ns()
-        batches = (missing[first : first + BATCH] for first in range(0, len(missing), BATCH))
-        with ThreadPoolExecutor(min(8, available_cores())) as pool:
-            computed = dict(chain.from_iterable(pool.map(_digests, batches)))
+        computed = _computed(missing)
         _remember({key: digest for key, digest in computed.items() if _settled(key, started)}, database)
         by_path = {key[0]: digest for key, digest in computed.items()}
         known |= {key: by_path[key[0]] for key in missing}
@@ -113,12 +115,30 @@ def _key_of(path: bytes, status: os.stat_result) -> _Key:
     return path, status.st_dev, inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def _computed(keys: Sequence[_Key]) -> dict[_Key, str]:
+    """Return the digest of each file, read by several threads where they are large or slow to come.
+
+    Threads that read many small files at hand only take the interpreter from each other.
+    """
+    computed: dict[_Key, str] = {}
+    if sum(key[3] for key in keys) < len(keys) * LARGE:
+        tried, keys = keys[:BATCH], keys[BATCH:]
+        wall, processor = time.perf_counter(), time.thread_time()
+        computed = dict(map(_digest, tried))
+        if time.perf_counter() - wall < WAITING * (time.thread_time() - processor):
+            return computed | dict(map(_digest, keys))
+    batches = (keys[first : first + BATCH] for first in range(0, len(keys), BATCH))
+    with ThreadPoolExecutor(min(8, available_cores())) as pool:
+        return computed | dict(chain.from_iterable(pool.map(_digests, batches)))
+
+
 def _digests(keys: Sequence[_Key]) -> list[tuple[_Key, str]]:
-    return [_digest(key[0]) for key in keys]
+    return list(map(_digest, keys))
 
 
-def _digest(path: bytes) -> tuple[_Key, str]:
+def _digest(key: _Key) -> tuple[_Key, str]:
     """Return a file's digest, and what it was the digest of: the file as it was before and after reading alike."""
+    path = key[0]
     name = os.fsdecode(path)
     try:
         for _ in range(TRIES):

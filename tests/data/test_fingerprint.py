@@ -39,6 +39,17 @@ def test_a_digest_is_the_sha256_of_the_content(tmp_path: Path) -> None:
     assert file_digests(files[::-1], cache_dir()) == expected[::-1]
 
 
+@pytest.mark.parametrize("change", [{}, {"LARGE": 0}, {"WAITING": 0}], ids=["at hand", "large", "waited for"])
+def test_files_are_read_alike_by_one_thread_and_by_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, int]
+) -> None:
+    for name, value in {"BATCH": 4, **change}.items():
+        monkeypatch.setattr(fingerprint, name, value)
+    files = [written(tmp_path / str(number), b"%d" % number) for number in range(11)]
+    expected = [hashlib.sha256(path.name.encode()).hexdigest() for path in files]
+    assert file_digests(files, tmp_path) == expected
+
+
 @pytest.mark.usefixtures("settled")
 def test_known_content_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path / "a", b"one")
