@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from lshbench.errors import UsageError
+from lshbench.runtime.progress import amount
 from lshbench.runtime.threads import available_cores
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ LARGE = 16 * 1024
 """Mean bytes of files from which on several threads read them: their content is hashed side by side."""
 WAITING = 2
 """Seconds that the first small files take for each second of the processor, from which on they are waited for."""
+LONG_BYTES, LONG_FILES = 1 << 30, 50_000
+"""Bytes or files whose hashing takes so long that the log says so."""
 TRIES = 3
 """Times that a file is read which changes meanwhile."""
 
@@ -80,6 +83,10 @@ def file_digests(paths: Sequence[Path | str], cache: Path) -> list[str]:
     known = _look_up(keys, database)
     missing = list(dict.fromkeys(key for key in keys if key not in known))
     if missing:
+        size = sum(key[3] for key in missing)
+        if size >= LONG_BYTES or len(missing) >= LONG_FILES:
+            count = f"{len(missing):,}"
+            log.info("hashing %s files, %s, once: later runs go by their times", count, amount(size, None, "bytes"))
         started = time.time_ns()
         computed = _computed(missing)
         _remember({key: digest for key, digest in computed.items() if _settled(key, started)}, database)

@@ -51,6 +51,20 @@ def test_files_are_read_alike_by_one_thread_and_by_several(
 
 
 @pytest.mark.usefixtures("settled")
+def test_hashing_that_takes_long_is_announced_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fingerprint, "LONG_FILES", 2)
+    caplog.set_level("INFO")
+    files = [written(tmp_path / name, b"content") for name in ("a", "b")]
+    for _ in range(2):
+        file_digests(files, cache_dir())
+    assert [record.getMessage() for record in caplog.records] == [
+        "hashing 2 files, 0.0 kB, once: later runs go by their times"
+    ]
+
+
+@pytest.mark.usefixtures("settled")
 def test_known_content_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path / "a", b"one")
     first = file_digests([file], cache_dir())
