@@ -4,7 +4,7 @@
     python scripts/fuzz_runs.py --cases 50 --seed 3  other ones
     python scripts/fuzz_runs.py --only 137           one of them, with all that it printed
 
-Runs with every index are made once.  A case takes one, damages one of its files (bits turned, bytes changed, zeroed,
+Runs with most indexes are made once.  A case takes one, damages one of its files (bits turned, bytes changed, zeroed,
 cut off or added; another file, a folder, a pipe, a device or a link in its place; values out of range, other shapes and
 types; no file at all), and searches, reports or verifies it.  In half of the cases the manifest is written anew, as
 somebody would who means harm: checksums then fit, and what compiled code reads is all that stands between the damage
