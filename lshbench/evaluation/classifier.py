@@ -19,14 +19,18 @@ import numpy as np
 
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.evaluation.reference import content_of
-from lshbench.ranking.cosine import cosine_blocks
+from lshbench.ranking.cosine import VectorGallery, product_blocks
 from lshbench.ranking.hamming import hamming_blocks
+from lshbench.runtime import scratch
 from lshbench.runtime.device import resolve_device
 from lshbench.runtime.kept import Arrays, content_digest, kept
 from lshbench.types import Codes, Features, Progress, Relevance
 
-VERSION = 1
+VERSION = 2
 """Part of the key: after a change to what is computed, older results are not found."""
+
+ROWS = 1 << 16
+"""Items whose predicted classes are found at a time."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,9 @@ def classifier_reference(
         head, training = Head.of(chosen["head"]), Training.of(chosen["training"])
         classifier = train_classifier(train, head, training, seed, where, progress)
         known, asked = classifier.probabilities(gallery.x), classifier.probabilities(queries.x)
-        blocks = cosine_blocks(*_as_cosines(asked, known), relevance, positions=0)
+        # The product: how probable it is that two items have one class, or how many they are expected to share.
+        unscaled = VectorGallery(known, np.ones(len(known), np.float32), scaled=False)
+        blocks = product_blocks(asked, unscaled, relevance, positions=False)
         ranked = evaluate(blocks, len(queries), progress, "ranking by class probabilities, the reference")
         blocks = hamming_blocks(_predicted(asked), _predicted(known), relevance, positions=0)
         trivial = evaluate(blocks, len(queries), progress, "ranking by predicted classes, the reference")
@@ -101,24 +107,15 @@ def classifier_reference(
     return ClassifierReference(**(found | {"figures": json.loads(str(found["figures"]))}))
 
 
-def _as_cosines(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return vectors, float32 ``(n, classes + 1)``, whose cosines rank as inner products of probabilities do.
-
-    The product is the probability that two items have one class or, of sigmoids, the number of classes that they are
-    expected to share.  A further coordinate, 0 in queries, gives all gallery items one length.
-    """
-    squares = np.square(gallery, dtype=np.float64).sum(1)
-    rest = np.sqrt(np.maximum(squares.max(initial=1.0) - squares, 0))
-    asked = np.concatenate([queries, np.zeros((len(queries), 1), np.float32)], axis=1)
-    return asked, np.concatenate([gallery, rest[:, None].astype(np.float32)], axis=1)
-
-
 def _predicted(probabilities: np.ndarray) -> Codes:
     """Return codes of one bit for each class, that of the most probable one set: any two classes are 2 apart."""
-    classes = probabilities.shape[1]
-    bits = np.zeros((len(probabilities), classes), np.bool_)
-    bits[np.arange(len(bits)), probabilities.argmax(1)] = True
-    return Codes(np.packbits(bits, axis=1), classes)
+    rows, classes = probabilities.shape
+    packed = np.zeros((rows, -(-classes // 8)), np.uint8)
+    for start in range(0, rows, ROWS):
+        predicted = probabilities[start : start + ROWS].argmax(1)
+        packed[np.arange(start, start + len(predicted)), predicted // 8] = 128 >> predicted % 8
+        scratch.release(probabilities)
+    return Codes(packed, classes)
 
 
 def _is_whole(arrays: Arrays) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lshbench.runtime import scratch
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import Head, Standardise
 from lshbench.training.loop import Terms, seeded, train_model
@@ -48,14 +49,15 @@ class Classifier:
         return sum(tensor.numel() for tensor in self.network.state_dict().values())
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """Return each class's probability for items, float32 ``(n, classes)``."""
-        found = np.empty((len(x), len(self.classes)), np.float32)
+        """Return each class's probability for items, float32 ``(n, classes)``; of many items, the map of a file."""
+        found = scratch.empty((len(x), len(self.classes)))
         with torch.inference_mode():
             for start in range(0, len(x), ROWS):
                 block = torch.tensor(np.asarray(x[start : start + ROWS], np.float32), device=self.device)
                 logits = self.network(block)
                 outputs = logits.sigmoid() if self.several else logits.softmax(1)
                 found[start : start + ROWS] = outputs.float().cpu().numpy()
+                scratch.release(x, found)
         return found
 
     def correct(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
