@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -95,8 +96,9 @@ class FeatureStore:
             for _ in range(TRIES):
                 if (found := self.find(key)) is not None:
                     return found, made
-                self._delete_unused()
                 folder.mkdir(parents=True, exist_ok=True)
+                os.utime(folder)  # somebody goes on with it, however old it is
+                self._delete_unused()
                 with Filling(folder, rows, shard) as filling:
                     if filling.missing:
                         fill(filling)
@@ -130,6 +132,7 @@ class FeatureStore:
                     not (folder / META).exists()
                     and max(path.stat().st_mtime for path in (folder, *folder.glob(SHARDS))) < oldest
                 ):
+                    log.info("%s: unfinished features of more than %d days ago are deleted", folder, UNUSED_DAYS)
                     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -76,7 +76,9 @@ class Reduction:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Return reduced vectors, float32 ``(n, dim)``."""
-        return (directions(features) - self.mean) @ self.weight
+        units = directions(features)
+        units -= self.mean
+        return units @ self.weight
 
     @classmethod
     def stored(cls, stored: Stored) -> Reduction:
@@ -134,7 +136,9 @@ def product_dim(parts: int, nbits: int, features: np.ndarray) -> int:
     """
     dim = min(nbits, features.shape[1]) // parts * parts
     if not dim:
-        raise wrong_value("index.nbits", nbits, f"fewer: {parts} parts of features of {features.shape[1]} numbers")
+        width = features.shape[1]
+        most = nbits // parts * width
+        raise wrong_value("index.nbits", nbits, f"at most {most}: {parts} parts of features of {width} numbers")
     return dim
 
 
@@ -384,6 +388,8 @@ class IvfRabitqEngine(CompressedListsEngine):
     def _dim(self, features: np.ndarray) -> int:
         if (dim := self.nbits - 8 * RABITQ_FACTORS) > features.shape[1]:
             most = features.shape[1] // 8 * 8 + 8 * RABITQ_FACTORS
+            if most < self.least_bits:
+                raise UsageError(f"index=ivf_rabitq: expected features of at least 8 numbers, not {features.shape[1]}")
             raise wrong_value("index.nbits", self.nbits, f"at most {most} for features of {features.shape[1]} numbers")
         return dim
 

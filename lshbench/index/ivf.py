@@ -126,13 +126,15 @@ class IvfIndex(Index):
         assert self.clusters is not None, "checked by the constructor"
         if self.clusters > len(vectors):
             raise wrong_value("index.clusters", self.clusters, f"at most {len(vectors)}, the items of the gallery")
+        rows: slice | np.ndarray = slice(None)
         if (most := TRAINING_ITEMS * self.clusters) < len(vectors):
             generator = np.random.default_rng(self.seed)
-            vectors = vectors[np.sort(generator.choice(len(vectors), most, replace=False))]
+            rows = np.sort(generator.choice(len(vectors), most, replace=False))
+        points = directions(vectors[rows])
         clustering = faiss.Clustering(vectors.shape[1], self.clusters)
         clustering.seed, clustering.spherical = self.seed, True
         clustering.min_points_per_centroid = 1  # with its default, faiss warns of fewer
-        clustering.train(directions(vectors), faiss.IndexFlatIP(vectors.shape[1]))
+        clustering.train(points, faiss.IndexFlatIP(points.shape[1]))
         return faiss.vector_to_array(clustering.centroids).reshape(self.clusters, -1)
 
     def _set_centroids(self, centroids: np.ndarray) -> None:

@@ -195,8 +195,15 @@ class Quantiser(Method):
 def at_length_one(x: np.ndarray) -> np.ndarray:
     """Return vectors at length 1, float32 ``(n, d)``, in new memory; zero vectors stay zero."""
     norms = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))[:, None]
-    inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0).astype(np.float32)
-    return np.ascontiguousarray(x * inverse, np.float32)
+    inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+    # Inverse norms beyond float32's range would make numbers infinite, or zero.
+    limits = np.finfo(np.float32)
+    extreme = np.flatnonzero((inverse > limits.max) | ((inverse < limits.tiny) & (norms > 0)))
+    exact = x[extreme] * inverse[extreme]
+    inverse[extreme] = 0
+    found = np.ascontiguousarray(x * inverse.astype(np.float32), np.float32)
+    found[extreme] = exact
+    return found
 
 
 def checked(

@@ -82,8 +82,10 @@ class DecodedGallery:
             ValueError: the codes are not such as the quantiser stores.
         """
         decoded = self.decode(self.stored[start:stop])
-        if decoded.shape[1] != self.width or not np.isfinite(decoded).all():
-            raise ValueError(f"codes decode to {decoded.shape[1]} numbers, not {self.width}, or to infinite ones")
+        if decoded.shape[1] != self.width:
+            raise ValueError(f"codes decode to {decoded.shape[1]} numbers, not {self.width}")
+        if not np.isfinite(decoded).all():
+            raise ValueError("codes decode to NaN or infinite numbers")
         if len(decoded) == stop - start:
             return decoded
         padded = np.zeros((stop - start, self.width), np.float32)
@@ -139,6 +141,12 @@ class DecodedGallery:
             share_scores(scores, first, kinds[start:stop], start, rows[own], kind[own], kept)
 
 
+def _check_finite(queries: Vectors) -> None:
+    # Compiled code finds places by comparing scores.
+    if not (np.isfinite(queries.x).all() and np.isfinite(queries.offset).all()):
+        raise ValueError("queries hold NaN or infinite values")
+
+
 def asymmetric_blocks(
     queries: Vectors, gallery: DecodedGallery, relevance: Relevance, *, positions: int | None = None
 ) -> Iterator[RankedBlock]:
@@ -151,8 +159,9 @@ def asymmetric_blocks(
         positions: 0 for none; else all positions of the relevant items in the stable order are given.
 
     Raises:
-        ValueError: labels that don't match queries and gallery in number.
+        ValueError: labels that don't match queries and gallery in number, or queries that are not finite.
     """
+    _check_finite(queries)
     if len(relevance.queries) != len(queries) or len(relevance.gallery) != len(gallery):
         raise ValueError(
             f"{len(relevance.queries)} and {len(relevance.gallery)} labels for {len(queries)} and {len(gallery)} items"
@@ -167,7 +176,11 @@ def asymmetric_neighbors(queries: Vectors, gallery: DecodedGallery, k: int) -> N
         queries: as wide as the gallery's decoded vectors.
         gallery: codes.
         k: how many; beyond the gallery's size, rows are padded with -1 and infinity.
+
+    Raises:
+        ValueError: queries that are not finite.
     """
+    _check_finite(queries)
     results = Neighbors.unfilled(np.full(len(queries), len(gallery), np.int64), k)
     nearest = min(k, len(gallery))
     for start in range(0, len(queries) if nearest else 0, MOST_QUERIES):

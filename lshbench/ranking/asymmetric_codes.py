@@ -31,7 +31,7 @@ GROUP_BYTES = 16 << 20
 PAIRS = 1 << 14
 """Pairs of a query and a gallery row whose distances are computed one by one at a time."""
 
-FEWEST_QUERIES, MOST_QUERIES = 64, 1024
+FEWEST_QUERIES, MOST_QUERIES = 8, 1024
 """Queries that are ranked, and searched, at a time."""
 
 FEW_BYTES = 1 << 18

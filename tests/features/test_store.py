@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import random
 import shutil
 import signal
@@ -279,8 +280,6 @@ def test_a_worker_killed_at_random_moments_goes_on_each_time(tmp_path: Path) -> 
 
 
 def test_what_nobody_goes_on_with_is_deleted_in_the_end(tmp_path: Path) -> None:
-    import os
-
     with pytest.raises(RuntimeError, match="half way"):
         fill(tmp_path, Counted(stop_before=12))
     folder = entry_folder(tmp_path)
@@ -292,6 +291,18 @@ def test_what_nobody_goes_on_with_is_deleted_in_the_end(tmp_path: Path) -> None:
     FeatureStore(tmp_path).get_or_fill({**KEY, "rows": "few"}, 20, Counted(), SHARD)
     assert not folder.exists()
     assert FeatureStore(tmp_path).find(other) is not None
+
+
+def test_an_entry_is_gone_on_with_however_old_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="half way"):
+        fill(tmp_path, Counted(stop_before=12))
+    folder = entry_folder(tmp_path)
+    for path in (folder, folder / "shards"):
+        os.utime(path, (0, 0))
+    later = Counted()
+    x, made = fill(tmp_path, later)
+    assert np.array_equal(x, X)
+    assert (later.starts, made) == ([12, 18], 8)
 
 
 def test_checking_a_large_entry_is_fast(tmp_path: Path) -> None:

@@ -162,6 +162,31 @@ def test_scores_estimate_the_cosine_and_distances_say_so() -> None:
         assert np.abs(found.distances - exact).mean() < (0.002 if name == "float16" else 0.2)
 
 
+@pytest.mark.parametrize("name", MAKE)
+def test_lengths_of_vectors_count_for_nothing_however_short_or_long(name: str) -> None:
+    method, x = fitted(name), data()[1]
+    asked = np.stack([x[0], x[0], x[1], x[1]])
+    asked[1] *= np.float32(1e-38 / np.abs(x[0]).max())
+    asked[3] *= np.float32(3e38 / np.abs(x[1]).max())
+    gallery, queries = method.encode(x[:300], "gallery"), method.encode(asked, "query")
+    # The short one has lost most of its digits.
+    np.testing.assert_allclose(queries.x[0], queries.x[1], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(queries.x[2], queries.x[3], rtol=1e-5, atol=1e-6)
+    found = FlatIndex(gives="quantised").build(Encoded(x[:300], gallery)).search(Encoded(asked, queries), 300)
+    assert (np.sort(found.ids, axis=1) == np.arange(300)).all()
+
+
+def test_queries_that_are_not_finite_are_refused_before_compiled_code_sees_them() -> None:
+    method, (_, x, y) = fitted("pq"), data()
+    gallery, queries = method.encode(x[:300], "gallery"), method.encode(x[:2], "query")
+    queries.x[1, 0] = np.nan
+    index = FlatIndex(gives="quantised").build(Encoded(x[:300], gallery))
+    with pytest.raises(ValueError, match="queries hold NaN or infinite values"):
+        index.search(Encoded(x[:2], queries), 5)
+    with pytest.raises(ValueError, match="queries hold NaN or infinite values"):
+        list(index.rank(Encoded(x[:2], queries), Relevance(y[:2], y[:300])))
+
+
 def test_items_stored_alike_tie_however_they_lie() -> None:
     method, (_, x, _) = fitted("opq"), data()
     gallery = np.tile(x[:50], (40, 1))
