@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lshbench.errors import UsageError
+from lshbench.runtime import scratch
 from lshbench.training.settings import Training
 from lshbench.types import Features, Supervision
 
@@ -105,6 +106,7 @@ class TrainingData:
         order = np.argsort(rows, kind="stable")  # a memory map is read fastest in its own order
         block = np.empty((len(rows), self.inputs), np.float32)
         block[order] = self.source[rows[order]]
+        scratch.release(self.source)
         return torch.from_numpy(block).to(self.device)
 
     def take(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
