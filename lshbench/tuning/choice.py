@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal, TypeVar
@@ -25,6 +26,7 @@ from lshbench.config import check_root, identity
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.evaluation.timing import time_encoding, time_search
+from lshbench.index.base import Index
 from lshbench.index.flat import FlatIndex
 from lshbench.index.oversampled import OversampledIndex
 from lshbench.inputs import Inputs
@@ -260,7 +262,7 @@ class Bench:
     def __init__(self, judge: Judge, target: str, budget: Budget, progress: Progress, threads: int, items: int) -> None:
         self.judge, self.target, self.budget, self.progress = judge, target, budget, progress
         self.threads, self.items = threads, items
-        self._fitted: tuple[str, System] | None = None
+        self._fitted: tuple[str, Callable[[Index], System]] | None = None
 
     def prepared(
         self, configure: Configure, values: dict[str, Any], fingerprint: str, encoder: dict[str, Any] | None
@@ -303,8 +305,10 @@ class Bench:
     def _fit(self, config: dict[str, Any], system: System) -> System:
         key = json.dumps([config[name] for name in ("method", "pca", "seed")], default=str)
         if self._fitted is not None and self._fitted[0] == key:
-            return System(self._fitted[1].pca, self._fitted[1].method, system.index)
-        self._fitted = key, system.fit(self.judge.train, self.progress)
+            return self._fitted[1](system.index)
+        system.fit(self.judge.train, self.progress)
+        # Without its index, which is built later and may be large.
+        self._fitted = key, partial(System, system.pca, system.method)
         return system
 
     def _points(self, system: System) -> list[Point]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from lshbench.commands.compose import compose_choice
 from lshbench.config import build
 from lshbench.errors import UsageError
 from lshbench.run_folder import finished_runs
+from lshbench.runtime.progress import silent
 from lshbench.system import System
 from lshbench.tuning.candidates import Budget, Choosing, check_target
-from lshbench.tuning.choice import Point, least_bytes, ranked
+from lshbench.tuning.choice import Bench, Point, least_bytes, ranked
+from lshbench.tuning.validation import Judge
+from lshbench.types import Features, Relevance
 from tests.options import composed
 
 MORTAL = """
@@ -142,6 +146,28 @@ def test_an_interval_holds_for_other_queries_and_for_the_best_of_many() -> None:
         place = next(number for number, (_, point) in enumerate(rows) if point is best.point)
         missed += not best.low <= draws[place, 1].mean() <= best.high
     assert missed <= 4, "95 %, although the best of fifteen that are alike was chosen"
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A budget of 16 bytes an item, and 10 queries among 40 items of noise."""
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((50, 8), dtype=np.float32), np.arange(50) % 3
+    queries, gallery = (Features(x[rows], y[rows], np.arange(50)[rows]) for rows in (slice(10), slice(10, None)))
+    judge = Judge(queries, gallery, gallery, Relevance(queries.y, gallery.y), "labels", "a shared label", "P@10")
+    return Bench(judge, "P@10", Budget(16), silent, 1, 1000)
+
+
+def test_what_was_fitted_is_kept_for_the_next_candidate_without_its_index(bench: Bench) -> None:
+    config = composed("method=random_projection", "bits=16", "index=flat")
+    first, second = System.from_config(config), System.from_config(config)
+    fitted = bench._fit(config, first)
+    index, method = weakref.ref(fitted.index), fitted.method
+    del first, fitted
+    assert index() is None, "an index may be larger than all else"
+    again = bench._fit(config, second)
+    assert again.method is method
+    assert again.index is second.index
 
 
 @pytest.mark.parametrize(
