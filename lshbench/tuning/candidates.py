@@ -10,14 +10,12 @@ from typing import Any, cast, get_args
 
 from lshbench.errors import UsageError, wrong_value
 from lshbench.tuning.settings import MEASURES, Relevant
+from lshbench.tuning.space import SEARCHED, searchable
 
 CODE, SHARE = "code", "share"
 """The value that stands for a code's length, and the key of the part of the budget's bytes that it takes."""
 
 WORD_BITS = 64
-
-FIRST_WORDS = ("method", "head", "training", "bits", "pca", "index", "ranking")
-"""First words of keys that a candidate may have; others decide what all of them are judged on."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,8 @@ class Choosing:
             raise wrong_value("choose.candidates", [], "at least one, such as {method: itq, bits: code}")
         for entry in self.entries:
             for key in entry:
-                if key != SHARE and key.split(".")[0] not in FIRST_WORDS:
-                    raise UsageError(
-                        f"choose.candidates: {key}: expected a key of {', '.join(FIRST_WORDS)}, or {SHARE}"
-                    )
+                if key != SHARE and not searchable(key):
+                    raise UsageError(f"choose.candidates: {key}: expected a key of {', '.join(SEARCHED)}, or {SHARE}")
 
     def candidates(self, budget: Budget) -> list[dict[str, Any]]:
         """Return each candidate's values by key, in the order of the file and without repetition.

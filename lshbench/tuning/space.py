@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 SEARCHED = ("method", "head", "training", "bits", "pca", "index", "ranking")
-"""First words of keys that can be searched; others decide what trials are judged on, or no figure at all."""
+"""First words of keys that trials and candidates have; others decide what they are judged on, or no figure at all."""
 
 RANGE = ("low", "high", "log", "step")
 DIGITS = 4
@@ -83,9 +83,14 @@ def read_space(search: Mapping[str, Any]) -> Space:
             "(lshbench ls tune)"
         )
     for key in space:
-        if re.split("[.@]", key)[0] not in SEARCHED:
+        if not searchable(key):
             raise UsageError(f"tune.search.{key}: expected a key of {', '.join(SEARCHED)}: others can't be searched")
     return space
+
+
+def searchable(key: str) -> bool:
+    """Return whether a key is one of :data:`SEARCHED`, such as ``method.map_dim`` or ``head@method.head``."""
+    return re.split("[.@]", key)[0] in SEARCHED
 
 
 def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Range | Choice]]:

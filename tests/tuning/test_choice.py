@@ -74,6 +74,9 @@ def test_candidates_are_products_of_values_with_code_lengths_of_the_budget_and_g
         {"method": "none", "index": "ivf_pq", "index.nbits": 16, "index.nprobe": [4, 16]},
         {"method": "none", "index": "flat"},
     ]
+    assert choosing({"method": "csq", "head@method.head": ["linear"]}).candidates(Budget(1)) == [
+        {"method": "csq", "head@method.head": "linear"}
+    ]
     assert choosing({"bits": "code", "share": 0.1}).candidates(Budget(3)) == [{"bits": 8}]
     assert choosing({"bits": "code"}).candidates(Budget(20)) == [{"bits": 160}, {"bits": 128}]
 
