@@ -85,7 +85,22 @@ def test_candidates_are_products_of_values_with_code_lengths_of_the_budget_and_g
     ("make", "message"),
     [
         (lambda: choosing(), r"choose\.candidates=\[\]: expected at least one"),
-        (lambda: choosing({"seed": 1}), r"choose\.candidates: seed: expected a key of method, head"),
+        (lambda: choosing({"seed": 1}), r"choose\.candidates\[0\]: seed: expected a key of method, head"),
+        (lambda: choosing({"bits": 8}, also=[{7: 1}]), r"choose\.also\[0\]: 7: expected a key of method, head"),
+        (lambda: choosing({"bits": 8}, "itq"), r"choose\.candidates\[1\]='itq': expected a mapping such as \{method"),
+        (lambda: choosing(candidates={"bits": 8}), r"choose\.candidates=\{'bits': 8\}: expected a list of mappings"),
+        (lambda: choosing(candidates="itq"), r"choose\.candidates='itq': expected a list of mappings"),
+        (lambda: choosing(also=None), r"choose\.also=None: expected a list of mappings"),
+        (lambda: choosing({"method": []}), r"choose\.candidates\[0\]\.method=\[\]: expected a value, or a list"),
+        (lambda: choosing({"index.nprobe": []}), r"choose\.candidates\[0\]\.index\.nprobe=\[\]: expected a value"),
+        (lambda: choosing({"bits": "code", "share": []}), r"choose\.candidates\[0\]\.share=\[\]: expected a value"),
+        *(
+            (
+                lambda share=share: choosing({"bits": "code", "share": [1, share]}),
+                rf"\[0\]\.share={share!r}: expected a part",
+            )
+            for share in ("half", 0, -1, 1.5, float("nan"), None, True)
+        ),
         (lambda: choosing({"bits": 8}, validation=0.6), r"choose\.validation=0\.6: expected more than 0"),
         (lambda: choosing({"bits": 8}, queries=0), r"choose\.queries=0: expected at least 1"),
         (lambda: Budget.read({"bytes": None, "ms": None}), r"budget\.bytes=None: expected bytes of an item"),
