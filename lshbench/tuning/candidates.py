@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from lshbench.errors import UsageError, wrong_value
+from lshbench.index.files import MOST_BITS
 from lshbench.tuning.settings import MEASURES, Relevant
 from lshbench.tuning.space import SEARCHED, searchable
 
@@ -87,7 +88,8 @@ class Choosing:
     def candidates(self, budget: Budget) -> list[dict[str, Any]]:
         """Return each candidate's values by key, in the order of the file and without repetition.
 
-        A method's code that has bytes beside whole words of 64 bits is tried without them, too.
+        No code is longer than methods and engines allow, however large the budget.  A method's code that has bytes
+        beside whole words of 64 bits is tried without them, too.
         """
         found: list[dict[str, Any]] = []
         for entry in self.entries:
@@ -96,7 +98,7 @@ class Choosing:
             values = [[entry[key]] if key.startswith("index.") else _listed(entry[key]) for key in keys]
             for one in itertools.product(*values):
                 for share in shares:
-                    bits = 8 * max(1, math.floor(share * budget.bytes))
+                    bits = min(MOST_BITS, 8 * max(1, math.floor(share * budget.bytes)))
                     # Indexes that hold codes in whole words have no room for a part of one.
                     words = bits // WORD_BITS * WORD_BITS if "bits" in keys else 0
                     for length in dict.fromkeys((bits, words or bits)):

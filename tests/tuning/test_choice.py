@@ -14,6 +14,8 @@ import pytest
 from lshbench.commands.compose import compose_choice
 from lshbench.config import build
 from lshbench.errors import UsageError
+from lshbench.index.files import MOST_BITS
+from lshbench.methods.base import check_bits
 from lshbench.run_folder import finished_runs
 from lshbench.runtime.progress import silent
 from lshbench.system import System
@@ -78,6 +80,11 @@ def test_candidates_are_products_of_values_with_code_lengths_of_the_budget_and_g
         {"method": "csq", "head@method.head": "linear"}
     ]
     assert choosing({"bits": "code", "share": 0.1}).candidates(Budget(3)) == [{"bits": 8}]
+    longest = {"bits": "code", "share": [0.25, 0.5, 1]}
+    assert choosing(longest).candidates(Budget(1024)) == [{"bits": 2048}, {"bits": MOST_BITS}]
+    check_bits(MOST_BITS)
+    with pytest.raises(UsageError):
+        check_bits(MOST_BITS + 1)
     assert choosing({"bits": "code"}).candidates(Budget(20)) == [{"bits": 160}, {"bits": 128}]
 
 
