@@ -221,7 +221,9 @@ def ranked(rows: Sequence[tuple[dict[str, Any], Point]], queries: int) -> list[R
     found = []
     z = NormalDist().inv_cdf(1 - (1 - LEVEL) / (2 * max(1, len(rows))))
     for values, point in rows:
-        spread = float(np.std(point.values, ddof=1)) if len(point.values) > 1 else math.inf
+        # With a query that found nothing and one that found all: a few queries that scored alike, such as three at 1.0,
+        # do not say that others can't differ.
+        spread = float(np.std([*point.values, 0.0, 1.0], ddof=1)) if len(point.values) > 1 else math.inf
         half = z * spread * math.sqrt(1 / len(point.values) + 1 / max(1, queries))
         mean = point.quality
         found.append(Ranked(values, point, max(0.0, mean - half), min(1.0, mean + half), False))

@@ -195,6 +195,18 @@ def test_what_was_fitted_is_kept_for_the_next_candidate_without_its_index(bench:
     assert again.index is second.index
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_a_few_queries_that_scored_alike_do_not_make_an_interval_a_point(value: float) -> None:
+    def width(queries: int) -> float:
+        (one,) = ranked([({}, Point({}, [value] * queries, 1.0, 1.0, 1.0, None))], 1000)
+        assert 0 <= one.low <= value <= one.high <= 1
+        return one.high - one.low
+
+    assert width(1) == 1
+    assert width(3) > 0.4
+    assert width(500) < 0.02
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
