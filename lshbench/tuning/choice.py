@@ -187,10 +187,7 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
             for values in candidates:
                 one = bench.prepared(configure, values, fingerprint, encoder)
                 if isinstance(one, Candidate):
-                    before = kept.get(one.key)
-                    one = before or bench.measured(one)
-                    if before is None and one.state == "measured":
-                        _append(folder, one)
+                    one = measured_once(bench, one, kept, folder)
                 tried.append(one)
                 log.info("%s: %s", shown(values), _outcome(one, target))
                 advance(1)
@@ -339,6 +336,24 @@ class Bench:
                 )
             )
         return found
+
+
+def measured_once(bench: Bench, candidate: Candidate, kept: dict[str, Tried], folder: Path) -> Tried:
+    """Return what a candidate came to before, under its own values, or measure and keep it.
+
+    Args:
+        bench: measures.
+        candidate: to be measured.
+        kept: what was measured before, by key; what is measured is added.
+        folder: where it is kept.
+    """
+    if (before := kept.get(candidate.key)) is not None:
+        return replace(before, values=candidate.values)
+    found = bench.measured(candidate)
+    if found.state == "measured":
+        _append(folder, found)
+        kept[candidate.key] = found
+    return found
 
 
 def _without_faults(values: dict[str, Any], work: Callable[[], Made]) -> Made | Tried:

@@ -20,7 +20,7 @@ from lshbench.run_folder import finished_runs
 from lshbench.runtime.progress import silent
 from lshbench.system import System
 from lshbench.tuning.candidates import Budget, Choosing, check_target
-from lshbench.tuning.choice import Bench, Point, least_bytes, ranked
+from lshbench.tuning.choice import Bench, Candidate, Point, Tried, least_bytes, measured_once, ranked
 from lshbench.tuning.validation import Judge
 from lshbench.types import Features, Relevance
 from tests.options import composed
@@ -193,6 +193,19 @@ def test_what_was_fitted_is_kept_for_the_next_candidate_without_its_index(bench:
     again = bench._fit(config, second)
     assert again.method is method
     assert again.index is second.index
+
+
+def test_a_candidate_that_comes_twice_is_measured_and_kept_once(bench: Bench, tmp_path: Path) -> None:
+    kept: dict[str, Tried] = {}
+    found = []
+    for values in ({"index": "flat"}, {"index": "flat", "bits": 16}):
+        config = composed("method=random_projection", "bits=16", "index=flat")
+        candidate = Candidate(values, config, System.from_config(config), "known")
+        found.append(measured_once(bench, candidate, kept, tmp_path))
+    assert found[0].state == "measured"
+    assert found[1].points is found[0].points
+    assert found[1].values == {"index": "flat", "bits": 16}
+    assert len((tmp_path / "measured.jsonl").read_text(encoding="utf-8").splitlines()) == 1
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
