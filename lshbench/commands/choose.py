@@ -113,6 +113,7 @@ def _write(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
         "rule": judge.rule,
         "queries": len(judge.queries),
         "gallery": len(judge.gallery),
+        "run_gallery": chosen.items,
         "ranked": [
             {
                 "values": one.values,
@@ -160,8 +161,11 @@ def _print(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
     console.print()
     if chosen.ranked:
         console.print(_table(chosen, target))
+        among = ""
+        if chosen.items != len(judge.gallery):
+            among = f", among these {len(judge.gallery):,} items; the run's gallery has {chosen.items:,}"
         line(
-            "* none is better, smaller and faster (Pareto front). ms: a query alone with encoding, median. The "
+            f"* none is better, smaller and faster (Pareto front). ms: a query alone with encoding, median{among}. The "
             f"interval is where {target} of the run's queries is to be expected."
         )
     for values, point in chosen.over:
@@ -169,6 +173,12 @@ def _print(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
     for one in chosen.tried:
         if not one.points:
             line(f"{one.state}: {shown(one.values)}: {one.reason}", "red" if one.state == "failed" else "yellow")
+    if budget.ms is not None and chosen.items > len(judge.gallery):
+        line(
+            f"budget.ms={budget.ms:g} was compared with times among {len(judge.gallery):,} items: times grow with the "
+            f"gallery, which has {chosen.items:,} in the run, and those of exhaustive scans in proportion",
+            "yellow",
+        )
     if busy := next((one.point.busy for one in chosen.ranked if one.point.busy), None):
         line(f"BUSY {busy}: other work slowed the machine down, and times are too long", "yellow")
     console.print()

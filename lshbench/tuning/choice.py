@@ -67,7 +67,7 @@ class Point:
         settings: of the index, by key without ``index.``.
         values: the target of each validation query.
         bytes_per_item: code, index and features read, in a gallery of the run's size.
-        ms: of a query alone with encoding, median.
+        ms: of a query alone with encoding, median, in the gallery that candidates are judged on.
         qps: queries a second in a batch, with encoding.
         busy: why times may be too long, or None.
     """
@@ -134,7 +134,8 @@ class Choice:
         ranked: that fit the budget, the best first.
         over: values and points that don't fit, in the order they were tried.
         tried: all candidates.
-        judge: what they were judged on.
+        judge: what they were judged on; times were taken in its gallery.
+        items: of the run's gallery.
     """
 
     folder: Path
@@ -142,6 +143,7 @@ class Choice:
     over: list[tuple[dict[str, Any], Point]]
     tried: list[Tried]
     judge: Judge
+    items: int
 
 
 def choose(configure: Configure, settings: Choosing, budget: Budget, target: str, progress: Progress) -> Choice:
@@ -198,7 +200,7 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
     ]
     fitting = [row for row in rows if _fits(row[1], budget)]
     over = [row for row in rows if not _fits(row[1], budget)]
-    return Choice(folder, ranked(fitting, len(data.selection.queries)), over, tried, judge)
+    return Choice(folder, ranked(fitting, len(data.selection.queries)), over, tried, judge, bench.items)
 
 
 def _fits(point: Point, budget: Budget) -> bool:

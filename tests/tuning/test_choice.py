@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from lshbench.commands.choose import _print, _write
 from lshbench.commands.compose import compose_choice
 from lshbench.config import build
 from lshbench.errors import UsageError
@@ -20,7 +24,7 @@ from lshbench.run_folder import finished_runs
 from lshbench.runtime.progress import silent
 from lshbench.system import System
 from lshbench.tuning.candidates import Budget, Choosing, check_target
-from lshbench.tuning.choice import Bench, Candidate, Point, Tried, least_bytes, measured_once, ranked
+from lshbench.tuning.choice import Bench, Candidate, Choice, Point, Tried, least_bytes, measured_once, ranked
 from lshbench.tuning.validation import Judge
 from lshbench.types import Features, Relevance
 from tests.options import composed
@@ -218,6 +222,34 @@ def test_a_few_queries_that_scored_alike_do_not_make_an_interval_a_point(value: 
     assert width(1) == 1
     assert width(3) > 0.4
     assert width(500) < 0.02
+
+
+@pytest.fixture
+def chosen(bench: Bench, tmp_path: Path) -> Choice:
+    """A candidate measured among 40 items for a run of 1,000."""
+    rows = [({"method": "itq", "bits": 64}, Point({}, [0.5, 0.7], 8.0, 0.25, 4000.0, None))]
+    tried = [Tried(values, "measured", "known", [point]) for values, point in rows]
+    return Choice(tmp_path, ranked(rows, 100), [], tried, bench.judge, bench.items)
+
+
+def printed(chosen: Choice, budget: Budget) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    _print(chosen, budget, "P@10", ["lshbench", "run"], console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_times_are_said_to_be_those_of_the_smaller_gallery(chosen: Choice) -> None:
+    warning = "budget.ms=0.5 was compared with times among 40 items"
+    assert "median, among these 40 items; the run's gallery has 1,000." in printed(chosen, Budget(8))
+    assert "budget.ms" not in printed(chosen, Budget(8))
+    assert warning in printed(chosen, Budget(8, 0.5))
+    alike = printed(replace(chosen, items=40), Budget(8, 0.5))
+    assert "median. The interval" in alike
+    assert warning not in alike
+    _write(chosen, Budget(8), "P@10", None)
+    (file,) = chosen.folder.glob("choice*.json")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert (found["gallery"], found["run_gallery"]) == (40, 1000)
 
 
 @pytest.mark.parametrize(
