@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import weakref
 from dataclasses import replace
@@ -252,6 +253,17 @@ def test_times_are_said_to_be_those_of_the_smaller_gallery(chosen: Choice) -> No
     assert (found["gallery"], found["run_gallery"]) == (40, 1000)
 
 
+def test_a_choice_is_not_overwritten_by_one_with_another_budget_or_other_candidates(chosen: Choice) -> None:
+    more = replace(chosen, tried=[*chosen.tried, Tried({"method": "csq"}, "refused", reason="no labels")])
+    others = [(chosen, Budget(16)), (chosen, Budget(16, 0.5)), (chosen, Budget(32)), (more, Budget(16))]
+    for one, budget in [*others, others[0]]:
+        _write(one, budget, "P@10", None)
+        (name,) = re.findall(r"written to .*/(choice-.*\.json)\n", printed(one, budget))
+        assert json.loads((chosen.folder / name).read_text(encoding="utf-8"))["budget"] == vars(budget)
+    names = sorted(file.name.rpartition("-")[0] for file in chosen.folder.glob("choice*"))
+    assert names == ["choice-16b", "choice-16b", "choice-16b-0.5ms", "choice-32b"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -317,7 +329,8 @@ def test_a_killed_choice_goes_on_and_the_winner_keeps_its_claims_on_the_queries(
     assert "refused: hnsw m=1: index.m=1: expected at least 2" in done.stdout
     assert "over budget: ivf_rabitq nbits=96 nlist=4 nprobe=2: P@10" in done.stdout
 
-    found = json.loads((measured.parent / "choice.json").read_text(encoding="utf-8"))
+    (file,) = measured.parent.glob("choice-12b-*.json")
+    found = json.loads(file.read_text(encoding="utf-8"))
     assert [one["P@10"] for one in found["ranked"]] == sorted((one["P@10"] for one in found["ranked"]), reverse=True)
     # 96 bits are 12 bytes, but two words of 64 bits where they are compared by Hamming distance.
     hamming = [one["values"] for one in found["ranked"] if one["values"].get("ranking") != "asymmetric"]
