@@ -27,8 +27,6 @@ from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.evaluation.timing import time_encoding, time_search
 from lshbench.index.base import Index
-from lshbench.index.flat import FlatIndex
-from lshbench.index.oversampled import OversampledIndex
 from lshbench.inputs import Inputs
 from lshbench.run_folder import computing
 from lshbench.runtime.cache import cache_dir
@@ -36,8 +34,9 @@ from lshbench.runtime.environment import processor
 from lshbench.runtime.shared_work import sharing
 from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
-from lshbench.tuning.candidates import WORD_BITS, Budget, Choosing
+from lshbench.tuning.candidates import Budget, Choosing
 from lshbench.tuning.files import mend
+from lshbench.tuning.least_bytes import least_bytes
 from lshbench.tuning.validation import Judge, rule_of_trials
 from lshbench.types import RESULTS, Encoded, Progress
 
@@ -367,26 +366,6 @@ def _without_faults(values: dict[str, Any], work: Callable[[], Made]) -> Made | 
     except Exception as error:
         log.debug("a candidate failed", exc_info=error)
         return Tried(values, "failed", reason=f"{type(error).__name__}: {error}")
-
-
-def least_bytes(system: System, dim: int) -> int:
-    """Return bytes of an item that are known before anything is fitted: its code, and the features that are read.
-
-    Args:
-        system: yet to be fitted.
-        dim: numbers of a feature vector.
-    """
-    index, rescored = system.index, 0
-    if isinstance(index, OversampledIndex):
-        rescored = dim if index.rescore_with == "int8" else 4 * dim
-    elif index.ranks_features:
-        rescored = 4 * dim
-    if index.gives not in ("binary", "quantised") or system.method.bits is None:
-        return rescored
-    inner = index.inner if isinstance(index, OversampledIndex) else index
-    # Hamming distances of all codes are counted over whole words.
-    unit = WORD_BITS if isinstance(inner, FlatIndex) and inner.ranking == "hamming" else 8
-    return rescored + -(-system.method.bits // unit) * unit // 8
 
 
 def shown(values: dict[str, Any]) -> str:

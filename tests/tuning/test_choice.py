@@ -19,13 +19,20 @@ from lshbench.commands.choose import _print, _write
 from lshbench.commands.compose import compose_choice
 from lshbench.config import build
 from lshbench.errors import UsageError
+from lshbench.index.base import Index
+from lshbench.index.binary_graphs import BinaryHnswEngine
+from lshbench.index.compressed_engines import HnswSqEngine, IvfPqEngine, IvfRabitqEngine, PqFastScanEngine
+from lshbench.index.engines import HnswEngine, LshEngine
 from lshbench.index.files import MOST_BITS
-from lshbench.methods.base import check_bits
+from lshbench.methods.base import Method, check_bits
+from lshbench.methods.none import NoMethod
+from lshbench.methods.random_projection import RandomProjection
 from lshbench.run_folder import finished_runs
 from lshbench.runtime.progress import silent
 from lshbench.system import System
 from lshbench.tuning.candidates import Budget, Choosing, check_target
-from lshbench.tuning.choice import Bench, Candidate, Choice, Point, Tried, least_bytes, measured_once, ranked
+from lshbench.tuning.choice import Bench, Candidate, Choice, Point, Tried, measured_once, ranked
+from lshbench.tuning.least_bytes import least_bytes
 from lshbench.tuning.validation import Judge
 from lshbench.types import Features, Relevance
 from tests.options import composed
@@ -141,11 +148,35 @@ def test_bytes_that_are_known_before_fitting_are_codes_and_features_read() -> No
     assert least("method=itq", "bits=20", "index=flat") == 8
     assert least("method=itq", "bits=96", "index=flat") == 16
     assert least("method=itq", "bits=20", "index=flat", "ranking=asymmetric") == 3
-    assert least("method=itq", "bits=20", "index=binary_hnsw") == 3
+    assert least("method=itq", "bits=20", "index=binary_hnsw", "index.m=16") == 3 + 128
     assert least("method=itq", "bits=20", "index.oversample=2") == 408
     assert least("method=pq", "bits=64", "index.oversample=2", "index.rescore_with=int8") == 108
-    assert least("method=none", "index=hnsw") == 400
-    assert least("method=none", "index=pq_fastscan") == 0
+    assert least("method=none", "index=hnsw", "index.m=32") == 400 + 256
+    assert least("method=none", "index=pq_fastscan", "index.nbits=256") == 32
+
+
+@pytest.mark.parametrize(
+    ("method", "index", "known"),
+    [
+        (RandomProjection(bits=20, seed=0), BinaryHnswEngine(m=4), 3 + 32),
+        (NoMethod(), HnswEngine(m=4), 64 + 32),
+        (NoMethod(), HnswSqEngine(m=4, dim=9, bits_per_dimension=4), 5 + 32),
+        (NoMethod(), LshEngine(nbits=20), 3),
+        (NoMethod(), PqFastScanEngine(nbits=32), 4),
+        (NoMethod(), IvfPqEngine(nbits=32, nlist=4, nprobe=1), 4),
+        (NoMethod(), IvfRabitqEngine(nbits=72, nlist=4, nprobe=1), 9),
+    ],
+    ids=lambda part: getattr(part, "option", None),
+)
+def test_bytes_known_before_fitting_are_never_more_than_those_measured(
+    method: Method, index: Index, known: int
+) -> None:
+    x = np.random.default_rng(0).standard_normal((300, 16), dtype=np.float32)
+    system = System(None, method, index)
+    assert least_bytes(system, 16) == known
+    system.fit(Features(x, np.zeros(300, np.int64), np.arange(300)), silent).build(system.encode(x, "gallery"))
+    # Of a gallery so large that codebooks and the like are shared by many.
+    assert known <= system.index.bytes_per_item(10**9)
 
 
 def test_the_best_is_first_and_the_front_has_what_nothing_beats() -> None:
