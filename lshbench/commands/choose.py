@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import re
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from lshbench.tuning.candidates import Budget
     from lshbench.tuning.choice import Choice
 
-FILE = "choice.json"
 SHOWN = 12
 """Candidates in the table, besides those on the Pareto front."""
 
@@ -98,6 +98,13 @@ def _choose(given: argparse.Namespace) -> int:
     return 0 if chosen.ranked else 2
 
 
+def _file(chosen: Choice, budget: Budget) -> Path:
+    """Return where a choice is written: another budget, or other candidates, leave it as it is."""
+    limits = f"{budget.bytes}b" + ("" if budget.ms is None else f"-{budget.ms:g}ms")
+    candidates = json.dumps([one.values for one in chosen.tried])
+    return chosen.folder / f"choice-{limits}-{hashlib.sha256(candidates.encode()).hexdigest()[:6]}.json"
+
+
 def _write(chosen: Choice, budget: Budget, target: str, command: list[str] | None) -> None:
     """Write the winner's command, what it claims, and what became of the other candidates."""
     from lshbench.run_folder.disk import atomic_file
@@ -113,6 +120,7 @@ def _write(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
         "rule": judge.rule,
         "queries": len(judge.queries),
         "gallery": len(judge.gallery),
+        "run_gallery": chosen.items,
         "ranked": [
             {
                 "values": one.values,
@@ -136,7 +144,7 @@ def _write(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
         ],
     }
     chosen.folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(chosen.folder / FILE) as file:
+    with atomic_file(_file(chosen, budget)) as file:
         file.write(json.dumps(content, indent=1).encode() + b"\n")
 
 
@@ -159,9 +167,12 @@ def _print(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
     )
     console.print()
     if chosen.ranked:
-        console.print(_table(chosen, target))
+        console.print(_table(chosen, target, _file(chosen, budget).name))
+        among = ""
+        if chosen.items != len(judge.gallery):
+            among = f", among these {len(judge.gallery):,} items; the run's gallery has {chosen.items:,}"
         line(
-            "* none is better, smaller and faster (Pareto front). ms: a query alone with encoding, median. The "
+            f"* none is better, smaller and faster (Pareto front). ms: a query alone with encoding, median{among}. The "
             f"interval is where {target} of the run's queries is to be expected."
         )
     for values, point in chosen.over:
@@ -169,6 +180,12 @@ def _print(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
     for one in chosen.tried:
         if not one.points:
             line(f"{one.state}: {shown(one.values)}: {one.reason}", "red" if one.state == "failed" else "yellow")
+    if budget.ms is not None and chosen.items > len(judge.gallery):
+        line(
+            f"budget.ms={budget.ms:g} was compared with times among {len(judge.gallery):,} items: times grow with the "
+            f"gallery, which has {chosen.items:,} in the run, and those of exhaustive scans in proportion",
+            "yellow",
+        )
     if busy := next((one.point.busy for one in chosen.ranked if one.point.busy), None):
         line(f"BUSY {busy}: other work slowed the machine down, and times are too long", "yellow")
     console.print()
@@ -176,7 +193,7 @@ def _print(chosen: Choice, budget: Budget, target: str, command: list[str] | Non
         line("Nothing fits the budget.", "bold")
     else:
         line(f"  {shlex.join(command)}", "bold")
-    line(f"  written to {chosen.folder / FILE}")
+    line(f"  written to {_file(chosen, budget)}")
 
 
 def _cost(point: Any, budget: Budget) -> str:
@@ -189,7 +206,8 @@ def _cost(point: Any, budget: Budget) -> str:
     return ", ".join(over)
 
 
-def _table(chosen: Choice, target: str) -> Table:
+def _table(chosen: Choice, target: str, file: str) -> Table:
+    """Return the best candidates and those on the Pareto front; the others are in a file."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -202,7 +220,7 @@ def _table(chosen: Choice, target: str) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
         safe_box=True,
-        caption=f"{left_out} more in {FILE}" if left_out else None,
+        caption=f"{left_out} more in {file}" if left_out else None,
         caption_justify="left",
     )
     drawn.add_column("", justify="right", no_wrap=True)

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from lshbench.errors import UsageError, wrong_value
+from lshbench.index.files import MOST_BITS
 from lshbench.tuning.settings import MEASURES, Relevant
+from lshbench.tuning.space import SEARCHED, searchable
 
 CODE, SHARE = "code", "share"
 """The value that stands for a code's length, and the key of the part of the budget's bytes that it takes."""
 
 WORD_BITS = 64
 
-FIRST_WORDS = ("method", "head", "training", "bits", "pca", "index", "ranking")
-"""First words of keys that a candidate may have; others decide what all of them are judged on."""
+EXAMPLE = "{method: itq, bits: code}"
 
 
 @dataclass(frozen=True)
@@ -79,21 +80,16 @@ class Choosing:
         if relevant not in get_args(Relevant):
             raise wrong_value("choose.relevant", relevant, " or ".join(get_args(Relevant)))
         self.relevant = cast(Relevant, relevant)
-        self.entries = [*candidates, *also]
         self.validation, self.queries = validation, queries
+        self.entries = [*_checked("candidates", candidates), *_checked("also", also)]
         if not self.entries:
-            raise wrong_value("choose.candidates", [], "at least one, such as {method: itq, bits: code}")
-        for entry in self.entries:
-            for key in entry:
-                if key != SHARE and key.split(".")[0] not in FIRST_WORDS:
-                    raise UsageError(
-                        f"choose.candidates: {key}: expected a key of {', '.join(FIRST_WORDS)}, or {SHARE}"
-                    )
+            raise wrong_value("choose.candidates", [], f"at least one, such as {EXAMPLE}")
 
     def candidates(self, budget: Budget) -> list[dict[str, Any]]:
         """Return each candidate's values by key, in the order of the file and without repetition.
 
-        A method's code that has bytes beside whole words of 64 bits is tried without them, too.
+        No code is longer than methods and engines allow, however large the budget.  A method's code that has bytes
+        beside whole words of 64 bits is tried without them, too.
         """
         found: list[dict[str, Any]] = []
         for entry in self.entries:
@@ -102,7 +98,7 @@ class Choosing:
             values = [[entry[key]] if key.startswith("index.") else _listed(entry[key]) for key in keys]
             for one in itertools.product(*values):
                 for share in shares:
-                    bits = 8 * max(1, math.floor(share * budget.bytes))
+                    bits = min(MOST_BITS, 8 * max(1, math.floor(share * budget.bytes)))
                     # Indexes that hold codes in whole words have no room for a part of one.
                     words = bits // WORD_BITS * WORD_BITS if "bits" in keys else 0
                     for length in dict.fromkeys((bits, words or bits)):
@@ -123,6 +119,29 @@ def check_target(target: str) -> str:
     if target not in MEASURES:
         raise wrong_value("target", target, " or ".join(MEASURES))
     return target
+
+
+def _checked(name: str, entries: Any) -> list[Mapping[str, Any]]:
+    """Return the entries of ``choose.candidates`` or ``choose.also``, of which each makes at least one candidate.
+
+    Raises:
+        UsageError: they are no list of mappings, a key that candidates can't have, no value, or no part of the budget.
+    """
+    if isinstance(entries, str) or not isinstance(entries, Sequence):
+        raise wrong_value(f"choose.{name}", entries, f"a list of mappings such as {EXAMPLE}")
+    for number, entry in enumerate(entries):
+        place = f"choose.{name}[{number}]"
+        if not isinstance(entry, Mapping):
+            raise wrong_value(place, entry, f"a mapping such as {EXAMPLE}")
+        for key, value in entry.items():
+            if key != SHARE and not searchable(str(key)):
+                raise UsageError(f"{place}: {key}: expected a key of {', '.join(SEARCHED)}, or {SHARE}")
+            if not _listed(value):
+                raise wrong_value(f"{place}.{key}", value, "a value, or a list of at least one")
+        for share in _listed(entry.get(SHARE, 1)):
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+                raise wrong_value(f"{place}.{SHARE}", share, "a part of the budget's bytes, more than 0, and at most 1")
+    return list(entries)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal, TypeVar
@@ -25,8 +26,7 @@ from lshbench.config import check_root, identity
 from lshbench.errors import UsageError
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.evaluation.timing import time_encoding, time_search
-from lshbench.index.flat import FlatIndex
-from lshbench.index.oversampled import OversampledIndex
+from lshbench.index.base import Index
 from lshbench.inputs import Inputs
 from lshbench.run_folder import computing
 from lshbench.runtime.cache import cache_dir
@@ -34,8 +34,9 @@ from lshbench.runtime.environment import processor
 from lshbench.runtime.shared_work import sharing
 from lshbench.runtime.threads import available_cores, set_threads
 from lshbench.system import System
-from lshbench.tuning.candidates import WORD_BITS, Budget, Choosing
+from lshbench.tuning.candidates import Budget, Choosing
 from lshbench.tuning.files import mend
+from lshbench.tuning.least_bytes import least_bytes
 from lshbench.tuning.validation import Judge, rule_of_trials
 from lshbench.types import RESULTS, Encoded, Progress
 
@@ -65,7 +66,7 @@ class Point:
         settings: of the index, by key without ``index.``.
         values: the target of each validation query.
         bytes_per_item: code, index and features read, in a gallery of the run's size.
-        ms: of a query alone with encoding, median.
+        ms: of a query alone with encoding, median, in the gallery that candidates are judged on.
         qps: queries a second in a batch, with encoding.
         busy: why times may be too long, or None.
     """
@@ -132,7 +133,8 @@ class Choice:
         ranked: that fit the budget, the best first.
         over: values and points that don't fit, in the order they were tried.
         tried: all candidates.
-        judge: what they were judged on.
+        judge: what they were judged on; times were taken in its gallery.
+        items: of the run's gallery.
     """
 
     folder: Path
@@ -140,6 +142,7 @@ class Choice:
     over: list[tuple[dict[str, Any], Point]]
     tried: list[Tried]
     judge: Judge
+    items: int
 
 
 def choose(configure: Configure, settings: Choosing, budget: Budget, target: str, progress: Progress) -> Choice:
@@ -185,10 +188,7 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
             for values in candidates:
                 one = bench.prepared(configure, values, fingerprint, encoder)
                 if isinstance(one, Candidate):
-                    before = kept.get(one.key)
-                    one = before or bench.measured(one)
-                    if before is None and one.state == "measured":
-                        _append(folder, one)
+                    one = measured_once(bench, one, kept, folder)
                 tried.append(one)
                 log.info("%s: %s", shown(values), _outcome(one, target))
                 advance(1)
@@ -199,7 +199,7 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
     ]
     fitting = [row for row in rows if _fits(row[1], budget)]
     over = [row for row in rows if not _fits(row[1], budget)]
-    return Choice(folder, ranked(fitting, len(data.selection.queries)), over, tried, judge)
+    return Choice(folder, ranked(fitting, len(data.selection.queries)), over, tried, judge, bench.items)
 
 
 def _fits(point: Point, budget: Budget) -> bool:
@@ -219,7 +219,9 @@ def ranked(rows: Sequence[tuple[dict[str, Any], Point]], queries: int) -> list[R
     found = []
     z = NormalDist().inv_cdf(1 - (1 - LEVEL) / (2 * max(1, len(rows))))
     for values, point in rows:
-        spread = float(np.std(point.values, ddof=1)) if len(point.values) > 1 else math.inf
+        # With a query that found nothing and one that found all: a few queries that scored alike, such as three at 1.0,
+        # do not say that others can't differ.
+        spread = float(np.std([*point.values, 0.0, 1.0], ddof=1)) if len(point.values) > 1 else math.inf
         half = z * spread * math.sqrt(1 / len(point.values) + 1 / max(1, queries))
         mean = point.quality
         found.append(Ranked(values, point, max(0.0, mean - half), min(1.0, mean + half), False))
@@ -260,7 +262,7 @@ class Bench:
     def __init__(self, judge: Judge, target: str, budget: Budget, progress: Progress, threads: int, items: int) -> None:
         self.judge, self.target, self.budget, self.progress = judge, target, budget, progress
         self.threads, self.items = threads, items
-        self._fitted: tuple[str, System] | None = None
+        self._fitted: tuple[str, Callable[[Index], System]] | None = None
 
     def prepared(
         self, configure: Configure, values: dict[str, Any], fingerprint: str, encoder: dict[str, Any] | None
@@ -303,8 +305,10 @@ class Bench:
     def _fit(self, config: dict[str, Any], system: System) -> System:
         key = json.dumps([config[name] for name in ("method", "pca", "seed")], default=str)
         if self._fitted is not None and self._fitted[0] == key:
-            return System(self._fitted[1].pca, self._fitted[1].method, system.index)
-        self._fitted = key, system.fit(self.judge.train, self.progress)
+            return self._fitted[1](system.index)
+        system.fit(self.judge.train, self.progress)
+        # Without its index, which is built later and may be large.
+        self._fitted = key, partial(System, system.pca, system.method)
         return system
 
     def _points(self, system: System) -> list[Point]:
@@ -335,6 +339,24 @@ class Bench:
         return found
 
 
+def measured_once(bench: Bench, candidate: Candidate, kept: dict[str, Tried], folder: Path) -> Tried:
+    """Return what a candidate came to before, under its own values, or measure and keep it.
+
+    Args:
+        bench: measures.
+        candidate: to be measured.
+        kept: what was measured before, by key; what is measured is added.
+        folder: where it is kept.
+    """
+    if (before := kept.get(candidate.key)) is not None:
+        return replace(before, values=candidate.values)
+    found = bench.measured(candidate)
+    if found.state == "measured":
+        _append(folder, found)
+        kept[candidate.key] = found
+    return found
+
+
 def _without_faults(values: dict[str, Any], work: Callable[[], Made]) -> Made | Tried:
     """Return what work comes to, or the candidate as refused or failed."""
     try:
@@ -344,26 +366,6 @@ def _without_faults(values: dict[str, Any], work: Callable[[], Made]) -> Made | 
     except Exception as error:
         log.debug("a candidate failed", exc_info=error)
         return Tried(values, "failed", reason=f"{type(error).__name__}: {error}")
-
-
-def least_bytes(system: System, dim: int) -> int:
-    """Return bytes of an item that are known before anything is fitted: its code, and the features that are read.
-
-    Args:
-        system: yet to be fitted.
-        dim: numbers of a feature vector.
-    """
-    index, rescored = system.index, 0
-    if isinstance(index, OversampledIndex):
-        rescored = dim if index.rescore_with == "int8" else 4 * dim
-    elif index.ranks_features:
-        rescored = 4 * dim
-    if index.gives not in ("binary", "quantised") or system.method.bits is None:
-        return rescored
-    inner = index.inner if isinstance(index, OversampledIndex) else index
-    # Hamming distances of all codes are counted over whole words.
-    unit = WORD_BITS if isinstance(inner, FlatIndex) and inner.ranking == "hamming" else 8
-    return rescored + -(-system.method.bits // unit) * unit // 8
 
 
 def shown(values: dict[str, Any]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from lshbench.errors import UsageError, wrong_value
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 SEARCHED = ("method", "head", "training", "bits", "pca", "index", "ranking")
-"""First words of keys that can be searched; others decide what trials are judged on, or no figure at all."""
+"""First words of keys that trials and candidates have; others decide what they are judged on, or no figure at all."""
 
 RANGE = ("low", "high", "log", "step")
 DIGITS = 4
@@ -83,9 +85,14 @@ def read_space(search: Mapping[str, Any]) -> Space:
             "(lshbench ls tune)"
         )
     for key in space:
-        if re.split("[.@]", key)[0] not in SEARCHED:
+        if not searchable(key):
             raise UsageError(f"tune.search.{key}: expected a key of {', '.join(SEARCHED)}: others can't be searched")
     return space
+
+
+def searchable(key: str) -> bool:
+    """Return whether a key is one of :data:`SEARCHED`, such as ``method.map_dim`` or ``head@method.head``."""
+    return re.split("[.@]", key)[0] in SEARCHED
 
 
 def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Range | Choice]]:
@@ -110,6 +117,8 @@ def _range(key: str, given: Mapping[str, Any]) -> Range:
     for name, value in numbers.items():
         if (value is None and name != "step") or isinstance(value, bool | str | list | Mapping):
             raise wrong_value(f"{key}.{name}", value, "a number")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise wrong_value(f"{key}.{name}", value, "a finite number")
     low, high, step, log = given["low"], given["high"], given.get("step"), given.get("log", False)
     if not low < high:
         raise wrong_value(f"{key}.high", high, f"more than low={low}")
@@ -121,4 +130,7 @@ def _range(key: str, given: Mapping[str, Any]) -> Range:
         raise wrong_value(f"{key}.step", step, "no step with log=true" if log else "more than 0")
     if isinstance(low, int) and isinstance(high, int) and isinstance(step, float):
         raise wrong_value(f"{key}.step", step, f"a whole number, as low={low} and high={high} are")
+    # By decimals as they are written: 0.3 - 0.1 is less than 0.2.
+    if step is not None and Decimal(str(step)) > (most := Decimal(str(high)) - Decimal(str(low))):
+        raise wrong_value(f"{key}.step", step, f"at most {most}, from low={low} to high={high}")
     return Range(low, high, log, step)

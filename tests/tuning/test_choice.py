@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shlex
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from lshbench.commands.choose import _print, _write
 from lshbench.commands.compose import compose_choice
 from lshbench.config import build
 from lshbench.errors import UsageError
+from lshbench.index.base import Index
+from lshbench.index.binary_graphs import BinaryHnswEngine
+from lshbench.index.compressed_engines import HnswSqEngine, IvfPqEngine, IvfRabitqEngine, PqFastScanEngine
+from lshbench.index.engines import HnswEngine, LshEngine
+from lshbench.index.files import MOST_BITS
+from lshbench.methods.base import Method, check_bits
+from lshbench.methods.none import NoMethod
+from lshbench.methods.random_projection import RandomProjection
 from lshbench.run_folder import finished_runs
+from lshbench.runtime.progress import silent
 from lshbench.system import System
 from lshbench.tuning.candidates import Budget, Choosing, check_target
-from lshbench.tuning.choice import Point, least_bytes, ranked
+from lshbench.tuning.choice import Bench, Candidate, Choice, Point, Tried, measured_once, ranked
+from lshbench.tuning.least_bytes import least_bytes
+from lshbench.tuning.validation import Judge
+from lshbench.types import Features, Relevance
 from tests.options import composed
 
 MORTAL = """
@@ -70,7 +88,15 @@ def test_candidates_are_products_of_values_with_code_lengths_of_the_budget_and_g
         {"method": "none", "index": "ivf_pq", "index.nbits": 16, "index.nprobe": [4, 16]},
         {"method": "none", "index": "flat"},
     ]
+    assert choosing({"method": "csq", "head@method.head": ["linear"]}).candidates(Budget(1)) == [
+        {"method": "csq", "head@method.head": "linear"}
+    ]
     assert choosing({"bits": "code", "share": 0.1}).candidates(Budget(3)) == [{"bits": 8}]
+    longest = {"bits": "code", "share": [0.25, 0.5, 1]}
+    assert choosing(longest).candidates(Budget(1024)) == [{"bits": 2048}, {"bits": MOST_BITS}]
+    check_bits(MOST_BITS)
+    with pytest.raises(UsageError):
+        check_bits(MOST_BITS + 1)
     assert choosing({"bits": "code"}).candidates(Budget(20)) == [{"bits": 160}, {"bits": 128}]
 
 
@@ -78,7 +104,22 @@ def test_candidates_are_products_of_values_with_code_lengths_of_the_budget_and_g
     ("make", "message"),
     [
         (lambda: choosing(), r"choose\.candidates=\[\]: expected at least one"),
-        (lambda: choosing({"seed": 1}), r"choose\.candidates: seed: expected a key of method, head"),
+        (lambda: choosing({"seed": 1}), r"choose\.candidates\[0\]: seed: expected a key of method, head"),
+        (lambda: choosing({"bits": 8}, also=[{7: 1}]), r"choose\.also\[0\]: 7: expected a key of method, head"),
+        (lambda: choosing({"bits": 8}, "itq"), r"choose\.candidates\[1\]='itq': expected a mapping such as \{method"),
+        (lambda: choosing(candidates={"bits": 8}), r"choose\.candidates=\{'bits': 8\}: expected a list of mappings"),
+        (lambda: choosing(candidates="itq"), r"choose\.candidates='itq': expected a list of mappings"),
+        (lambda: choosing(also=None), r"choose\.also=None: expected a list of mappings"),
+        (lambda: choosing({"method": []}), r"choose\.candidates\[0\]\.method=\[\]: expected a value, or a list"),
+        (lambda: choosing({"index.nprobe": []}), r"choose\.candidates\[0\]\.index\.nprobe=\[\]: expected a value"),
+        (lambda: choosing({"bits": "code", "share": []}), r"choose\.candidates\[0\]\.share=\[\]: expected a value"),
+        *(
+            (
+                lambda share=share: choosing({"bits": "code", "share": [1, share]}),
+                rf"\[0\]\.share={share!r}: expected a part",
+            )
+            for share in ("half", 0, -1, 1.5, float("nan"), None, True)
+        ),
         (lambda: choosing({"bits": 8}, validation=0.6), r"choose\.validation=0\.6: expected more than 0"),
         (lambda: choosing({"bits": 8}, queries=0), r"choose\.queries=0: expected at least 1"),
         (lambda: Budget.read({"bytes": None, "ms": None}), r"budget\.bytes=None: expected bytes of an item"),
@@ -107,11 +148,35 @@ def test_bytes_that_are_known_before_fitting_are_codes_and_features_read() -> No
     assert least("method=itq", "bits=20", "index=flat") == 8
     assert least("method=itq", "bits=96", "index=flat") == 16
     assert least("method=itq", "bits=20", "index=flat", "ranking=asymmetric") == 3
-    assert least("method=itq", "bits=20", "index=binary_hnsw") == 3
+    assert least("method=itq", "bits=20", "index=binary_hnsw", "index.m=16") == 3 + 128
     assert least("method=itq", "bits=20", "index.oversample=2") == 408
     assert least("method=pq", "bits=64", "index.oversample=2", "index.rescore_with=int8") == 108
-    assert least("method=none", "index=hnsw") == 400
-    assert least("method=none", "index=pq_fastscan") == 0
+    assert least("method=none", "index=hnsw", "index.m=32") == 400 + 256
+    assert least("method=none", "index=pq_fastscan", "index.nbits=256") == 32
+
+
+@pytest.mark.parametrize(
+    ("method", "index", "known"),
+    [
+        (RandomProjection(bits=20, seed=0), BinaryHnswEngine(m=4), 3 + 32),
+        (NoMethod(), HnswEngine(m=4), 64 + 32),
+        (NoMethod(), HnswSqEngine(m=4, dim=9, bits_per_dimension=4), 5 + 32),
+        (NoMethod(), LshEngine(nbits=20), 3),
+        (NoMethod(), PqFastScanEngine(nbits=32), 4),
+        (NoMethod(), IvfPqEngine(nbits=32, nlist=4, nprobe=1), 4),
+        (NoMethod(), IvfRabitqEngine(nbits=72, nlist=4, nprobe=1), 9),
+    ],
+    ids=lambda part: getattr(part, "option", None),
+)
+def test_bytes_known_before_fitting_are_never_more_than_those_measured(
+    method: Method, index: Index, known: int
+) -> None:
+    x = np.random.default_rng(0).standard_normal((300, 16), dtype=np.float32)
+    system = System(None, method, index)
+    assert least_bytes(system, 16) == known
+    system.fit(Features(x, np.zeros(300, np.int64), np.arange(300)), silent).build(system.encode(x, "gallery"))
+    # Of a gallery so large that codebooks and the like are shared by many.
+    assert known <= system.index.bytes_per_item(10**9)
 
 
 def test_the_best_is_first_and_the_front_has_what_nothing_beats() -> None:
@@ -142,6 +207,92 @@ def test_an_interval_holds_for_other_queries_and_for_the_best_of_many() -> None:
         place = next(number for number, (_, point) in enumerate(rows) if point is best.point)
         missed += not best.low <= draws[place, 1].mean() <= best.high
     assert missed <= 4, "95 %, although the best of fifteen that are alike was chosen"
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A budget of 16 bytes an item, and 10 queries among 40 items of noise."""
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((50, 8), dtype=np.float32), np.arange(50) % 3
+    queries, gallery = (Features(x[rows], y[rows], np.arange(50)[rows]) for rows in (slice(10), slice(10, None)))
+    judge = Judge(queries, gallery, gallery, Relevance(queries.y, gallery.y), "labels", "a shared label", "P@10")
+    return Bench(judge, "P@10", Budget(16), silent, 1, 1000)
+
+
+def test_what_was_fitted_is_kept_for_the_next_candidate_without_its_index(bench: Bench) -> None:
+    config = composed("method=random_projection", "bits=16", "index=flat")
+    first, second = System.from_config(config), System.from_config(config)
+    fitted = bench._fit(config, first)
+    index, method = weakref.ref(fitted.index), fitted.method
+    del first, fitted
+    assert index() is None, "an index may be larger than all else"
+    again = bench._fit(config, second)
+    assert again.method is method
+    assert again.index is second.index
+
+
+def test_a_candidate_that_comes_twice_is_measured_and_kept_once(bench: Bench, tmp_path: Path) -> None:
+    kept: dict[str, Tried] = {}
+    found = []
+    for values in ({"index": "flat"}, {"index": "flat", "bits": 16}):
+        config = composed("method=random_projection", "bits=16", "index=flat")
+        candidate = Candidate(values, config, System.from_config(config), "known")
+        found.append(measured_once(bench, candidate, kept, tmp_path))
+    assert found[0].state == "measured"
+    assert found[1].points is found[0].points
+    assert found[1].values == {"index": "flat", "bits": 16}
+    assert len((tmp_path / "measured.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_a_few_queries_that_scored_alike_do_not_make_an_interval_a_point(value: float) -> None:
+    def width(queries: int) -> float:
+        (one,) = ranked([({}, Point({}, [value] * queries, 1.0, 1.0, 1.0, None))], 1000)
+        assert 0 <= one.low <= value <= one.high <= 1
+        return one.high - one.low
+
+    assert width(1) == 1
+    assert width(3) > 0.4
+    assert width(500) < 0.02
+
+
+@pytest.fixture
+def chosen(bench: Bench, tmp_path: Path) -> Choice:
+    """A candidate measured among 40 items for a run of 1,000."""
+    rows = [({"method": "itq", "bits": 64}, Point({}, [0.5, 0.7], 8.0, 0.25, 4000.0, None))]
+    tried = [Tried(values, "measured", "known", [point]) for values, point in rows]
+    return Choice(tmp_path, ranked(rows, 100), [], tried, bench.judge, bench.items)
+
+
+def printed(chosen: Choice, budget: Budget) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    _print(chosen, budget, "P@10", ["lshbench", "run"], console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_times_are_said_to_be_those_of_the_smaller_gallery(chosen: Choice) -> None:
+    warning = "budget.ms=0.5 was compared with times among 40 items"
+    assert "median, among these 40 items; the run's gallery has 1,000." in printed(chosen, Budget(8))
+    assert "budget.ms" not in printed(chosen, Budget(8))
+    assert warning in printed(chosen, Budget(8, 0.5))
+    alike = printed(replace(chosen, items=40), Budget(8, 0.5))
+    assert "median. The interval" in alike
+    assert warning not in alike
+    _write(chosen, Budget(8), "P@10", None)
+    (file,) = chosen.folder.glob("choice*.json")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert (found["gallery"], found["run_gallery"]) == (40, 1000)
+
+
+def test_a_choice_is_not_overwritten_by_one_with_another_budget_or_other_candidates(chosen: Choice) -> None:
+    more = replace(chosen, tried=[*chosen.tried, Tried({"method": "csq"}, "refused", reason="no labels")])
+    others = [(chosen, Budget(16)), (chosen, Budget(16, 0.5)), (chosen, Budget(32)), (more, Budget(16))]
+    for one, budget in [*others, others[0]]:
+        _write(one, budget, "P@10", None)
+        (name,) = re.findall(r"written to .*/(choice-.*\.json)\n", printed(one, budget))
+        assert json.loads((chosen.folder / name).read_text(encoding="utf-8"))["budget"] == vars(budget)
+    names = sorted(file.name.rpartition("-")[0] for file in chosen.folder.glob("choice*"))
+    assert names == ["choice-16b", "choice-16b", "choice-16b-0.5ms", "choice-32b"]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +360,8 @@ def test_a_killed_choice_goes_on_and_the_winner_keeps_its_claims_on_the_queries(
     assert "refused: hnsw m=1: index.m=1: expected at least 2" in done.stdout
     assert "over budget: ivf_rabitq nbits=96 nlist=4 nprobe=2: P@10" in done.stdout
 
-    found = json.loads((measured.parent / "choice.json").read_text(encoding="utf-8"))
+    (file,) = measured.parent.glob("choice-12b-*.json")
+    found = json.loads(file.read_text(encoding="utf-8"))
     assert [one["P@10"] for one in found["ranked"]] == sorted((one["P@10"] for one in found["ranked"]), reverse=True)
     # 96 bits are 12 bytes, but two words of 64 bits where they are compared by Hamming distance.
     hamming = [one["values"] for one in found["ranked"] if one["values"].get("ranking") != "asymmetric"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from pathlib import Path
 
@@ -51,6 +52,9 @@ def test_a_space_has_ranges_and_choices_by_key() -> None:
         "method.head.dropout": Range(0.0, 0.5, step=0.1),
         "head@method.head": Choice(("linear",)),
     }
+    assert read_space({"pca": {"dim": {"low": 0.1, "high": 0.3, "step": 0.2}}}) == {
+        "pca.dim": Range(0.1, 0.3, step=0.2)
+    }
 
 
 @pytest.mark.parametrize(
@@ -65,6 +69,12 @@ def test_a_space_has_ranges_and_choices_by_key() -> None:
         ({"bits": {"low": 0, "high": 8, "log": True}}, "bits.low=0: expected more than 0"),
         ({"bits": {"low": 1, "high": 8, "steps": 2}}, "bits.steps=2: no such key"),
         ({"bits": {"low": 1, "high": 8, "step": 0.5}}, "bits.step=0.5: expected a whole number"),
+        ({"bits": {"low": 1, "high": math.inf}}, "bits.high=inf: expected a finite number"),
+        ({"bits": {"low": -math.inf, "high": 1}}, "bits.low=-inf: expected a finite number"),
+        ({"bits": {"low": math.nan, "high": 1}}, "bits.low=nan: expected a finite number"),
+        ({"bits": {"low": 0.0, "high": 1.0, "step": math.inf}}, "bits.step=inf: expected a finite number"),
+        ({"bits": {"low": 1, "high": 8, "step": 8}}, "bits.step=8: expected at most 7, from low=1 to high=8"),
+        ({"bits": {"low": 0.1, "high": 0.3, "step": 0.21}}, "bits.step=0.21: expected at most 0.2, from low=0.1"),
     ],
 )
 def test_what_is_no_space_is_refused_by_its_key(search: dict, message: str) -> None:
