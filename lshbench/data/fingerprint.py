@@ -146,27 +146,26 @@ def _digests(keys: Sequence[_Key]) -> list[tuple[_Key, str]]:
 def _digest(key: _Key) -> tuple[_Key, str]:
     """Return a file's digest, and what it was the digest of: the file as it was before and after reading alike."""
     path = key[0]
-    name = os.fsdecode(path)
     try:
         for _ in range(TRIES):
-            with io.FileIO(name) as file:
+            with io.FileIO(path) as file:
                 before = _key_of(path, os.fstat(file.fileno()))
                 digest = _content_digest(file, before[3])
                 if _key_of(path, os.fstat(file.fileno())) == before:
                     return before, digest
     except OSError as error:
-        raise UsageError(f"{name} can't be read: {error.strerror}") from error
-    raise UsageError(f"{name} changes while it is read; expected a file that nothing writes to")
+        raise UsageError(f"{os.fsdecode(path)} can't be read: {error.strerror}") from error
+    raise UsageError(f"{os.fsdecode(path)} changes while it is read; expected a file that nothing writes to")
 
 
 def _content_digest(file: io.FileIO, size: int) -> str:
     if size > SMALL:
         return hashlib.file_digest(file, "sha256").hexdigest()
     # Of many small files, most of the time would go into the buffer that `file_digest` makes for each.
-    digest = hashlib.sha256()
-    while content := file.read(size + 1):
-        digest.update(content)
-    return digest.hexdigest()
+    content = file.read(size + 1)
+    if len(content) <= size:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(content + file.readall()).hexdigest()
 
 
 def _look_up(keys: Sequence[_Key], database: Path) -> dict[_Key, str]:
