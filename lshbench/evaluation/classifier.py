@@ -33,6 +33,15 @@ ROWS = 1 << 16
 """Items whose predicted classes are found at a time."""
 
 
+class MappedGallery(VectorGallery):
+    """Gallery vectors in a file, of which no more than a tile's pages are held."""
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return rows ``start`` to ``stop``, and let go of those before."""
+        scratch.release(self.vectors)
+        return super().rows(start, stop)
+
+
 @dataclass(frozen=True)
 class ClassifierReference:
     """Figures of a classifier that was trained beside a method.
@@ -86,7 +95,7 @@ def classifier_reference(
         classifier = train_classifier(train, head, training, seed, where, progress)
         known, asked = classifier.probabilities(gallery.x), classifier.probabilities(queries.x)
         # The product: how probable it is that two items have one class, or how many they are expected to share.
-        unscaled = VectorGallery(known, np.ones(len(known), np.float32), scaled=False)
+        unscaled = MappedGallery(known, np.ones(len(known), np.float32), scaled=False)
         blocks = product_blocks(asked, unscaled, relevance, positions=False)
         ranked = evaluate(blocks, len(queries), progress, "ranking by class probabilities, the reference")
         blocks = hamming_blocks(_predicted(asked), _predicted(known), relevance, positions=0)
