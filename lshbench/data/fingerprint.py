@@ -162,10 +162,12 @@ def _content_digest(file: io.FileIO, size: int) -> str:
     if size > SMALL:
         return hashlib.file_digest(file, "sha256").hexdigest()
     # Of many small files, most of the time would go into the buffer that `file_digest` makes for each.
-    content = file.read(size + 1)
-    if len(content) <= size:
-        return hashlib.sha256(content).hexdigest()
-    return hashlib.sha256(content + file.readall()).hexdigest()
+    digest = hashlib.sha256()
+    while content := file.read(size + 1):
+        digest.update(content)
+        if len(content) <= size:  # fewer than asked for: the end, without another reading
+            break
+    return digest.hexdigest()
 
 
 def _look_up(keys: Sequence[_Key], database: Path) -> dict[_Key, str]:
