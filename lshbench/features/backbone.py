@@ -26,6 +26,9 @@ VERSION = 1
 Auto = Literal["auto"]
 
 POOLINGS = ("auto", "mean", "cls")
+SHORT_VERSION = 2
+"""Part of the keys of features that were not computed in float32 alone."""
+
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -175,6 +178,7 @@ class TimmBackbone(Backbone):
         from lshbench.features.weights import find_weights
         from lshbench.runtime.device import resolve_precision
 
+        precision = resolve_precision(self.precision, device)
         return {
             "version": VERSION,
             "kind": "timm",
@@ -182,7 +186,8 @@ class TimmBackbone(Backbone):
             "model": self.model,
             "weights": find_weights(self.model, self.weights, progress).identity,
             **self._input(),
-            "precision": resolve_precision(self.precision, device),
+            "precision": precision,
+            **({} if precision == "float32" else {"short": SHORT_VERSION}),
         }
 
     def load(self, device: str, progress: Progress) -> Encoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from lshbench.errors import UsageError
+from lshbench.features.precision import shorten
 from lshbench.features.preprocess import Preprocess
 
 CPU_BATCH_PIXELS, CPU_BATCHES = 200_000, (4, 16)
@@ -46,9 +47,21 @@ class Encoder(ABC):
         """Return an RGB image's input pixels, uint8 ``(height, width, 3)``."""
         return self.preprocess(image)
 
+    def batch(self) -> np.ndarray:
+        """Return memory for a batch of prepared images, uint8 ``(batch_size, height, width, 3)``, of any content."""
+        return np.empty((self.batch_size, *self.shape, 3), np.uint8)
+
     @abstractmethod
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Return the features, float32 ``(n, dim)``, of prepared images, uint8 ``(n, height, width, 3)``."""
+
+    def begin(self, pixels: np.ndarray) -> Callable[[], np.ndarray]:
+        """Begin to encode prepared images; return what waits for the features and returns them.
+
+        A GPU computes meanwhile.  The images may not be changed before they are waited for.
+        """
+        features = self.encode(pixels)
+        return lambda: features
 
 
 class PixelEncoder(Encoder):
@@ -83,30 +96,42 @@ class TimmEncoder(Encoder):
     ) -> None:
         self.device = device
         self.precision = precision
-        self.dtype = getattr(torch, precision)
         self.on_cpu = device.type == "cpu"
         self.preprocess = Preprocess(data)
         self.shape = (self.preprocess.height, self.preprocess.width)
         self.batch_size = batch_size or (_cpu_batch(*self.shape) if self.on_cpu else GPU_BATCH)
-        self.network = network.to(device, self.dtype).to(memory_format=torch.channels_last)
+        shorten(network, getattr(torch, precision))
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.dtype = next(network.parameters()).dtype
         mean, deviation = (torch.tensor(data[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
         self.scale, self.shift = 1 / (255 * deviation), -mean / deviation
         self.dim = self.encode(np.zeros((1, *self.shape, 3), np.uint8)).shape[1]
 
+    def batch(self) -> np.ndarray:
+        if self.device.type != "cuda":
+            return super().batch()
+        # Pinned: a GPU copies from it while the processor goes on.
+        return torch.empty(self.batch_size, *self.shape, 3, dtype=torch.uint8, pin_memory=True).numpy()
+
     def encode(self, pixels: np.ndarray) -> np.ndarray:
+        return self.begin(pixels)()
+
+    def begin(self, pixels: np.ndarray) -> Callable[[], np.ndarray]:
         with torch.inference_mode():
-            images = torch.from_numpy(pixels)
-            if not self.on_cpu:
-                images = images.pin_memory() if self.device.type == "cuda" else images
-                images = images.to(self.device, non_blocking=True)
+            images = torch.from_numpy(pixels).to(self.device, non_blocking=True)
             normalised = torch.addcmul(self.shift, images.permute(0, 3, 1, 2).float(), self.scale).to(self.dtype)
-            features = self.network(normalised.contiguous(memory_format=torch.channels_last))
-            found = features.float().cpu().numpy()
-        if not np.isfinite(found).all():
-            raise UsageError(
-                f"the network gives NaN or infinite features in {self.precision}; backbone.precision=float32 may help"
-            )
-        return found
+            features = self.network(normalised.contiguous(memory_format=torch.channels_last)).float()
+
+        def finish() -> np.ndarray:
+            found = features.cpu().numpy()
+            if not np.isfinite(found).all():
+                raise UsageError(
+                    f"the network gives NaN or infinite features in {self.precision}; backbone.precision=float32 may "
+                    "help"
+                )
+            return found
+
+        return finish
 
 
 def _cpu_batch(height: int, width: int) -> int:

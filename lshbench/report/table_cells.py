@@ -466,7 +466,7 @@ def _fields(part: _Part) -> dict[str, Any]:
         "encoder": f"{metrics.dataset.backbone}, " if metrics.dataset.backbone else "",
         "dim": metrics.dataset.dim,
         "protocol": protocol_of(Settings(part.runs[0])),
-        "cpu": metrics.environment["cpu"],
+        "cpu": " and ".join(str(metrics.environment[key]) for key in ("cpu", "gpu") if metrics.environment.get(key)),
         "threads": f"{threads} thread{'' if threads == 1 else 's'}",
         "seeds": ", ".join(map(str, part.seeds)),
     }

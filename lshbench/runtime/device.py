@@ -36,6 +36,18 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def gpu_name(name: str) -> str | None:
+    """Return the name of the GPU that a configured device is, or None where it is none."""
+    if name in ("cpu", "mps") or (name == "auto" and not _may_have_gpu()):
+        return None
+    device = resolve_device(name)
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
 def resolve_precision(precision: str, device: str | torch.device) -> str:
     """Return the precision in effect: with ``auto``, bfloat16 where the processor computes in it.
 

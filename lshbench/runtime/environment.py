@@ -1,4 +1,4 @@
-"""The environment of a run: versions, processor, memory, commit."""
+"""The environment of a run: versions, processors, memory, commit."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lshbench import __version__
+from lshbench.runtime.device import gpu_name
 
 PACKAGES = {"torch": "torch", "faiss": "faiss-cpu", "numpy": "numpy", "numba": "numba", "timm": "timm"}
 
 
-def environment(threads: int) -> dict[str, str | int | None]:
-    """Return versions, processor, threads and, from a checkout, the commit (``+`` where files are changed)."""
+def environment(threads: int, device: str) -> dict[str, str | int | None]:
+    """Return versions, processor, GPU, threads and, from a checkout, the commit (``+`` where files are changed).
+
+    Args:
+        threads: of every library.
+        device: of networks, as configured.
+    """
     return {
         "lshbench": __version__,
         "python": platform.python_version(),
         **{name: _version(package) for name, package in PACKAGES.items()},
         "platform": platform.platform(),
         "cpu": processor(),
+        "gpu": gpu_name(device),
         "threads": threads,
         "git": _commit(),
     }
