@@ -1,6 +1,6 @@
 """Feature extraction beside the usual loop: images per second, in one process, in turns.
 
-    python scripts/bench_extract.py [--images 1024] [--size 128] [--rounds 3] [--path DIR] [--model NAME] [--device cuda]
+    python scripts/bench_extract.py [--images 1024] [--size 128] [--rounds 3] [--path DIR] [--model NAME] [--device D]
 
 Compared are
 

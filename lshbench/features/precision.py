@@ -30,8 +30,9 @@ def shorten(network: nn.Module, dtype: torch.dtype) -> None:
         if isinstance(module, nn.Conv2d):
             module.weight.data = rounded(module.weight.data, dtype)
     network.to(dtype)
-    for body, (body.conv_stem, body.bn1, body.blocks[0]) in zip(bodies, firsts, strict=True):
-        body.blocks[0].register_forward_hook(lambda module, inputs, output: output.to(dtype))
+    for body, (stem, norm, block) in zip(bodies, firsts, strict=True):
+        body.conv_stem, body.bn1, body.blocks[0] = stem, norm, block
+        block.register_forward_hook(lambda module, inputs, output: output.to(dtype))
 
 
 def rounded(weights: Tensor, dtype: torch.dtype) -> Tensor:
