@@ -1,4 +1,4 @@
-"""Image encoders, loaded: they prepare pixels and encode them in two steps, for different threads."""
+"""Image encoders, loaded: images are prepared and encoded in two steps, for different threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from lshbench.errors import UsageError
@@ -42,10 +41,6 @@ class Encoder(ABC):
     batch_size: int
     on_cpu: bool
     preprocess: Preprocess
-
-    def prepare(self, image: Image.Image) -> np.ndarray:
-        """Return an RGB image's input pixels, uint8 ``(height, width, 3)``."""
-        return self.preprocess(image)
 
     def batch(self) -> np.ndarray:
         """Return memory for a batch of prepared images, uint8 ``(batch_size, height, width, 3)``, of any content."""

@@ -219,7 +219,9 @@ def _prepare(start: int, items: list[Image], encoder: Encoder, skip: bool) -> _B
             unreadable.append((start + place, str(error)))
             pixels[place] = 0
             continue
+        # One copy for all: Pillow makes it, and all other threads wait meanwhile.
+        values = bytearray(image.tobytes())
         # The width as seed tells apart pictures of equal bytes and different shapes.
-        digests[place] = xxhash.xxh3_64_intdigest(image.tobytes(), seed=image.width)
-        pixels[place] = encoder.prepare(image)
+        digests[place] = xxhash.xxh3_64_intdigest(values, seed=image.width)
+        pixels[place] = encoder.preprocess(image, np.frombuffer(values, np.uint8).reshape(image.height, image.width, 3))
     return _Batch(start, pixels, digests, unreadable)

@@ -42,14 +42,19 @@ class Preprocess:
                 use_prefetcher=True,
             )
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        """Return uint8 ``(height, width, 3)``."""
+    def __call__(self, image: Image.Image, pixels: np.ndarray) -> np.ndarray:
+        """Return an image's input pixels, uint8 ``(height, width, 3)``.
+
+        Args:
+            image: RGB.
+            pixels: its pixels, uint8 ``(h, w, 3)``, writable.
+        """
         if self.transform is not None:
             pixels = np.asarray(self.transform(image))
             return np.ascontiguousarray(pixels.transpose(1, 2, 0))
-        return self.resize(np.array(image))
+        return self._resized(pixels)
 
-    def resize(self, pixels: np.ndarray) -> np.ndarray:
+    def _resized(self, pixels: np.ndarray) -> np.ndarray:
         """Resize and crop uint8 ``(h, w, 3)`` to uint8 ``(height, width, 3)``."""
         height, width = pixels.shape[:2]
         if self.squash:
