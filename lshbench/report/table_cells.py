@@ -466,10 +466,16 @@ def _fields(part: _Part) -> dict[str, Any]:
         "encoder": f"{metrics.dataset.backbone}, " if metrics.dataset.backbone else "",
         "dim": metrics.dataset.dim,
         "protocol": protocol_of(Settings(part.runs[0])),
-        "cpu": " and ".join(str(metrics.environment[key]) for key in ("cpu", "gpu") if metrics.environment.get(key)),
+        "cpu": ", or ".join(sorted({_processors(run) for run in part.runs})),
         "threads": f"{threads} thread{'' if threads == 1 else 's'}",
         "seeds": ", ".join(map(str, part.seeds)),
     }
+
+
+def _processors(run: Run) -> str:
+    """Return the processor of a run, and the GPU that networks were trained on."""
+    found = (run.metrics.environment.get(key) for key in ("cpu", "gpu"))
+    return " and ".join(str(name) for name in found if name)
 
 
 def _between(numbers: Sequence[int]) -> str:

@@ -24,10 +24,10 @@ COMPONENTS = 256
 
 EXACT_ITEMS = 200_000
 """Items up to which each is compared with each; of more, the time would grow with their square."""
-CELL_ITEMS, PROBES = 300, 32
-"""Items in a cell of the index that takes over then, and cells that are looked into for each item."""
-TRAINING_ITEMS = 40
-"""Items that each cell's centre is learnt from."""
+CELL_ITEMS, PROBES = 200, 96
+"""Items in a cell of the index that takes over then, and cells that the items of each are looked for in."""
+TRAINING_ITEMS, CENTRE_ROUNDS = 20, 5
+"""Items that each cell's centre is learnt from, and how often it is moved."""
 CHECKED_ITEMS = 500
 """Items whose neighbours are found exactly, too, to say how many the index finds."""
 SEARCHED_ITEMS = 16_384
@@ -78,7 +78,8 @@ def nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nda
 
     compared = len(vectors) if exact else CELL_ITEMS * PROBES
     operations = len(vectors) * compared * vectors.shape[1]
-    setting = (count, str(vectors.device), torch.__version__, *(() if exact else (CELL_ITEMS, PROBES, TRAINING_ITEMS)))
+    cells = () if exact else ("by cells", CELL_ITEMS, PROBES, TRAINING_ITEMS, CENTRE_ROUNDS)
+    setting = (count, str(vectors.device), torch.__version__, *cells)
     return once("neighbors", {"vectors": vectors.cpu().numpy()}, operations, search, *setting)["neighbors"]
 
 
@@ -99,26 +100,81 @@ def _nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nd
 
 
 def _indexed_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.ndarray:
-    """Return most of the nearest neighbours: those in the cells around each item, whose centres are learnt."""
-    import faiss
+    """Return most of the nearest neighbours: those in the cells around an item's, whose centres are learnt.
 
-    unit = functional.normalize(vectors).cpu().numpy()
-    items, dim = unit.shape
+    All items of a cell look into the same cells, so that one matrix product compares them all.
+    """
+    unit = functional.normalize(vectors)
+    items = len(unit)
     count = min(count, items - 1)
-    cells = max(1, items // CELL_ITEMS)
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
-    index.nprobe = min(PROBES, cells)
-    index.cp.max_points_per_centroid = TRAINING_ITEMS
     result = np.empty((items, count), np.int64)
     with progress("nearest neighbours", total=items, unit="items") as advance:
-        index.train(unit)
-        for start in range(0, items, SEARCHED_ITEMS):
-            index.add(unit[start : start + SEARCHED_ITEMS])
-        for start in range(0, items, SEARCHED_ITEMS):
-            block = unit[start : start + SEARCHED_ITEMS]
-            _, found = index.search(block, count + 1)
-            result[start : start + len(block)] = _others(found, np.arange(start, start + len(block)))
-            advance(len(block))
+        cell, near_cells = _cells(unit.cpu().numpy())
+        order = np.argsort(cell, kind="stable")
+        starts = np.searchsorted(cell[order], np.arange(len(near_cells) + 1))
+        unit = unit[torch.from_numpy(order).to(unit.device)]
+        for number, near in enumerate(near_cells):
+            here = range(starts[number], starts[number + 1])
+            if not here:
+                continue
+            around = [range(starts[other], starts[other + 1]) for other in (number, *near[near != number])]
+            found = _nearest_of(unit, here, around, count)
+            result[order[here.start : here.stop]] = order[found]
+            advance(len(here))
+    _log_found(vectors, result)
+    return result
+
+
+def _cells(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cell of each item, int64 ``(n,)``, and the cells around each cell, int64 ``(cells, p)``.
+
+    They hold what an item has to be compared with: at least :data:`PROBES` cells, or all.
+    """
+    import faiss
+
+    items, dim = unit.shape
+    cells = max(1, items // CELL_ITEMS)
+    points = {"min_points_per_centroid": 1, "max_points_per_centroid": TRAINING_ITEMS}
+    kmeans = faiss.Kmeans(dim, cells, niter=CENTRE_ROUNDS, spherical=True, **points)
+    kmeans.train(unit)
+    centroids = np.asarray(kmeans.centroids)
+    centres = faiss.IndexFlatIP(dim)
+    centres.add(centroids)
+    blocks = (unit[start : start + SEARCHED_ITEMS] for start in range(0, items, SEARCHED_ITEMS))
+    cell = np.concatenate([centres.search(block, 1)[1][:, 0] for block in blocks])
+    return cell, centres.search(centroids, min(PROBES, cells))[1]
+
+
+def _nearest_of(unit: Tensor, here: range, around: list[range], count: int) -> np.ndarray:
+    """Return the nearest others of some items among those around them, nearest first, int64 ``(len(here), count)``.
+
+    Args:
+        unit: ``(n, d)``, of length 1.
+        here: the items.
+        around: ranges of items, the first of them ``here``.
+        count: neighbours of each; the nearest stands in place of those that are not there.
+    """
+    places = np.concatenate([np.arange(part.start, part.stop) for part in around])
+    if len(places) == 1:  # alone there: any other will do
+        return np.full((1, count), (here.start + 1) % len(unit))
+    compared = torch.cat([unit[part.start : part.stop] for part in around])
+    kept = min(count, len(places) - 1)
+    found = np.empty((len(here), count), np.int64)
+    step = max(1, CELLS // len(places))
+    for start in range(0, len(here), step):
+        cosines = compared[start : min(start + step, len(here))] @ compared.T
+        rows = torch.arange(len(cosines), device=unit.device)
+        cosines[rows, rows + start] = -torch.inf
+        nearest = places[cosines.topk(kept, dim=1).indices.cpu().numpy()]
+        found[start : start + len(cosines), :kept] = nearest
+        found[start : start + len(cosines), kept:] = nearest[:, :1]
+    return found
+
+
+def _log_found(vectors: Tensor, result: np.ndarray) -> None:
+    """Say how many of the nearest neighbours of a sample were found."""
+    unit = functional.normalize(vectors).cpu().numpy()
+    items, count = result.shape
     sample = np.random.default_rng(0).choice(items, min(CHECKED_ITEMS, items), replace=False)
     share = np.mean(
         [len(np.intersect1d(result[i], near)) for i, near in zip(sample, _exact(unit, sample, count), strict=True)]
@@ -127,20 +183,6 @@ def _indexed_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nd
         "neighbours of %s items come from an index, which finds %.1f %% of the nearest %d (of %d items)",
         f"{items:,}", 100 * share / count, count, len(sample),
     )  # fmt: skip
-    return result
-
-
-def _others(found: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Return what was found for each item without itself, and with its nearest in place of what was not found.
-
-    Args:
-        found: int64 ``(n, k + 1)``, nearest first, -1 at the end where less was found.
-        items: int64 ``(n,)``, the item of each row.
-    """
-    other = found != items[:, None]
-    other[other.all(1), -1] = False  # copies of an item may push it out
-    kept = found[other].reshape(len(found), -1)
-    return np.where(kept < 0, kept[:, :1], kept)
 
 
 def _exact(unit: np.ndarray, sample: np.ndarray, count: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lshbench.report.select import find
 from lshbench.report.table_cells import Filled, fill_tables
 from lshbench.report.table_file import read_table
 from lshbench.report.table_text import csv_text, html, latex, markdown
+from tests.example_run import METRICS
 
 REPORT = Path(__file__).parents[2] / "docs" / "report.md"
 
@@ -234,6 +236,15 @@ def test_the_command_finds_tables_by_name_and_ends_with_2_and_one_line_on_wrong_
         assert done.returncode == 2
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_every_processor_of_the_runs_is_named_with_its_gpu(runs: Path) -> None:
+    file = next(runs.glob("itq-*/metrics.json"))
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    metrics["environment"] |= {"cpu": "Another", "gpu": "H100"}
+    file.write_text(json.dumps(metrics), encoding="utf-8")
+    text = markdown(filled(runs, SMALL + "tables: [{rows: [best, other], columns: [mAP]}]", about="On {cpu}."))
+    assert f"On Another and H100, or {METRICS['environment']['cpu']}." in text
 
 
 UNMADE = {"bytes", "engines"}

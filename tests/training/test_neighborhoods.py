@@ -115,6 +115,8 @@ def test_of_many_items_an_index_finds_nearly_all_neighbours_and_says_how_many(
     assert abs(said - 100 * np.mean(shares)) < 1
 
 
-def test_what_an_index_does_not_find_is_filled_up_with_the_nearest() -> None:
-    found = np.array([[0, 2, 1], [2, 0, 1], [5, 2, -1], [0, 1, 4]])
-    assert neighbors._others(found, np.array([0, 1, 2, 3])).tolist() == [[2, 1], [2, 0], [5, 5], [0, 1]]
+def test_where_few_are_looked_at_the_nearest_stands_for_those_that_are_not_there() -> None:
+    unit = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [1.0, 0.1]]))
+    found = neighbors._nearest_of(unit, range(2), [range(2), range(3, 4)], 3)
+    assert found.tolist() == [[3, 1, 3], [3, 0, 3]]
+    assert neighbors._nearest_of(unit, range(3, 4), [range(3, 4)], 2).tolist() == [[0, 0]]
