@@ -24,7 +24,7 @@ COMPONENTS = 256
 
 EXACT_ITEMS = 200_000
 """Items up to which each is compared with each; of more, the time would grow with their square."""
-CELL_ITEMS, PROBES = 200, 96
+CELL_ITEMS, PROBES = 100, 192
 """Items in a cell of the index that takes over then, and cells that the items of each are looked for in."""
 TRAINING_ITEMS, CENTRE_ROUNDS = 20, 5
 """Items that each cell's centre is learnt from, and how often it is moved."""
