@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,8 +12,10 @@ import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ import pytest
 from hub_server import HubServer
 from PIL import Image
 
-from tests.command import run_code
+from tests.command import run_code, run_command
 from tests.places import may_mount
 
 SHARD = 64
@@ -120,23 +121,104 @@ def noise(seed: int) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.slow
-def test_workers_of_a_sweep_share_one_extraction(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra: pip install -e '.[joblib]'")
-    # Not a fork as of the fixture's: joblib's workers outlive a forked process's end by five minutes.
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "lshbench", "extract", "-m", "worker=range(2)", "hydra/launcher=joblib",
-            "hydra.launcher.n_jobs=2", *IMAGES,
-        ],
-        cwd=tmp_path, env={**os.environ, "LSHBENCH_CACHE": str(tmp_path / "cache")}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+LAUNCHERS = {
+    "joblib": ("hydra_joblib_launcher", "hydra.launcher.n_jobs={workers}"),
+    "submitit_local": ("hydra_submitit_launcher", ""),
+    # Ray's dashboard begins processes that take longer to start, and then to end, than the extraction.
+    "ray": ("hydra_ray_launcher", "+hydra.launcher.ray.init.include_dashboard=false"),
+}
+"""The plugin of each launcher, and what it is told."""
+SHARED = (*PIXELS, "backbone.shard=4", "threads=1")
+"""Many shards: the processes that have one in hand are looked for while they have."""
+
+
+def in_hand(cache: Path) -> set[int]:
+    """Return the processes that have a shard of a cache in hand: they have its lock open."""
+    found = set()
+    for process in processes():
+        with suppress(OSError):  # one that has ended
+            files = [file.readlink() for file in (process / "fd").iterdir()]
+            if any(file.is_relative_to(cache / "features") and file.suffix == ".lock" for file in files):
+                found.add(int(process.name))
+    return found
+
+
+def left_behind(place: Path) -> list[str]:
+    """Return the command lines of processes that a command in a folder has started and that are still there."""
+    found = []
+    for process in processes():
+        with suppress(OSError):
+            if str(place).encode() in (process / "environ").read_bytes() or (process / "cwd").readlink() == place:
+                found.append(f"{process.name} {(process / 'cmdline').read_bytes().decode()}")
+    return found
+
+
+def processes() -> list[Path]:
+    own = str(os.getpid())
+    return [path for path in Path("/proc").iterdir() if path.name.isdecimal() and path.name != own]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Return the first true value of a condition."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, what
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process that nothing happens to has made in the end."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = run_command(("extract", *SHARED), folder, {**os.environ, "LSHBENCH_CACHE": str(folder / "cache")})
     assert done.returncode == 0, done.stderr
-    assert "2 jobs: 2 computed" in done.stderr
-    made = [int(count) for count in re.findall(r"extracted (\d+) x 1280 features of digits\[gallery\]", done.stderr)]
-    assert sum(made) in (0, 1437), done.stderr  # 0 where the workers' logs do not come here
-    assert not list(tmp_path.glob("outputs/**/run.log")), "a job left a folder"
+    return content(folder / "cache")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_workers_of_a_launcher_share_one_extraction_though_one_is_killed(
+    tmp_path: Path, undisturbed: dict[str, bytes], launcher: str, workers: int
+) -> None:
+    plugin, keys = LAUNCHERS[launcher]
+    extra = launcher.partition("_")[0]
+    pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"needs the extra: pip install -e '.[{extra}]'")
+    if not sys.platform.startswith("linux"):
+        pytest.skip("finds the workers in /proc")
+    cache = tmp_path / "cache"
+    # Not a fork as of the fixture's: joblib's workers outlive a forked process's end by five minutes.
+    command = [
+        sys.executable, "-m", "lshbench", "extract", "-m", f"worker=range({workers})", f"hydra/launcher={launcher}",
+        *keys.format(workers=workers).split(), *SHARED,
+    ]  # fmt: skip
+    environment = {**os.environ, "LSHBENCH_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    first = start()
+    seen = wait_for(lambda: notes(cache) > 2 and in_hand(cache) - {first.pid}, 60, "no worker extracts anything")
+    victim = min(seen)
+    # Held until another one is at work beside it: else it could be through before that one has begun.
+    os.kill(victim, signal.SIGSTOP)
+    done = notes(cache)
+    wait_for(lambda: notes(cache) > done and in_hand(cache) > {victim}, 60, "no other worker extracts anything")
+    os.kill(victim, signal.SIGKILL)
+    told = first.communicate(timeout=120)[1]
+    killed = set(tmp_path.glob("outputs/**/run.log"))
+    if first.returncode != 0:
+        assert first.returncode == 1, told
+        again = start()
+        told = again.communicate(timeout=120)[1]
+        assert again.returncode == 0, told
+    assert f"{workers} jobs: {workers} computed" in told
+    assert content(cache) == undisturbed
+    assert set(tmp_path.glob("outputs/**/run.log")) == killed, "a job that was not killed left a folder"
+    wait_for(lambda: not left_behind(tmp_path), 20, f"left behind: {left_behind(tmp_path)}")
 
 
 @pytest.mark.slow
