@@ -177,6 +177,9 @@ def fill_tables(file: TableFile, selection: Selection, *, resamples: int = 10_00
     parts = _parts(file, selection.runs, settings, notes)
     filling = _Filling(file, settings, values, resamples, seed)
     sections = tuple(filling.section(part) for part in parts)
+    empty = sum(len(file.grids) - len(section.grids) for section in sections)
+    if empty:
+        notes.append(f"{empty} table{'s' * (empty > 1)} of {file.path} without any run, left out")
     seeds = sorted({one for part in parts for one in part.seeds})
     caption = _text(file, "caption", file.caption, {"seeds": ", ".join(map(str, seeds))})
     return Filled(file, caption, sections, sum(_missing(file, part) for part in parts), tuple(notes))
@@ -327,13 +330,13 @@ class _Filling:
         self.draws = {"resamples": resamples, "seed": seed}
 
     def section(self, part: _Part) -> Section:
-        """Return the tables of one data set, encoder and protocol."""
+        """Return the tables of one data set, encoder and protocol, without those whose rows have no run."""
         fields = _fields(part)
         return Section(
             fields,
             _text(self.file, "heading", self.file.heading, fields),
             _text(self.file, "about", self.file.about, fields),
-            tuple(self._grid(grid, part) for grid in self.file.grids),
+            tuple(filled for grid in self.file.grids if (filled := self._grid(grid, part)).columns),
         )
 
     def _grid(self, grid: Grid, part: _Part) -> FilledGrid:

@@ -238,6 +238,16 @@ def test_the_command_finds_tables_by_name_and_ends_with_2_and_one_line_on_wrong_
         assert done.stderr.count("\n") == 1
 
 
+def test_a_table_none_of_whose_rows_has_a_run_is_left_out_and_counted(runs: Path) -> None:
+    rows = {"best": {"label": "a", "where": {"method": "fourier"}}, "none": {"label": "b", "where": {"method": "csq"}}}
+    tables = [{"rows": ["best"], "columns": ["mAP"]}, {"rows": ["none"], "columns": ["mAP"]}]
+    found = filled(runs, rows=rows, tables=tables)
+    assert [len(section.grids) for section in found.sections] == [1]
+    assert "1 table of " in found.left_out[-1]
+    assert found.left_out[-1].endswith(" without any run, left out")
+    assert "| b" not in markdown(found)
+
+
 def test_every_processor_of_the_runs_is_named_with_its_gpu(runs: Path) -> None:
     file = next(runs.glob("itq-*/metrics.json"))
     metrics = json.loads(file.read_text(encoding="utf-8"))
