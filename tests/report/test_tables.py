@@ -257,6 +257,8 @@ def test_every_processor_of_the_runs_is_named_with_its_gpu(runs: Path) -> None:
     assert f"On Another and H100, or {METRICS['environment']['cpu']}." in text
 
 
+UNMADE = {"engines"}
+"""Tables whose runs at full size are not made yet, so that the document does not have them."""
 ONE_DATA_SET = {"unseen", "containment"}
 """Tables of CIFAR-100 alone."""
 
@@ -266,7 +268,9 @@ def test_every_shipped_table_can_be_read_and_has_its_rows_and_columns_in_the_doc
     file = read_table(conf_folder() / "table" / f"{name}.yaml", [conf_folder()])
     text = (REPORT.parent / "results.md").read_text(encoding="utf-8")
     block = re.search(rf"<!-- {name}:begin -->\n(.*)<!-- {name}:end -->", text, re.DOTALL)
-    assert block is not None
+    assert (block is None) == (name in UNMADE)
+    if block is None:
+        return
     assert all(part in block[1] for part in file.caption.split("{seeds}"))
     tables = re.findall(r"(?:^\| ?.*\n)+", block[1], re.MULTILINE)
     assert len(tables) == (len(file.grids) * (1 if name in ONE_DATA_SET else 2))
