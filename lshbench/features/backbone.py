@@ -134,7 +134,7 @@ class TimmBackbone(Backbone):
         pooling: ``auto``, what the model's own classifier would see; ``mean`` of all tokens or positions that the
             last block puts out, before the final norm; ``cls``, the class token after the final norm.
         precision: ``float32``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 where the processor computes in it.
-            (It costs .001 to .002 of exact cosine mAP there, and about halves the time.)
+            (It costs about .001 of exact cosine mAP there, and about halves the time.)
     """
 
     model: str | Auto = "auto"
