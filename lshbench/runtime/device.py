@@ -37,15 +37,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 def gpu_name(name: str) -> str | None:
-    """Return the name of the GPU that a configured device is, or None where it is none."""
-    if name in ("cpu", "mps") or (name == "auto" and not _may_have_gpu()):
-        return None
-    device = resolve_device(name)
-    if device.type != "cuda":
+    """Return the name of the GPU that a configured device is, or None where it is none, or none that is here."""
+    if name in ("cpu", "mps") or not _may_have_gpu():
         return None
     import torch
 
-    return torch.cuda.get_device_name(device)
+    device = torch.device("cuda" if name == "auto" else name)
+    here = torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return torch.cuda.get_device_name(device) if here else None
 
 
 def resolve_precision(precision: str, device: str | torch.device) -> str:

@@ -177,8 +177,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(("launcher", "workers"), [("joblib", 4), ("submitit_local", 2), ("ray", 2), ("ray", 4)])
 def test_workers_of_a_launcher_share_one_extraction_though_one_is_killed(
     tmp_path: Path, undisturbed: dict[str, bytes], launcher: str, workers: int
 ) -> None:

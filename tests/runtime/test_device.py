@@ -17,6 +17,11 @@ def test_a_device_that_is_not_here_is_named(name: str) -> None:
         device.resolve_device(name)
 
 
+@pytest.mark.parametrize("name", ["cpu", "mps", "cuda:99"])
+def test_what_is_no_gpu_or_not_here_has_no_name(name: str) -> None:
+    assert device.gpu_name(name) is None
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"), [("sse2", "float32"), ("amx_tile", "bfloat16"), ("avx512_bf16", "bfloat16")]
 )
