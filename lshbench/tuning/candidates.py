@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from lshbench.errors import UsageError, wrong_value
-from lshbench.index.files import MOST_BITS
 from lshbench.tuning.settings import MEASURES, Relevant
 from lshbench.tuning.space import SEARCHED, searchable
+from lshbench.types import MOST_BITS
 
 CODE, SHARE = "code", "share"
 """The value that stands for a code's length, and the key of the part of the budget's bytes that it takes."""

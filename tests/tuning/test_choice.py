@@ -23,7 +23,6 @@ from lshbench.index.base import Index
 from lshbench.index.binary_graphs import BinaryHnswEngine
 from lshbench.index.compressed_engines import HnswSqEngine, IvfPqEngine, IvfRabitqEngine, PqFastScanEngine
 from lshbench.index.engines import HnswEngine, LshEngine
-from lshbench.index.files import MOST_BITS
 from lshbench.methods.base import Method, check_bits
 from lshbench.methods.none import NoMethod
 from lshbench.methods.random_projection import RandomProjection
@@ -34,7 +33,7 @@ from lshbench.tuning.candidates import Budget, Choosing, check_target
 from lshbench.tuning.choice import Bench, Candidate, Choice, Point, Tried, measured_once, ranked
 from lshbench.tuning.least_bytes import least_bytes
 from lshbench.tuning.validation import Judge
-from lshbench.types import Features, Relevance
+from lshbench.types import MOST_BITS, Features, Relevance
 from tests.options import composed
 
 MORTAL = """
