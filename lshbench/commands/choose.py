@@ -63,7 +63,8 @@ def _choose(given: argparse.Namespace) -> int:
     from lshbench.runtime.cache import share_cache
     from lshbench.runtime.logs import ConsoleHandler, console, output_console
     from lshbench.runtime.progress import progress_for
-    from lshbench.tuning.candidates import Budget, Choosing, check_target
+    from lshbench.tuning.candidates import Budget, Choosing
+    from lshbench.tuning.settings import check_measure
 
     logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler()], format="%(message)s")
     logging.getLogger("lshbench").setLevel(logging.DEBUG if given.verbose else logging.INFO)
@@ -77,7 +78,7 @@ def _choose(given: argparse.Namespace) -> int:
         )
     keys = compose_choice(own, given.config_dir)
     settings, budget = build(keys, "choose", Choosing), Budget.read(keys["budget"])
-    target = check_target(keys["target"])
+    target = check_measure("target", keys["target"])
     config, _ = compose(others, given.config_dir)
     share_cache(config["cache"])
     from lshbench.tuning.choice import choose  # takes seconds, which a misspelt key should not
