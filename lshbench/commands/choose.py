@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import re
@@ -101,9 +100,11 @@ def _choose(given: argparse.Namespace) -> int:
 
 def _file(chosen: Choice, budget: Budget) -> Path:
     """Return where a choice is written: another budget, or other candidates, leave it as it is."""
+    from lshbench.data.fingerprint import combine
+
     limits = f"{budget.bytes}b" + ("" if budget.ms is None else f"-{budget.ms:g}ms")
-    candidates = json.dumps([one.values for one in chosen.tried])
-    return chosen.folder / f"choice-{limits}-{hashlib.sha256(candidates.encode()).hexdigest()[:6]}.json"
+    candidates = combine(*(one.values for one in chosen.tried)).removeprefix("sha256:")[:6]
+    return chosen.folder / f"choice-{limits}-{candidates}.json"
 
 
 def _write(chosen: Choice, budget: Budget, target: str, command: list[str] | None) -> None:
