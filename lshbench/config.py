@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lshbench.errors import UsageError, wrong_value
+from lshbench.types import MOST_BITS
 
 GROUPS = ("dataset", "backbone", "method", "index", "protocol", "relevance", "experiment", "tracker")
 """Groups of `lshbench run`."""
@@ -132,8 +133,8 @@ def check_root(config: dict[str, Any]) -> None:
     Raises:
         UsageError: a value out of range.
     """
-    if not 1 <= config["bits"] <= 4096:
-        raise wrong_value("bits", config["bits"], "a code length from 1 to 4096")
+    if not 1 <= config["bits"] <= MOST_BITS:
+        raise wrong_value("bits", config["bits"], f"a code length from 1 to {MOST_BITS}")
     if config["seed"] < 0:
         raise wrong_value("seed", config["seed"], "0 or a positive number")
     if config["ranking"] not in ("auto", "hamming", "cosine", "asymmetric"):

@@ -21,6 +21,9 @@ Decode = Callable[[np.ndarray], np.ndarray]
 Terms = Callable[[np.ndarray], "ByteTables | HalfByteWeights | HalfPrecision"]
 """Callback of a quantiser: real values of queries, float32 ``(q, d)``, to what stored bytes add to their scores."""
 
+MOST_BITS = 4096
+"""Length of a code at most."""
+
 RESULTS = 100
 """Results of each query that a run keeps, times, and rescores a multiple of."""
 

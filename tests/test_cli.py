@@ -99,6 +99,7 @@ def test_a_sweep_makes_a_folder_for_each_job_and_a_resumed_one_makes_none(lshben
     ("arguments", "words"),
     [
         (["bits=0"], ["bits=0", "1 to 4096"]),
+        (["bits=4097"], ["bits=4097", "1 to 4096"]),
         (["method=foruier"], ["method=foruier", "no option", "did you mean method=fourier?"]),
         (["method=kmeans", "index=flat"], ["index", "cluster numbers", "ivf"]),
         (["index=hnsw"], ["index='hnsw'", "or method=none with index=hnsw"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import re
@@ -63,7 +62,8 @@ def _choose(given: argparse.Namespace) -> int:
     from lshbench.runtime.cache import share_cache
     from lshbench.runtime.logs import ConsoleHandler, console, output_console
     from lshbench.runtime.progress import progress_for
-    from lshbench.tuning.candidates import Budget, Choosing, check_target
+    from lshbench.tuning.candidates import Budget, Choosing
+    from lshbench.tuning.settings import check_measure
 
     logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler()], format="%(message)s")
     logging.getLogger("lshbench").setLevel(logging.DEBUG if given.verbose else logging.INFO)
@@ -77,7 +77,7 @@ def _choose(given: argparse.Namespace) -> int:
         )
     keys = compose_choice(own, given.config_dir)
     settings, budget = build(keys, "choose", Choosing), Budget.read(keys["budget"])
-    target = check_target(keys["target"])
+    target = check_measure("target", keys["target"])
     config, _ = compose(others, given.config_dir)
     share_cache(config["cache"])
     from lshbench.tuning.choice import choose  # takes seconds, which a misspelt key should not
@@ -100,9 +100,11 @@ def _choose(given: argparse.Namespace) -> int:
 
 def _file(chosen: Choice, budget: Budget) -> Path:
     """Return where a choice is written: another budget, or other candidates, leave it as it is."""
+    from lshbench.data.fingerprint import combine
+
     limits = f"{budget.bytes}b" + ("" if budget.ms is None else f"-{budget.ms:g}ms")
-    candidates = json.dumps([one.values for one in chosen.tried])
-    return chosen.folder / f"choice-{limits}-{hashlib.sha256(candidates.encode()).hexdigest()[:6]}.json"
+    candidates = combine(*(one.values for one in chosen.tried)).removeprefix("sha256:")[:6]
+    return chosen.folder / f"choice-{limits}-{candidates}.json"
 
 
 def _write(chosen: Choice, budget: Budget, target: str, command: list[str] | None) -> None:

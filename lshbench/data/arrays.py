@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from lshbench.data.array_files import open_arrays
+from lshbench.data.array_roles import (
+    LABEL_WORDS,
+    by_name,
+    can_be_features,
+    can_be_labels,
+    first_of,
+    has_features,
+    hint,
+    holding,
+    in_words,
+    label_place,
+    words_of,
+)
 from lshbench.data.base import Dataset
 from lshbench.data.checks import RawLabels, read_features
-from lshbench.data.columns import COARSE, FEATURE_NAMES, LABEL_NAMES, find_column
+from lshbench.data.columns import FEATURE_NAMES, find_column
 from lshbench.data.fingerprint import combine, file_digests
 from lshbench.data.given_neighbors import find_given_neighbors
 from lshbench.data.held_out import RawSplit, SplitSource
@@ -62,9 +74,6 @@ BESIDE = {
 }  # fmt: skip
 """Keys of files, and the file that each stands beside."""
 METRICS = ("auto", "cosine", "euclidean", "inner_product")
-LABEL_WORDS = {*LABEL_NAMES, "lbl", "targets", "cat"}
-NOT_FEATURES = {"neighbors", "neighbours", "groundtruth", "gt", "distances", "indices", "ids", "logits", "avgdist"}
-"""Two-dimensional arrays of ann-benchmarks' files, and others, that describe items but are no features."""
 
 
 @dataclass(eq=False)
@@ -189,7 +198,7 @@ class ArraySource(SplitSource):
             if found is None and apart:
                 raise wrong_value(
                     "dataset.neighbors", self.neighbors,
-                    f"whole numbers, a row for each of {len(splits['query'])} queries; there are: {_list(listed)}",
+                    f"whole numbers, a row for each of {len(splits['query'])} queries; there are: {in_words(listed)}",
                 )  # fmt: skip
             if found is not None:
                 dataset = replace(dataset, given_neighbors=found[0])
@@ -233,7 +242,7 @@ class ArraySource(SplitSource):
         log.warning(
             "%s: not used: %s (dataset.gallery_split and dataset.query_split choose by words in names, "
             "dataset.features_column and dataset.label_column single arrays)",
-            self.name, _list(unused),
+            self.name, in_words(unused),
         )  # fmt: skip
 
     def _choose(self, arrays: list[NamedArray], key: str) -> list[list[NamedArray]]:
@@ -260,9 +269,7 @@ class ArraySource(SplitSource):
             # Beside a complete split that is named, half of another is a mistake; beside nameless items, features are.
             named = "" not in complete
             halves = [
-                word
-                for word, part in groups.items()
-                if word and word not in complete and (named or _has_features(part))
+                word for word, part in groups.items() if word and word not in complete and (named or has_features(part))
             ]
             if halves and self.query_split == "auto":
                 raise self._incomplete({word: groups[word] for word in halves}, key, arrays)
@@ -270,9 +277,9 @@ class ArraySource(SplitSource):
         if "" in complete and any(split_kind(word) in GALLERY_KINDS for word in complete):
             whole = [array for array in complete[""] if array.kind in "fiub" and len(array.shape) == 2]
             raise UsageError(
-                f"{key}: {_list(whole)} could be all items, gallery or queries, beside those named after splits; "
+                f"{key}: {in_words(whole)} could be all items, gallery or queries, beside those named after splits; "
                 "dataset.features_column and dataset.label_column name arrays, or dataset.gallery=FILE and "
-                f"dataset.query=FILE each side's file; there are: {_list(arrays)}"
+                f"dataset.query=FILE each side's file; there are: {in_words(arrays)}"
             )
         gallery, queries = find_splits((word or NAMELESS for word in complete), self.gallery_split, self.query_split)
         chosen = [gallery, *queries[:1]]
@@ -281,18 +288,18 @@ class ArraySource(SplitSource):
     def _check_named(self, arrays: Sequence[NamedArray]) -> None:
         """Refuse a name of features or labels that no array has, or that one of another shape has."""
         if self.features_column != "auto":
-            found = _holding(arrays, self.features_column)
+            found = holding(arrays, self.features_column)
             if not any(len(array.shape) == 2 for array in found):
-                _by_name(arrays, self.features_column, "dataset.features_column", two_dimensional=True)
-        if self.label_column != "auto" and not _holding(arrays, self.label_column):
-            _by_name(arrays, self.label_column, "dataset.label_column", two_dimensional=False)
+                by_name(arrays, self.features_column, "dataset.features_column", two_dimensional=True)
+        if self.label_column != "auto" and not holding(arrays, self.label_column):
+            by_name(arrays, self.label_column, "dataset.label_column", two_dimensional=False)
 
     def _turned(self, arrays: list[NamedArray], key: str) -> list[list[NamedArray]] | None:
         """Return the choice where items are columns, if the numbers of labels leave no doubt of it; else None."""
         other = [array.transposed() if len(array.shape) == 2 and array.kind in "fiub" else array for array in arrays]
         if not any(map(self._is_complete, self._groups(other).values())):
             return None
-        log.warning("%s: %s: items are in columns, by the number of labels", self.name, _list(arrays))
+        log.warning("%s: %s: items are in columns, by the number of labels", self.name, in_words(arrays))
         arrays[:] = other
         return self._choose(arrays, key)
 
@@ -322,14 +329,14 @@ class ArraySource(SplitSource):
             if len(found) > 1:
                 raise UsageError(
                     f"{array.name!r} tells several splits ({', '.join(sorted(found))}); dataset.gallery_split and "
-                    f"dataset.query_split say which; there are: {_list(arrays)}"
+                    f"dataset.query_split say which; there are: {in_words(arrays)}"
                 )
             groups.setdefault(next(iter(found), ""), []).append(array)
         return groups
 
     def _split_words(self, name: str, given: set[str]) -> set[str]:
         """Return the splits that a name tells: those that were asked for, else usual ones, spelt in one way."""
-        words = {*_words(name), name.lower()}
+        words = {*words_of(name), name.lower()}
         if asked := words & given:
             return asked
         kinds = {word: kind for word in words if (kind := SHORT_WORDS.get(word) or split_kind(word)) is not None}
@@ -340,15 +347,13 @@ class ArraySource(SplitSource):
     def _is_complete(self, part: Sequence[NamedArray]) -> bool:
         """Whether some arrays have features among them, and labels of as many items where they are needed."""
         if self.features_column != "auto":
-            features = [array for array in _holding(part, self.features_column) if len(array.shape) == 2]
+            features = [array for array in holding(part, self.features_column) if len(array.shape) == 2]
         else:
-            features = [array for array in part if _can_be_features(array)]
+            features = [array for array in part if can_be_features(array)]
         if not self.labels_needed:
             return bool(features)
-        others = part if self.label_column == "auto" else _holding(part, self.label_column)
-        return any(
-            _can_be_labels(label, array.shape[0]) for array in features for label in others if label is not array
-        )
+        others = part if self.label_column == "auto" else holding(part, self.label_column)
+        return any(can_be_labels(label, array.shape[0]) for array in features for label in others if label is not array)
 
     def _incomplete(self, groups: dict[str, list[NamedArray]], key: str, arrays: Sequence[NamedArray]) -> UsageError:
         halves = " and ".join(repr(word) for word in groups if word)
@@ -356,7 +361,7 @@ class ArraySource(SplitSource):
             f"{key}: of {halves} there are not both features (two-dimensional numbers) and labels for each item; "
             "expected names such as X_test and y_test; dataset.query_split=null leaves them out; dataset.gallery=FILE, "
             "dataset.gallery_labels=FILE, dataset.query=FILE and dataset.query_labels=FILE take files apart; "
-            f"there are: {_list(arrays)}{_hint(arrays)}"
+            f"there are: {in_words(arrays)}{hint(arrays)}"
         )
 
     def _open_side(self, side: str) -> tuple[list[NamedArray], list[NamedArray]]:
@@ -390,115 +395,41 @@ class ArraySource(SplitSource):
         except UsageError:
             return None
         # Without labels, whole numbers of any name could be taken for them.
-        named = LABEL_WORDS & {*_words(found.name)} or (found.column is not None and found.column.kind == "class")
+        named = LABEL_WORDS & {*words_of(found.name)} or (found.column is not None and found.column.kind == "class")
         return found if named else None
 
     def _find_features(self, arrays: Sequence[NamedArray], key: str) -> NamedArray:
         if self.features_column != "auto":
-            return _by_name(arrays, self.features_column, "dataset.features_column", two_dimensional=True)
+            return by_name(arrays, self.features_column, "dataset.features_column", two_dimensional=True)
 
         def order(array: NamedArray) -> tuple[int, int]:
-            places = [FEATURE_NAMES.index(word) for word in _words(array.name) if word in FEATURE_NAMES]
+            places = [FEATURE_NAMES.index(word) for word in words_of(array.name) if word in FEATURE_NAMES]
             return "fiub".index(array.kind), min(places, default=len(FEATURE_NAMES))
 
         # Floats before integers before truth values, usual names before others, in their order.
-        if found := sorted(filter(_can_be_features, arrays), key=order):
-            return _first(found, order, "dataset.features_column", "features", arrays)
-        raise UsageError(f"{key}: no two-dimensional array of numbers to take as features; there are: {_list(arrays)}")
+        if found := sorted(filter(can_be_features, arrays), key=order):
+            return first_of(found, order, "dataset.features_column", "features", arrays)
+        raise UsageError(
+            f"{key}: no two-dimensional array of numbers to take as features; there are: {in_words(arrays)}"
+        )
 
     def _find_labels(
         self, arrays: Sequence[NamedArray], count: int, key: str, there: Sequence[NamedArray]
     ) -> NamedArray:
         if self.label_column != "auto":
-            return _by_name(arrays, self.label_column, "dataset.label_column", two_dimensional=False)
+            return by_name(arrays, self.label_column, "dataset.label_column", two_dimensional=False)
         columns = [array.column for array in arrays if array.column is not None]
         if columns:
             chosen = find_column(columns, "auto", "dataset.label_column", (), "labels")
             found = [array for array in arrays if chosen is not None and array.column is chosen]
         else:
-            fitting = [array for array in arrays if _can_be_labels(array, count)]
-            telling = [array for array in fitting if LABEL_WORDS & set(_words(array.name))]
+            fitting = [array for array in arrays if can_be_labels(array, count)]
+            telling = [array for array in fitting if LABEL_WORDS & set(words_of(array.name))]
             found = telling or (fitting if len(fitting) == 1 else [])
         if not found:
             raise UsageError(
                 f"{key}: no array of {count} labels (whole numbers or strings, one an item); "
-                f"dataset.label_column names one; there are: {_list(there)}{_hint(there)}"
+                f"dataset.label_column names one; there are: {in_words(there)}{hint(there)}"
             )
         # fine_labels before labels, as for columns.
-        return _first(sorted(found, key=_label_place), _label_place, "dataset.label_column", "labels", there)
-
-
-def _hint(there: Sequence[NamedArray]) -> str:
-    if not any(NOT_FEATURES & set(_words(array.name)) for array in there):
-        return ""
-    return "; relevance=neighbors judges by true neighbours, which this file has, and needs no labels"
-
-
-def _first(
-    found: list[NamedArray], order: Callable[[NamedArray], object], key: str, what: str, there: Sequence[NamedArray]
-) -> NamedArray:
-    """Return the first of the arrays in an order.
-
-    Raises:
-        UsageError: the second is as good: the place in the file must not decide.
-    """
-    if len(found) > 1 and order(found[0]) == order(found[1]):
-        both = f"{found[0].name} and {found[1].name}"
-        raise UsageError(f"{key}=auto: {both} could both be the {what}; name one; there are: {_list(there)}")
-    return found[0]
-
-
-def _has_features(arrays: Sequence[NamedArray]) -> bool:
-    return any(map(_can_be_features, arrays))
-
-
-def _can_be_features(array: NamedArray) -> bool:
-    numbers = len(array.shape) == 2 and array.kind in "fiub" and array.shape[1] > 1
-    return numbers and not (NOT_FEATURES | LABEL_WORDS) & set(_words(array.name))
-
-
-def _can_be_labels(array: NamedArray, count: int) -> bool:
-    if array.shape == (1, count) and count > 1:
-        return array.kind in "iubUSf"
-    if array.shape[:1] != (count,):
-        return False
-    words = set(_words(array.name))
-    if len(array.shape) == 1 or (len(array.shape) == 2 and array.shape[1] == 1):
-        telling = bool(LABEL_WORDS & words)
-        return telling or (array.kind in "iubUS" and not words & {"id", "ids", "index", "indices", "idx"})
-    # A matrix of zeros and ones, of truth values or under a telling name.
-    return len(array.shape) == 2 and not NOT_FEATURES & words and (array.kind == "b" or bool(LABEL_WORDS & words))
-
-
-def _label_place(array: NamedArray) -> tuple[bool, int]:
-    joined = f"_{'_'.join(_words(array.name))}_"
-    place = next((i for i, usual in enumerate(LABEL_NAMES) if f"_{usual}_" in joined), len(LABEL_NAMES))
-    return bool(COARSE.search(joined)), place
-
-
-def _by_name(arrays: Sequence[NamedArray], name: str, key: str, *, two_dimensional: bool) -> NamedArray:
-    """Return the array of a name, or the one whose name holds it as words (``x`` for ``train_x``)."""
-    found = _holding(arrays, name)
-    if len(found) != 1:
-        what = "there is no such array" if not found else "several names hold it"
-        raise UsageError(f"{key}={name!r}: {what}; there are: {_list(arrays)}")
-    if two_dimensional and len(found[0].shape) != 2:
-        raise UsageError(f"{key}={name!r}: features are two-dimensional; there are: {_list(arrays)}")
-    return found[0]
-
-
-def _holding(arrays: Sequence[NamedArray], name: str) -> list[NamedArray]:
-    """Return the array of a name, else those whose names hold it as words."""
-    wanted = "_".join(_words(name))
-    exact = [array for array in arrays if array.name == name]
-    return exact or [array for array in arrays if f"_{wanted}_" in f"_{'_'.join(_words(array.name))}_"]
-
-
-def _words(name: str) -> list[str]:
-    """Return the words of a name: ``X_train``, ``xTrain`` and ``train/x`` all have ``x`` and ``train``."""
-    spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    return [word for word in re.split(r"[^A-Za-z0-9]+", spaced.lower()) if word] or [name.lower()]
-
-
-def _list(arrays: Sequence[NamedArray]) -> str:
-    return ", ".join(map(str, arrays)) or "none"
+        return first_of(sorted(found, key=label_place), label_place, "dataset.label_column", "labels", there)

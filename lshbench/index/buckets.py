@@ -34,7 +34,6 @@ from lshbench.index.candidates import (
     writable_view,
 )
 from lshbench.index.files import (
-    MOST_BITS,
     MOST_DIMENSIONS,
     MOST_PROBES,
     check_features,
@@ -59,7 +58,7 @@ from lshbench.kernels import rescoring
 from lshbench.kernels.frames import Frame
 from lshbench.ranking.cosine import VectorGallery
 from lshbench.ranking.lists import list_blocks, query_blocks
-from lshbench.types import CodeKind, Encoded, Neighbors, RankedBlock, Relevance, Side
+from lshbench.types import MOST_BITS, CodeKind, Encoded, Neighbors, RankedBlock, Relevance, Side
 
 RESCORE = {"cosine": rescoring.COSINE, "hamming": rescoring.HAMMING, "embedding": rescoring.EMBEDDING}
 RANKINGS: dict[str, list[Ranking]] = {

@@ -23,7 +23,7 @@ from lshbench.index.engines import CandidateEngine, GraphEngine, as_lists, sprea
 from lshbench.index.files import Stored, check_offsets, check_range, check_rows
 from lshbench.index.graphs import restore_graph
 from lshbench.index.ivf import directions
-from lshbench.types import Encoded
+from lshbench.types import MOST_BITS, Encoded
 
 SAMPLE = 20_000
 """Gallery items that axes (drawn by the seed) and codebooks without lists (each n-th) are learnt from, at most; for
@@ -32,9 +32,6 @@ lists, faiss draws some itself."""
 LARGEST = float(np.finfo(np.float32).max)
 BEYOND = 1e30
 """A squared distance that none exceeds."""
-
-MOST_BITS = 4096
-"""Of a code."""
 
 RABITQ_FACTORS = 8
 """Bytes of a RaBitQ code with one bit a dimension that are the item's factors."""

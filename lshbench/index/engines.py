@@ -48,7 +48,7 @@ from lshbench.index.graphs import graph_arrays, one_thread, restore_graph
 from lshbench.index.ivf import directions
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks
 from lshbench.ranking.lists import list_blocks
-from lshbench.types import CodeKind, Codes, Encoded, Neighbors, RankedBlock, Relevance
+from lshbench.types import MOST_BITS, CodeKind, Codes, Encoded, Neighbors, RankedBlock, Relevance
 
 FILE = "engine.faiss"
 
@@ -226,8 +226,8 @@ class LshEngine(Engine):
     distance = "hamming"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.nbits <= 4096:
-            raise wrong_value("index.nbits", self.nbits, "a number from 1 to 4096")
+        if not 1 <= self.nbits <= MOST_BITS:
+            raise wrong_value("index.nbits", self.nbits, f"a number from 1 to {MOST_BITS}")
         super().__post_init__()
         self._codes: CodeGallery | None = None
 

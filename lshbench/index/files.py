@@ -17,7 +17,7 @@ from lshbench.files import fits, open_npy, read_small
 
 DESCRIPTION = "index.json"
 
-MOST_ITEMS, MOST_BITS, MOST_DIMENSIONS = (1 << 31) - 1, 4096, 1 << 24
+MOST_ITEMS, MOST_DIMENSIONS = (1 << 31) - 1, 1 << 24
 MOST_VALUES = 1000
 """Values of a query setting at most."""
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from lshbench.index.base import Index, Ranking
 from lshbench.index.files import (
-    MOST_BITS,
     MOST_DIMENSIONS,
     check_features,
     check_inverse_norms,
@@ -21,7 +20,7 @@ from lshbench.index.files import (
     save_arrays,
     save_description,
 )
-from lshbench.types import Codes, Encoded, Neighbors, Quantised, RankedBlock, Relevance, Side, Vectors
+from lshbench.types import MOST_BITS, Codes, Encoded, Neighbors, Quantised, RankedBlock, Relevance, Side, Vectors
 
 if TYPE_CHECKING:
     from lshbench.ranking.asymmetric import DecodedGallery

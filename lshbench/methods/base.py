@@ -11,7 +11,18 @@ import numpy as np
 
 from lshbench.errors import wrong_value
 from lshbench.training.history import Epoch
-from lshbench.types import Clusters, CodeKind, Codes, Features, Progress, Quantised, Side, Supervision, Vectors
+from lshbench.types import (
+    MOST_BITS,
+    Clusters,
+    CodeKind,
+    Codes,
+    Features,
+    Progress,
+    Quantised,
+    Side,
+    Supervision,
+    Vectors,
+)
 
 ENCODE_ROWS = 8192
 """Items encoded at a time: bounds memory, and keeps matrix products large."""
@@ -80,8 +91,8 @@ class Method(ABC):
 
 def check_bits(bits: int) -> None:
     """Raise the error for a code length that no code has."""
-    if not 1 <= bits <= 4096:
-        raise wrong_value("bits", bits, "a number from 1 to 4096")
+    if not 1 <= bits <= MOST_BITS:
+        raise wrong_value("bits", bits, f"a number from 1 to {MOST_BITS}")
 
 
 class BinaryHasher(Method):

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from lshbench.kernels.quantised import share_scores
 from lshbench.kernels.topk import NO_LIMIT, room_for
 from lshbench.ranking.cosine import MOST_QUERIES, TILE, padded_to_eight, product_blocks
 from lshbench.ranking.quantised_scores import write_scores
+from lshbench.ranking.repeats import Repeats
 from lshbench.types import Decode, Neighbors, RankedBlock, Relevance, Vectors
 
 DECODED_BYTES = 1 << 27
@@ -30,20 +30,6 @@ DECODED_BYTES = 1 << 27
 
 FEW_QUERIES = 16
 """Queries up to which scores come from the stored bytes."""
-
-
-class Repeats(NamedTuple):
-    """Items that are stored as an earlier one is.
-
-    Attributes:
-        rows: of these items, ascending, int64 ``(r,)``.
-        kinds: rows of the first of each kind that has several, ascending, int64 ``(m,)``.
-        kind: which of these each of ``rows`` is stored like, int64 ``(r,)``.
-    """
-
-    rows: np.ndarray
-    kinds: np.ndarray
-    kind: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -106,14 +92,7 @@ class DecodedGallery:
     @cached_property
     def repeats(self) -> Repeats:
         """Items that are stored as an earlier one is."""
-        none = np.zeros(0, np.int64)
-        if not len(self):
-            return Repeats(none, none, none)
-        whole = np.ascontiguousarray(self.stored).view(np.dtype((np.void, self.stored.shape[1])))[:, 0]
-        _, first, kind = np.unique(whole, return_index=True, return_inverse=True)
-        first = first[kind.reshape(-1)]
-        rows = np.flatnonzero(first != np.arange(len(self)))
-        return Repeats(rows, *np.unique(first[rows], return_inverse=True))
+        return Repeats.of(self.stored)
 
     def equate(self, scores: np.ndarray) -> None:
         """Give items that are stored alike one score; ``scores`` are float32 ``(tiles, q, tile)``."""

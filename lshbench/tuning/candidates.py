@@ -6,12 +6,12 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any
 
 from lshbench.errors import UsageError, wrong_value
-from lshbench.index.files import MOST_BITS
-from lshbench.tuning.settings import MEASURES, Relevant
+from lshbench.tuning.settings import check_validation
 from lshbench.tuning.space import SEARCHED, searchable
+from lshbench.types import MOST_BITS
 
 CODE, SHARE = "code", "share"
 """The value that stands for a code's length, and the key of the part of the budget's bytes that it takes."""
@@ -73,13 +73,7 @@ class Choosing:
         Raises:
             UsageError: a value that can't be used.
         """
-        if not 0 < validation <= 0.5:
-            raise wrong_value("choose.validation", validation, "more than 0, and at most 0.5")
-        if queries < 1:
-            raise wrong_value("choose.queries", queries, "at least 1")
-        if relevant not in get_args(Relevant):
-            raise wrong_value("choose.relevant", relevant, " or ".join(get_args(Relevant)))
-        self.relevant = cast(Relevant, relevant)
+        self.relevant = check_validation("choose", validation, queries, relevant)
         self.validation, self.queries = validation, queries
         self.entries = [*_checked("candidates", candidates), *_checked("also", also)]
         if not self.entries:
@@ -108,17 +102,6 @@ class Choosing:
                         if candidate not in found:
                             found.append(candidate)
         return found
-
-
-def check_target(target: str) -> str:
-    """Return the measure that candidates are compared by.
-
-    Raises:
-        UsageError: it is none that is kept for each query.
-    """
-    if target not in MEASURES:
-        raise wrong_value("target", target, " or ".join(MEASURES))
-    return target
 
 
 def _checked(name: str, entries: Any) -> list[Mapping[str, Any]]:

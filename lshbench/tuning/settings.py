@@ -1,4 +1,4 @@
-"""What a study does: the keys of ``tune``."""
+"""What a study does: the keys of ``tune``, and the checks of those that ``choose`` has, too."""
 
 from __future__ import annotations
 
@@ -44,17 +44,48 @@ class Settings:
             UsageError: a value that can't be used.
         """
         self.space = read_space(search)
-        for key, count in (("trials", trials), ("queries", queries), ("seeds", seeds)):
+        for key, count in (("trials", trials), ("seeds", seeds)):
             if count < 1:
                 raise wrong_value(f"tune.{key}", count, "at least 1")
-        if measure not in MEASURES:
-            raise wrong_value("tune.measure", measure, " or ".join(MEASURES))
-        if relevant not in get_args(Relevant):
-            raise wrong_value("tune.relevant", relevant, " or ".join(get_args(Relevant)))
         if sampler not in get_args(Sampler):
             raise wrong_value("tune.sampler", sampler, " or ".join(get_args(Sampler)))
-        if not 0 < validation <= 0.5:
-            raise wrong_value("tune.validation", validation, "more than 0, and at most 0.5")
-        self.trials, self.measure, self.validation = trials, measure, validation
+        self.trials, self.measure, self.validation = trials, check_measure("tune.measure", measure), validation
         self.queries, self.seeds = queries, seeds
-        self.relevant, self.sampler = cast(Relevant, relevant), cast(Sampler, sampler)
+        self.relevant = check_validation("tune", validation, queries, relevant)
+        self.sampler = cast(Sampler, sampler)
+
+
+def check_measure(key: str, measure: str) -> str:
+    """Return what is compared, which is kept for each query.
+
+    Args:
+        key: of the configuration, such as ``tune.measure``.
+        measure: its value.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if measure not in MEASURES:
+        raise wrong_value(key, measure, " or ".join(MEASURES))
+    return measure
+
+
+def check_validation(group: str, validation: float, queries: int, relevant: str) -> Relevant:
+    """Check the part of the training set to judge on, and return what is relevant there.
+
+    Args:
+        group: whose keys they are, ``tune`` or ``choose``.
+        validation: the part of the training set that validation queries are cut from.
+        queries: validation queries at most.
+        relevant: what makes a gallery item relevant to one of them.
+
+    Raises:
+        UsageError: a value that can't be used.
+    """
+    if not 0 < validation <= 0.5:
+        raise wrong_value(f"{group}.validation", validation, "more than 0, and at most 0.5")
+    if queries < 1:
+        raise wrong_value(f"{group}.queries", queries, "at least 1")
+    if relevant not in get_args(Relevant):
+        raise wrong_value(f"{group}.relevant", relevant, " or ".join(get_args(Relevant)))
+    return cast(Relevant, relevant)

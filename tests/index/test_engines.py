@@ -250,6 +250,7 @@ def test_one_item_is_a_gallery_and_k_must_make_sense(index: Engine) -> None:
     ("make", "message"),
     [
         (lambda: LshEngine(nbits=0), r"index\.nbits=0: expected a number from 1"),
+        (lambda: LshEngine(nbits=4097), r"index\.nbits=4097: expected a number from 1 to 4096"),
         (lambda: HnswEngine(m=1), r"index\.m=1: expected at least 2"),
         (lambda: HnswEngine(ef_construction=0), r"index\.ef_construction=0: expected at least 1"),
         (lambda: HnswEngine(ef_search=[0, 4]), r"index\.ef_search=\[0, 4\]: expected at least 1"),

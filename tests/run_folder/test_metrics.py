@@ -15,6 +15,7 @@ from example_run import METRICS, changed
 from lshbench.errors import UsageError
 from lshbench.run_folder import Run, RunMetrics, metrics_schema
 from lshbench.run_folder.metrics import CodeMetrics, Record
+from lshbench.types import MOST_BITS
 
 SCHEMA = metrics_schema()
 TYPES = {"string": str, "integer": int, "number": float, "boolean": bool, "null": NoneType}
@@ -75,6 +76,11 @@ def disagreements(hint: Any, schema: dict[str, Any], where: str) -> list[str]:
 
 def test_types_and_schema_agree() -> None:
     assert disagreements(RunMetrics, SCHEMA, "") == []
+
+
+def test_the_schema_allows_the_lengths_that_codes_may_have() -> None:
+    bits = SCHEMA["properties"]["method"]["properties"]["bits"]
+    assert (bits["minimum"], bits["maximum"]) == (1, MOST_BITS)
 
 
 @pytest.mark.parametrize(

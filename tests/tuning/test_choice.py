@@ -23,18 +23,18 @@ from lshbench.index.base import Index
 from lshbench.index.binary_graphs import BinaryHnswEngine
 from lshbench.index.compressed_engines import HnswSqEngine, IvfPqEngine, IvfRabitqEngine, PqFastScanEngine
 from lshbench.index.engines import HnswEngine, LshEngine
-from lshbench.index.files import MOST_BITS
 from lshbench.methods.base import Method, check_bits
 from lshbench.methods.none import NoMethod
 from lshbench.methods.random_projection import RandomProjection
 from lshbench.run_folder import finished_runs
 from lshbench.runtime.progress import silent
 from lshbench.system import System
-from lshbench.tuning.candidates import Budget, Choosing, check_target
+from lshbench.tuning.candidates import Budget, Choosing
 from lshbench.tuning.choice import Bench, Candidate, Choice, Point, Tried, measured_once, ranked
 from lshbench.tuning.least_bytes import least_bytes
+from lshbench.tuning.settings import check_measure
 from lshbench.tuning.validation import Judge
-from lshbench.types import Features, Relevance
+from lshbench.types import MOST_BITS, Features, Relevance
 from tests.options import composed
 
 MORTAL = """
@@ -122,9 +122,10 @@ def test_candidates_are_products_of_values_with_code_lengths_of_the_budget_and_g
         ),
         (lambda: choosing({"bits": 8}, validation=0.6), r"choose\.validation=0\.6: expected more than 0"),
         (lambda: choosing({"bits": 8}, queries=0), r"choose\.queries=0: expected at least 1"),
+        (lambda: choosing({"bits": 8}, relevant="qrels"), r"choose\.relevant='qrels': expected auto or labels or"),
         (lambda: Budget.read({"bytes": None, "ms": None}), r"budget\.bytes=None: expected bytes of an item"),
         (lambda: Budget.read({"bytes": 4, "ms": 0}), r"budget\.ms=0: expected milliseconds"),
-        (lambda: check_target("recall"), "target='recall': expected mAP or P@10"),
+        (lambda: check_measure("target", "recall"), "target='recall': expected mAP or P@10"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_its_key(make: Any, message: str) -> None:

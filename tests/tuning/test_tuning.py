@@ -153,6 +153,10 @@ TUNE = ("tune", "--config-dir", "mine", "dataset=features", "method=noisy", "bit
     [
         (["tune=noises"], "did you mean tune=noise?"),
         (["tune.trials=0"], "tune.trials=0: expected at least 1"),
+        (["tune.validation=0.6"], "tune.validation=0.6: expected more than 0, and at most 0.5"),
+        (["tune.queries=0"], "tune.queries=0: expected at least 1"),
+        (["tune.relevant=qrels"], "tune.relevant='qrels': expected auto or labels or neighbors"),
+        (["tune.measure=recall"], "tune.measure='recall': expected mAP or P@10"),
         (["tune.trial=9"], "tune.trial=9: no such key; did you mean tune.trials?"),
         (["tune=training"], "tune.search: a key that this configuration lacks: method.training"),
     ],
