@@ -105,11 +105,11 @@ def _indexed_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nd
     All items of a cell look into the same cells, so that one matrix product compares them all.
     """
     unit = functional.normalize(vectors)
-    items = len(unit)
+    items, on_cpu = len(unit), unit.cpu().numpy()
     count = min(count, items - 1)
     result = np.empty((items, count), np.int64)
     with progress("nearest neighbours", total=items, unit="items") as advance:
-        cell, near_cells = _cells(unit.cpu().numpy())
+        cell, near_cells = _cells(on_cpu)
         order = np.argsort(cell, kind="stable")
         starts = np.searchsorted(cell[order], np.arange(len(near_cells) + 1))
         unit = unit[torch.from_numpy(order).to(unit.device)]
@@ -121,7 +121,7 @@ def _indexed_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nd
             found = _nearest_of(unit, here, around, count)
             result[order[here.start : here.stop]] = order[found]
             advance(len(here))
-    _log_found(vectors, result)
+    _log_found(on_cpu, result)
     return result
 
 
@@ -171,9 +171,8 @@ def _nearest_of(unit: Tensor, here: range, around: list[range], count: int) -> n
     return found
 
 
-def _log_found(vectors: Tensor, result: np.ndarray) -> None:
+def _log_found(unit: np.ndarray, result: np.ndarray) -> None:
     """Say how many of the nearest neighbours of a sample were found."""
-    unit = functional.normalize(vectors).cpu().numpy()
     items, count = result.shape
     sample = np.random.default_rng(0).choice(items, min(CHECKED_ITEMS, items), replace=False)
     share = np.mean(
