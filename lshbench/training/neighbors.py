@@ -108,11 +108,12 @@ def _indexed_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nd
     items, on_cpu = len(unit), unit.cpu().numpy()
     count = min(count, items - 1)
     result = np.empty((items, count), np.int64)
+    centres = _centres(on_cpu, progress)
+    cell, near_cells = _cells(on_cpu, centres, progress)
+    order = np.argsort(cell, kind="stable")
+    starts = np.searchsorted(cell[order], np.arange(len(near_cells) + 1))
+    unit = unit[torch.from_numpy(order).to(unit.device)]
     with progress("nearest neighbours", total=items, unit="items") as advance:
-        cell, near_cells = _cells(on_cpu)
-        order = np.argsort(cell, kind="stable")
-        starts = np.searchsorted(cell[order], np.arange(len(near_cells) + 1))
-        unit = unit[torch.from_numpy(order).to(unit.device)]
         for number, near in enumerate(near_cells):
             here = range(starts[number], starts[number + 1])
             if not here:
@@ -125,24 +126,39 @@ def _indexed_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nd
     return result
 
 
-def _cells(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _centres(unit: np.ndarray, progress: Progress) -> np.ndarray:
+    """Return the centres of cells, of length 1, float32 ``(cells, d)``."""
+    import faiss
+
+    items, dim = unit.shape
+    points = {"min_points_per_centroid": 1, "max_points_per_centroid": TRAINING_ITEMS}
+    centres: np.ndarray | None = None
+    with progress("centres of cells", total=CENTRE_ROUNDS, unit="rounds") as advance:
+        for _ in range(CENTRE_ROUNDS):  # faiss tells nothing before its last round
+            kmeans = faiss.Kmeans(dim, max(1, items // CELL_ITEMS), niter=1, spherical=True, **points)
+            kmeans.train(unit, init_centroids=centres)
+            centres = np.array(kmeans.centroids)
+            advance(1)
+    assert centres is not None
+    return centres
+
+
+def _cells(unit: np.ndarray, centres: np.ndarray, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
     """Return the cell of each item, int64 ``(n,)``, and the cells around each cell, int64 ``(cells, p)``.
 
     They hold what an item has to be compared with: at least :data:`PROBES` cells, or all.
     """
     import faiss
 
-    items, dim = unit.shape
-    cells = max(1, items // CELL_ITEMS)
-    points = {"min_points_per_centroid": 1, "max_points_per_centroid": TRAINING_ITEMS}
-    kmeans = faiss.Kmeans(dim, cells, niter=CENTRE_ROUNDS, spherical=True, **points)
-    kmeans.train(unit)
-    centroids = np.asarray(kmeans.centroids)
-    centres = faiss.IndexFlatIP(dim)
-    centres.add(centroids)
-    blocks = (unit[start : start + SEARCHED_ITEMS] for start in range(0, items, SEARCHED_ITEMS))
-    cell = np.concatenate([centres.search(block, 1)[1][:, 0] for block in blocks])
-    return cell, centres.search(centroids, min(PROBES, cells))[1]
+    index = faiss.IndexFlatIP(unit.shape[1])
+    index.add(centres)
+    cell = np.empty(len(unit), np.int64)
+    with progress("cells of items", total=len(unit), unit="items") as advance:
+        for start in range(0, len(unit), SEARCHED_ITEMS):
+            block = unit[start : start + SEARCHED_ITEMS]
+            cell[start : start + len(block)] = index.search(block, 1)[1][:, 0]
+            advance(len(block))
+    return cell, index.search(centres, min(PROBES, len(centres)))[1]
 
 
 def _nearest_of(unit: Tensor, here: range, around: list[range], count: int) -> np.ndarray:
