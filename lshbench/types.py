@@ -15,6 +15,9 @@ CodeKind = Literal["binary", "clusters", "quantised", "nothing"]
 """What a method makes of an item: a binary code, the number of a cluster, bytes that stand for a vector, or nothing
 (``method=none``)."""
 
+Rows = slice | np.ndarray
+"""Consecutive items, or the numbers of items, integers ``(m,)``."""
+
 Decode = Callable[[np.ndarray], np.ndarray]
 """Callback of a quantiser: stored bytes, uint8 ``(n, bytes)``, to what they stand for, float32 ``(n, d)``."""
 
@@ -98,8 +101,8 @@ class Codes:
     def __len__(self) -> int:
         return len(self.packed)
 
-    def __getitem__(self, rows: slice) -> Codes:
-        """Return consecutive items as views."""
+    def __getitem__(self, rows: Rows) -> Codes:
+        """Return some items; consecutive ones are views."""
         return Codes(self.packed[rows], self.bits, None if self.projections is None else self.projections[rows])
 
     @classmethod
@@ -125,8 +128,8 @@ class Clusters:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, rows: slice) -> Clusters:
-        """Return consecutive items as views."""
+    def __getitem__(self, rows: Rows) -> Clusters:
+        """Return some items; consecutive ones are views."""
         return Clusters(self.numbers[rows])
 
 
@@ -147,8 +150,8 @@ class Quantised:
     def __len__(self) -> int:
         return len(self.stored)
 
-    def __getitem__(self, rows: slice) -> Quantised:
-        """Return consecutive items as views."""
+    def __getitem__(self, rows: Rows) -> Quantised:
+        """Return some items; consecutive ones are views."""
         return replace(self, stored=self.stored[rows])
 
 
@@ -171,8 +174,8 @@ class Vectors:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, rows: slice) -> Vectors:
-        """Return consecutive queries as views."""
+    def __getitem__(self, rows: Rows) -> Vectors:
+        """Return some queries; consecutive ones are views."""
         return replace(self, x=self.x[rows], offset=self.offset[rows])
 
 
@@ -236,8 +239,8 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, rows: slice) -> Encoded:
-        """Return consecutive items as views."""
+    def __getitem__(self, rows: Rows) -> Encoded:
+        """Return some items; consecutive ones are views."""
         return Encoded(self.features[rows], None if self.codes is None else self.codes[rows])
 
     @property

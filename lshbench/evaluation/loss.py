@@ -12,11 +12,15 @@ from lshbench.evaluation.tradeoff import HEADLINE, Measured
 from lshbench.index.base import Index
 from lshbench.index.flat import FlatIndex
 from lshbench.metrics.precision import recall_at
+from lshbench.ranking.lists import list_blocks
 from lshbench.types import Encoded, Listed, Progress, Relevance
 
 Measures = dict[str, float | None]
 """mAP, P@10 and P@50, as means over queries, and ``recall@10``: the share of the first ten by exact cosine of the
 features that is expected among the first ten, over the order of ties; None without a reference."""
+
+MORE = 54
+"""Results beyond those that are needed, so that the last one's ties are among them for most queries."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,32 @@ def expected_recall(index: Index, queries: Encoded, relevance: Relevance, refere
     order = np.lexsort((rows, query))
     offsets = np.searchsorted(query[order], np.arange(len(nearest) + 1))
     lists = Relevance.of_lists(Listed(offsets, rows[order], grades[order]), len(relevance.gallery))
-    found = [recall_at(block, 10).expected for block in index.rank(queries, lists, positions=0)]
-    return float(np.concatenate(found).mean())
+    found, unsettled = np.empty(len(nearest)), np.arange(len(nearest))
+    if index.ranking != "hamming":  # too many tie there
+        unsettled = _settle(index, queries, lists, 10 + relevance.most_left_out, found)
+    if len(unsettled):
+        blocks = index.rank(queries[unsettled], lists.of_queries(unsettled), positions=0)
+        found[unsettled] = np.concatenate([recall_at(block, 10).expected for block in blocks])
+    return float(found.mean())
+
+
+def _settle(index: Index, queries: Encoded, lists: Relevance, needed: int, recall: np.ndarray) -> np.ndarray:
+    """Fill in the recall of the queries whose first results decide it; return the others, int64 ``(m,)``.
+
+    Results decide it when the last of them is farther than the last one needed, so that none of its ties is missing.
+    """
+    results = index.search(queries, min(needed + MORE, len(index)))
+    is_there = results.ids >= 0
+    complete = ~is_there[:, -1] | (results.ids.shape[1] == len(index))
+    if needed < results.ids.shape[1]:
+        complete |= results.distances[:, -1] > results.distances[:, needed - 1]
+    settled, is_there = np.flatnonzero(complete), is_there[complete]
+    offsets = np.concatenate([[0], np.cumsum(is_there.sum(axis=1))])
+    rows, distances = results.ids[settled][is_there], results.distances[settled][is_there]
+    blocks = list_blocks(offsets, rows, distances, lists.of_queries(settled), positions=0)
+    if len(settled):
+        recall[settled] = np.concatenate([recall_at(block, 10).expected for block in blocks])
+    return np.flatnonzero(~complete)
 
 
 def index_measures(

@@ -22,6 +22,9 @@ DIGIT = np.uint64(2047)
 INSERTION = 128
 """Number of keys up to which insertion sort is faster."""
 
+RADIX_SORTED = 1024
+"""Number of keys from which on they are radix sorted by rows, too."""
+
 
 @intrinsic
 def _float_bits(typing_context: Any, value: Any) -> Any:
@@ -124,3 +127,37 @@ def radix_sort(keys: np.ndarray, spare: np.ndarray) -> np.ndarray:
             counts[digit, value] += 1
         keys, spare = spare, keys
     return keys
+
+
+@kernel
+def sort_by_row(keys: np.ndarray, spare: np.ndarray) -> np.ndarray:
+    """Sort keys by their rows, stably, as :func:`radix_sort` does by their order bits."""
+    largest = np.uint64(0)
+    for key in keys:
+        largest |= key & LOW
+    shift = np.uint64(0)
+    while largest >> shift:
+        counts = np.zeros(2049, np.int64)
+        for key in keys:
+            counts[((key >> shift) & DIGIT) + np.uint64(1)] += 1
+        for value in range(1, 2049):
+            counts[value] += counts[value - 1]
+        for key in keys:
+            value = (key >> shift) & DIGIT
+            spare[counts[value]] = key
+            counts[value] += 1
+        keys, spare = spare, keys
+        shift += RADIX
+    return keys
+
+
+@kernel
+def sort_whole(keys: np.ndarray) -> None:
+    """Sort keys in place, by order bits and then by row."""
+    if len(keys) < RADIX_SORTED:
+        keys.sort()
+        return
+    spare = np.empty_like(keys)
+    by_row = sort_by_row(keys, spare)
+    found = radix_sort(keys, spare) if by_row is keys else radix_sort(spare, keys)
+    keys[:] = found

@@ -6,7 +6,7 @@ import numpy as np
 from numba import prange
 
 from lshbench.kernels.compilation import kernel
-from lshbench.kernels.keys import ascending, ascending_value, order_of, row_of, sort_key
+from lshbench.kernels.keys import ascending, ascending_value, order_of, row_of, sort_key, sort_whole
 from lshbench.kernels.labels import Labels, find_listed, is_relevant
 
 
@@ -20,7 +20,7 @@ def sort_lists(
             # -0 has to tie with 0, but would sort before it: adding 0 makes it 0.
             keys[j] = sort_key(ascending(distances[j] + np.float32(0)), rows[j])
         own = keys[offsets[i] : offsets[i + 1]]
-        own.sort()
+        sort_whole(own)
         for j in range(1, len(own)):
             if own[j] == own[j - 1]:
                 twice[i] = True

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_timing import sides, silent
 
+from lshbench.evaluation import loss as losses
 from lshbench.evaluation.loss import Loss, code_measures, feature_measures, index_measures
 from lshbench.evaluation.reference import Reference
 from lshbench.evaluation.timing import Clock
 from lshbench.evaluation.tradeoff import Measured, Queries, measure_points
 from lshbench.index.base import Index
 from lshbench.index.buckets import BucketsIndex
+from lshbench.index.compressed_engines import PqFastScanEngine
 from lshbench.index.flat import FlatIndex
 from lshbench.ranking.cosine import cosine_neighbors
-from lshbench.types import Encoded, Relevance
+from lshbench.types import Codes, Encoded, Listed, RankedBlock, Relevance
 
 COSINE: dict[str, float | None] = {"mAP": 0.5, "P@10": 0.6, "P@50": 0.55}
 
@@ -86,3 +91,38 @@ def test_features_alone_have_no_codes_and_without_a_reference_no_recall() -> Non
     assert loss.features is None
     assert loss.codes is not None
     assert loss.codes["recall@10"] is None
+
+
+def short_codes(features: np.ndarray) -> Codes:
+    """Return codes of six bits, with projections: many of 200 items tie."""
+    projections = features[:, :6]
+    return replace(Codes.from_signs(projections), projections=projections)
+
+
+@pytest.mark.parametrize("left_out", [0, 3])
+@pytest.mark.parametrize(
+    ("make", "more"), [(lambda: FlatIndex(ranking="asymmetric"), 4), (lambda: PqFastScanEngine(nbits=8), 1)]
+)
+def test_recall_is_that_of_whole_rankings_where_first_results_decide_it(
+    make: Callable[[], Index], more: int, left_out: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, queries, relevance = sides()
+    gallery, queries = (Encoded(side.features, short_codes(side.features)) for side in (gallery, queries))
+    index, reference = make().build(gallery), exact_reference()
+    others = [np.setdiff1d(np.arange(200), nearest)[-left_out:] for nearest in reference.neighbors[:, :10]]
+    rows = np.concatenate(others) if left_out else np.empty(0, np.int64)
+    out = Listed(left_out * np.arange(41), rows, np.full(len(rows), -1, np.float32))
+    relevance = replace(relevance, listed=out)
+    monkeypatch.setattr(losses, "MORE", more)
+    ranked: list[int] = []
+    rank = type(index).rank
+
+    def counted(self: Index, asked: Encoded, lists: Relevance, *, positions: int) -> Iterator[RankedBlock]:
+        ranked.append(len(asked))
+        return rank(self, asked, lists, positions=positions)
+
+    monkeypatch.setattr(type(index), "rank", counted)
+    found = losses.expected_recall(index, queries, relevance, reference)
+    assert 0 < ranked[0] < 40  # some ties end within the first results, some don't
+    monkeypatch.setattr(losses, "_settle", lambda index, asked, *_: np.arange(len(asked)))
+    assert found == pytest.approx(losses.expected_recall(index, queries, relevance, reference), abs=1e-12)

@@ -8,6 +8,7 @@ from brute_force import hamming_matrix, nearest, random_codes, random_labels, ra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lshbench.kernels.keys import RADIX_SORTED, sort_whole
 from lshbench.ranking import lists
 from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
 from lshbench.ranking.lists import list_blocks, list_neighbors
@@ -64,6 +65,17 @@ def test_lists_that_hold_the_whole_gallery_rank_as_the_gallery_does() -> None:
     ours, theirs = list_neighbors(*full, 50), hamming_neighbors(queries, gallery, 50)
     assert np.array_equal(ours.ids, theirs.ids)
     assert np.array_equal(ours.distances, theirs.distances)
+
+
+@pytest.mark.parametrize("items", [RADIX_SORTED - 1, RADIX_SORTED, 2048, 2049, 5000])
+def test_long_lists_are_sorted_by_distance_and_then_by_row(items: int) -> None:
+    random = np.random.default_rng(items)
+    keys = random.integers(0, 40, items).astype(np.uint64) << np.uint64(32) | random.permutation(3 * items)[
+        :items
+    ].astype(np.uint64)
+    expected = np.sort(keys)
+    sort_whole(keys)
+    assert np.array_equal(keys, expected)
 
 
 def test_items_outside_the_list_count_as_relevant_but_never_retrieved() -> None:
