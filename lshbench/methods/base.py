@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from lshbench.errors import wrong_value
+from lshbench.runtime.scratch import release
 from lshbench.training.history import Epoch
 from lshbench.types import (
     MOST_BITS,
@@ -119,4 +120,6 @@ class BinaryHasher(Method):
             packed[start : start + ENCODE_ROWS] = Codes.from_signs(block).packed
             if real is not None:
                 real[start : start + ENCODE_ROWS] = block
+            if len(x) > ENCODE_ROWS:
+                release(x)
         return Codes(packed, self.bits, real)

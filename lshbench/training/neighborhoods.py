@@ -14,6 +14,9 @@ from lshbench.types import Progress
 SHARPNESS = 3
 """Power of its cosine by which a neighbour counts: the nearest count most, so that many can be looked at."""
 
+COLUMNS = 64
+"""Numbers of each vector that are averaged at a time."""
+
 FEWEST = 20
 """Nearest neighbours that are looked at however few items there are, if as many are asked for."""
 
@@ -30,9 +33,9 @@ def neighborhoods(
         seed: decides the sample that the components are learnt from.
         progress: shown while it runs.
     """
-    vectors = leading_components(data, seed)
-    graph = NeighborGraph(nearest_neighbors(vectors, fewer(count, len(vectors)), progress))
-    return Neighborhoods(graph, vectors, steps, temperature)
+    unit = leading_components(data, seed)
+    graph = NeighborGraph(nearest_neighbors(unit, fewer(count, len(unit)), progress))
+    return Neighborhoods(graph, unit, steps, temperature)
 
 
 def fewer(count: int, items: int) -> int:
@@ -52,24 +55,17 @@ class Neighborhoods:
 
     Args:
         graph: mutual neighbours of the items.
-        vectors: float ``(n, d)``, on the device to compute on.
-        steps: how often vectors are averaged; 0: cosines are those of ``vectors``.
+        unit: vectors of length 1, float ``(n, d)``, on the device to compute on.
+        steps: how often vectors are averaged; 0: cosines are those of ``unit``.
         temperature: of the cosines in the softmax.
     """
 
-    def __init__(self, graph: NeighborGraph, vectors: Tensor, steps: int, temperature: float) -> None:
+    def __init__(self, graph: NeighborGraph, unit: Tensor, steps: int, temperature: float) -> None:
         self.graph, self.temperature = graph, temperature
-        self.unit = functional.normalize(vectors)
+        self.unit = unit
         if steps:
-            partners = torch.from_numpy(graph.partners).to(vectors.device)
-            weights = _partner_weights(self.unit, partners)
-            total = 1 + weights.sum(1, keepdim=True)
-            averages = self.unit
-            for _ in range(steps):
-                # A sum over bags gathers no copy of each item's neighbours.
-                sums = functional.embedding_bag(partners.clamp(min=0), averages, per_sample_weights=weights, mode="sum")
-                averages = (averages + sums) / total
-            self.unit = functional.normalize(averages)
+            averages = _averaged(unit, graph, steps)
+            self.unit = functional.normalize(averages, out=averages)
 
     def relevance(self, first: np.ndarray, second: np.ndarray) -> Tensor:
         """Return how relevant items of ``second`` are to each of ``first``: ``(n, m)``, whose rows add up to 1."""
@@ -80,6 +76,23 @@ class Neighborhoods:
         """Return features of a neighbour of each item of a batch, and how relevant these are to the items."""
         rows = self.graph.draw(batch.rows, batch.generator)
         return data.take(rows)[0], self.relevance(batch.rows, rows)
+
+
+def _averaged(unit: Tensor, graph: NeighborGraph, steps: int) -> Tensor:
+    """Return vectors averaged with those of their partners so many times, ``(n, d)``."""
+    partners = torch.from_numpy(graph.partners).to(unit.device)
+    weights = _partner_weights(unit, partners)
+    total = 1 + weights.sum(1, keepdim=True)
+    partners = partners.clamp(min=0)
+    averages = torch.empty_like(unit)
+    for start in range(0, unit.shape[1], COLUMNS):  # some columns at a time, as copies of all take memory
+        part = unit[:, start : start + COLUMNS].contiguous()
+        for _ in range(steps):
+            # A sum over bags gathers no copy of each item's neighbours.
+            sums = functional.embedding_bag(partners, part, per_sample_weights=weights, mode="sum")
+            part = sums.add_(part).div_(total)
+        averages[:, start : start + COLUMNS] = part
+    return averages
 
 
 def _partner_weights(unit: Tensor, partners: Tensor) -> Tensor:

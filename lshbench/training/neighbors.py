@@ -46,7 +46,7 @@ def neighbor_graph(data: TrainingData, count: int, seed: int, progress: Progress
 
 
 def leading_components(data: TrainingData, seed: int) -> Tensor:
-    """Return what cosines of the training part's items are taken of, ``(n, c)``, on the device.
+    """Return what cosines of the training part's items are taken of, ``(n, c)`` of length 1, on the device.
 
     The leading principal components of the standardised features hold nearly all of their cosines at a fifth of the
     work.
@@ -56,35 +56,36 @@ def leading_components(data: TrainingData, seed: int) -> Tensor:
     components = Components(data.inputs, min(COMPONENTS, data.inputs), 1.0)
     components.learn(standardise, data.source, seed)
     rotate = nn.Sequential(standardise, components).to(data.device)
-    blocks = np.array_split(np.arange(len(data)), max(1, len(data) // 8192))
-    return torch.cat([rotate(data.take(rows)[0]) for rows in blocks])
+    unit = torch.empty(len(data), components.directions.shape[1], device=data.device)
+    for rows in np.array_split(np.arange(len(data)), max(1, len(data) // 8192)):
+        unit[rows[0] : rows[-1] + 1] = functional.normalize(rotate(data.take(rows)[0]))
+    return unit
 
 
-def nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.ndarray:
+def nearest_neighbors(unit: Tensor, count: int, progress: Progress) -> np.ndarray:
     """Return the nearest other items of each item by cosine, nearest first, int64 ``(n, count)``.
 
     Exact up to :data:`EXACT_ITEMS`; for more, most of the nearest, by an index of cells that is searched on the CPU.
     How many of a sample's nearest ones it finds is logged.
 
     Args:
-        vectors: ``(n, d)``, on the device to compute on.
+        unit: vectors of length 1, ``(n, d)``, on the device to compute on.
         count: neighbours of each item; at most n - 1 are returned.
         progress: shown while it runs.
     """
-    exact = len(vectors) <= EXACT_ITEMS
+    exact = len(unit) <= EXACT_ITEMS
 
     def search() -> dict[str, np.ndarray]:
-        return {"neighbors": (_nearest_neighbors if exact else _indexed_neighbors)(vectors, count, progress)}
+        return {"neighbors": (_nearest_neighbors if exact else _indexed_neighbors)(unit, count, progress)}
 
-    compared = len(vectors) if exact else CELL_ITEMS * PROBES
-    operations = len(vectors) * compared * vectors.shape[1]
+    compared = len(unit) if exact else CELL_ITEMS * PROBES
+    operations = len(unit) * compared * unit.shape[1]
     cells = () if exact else ("by cells", CELL_ITEMS, PROBES, TRAINING_ITEMS, CENTRE_ROUNDS)
-    setting = (count, str(vectors.device), torch.__version__, *cells)
-    return once("neighbors", {"vectors": vectors.cpu().numpy()}, operations, search, *setting)["neighbors"]
+    setting = (count, str(unit.device), torch.__version__, *cells)
+    return once("neighbors", {"vectors": unit.cpu().numpy()}, operations, search, *setting)["neighbors"]
 
 
-def _nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.ndarray:
-    unit = functional.normalize(vectors)
+def _nearest_neighbors(unit: Tensor, count: int, progress: Progress) -> np.ndarray:
     count = min(count, len(unit) - 1)
     result = np.empty((len(unit), count), np.int64)
     with progress("nearest neighbours", total=len(unit), unit="items") as advance:
@@ -99,12 +100,11 @@ def _nearest_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.nd
     return result
 
 
-def _indexed_neighbors(vectors: Tensor, count: int, progress: Progress) -> np.ndarray:
+def _indexed_neighbors(unit: Tensor, count: int, progress: Progress) -> np.ndarray:
     """Return most of the nearest neighbours: those in the cells around an item's, whose centres are learnt.
 
     All items of a cell look into the same cells, so that one matrix product compares them all.
     """
-    unit = functional.normalize(vectors)
     items, on_cpu = len(unit), unit.cpu().numpy()
     count = min(count, items - 1)
     result = np.empty((items, count), np.int64)
@@ -214,14 +214,27 @@ def _exact(unit: np.ndarray, sample: np.ndarray, count: int) -> np.ndarray:
 
 def mutual(neighbors: np.ndarray) -> np.ndarray:
     """Return which of the neighbours have the item among their own, bool, shaped as ``neighbors`` (n, k)."""
-    count, width = neighbors.shape
-    found = np.empty((count, width), bool)
-    step = max(1, CELLS // (8 * width * width))
-    for start in range(0, count, step):
-        block = neighbors[start : start + step]
-        items = np.arange(start, start + len(block))
-        found[start : start + step] = (neighbors[block] == items[:, None, None]).any(2)
-    return found
+    items, width = neighbors.shape
+    lower = np.minimum(np.arange(items)[:, None], neighbors).ravel()
+    found = np.empty(items * width, bool)
+    step = max(1, CELLS // (4 * width))
+    for start in range(0, items, step):
+        places = np.flatnonzero((start <= lower) & (lower < start + step))
+        found[places] = _both_ways(places // width, neighbors.ravel()[places], items)
+    return found.reshape(items, width)
+
+
+def _both_ways(first: np.ndarray, second: np.ndarray, items: int) -> np.ndarray:
+    """Return of which ordered pairs the reverse is there, too, bool ``(m,)``; pairs may repeat."""
+    # Both directions of a pair stand together in order, told apart by the last bit.
+    keys = 2 * (np.minimum(first, second) * items + np.maximum(first, second)) + (first > second)
+    order = np.argsort(keys)
+    keys = keys[order]
+    starts = np.flatnonzero(np.diff(keys >> 1, prepend=-1))
+    counts = np.diff(starts, append=len(keys))
+    both = np.empty(len(keys), bool)
+    both[order] = np.repeat(keys[starts] % 2 != keys[starts + counts - 1] % 2, counts)
+    return both
 
 
 class NeighborGraph:

@@ -135,6 +135,7 @@ def _centred(x: np.ndarray, shift: np.ndarray) -> Iterator[np.ndarray]:
     """Yield blocks of rows less a point, float64."""
     for start in range(0, len(x), BLOCK_ROWS):
         yield x[start : start + BLOCK_ROWS] - shift
+        scratch.release(x)
 
 
 class PCA:

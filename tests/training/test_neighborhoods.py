@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from lshbench.errors import UsageError
 from lshbench.training import neighbors
@@ -17,8 +18,8 @@ from tests.options import make
 
 
 def neighborhoods(x: np.ndarray, count: int, steps: int, temperature: float = 0.1) -> Neighborhoods:
-    vectors = torch.tensor(x)
-    return Neighborhoods(NeighborGraph(nearest_neighbors(vectors, count, silent)), vectors, steps, temperature)
+    unit = normalize(torch.tensor(x))
+    return Neighborhoods(NeighborGraph(nearest_neighbors(unit, count, silent)), unit, steps, temperature)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
@@ -28,7 +29,7 @@ def test_relevance_is_the_softmax_of_cosines_after_averaging_with_mutual_neighbo
     monkeypatch.setattr("lshbench.training.neighborhoods.CELLS", 7 * 40)
     x = np.random.default_rng(0).normal(size=(40, 6))
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    nearest = nearest_neighbors(torch.tensor(x), 5, silent)
+    nearest = nearest_neighbors(normalize(torch.tensor(x)), 5, silent)
     both_ways = mutual(nearest)
     weights = np.eye(40)
     for item in range(40):
@@ -101,13 +102,13 @@ def test_of_many_items_an_index_finds_nearly_all_neighbours_and_says_how_many(
     generator = np.random.default_rng(0)
     x = generator.standard_normal((40, 24)).repeat(50, axis=0) + 0.6 * generator.standard_normal((2000, 24))
     x[7] = x[3]  # a copy, which may come before the item itself
-    vectors = torch.tensor(x, dtype=torch.float32)
-    exact = nearest_neighbors(vectors, 10, silent)
+    unit = normalize(torch.tensor(x, dtype=torch.float32))
+    exact = nearest_neighbors(unit, 10, silent)
     monkeypatch.setattr(neighbors, "EXACT_ITEMS", 1000)
     monkeypatch.setattr(neighbors, "CELL_ITEMS", 50)
     monkeypatch.setattr(neighbors, "PROBES", 8)
     with caplog.at_level(logging.INFO):
-        found = nearest_neighbors(vectors, 10, silent)
+        found = nearest_neighbors(unit, 10, silent)
     assert not (found == np.arange(2000)[:, None]).any(), "an item is its own neighbour"
     shares = [len(np.intersect1d(one, other)) / 10 for one, other in zip(found, exact, strict=True)]
     assert np.mean(shares) > 0.97
@@ -116,7 +117,22 @@ def test_of_many_items_an_index_finds_nearly_all_neighbours_and_says_how_many(
 
 
 def test_where_few_are_looked_at_the_nearest_stands_for_those_that_are_not_there() -> None:
-    unit = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [1.0, 0.1]]))
+    unit = normalize(torch.tensor([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [1.0, 0.1]]))
     found = neighbors._nearest_of(unit, range(2), [range(2), range(3, 4)], 3)
     assert found.tolist() == [[3, 1, 3], [3, 0, 3]]
     assert neighbors._nearest_of(unit, range(3, 4), [range(3, 4)], 2).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("cells", [1, 400, 1 << 25])
+@pytest.mark.parametrize("repeats", [False, True])
+def test_mutual_neighbours_are_those_with_the_item_among_their_own(
+    cells: int, repeats: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbors, "CELLS", cells)
+    generator = np.random.default_rng(0)
+    near = np.stack([generator.permutation(np.delete(np.arange(60), item))[:20] for item in range(60)])
+    if repeats:
+        near[:, -5:] = near[:, :1]  # as where too few are found
+    expected = [[item in near[other] for other in near[item]] for item in range(60)]
+    assert 0 < np.mean(expected) < 1
+    assert mutual(near).tolist() == expected
