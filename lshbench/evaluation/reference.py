@@ -12,6 +12,7 @@ import numpy as np
 from lshbench.evaluation.evaluate import evaluate
 from lshbench.ranking.cosine import cosine_blocks, cosine_neighbors
 from lshbench.ranking.listed import first_kept
+from lshbench.runtime import scratch
 from lshbench.runtime.kept import Arrays, content_digest, kept
 from lshbench.types import Features, Progress, Relevance
 
@@ -57,6 +58,7 @@ def cosine_reference(
         return vars(reference) | {"metrics": np.array(json.dumps(reference.metrics))}
 
     found = kept(path, "the reference", compute, lambda arrays: _is_whole(arrays, len(queries)))
+    scratch.release(gallery.x)
     return Reference(**(found | {"metrics": json.loads(str(found["metrics"]))}))
 
 
