@@ -53,6 +53,7 @@ from lshbench.run_folder.metrics import (
     SearchMetrics,
     Ties,
 )
+from lshbench.runtime import scratch
 from lshbench.runtime.cache import cache_dir
 from lshbench.runtime.checkpoints import checkpoint_file
 from lshbench.runtime.environment import environment, peak_memory_bytes
@@ -200,6 +201,7 @@ def run_experiment(
 
     with clock.measure("fit"), sharing(inputs.cache / "shared_work", inputs.threads):
         system.fit(train, progress)
+    scratch.trim()  # mapped features need room next
     with clock.measure("encode"):
         gallery_codes, query_codes = system.encode(gallery.x, "gallery"), system.encode(queries.x, "query")
     with clock.measure("index"):

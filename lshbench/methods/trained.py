@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from lshbench.errors import wrong_value
 from lshbench.methods.base import BinaryHasher, check_bits
 from lshbench.runtime.device import resolve_device
 from lshbench.training import auto
-from lshbench.training.constraints import WHOLE, Count, Positive, at_least, check_fields
+from lshbench.training.constraints import Count, CountsFromZero, Positive, check_fields
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.heads import Head, Standardise
 from lshbench.training.loop import Terms, seeded, train_model
@@ -141,7 +141,8 @@ class NeighborhoodHasher(TrainedHasher):
     Attributes:
         neighbors: nearest neighbours that are looked at, fewer among few items; features are averaged over the mutual
             ones.
-        averagings: how often they are; 0: relevance goes by cosines of the features alone.
+        averagings: how often they are, or an ascending list of such numbers: relevance goes by the mean of the cosines
+            after each; 0: those of the features.
         relevance_temperature: of the cosines whose softmax says how relevant an item is.
         temperature: of the softmax over products divided by the square root of bits.
     """
@@ -149,7 +150,7 @@ class NeighborhoodHasher(TrainedHasher):
     supervision = "none"
 
     neighbors: Count
-    averagings: Annotated[int, WHOLE, at_least(0, "at least 0")]
+    averagings: CountsFromZero
     relevance_temperature: Positive
     temperature: Positive
 
@@ -160,7 +161,8 @@ class NeighborhoodHasher(TrainedHasher):
 
     def neighborhoods(self, data: TrainingData, progress: Progress) -> Neighborhoods:
         """Return the neighbourhoods of a training set."""
-        return neighborhoods(data, self.neighbors, self.averagings, self.relevance_temperature, self.seed, progress)
+        steps = [self.averagings] if isinstance(self.averagings, int) else self.averagings
+        return neighborhoods(data, self.neighbors, steps, self.relevance_temperature, self.seed, progress)
 
 
 def arrays(module: nn.Module) -> dict[str, np.ndarray]:

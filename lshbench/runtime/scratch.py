@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import mmap
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -70,3 +72,11 @@ def release(*arrays: np.ndarray) -> None:
         # A private map ("c") would lose what was written.
         if isinstance(array, np.memmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
             array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+
+def trim() -> None:
+    """Give memory that was freed back to the system, which glibc else keeps for this process."""
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)

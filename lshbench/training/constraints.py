@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, get_type_hints
 
 from lshbench.errors import wrong_value
@@ -69,6 +70,17 @@ def _is_whole(value: object) -> bool:
 
 WHOLE = Constraint(_is_whole, "a whole number")
 
+
+def _is_count_or_ascending(value: object) -> bool:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return _is_count_or_ascending([value])
+    return bool(value) and all(map(_is_whole, value)) and all(low < high for low, high in pairwise([-1, *value]))
+
+
+CountsFromZero = Annotated[
+    int | Sequence[int],
+    Constraint(_is_count_or_ascending, "a whole number from 0 on, or an ascending list of them, such as [0,8]"),
+]
 Switch = Annotated[bool, Constraint(lambda value: isinstance(value, bool), "true or false")]
 Count = Annotated[int, WHOLE, at_least(1, "at least 1")]
 CountOrAll = Annotated[

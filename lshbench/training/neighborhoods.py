@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +16,9 @@ from lshbench.types import Progress
 SHARPNESS = 3
 """Power of its cosine by which a neighbour counts: the nearest count most, so that many can be looked at."""
 
+HALF_BYTES = 1 << 30
+"""Bytes of vectors from which on they are kept in half precision."""
+
 COLUMNS = 64
 """Numbers of each vector that are averaged at a time."""
 
@@ -22,7 +27,7 @@ FEWEST = 20
 
 
 def neighborhoods(
-    data: TrainingData, count: int, steps: int, temperature: float, seed: int, progress: Progress
+    data: TrainingData, count: int, steps: Sequence[int], temperature: float, seed: int, progress: Progress
 ) -> Neighborhoods:
     """Return the neighbourhoods of a training part, by the leading components of its features.
 
@@ -47,30 +52,30 @@ def fewer(count: int, items: int) -> int:
 
 
 class Neighborhoods:
-    """How near training items are, by cosines of vectors that are averaged over neighbours.
+    """How near training items are, by cosines of vectors that are averaged over neighbours, at several scales at once.
 
     What an item's mutual neighbours have in common is what it is, and what they don't is noise: cosines of averages
     keep the order of the nearest and bring together what hangs together through others (diffusion over the graph of
-    neighbours; the averages are those of weighted query expansion, Radenovic et al., arXiv 1711.02512).
+    neighbours; the averages are those of weighted query expansion, Radenovic et al., arXiv 1711.02512).  The mean of
+    cosines after no, some and many averagings knows the nearest items, and clusters, too.
 
     Args:
         graph: mutual neighbours of the items.
         unit: vectors of length 1, float ``(n, d)``, on the device to compute on.
-        steps: how often vectors are averaged; 0: cosines are those of ``unit``.
+        steps: ascending numbers, of which each says how often vectors are averaged for cosines of its own; 0: not at
+            all.
         temperature: of the cosines in the softmax.
     """
 
-    def __init__(self, graph: NeighborGraph, unit: Tensor, steps: int, temperature: float) -> None:
-        self.graph, self.temperature = graph, temperature
-        self.unit = unit
-        if steps:
-            averages = _averaged(unit, graph, steps)
-            self.unit = functional.normalize(averages, out=averages)
+    def __init__(self, graph: NeighborGraph, unit: Tensor, steps: Sequence[int], temperature: float) -> None:
+        self.graph, self.temperature, self.dtype = graph, temperature, unit.dtype
+        self.unit = _averaged(unit, graph, steps)
 
     def relevance(self, first: np.ndarray, second: np.ndarray) -> Tensor:
         """Return how relevant items of ``second`` are to each of ``first``: ``(n, m)``, whose rows add up to 1."""
         rows, others = (torch.from_numpy(items).to(self.unit.device) for items in (first, second))
-        return (self.unit[rows] @ self.unit[others].T / self.temperature).softmax(1)
+        cosines = self.unit[rows].to(self.dtype) @ self.unit[others].to(self.dtype).T
+        return (cosines / self.temperature).softmax(1)
 
     def partners(self, batch: Batch, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return features of a neighbour of each item of a batch, and how relevant these are to the items."""
@@ -78,21 +83,29 @@ class Neighborhoods:
         return data.take(rows)[0], self.relevance(batch.rows, rows)
 
 
-def _averaged(unit: Tensor, graph: NeighborGraph, steps: int) -> Tensor:
-    """Return vectors averaged with those of their partners so many times, ``(n, d)``."""
+def _averaged(unit: Tensor, graph: NeighborGraph, steps: Sequence[int]) -> Tensor:
+    """Return vectors whose products are the means of cosines after so many averagings, ``(n, len(steps) * d)``."""
+    items, dim = unit.shape
+    large = items * len(steps) * dim * unit.itemsize > HALF_BYTES
+    averages = torch.empty(items, len(steps), dim, dtype=torch.float16 if large else unit.dtype, device=unit.device)
     partners = torch.from_numpy(graph.partners).to(unit.device)
     weights = _partner_weights(unit, partners)
     total = 1 + weights.sum(1, keepdim=True)
     partners = partners.clamp(min=0)
-    averages = torch.empty_like(unit)
-    for start in range(0, unit.shape[1], COLUMNS):  # some columns at a time, as copies of all take memory
-        part = unit[:, start : start + COLUMNS].contiguous()
-        for _ in range(steps):
-            # A sum over bags gathers no copy of each item's neighbours.
-            sums = functional.embedding_bag(partners, part, per_sample_weights=weights, mode="sum")
-            part = sums.add_(part).div_(total)
-        averages[:, start : start + COLUMNS] = part
-    return averages
+    squares = unit.new_zeros(items, len(steps), 1)
+    for start in range(0, dim, COLUMNS):  # some columns at a time, as copies of all take memory
+        columns = slice(start, start + COLUMNS)
+        part, done = unit[:, columns].contiguous(), 0
+        for scale, step in enumerate(steps):
+            for _ in range(step - done):
+                # A sum over bags gathers no copy of each item's neighbours.
+                sums = functional.embedding_bag(partners, part, per_sample_weights=weights, mode="sum")
+                part = sums.add_(part).div_(total)
+            done = step
+            averages[:, scale, columns] = part
+            squares[:, scale, 0] += part.square().sum(1)
+    averages /= squares.sqrt_().clamp_(min=1e-12).mul_(len(steps) ** 0.5)
+    return averages.flatten(1)
 
 
 def _partner_weights(unit: Tensor, partners: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +56,17 @@ def test_components_of_many_items_lie_in_a_file() -> None:
     reduced = pca.transform(x)
     assert isinstance(reduced, np.memmap)
     assert np.allclose(reduced, (x - pca.mean) @ pca.weight, atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library than glibc")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    blocks = [np.ones(1 << 13) for _ in range(2000)]  # 64 KiB each: from the heap, not maps of their own
+    kept = [blocks.pop() for _ in range(1)]  # on its top, so that the heap can't shrink
+    del blocks
+    before = resident()
+    scratch.trim()
+    assert resident() < before - (64 << 20)
+    del kept

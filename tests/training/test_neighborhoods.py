@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,16 +18,20 @@ from tests.methods.clusters import clusters, silent
 from tests.options import make
 
 
-def neighborhoods(x: np.ndarray, count: int, steps: int, temperature: float = 0.1) -> Neighborhoods:
+def neighborhoods(x: np.ndarray, count: int, steps: Sequence[int], temperature: float = 0.1) -> Neighborhoods:
     unit = normalize(torch.tensor(x))
     return Neighborhoods(NeighborGraph(nearest_neighbors(unit, count, silent)), unit, steps, temperature)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("steps", [[0], [1], [0, 1, 3]])
 def test_relevance_is_the_softmax_of_cosines_after_averaging_with_mutual_neighbours(
-    steps: int, monkeypatch: pytest.MonkeyPatch
+    steps: list[int], half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lshbench.training.neighborhoods.CELLS", 7 * 40)
+    monkeypatch.setattr("lshbench.training.neighborhoods.COLUMNS", 4)
+    if half:
+        monkeypatch.setattr("lshbench.training.neighborhoods.HALF_BYTES", 0)
     x = np.random.default_rng(0).normal(size=(40, 6))
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     nearest = nearest_neighbors(normalize(torch.tensor(x)), 5, silent)
@@ -37,20 +42,23 @@ def test_relevance_is_the_softmax_of_cosines_after_averaging_with_mutual_neighbo
         for other in nearest[item][both_ways[item]] if both_ways[item].any() else nearest[item][:1]:
             weights[item, other] = max(0.0, unit[item] @ unit[other]) ** 3
     weights /= weights.sum(1, keepdims=True)
-    averages = np.linalg.matrix_power(weights, steps) @ unit
-    averages /= np.linalg.norm(averages, axis=1, keepdims=True)
     first, second = np.array([3, 0, 39]), np.array([1, 3, 8, 8, 20])
-    expected = np.exp(averages[first] @ averages[second].T / 0.3)
+    cosines = []
+    for step in steps:
+        averages = np.linalg.matrix_power(weights, step) @ unit
+        averages /= np.linalg.norm(averages, axis=1, keepdims=True)
+        cosines.append(averages[first] @ averages[second].T)
+    expected = np.exp(np.mean(cosines, axis=0) / 0.3)
     expected /= expected.sum(1, keepdims=True)
     found = neighborhoods(x, 5, steps, 0.3).relevance(first, second).numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(found, expected, atol=2e-3 if half else 1e-12)
 
 
 def test_averaging_brings_a_cluster_together() -> None:
     items = clusters(300, spread=2.0)
     same = torch.tensor(items.y[:, None] == items.y)
     shares = []
-    for steps in (0, 4):
+    for steps in ([0], [4]):
         unit = neighborhoods(items.x, 20, steps).unit
         nearest = (unit @ unit.T).fill_diagonal_(-1).topk(30).indices
         shares.append(float(same.gather(1, nearest).float().mean()))
@@ -59,7 +67,7 @@ def test_averaging_brings_a_cluster_together() -> None:
 
 def test_two_items_and_equal_ones_have_neighbourhoods() -> None:
     for x in (np.eye(2), np.ones((5, 3)), np.zeros((4, 3))):
-        near = neighborhoods(x, 50, 2)
+        near = neighborhoods(x, 50, [2])
         assert torch.isfinite(near.unit).all()
         rows = np.arange(len(x))
         torch.testing.assert_close(near.relevance(rows, rows).sum(1), torch.ones(len(x), dtype=torch.float64))
@@ -86,7 +94,10 @@ def test_auto_leaves_short_codes_room_to_tell_classes_apart(bits: int, temperatu
     ("keys", "message"),
     [
         ({"neighbors": 0}, "method.neighbors=0: expected at least 1"),
-        ({"averagings": -1}, "method.averagings=-1: expected at least 0"),
+        ({"averagings": -1}, "method.averagings=-1: expected a whole number from 0 on"),
+        ({"averagings": []}, r"method.averagings=\[\]"),
+        ({"averagings": [0, 4, 4]}, r"method.averagings=\[0, 4, 4\]"),
+        ({"averagings": ["0"]}, r"method.averagings=\['0'\]"),
         ({"relevance_temperature": 0}, "method.relevance_temperature=0: expected a positive number"),
         ({"temperature": "warm"}, "method.temperature='warm': expected a number, or auto"),
     ],

@@ -9,8 +9,9 @@ A query is encoded by both sides' encoders, and a mean of the two, mostly of its
     to its classes' codes in equal parts.
 :class:`FourierTransfer`
     For classes that training has not seen: labels choose the directions that tell classes apart
-    (:mod:`lshbench.methods.fourier.discriminant`), and codes are to rank a batch as cosines along these directions
-    do.  No term names a class.  An item of several labels counts once for each in the directions.
+    (:mod:`lshbench.methods.fourier.discriminant`), and codes are to rank a batch as cosines along these directions and
+    cosines of all features do together: what these directions leave out tells other classes apart.  No term names a
+    class.  An item of several labels counts once for each in the directions.
 :class:`FourierUnsupervised`
     Without labels: the ranking is that of cosines averaged over neighbourhoods, by encoders that don't learn these by
     heart.
@@ -29,11 +30,11 @@ from torch.nn import functional
 
 from lshbench.methods.fourier.base import FourierHasher
 from lshbench.methods.fourier.discriminant import Discriminant
-from lshbench.methods.fourier.losses import geometry
+from lshbench.methods.fourier.losses import geometry, joined
 from lshbench.methods.fourier.network import FourierNetwork
 from lshbench.methods.trained import NeighborhoodHasher
 from lshbench.training.class_codes import class_codes, memberships
-from lshbench.training.constraints import Positive, Weight
+from lshbench.training.constraints import Positive, Share, Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms, seeded, train_model
 from lshbench.training.losses import bit_balance, class_softmax, contrastive, mean_fence
@@ -144,22 +145,29 @@ class FourierTransfer(Fourier):
 
     Attributes:
         geometry_weight: of ranking a batch by code as by cosines along the directions that tell classes apart.
-        geometry_temperature: of these cosines.
+        features_share: of the cosines of all features in the mean of both; those along the directions have the rest.
+        geometry_temperature: of the mean.
     """
 
     geometry_weight: Weight
+    features_share: Share
     geometry_temperature: Positive
 
     def geometry_term(self, data: TrainingData, network: FourierNetwork) -> Callable[[Tensor, Tensor, Tensor], Terms]:
         discriminant = Discriminant(data.inputs, data.classes)
         discriminant.learn(data, network.standardise)
-        wanted = discriminant.to(self.device)
+        directions, share = discriminant.to(self.device), self.features_share
 
         def term(queries: Tensor, gallery: Tensor, features: Tensor) -> Terms:
             if not self.geometry_weight:
                 return {}
             codes = torch.tanh(queries), torch.tanh(gallery)
-            loss = geometry(*codes, wanted(features), self.product_temperature, self.geometry_temperature)
+            loss = geometry(
+                *codes,
+                joined(features, directions(features), share),
+                self.product_temperature,
+                self.geometry_temperature,
+            )
             return {"geometry": self.geometry_weight * loss}
 
         return term

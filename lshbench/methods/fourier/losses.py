@@ -109,3 +109,14 @@ def geometry(queries: Tensor, gallery: Tensor, features: Tensor, temperature: fl
     targets = (unit @ unit.T / scale).masked_fill(itself, -1e4).softmax(1)
     logits = (queries @ gallery.T / (queries.shape[1] * temperature)).masked_fill(itself, -1e4)
     return -(targets * logits.log_softmax(1)).sum(1).mean()
+
+
+def joined(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """Return vectors of length 1 whose cosines are the weighted means of the cosines of two kinds of vectors.
+
+    Args:
+        first, second: ``(n, d)`` and ``(n, e)``, of the same items.
+        share: of the first kind's cosines; the second's have the rest.
+    """
+    parts = functional.normalize(first) * share**0.5, functional.normalize(second) * (1 - share) ** 0.5
+    return torch.cat(parts, dim=1)

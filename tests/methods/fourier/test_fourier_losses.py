@@ -52,3 +52,12 @@ def test_geometry_is_least_for_codes_that_rank_as_the_features_do() -> None:
     unlike = alike[[0, 2, 1, 3]]
     assert float(losses.geometry(alike, alike, features, 0.5, 0.1)) < 0.1
     assert float(losses.geometry(unlike, unlike, features, 0.5, 0.1)) > 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_joined_vectors_have_the_weighted_means_of_both_cosines(share: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(7, width, generator=generator, dtype=torch.float64) for width in (3, 5))
+    found = losses.joined(first, second, share)
+    cosines = [torch.nn.functional.cosine_similarity(x[:, None], x[None], dim=2) for x in (first, second)]
+    torch.testing.assert_close(found @ found.T, share * cosines[0] + (1 - share) * cosines[1])
