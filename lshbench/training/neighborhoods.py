@@ -19,8 +19,8 @@ SHARPNESS = 3
 HALF_BYTES = 1 << 30
 """Bytes of vectors from which on they are kept in half precision."""
 
-COLUMNS = 64
-"""Numbers of each vector that are averaged at a time."""
+COLUMNS, ROWS = 64, 8192
+"""Numbers of each vector that are averaged at a time, and vectors that are scaled at a time."""
 
 FEWEST = 20
 """Nearest neighbours that are looked at however few items there are, if as many are asked for."""
@@ -104,7 +104,9 @@ def _averaged(unit: Tensor, graph: NeighborGraph, steps: Sequence[int]) -> Tenso
             done = step
             averages[:, scale, columns] = part
             squares[:, scale, 0] += part.square().sum(1)
-    averages /= squares.sqrt_().clamp_(min=1e-12).mul_(len(steps) ** 0.5)
+    lengths = squares.sqrt_().clamp_(min=1e-12).mul_(len(steps) ** 0.5)
+    for rows in range(0, items, ROWS):  # of another type, torch divides a copy
+        averages[rows : rows + ROWS] /= lengths[rows : rows + ROWS]
     return averages.flatten(1)
 
 

@@ -30,6 +30,7 @@ def test_relevance_is_the_softmax_of_cosines_after_averaging_with_mutual_neighbo
 ) -> None:
     monkeypatch.setattr("lshbench.training.neighborhoods.CELLS", 7 * 40)
     monkeypatch.setattr("lshbench.training.neighborhoods.COLUMNS", 4)
+    monkeypatch.setattr("lshbench.training.neighborhoods.ROWS", 7)
     if half:
         monkeypatch.setattr("lshbench.training.neighborhoods.HALF_BYTES", 0)
     x = np.random.default_rng(0).normal(size=(40, 6))
