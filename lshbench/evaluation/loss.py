@@ -12,7 +12,7 @@ from lshbench.evaluation.tradeoff import HEADLINE, Measured
 from lshbench.index.base import Index
 from lshbench.index.flat import FlatIndex
 from lshbench.metrics.precision import recall_at
-from lshbench.ranking.lists import list_blocks
+from lshbench.ranking.lists import as_lists, list_blocks
 from lshbench.types import Encoded, Listed, Progress, Relevance
 
 Measures = dict[str, float | None]
@@ -72,15 +72,13 @@ def _settle(index: Index, queries: Encoded, lists: Relevance, needed: int, recal
     Results decide it when the last of them is farther than the last one needed, so that none of its ties is missing.
     """
     results = index.search(queries, min(needed + MORE, len(index)))
-    is_there = results.ids >= 0
-    complete = ~is_there[:, -1] | (results.ids.shape[1] == len(index))
+    complete = (results.ids[:, -1] < 0) | (results.ids.shape[1] == len(index))
     if needed < results.ids.shape[1]:
         complete |= results.distances[:, -1] > results.distances[:, needed - 1]
-    settled, is_there = np.flatnonzero(complete), is_there[complete]
-    offsets = np.concatenate([[0], np.cumsum(is_there.sum(axis=1))])
-    rows, distances = results.ids[settled][is_there], results.distances[settled][is_there]
-    blocks = list_blocks(offsets, rows, distances, lists.of_queries(settled), positions=0)
+    settled = np.flatnonzero(complete)
     if len(settled):
+        first = as_lists(results.distances[settled], results.ids[settled])
+        blocks = list_blocks(*first, lists.of_queries(settled), positions=0)
         recall[settled] = np.concatenate([recall_at(block, 10).expected for block in blocks])
     return np.flatnonzero(~complete)
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from lshbench.errors import UsageError
 from lshbench.index.binary_engines import BinaryEngine
-from lshbench.index.engines import as_lists, spread
+from lshbench.index.engines import spread
 from lshbench.index.files import Stored
 from lshbench.index.graphs import MOST_IN_VIEW, MOST_LINKS
+from lshbench.ranking.lists import as_lists
 
 
 def _write(engine: Any, path: str) -> None:

@@ -19,10 +19,11 @@ import faiss
 import numpy as np
 
 from lshbench.errors import UsageError, wrong_value
-from lshbench.index.engines import CandidateEngine, GraphEngine, as_lists, spread
+from lshbench.index.engines import CandidateEngine, GraphEngine, spread
 from lshbench.index.files import Stored, check_offsets, check_range, check_rows
 from lshbench.index.graphs import restore_graph
 from lshbench.index.ivf import directions
+from lshbench.ranking.lists import as_lists
 from lshbench.types import MOST_BITS, Encoded
 
 SAMPLE = 20_000

@@ -47,7 +47,7 @@ from lshbench.index.files import (
 from lshbench.index.graphs import graph_arrays, one_thread, restore_graph
 from lshbench.index.ivf import directions
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks
-from lshbench.ranking.lists import list_blocks
+from lshbench.ranking.lists import as_lists, list_blocks
 from lshbench.types import MOST_BITS, CodeKind, Codes, Encoded, Neighbors, RankedBlock, Relevance
 
 FILE = "engine.faiss"
@@ -368,12 +368,6 @@ class HnswEngine(GraphEngine):
     def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         cosines, ids, candidates = super()._find(asked, k)
         return 1 - cosines, ids, candidates
-
-
-def as_lists(distances: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return results ``(q, k)``, -1 where there are fewer, as offsets ``(q + 1,)``, gallery rows and distances."""
-    found = ids >= 0
-    return np.concatenate([[0], np.cumsum(found.sum(axis=1))]), ids[found], distances[found]
 
 
 def spread(counts: np.ndarray, total: int, rows: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ from lshbench.kernels.rescoring import (
     scale_to_unit,
 )
 from lshbench.ranking.cosine import VectorGallery
-from lshbench.ranking.lists import list_blocks, list_neighbors
+from lshbench.ranking.lists import as_lists, list_blocks, list_neighbors
 from lshbench.types import RESULTS, CodeKind, Encoded, Neighbors, RankedBlock, Relevance, Side
 
 WITH = ("float32", "int8")
@@ -144,10 +144,8 @@ class OversampledIndex(Index):
         for start in range(0, len(queries), step):
             block = queries[start : start + step]
             found = self.inner.search(block, most)
-            is_there = found.ids >= 0
-            offsets = np.concatenate([[0], np.cumsum(is_there.sum(axis=1))])
-            rows = found.ids[is_there].astype(np.int32)
-            distances = np.empty(len(rows), np.float32)
+            offsets, ids, distances = as_lists(found.distances, found.ids)
+            rows = ids.astype(np.int32)
             self._rescore(plain_rows(block.features), offsets, rows, distances)
             yield start, start + len(block), found.candidates, offsets, rows, distances
 

@@ -134,6 +134,12 @@ def list_neighbors(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray,
     return results
 
 
+def as_lists(distances: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return results ``(q, k)``, -1 where there are fewer, as offsets ``(q + 1,)``, gallery rows and distances."""
+    found = ids >= 0
+    return np.concatenate([[0], np.cumsum(found.sum(axis=1))]), ids[found], distances[found]
+
+
 def _checked(offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray) -> np.ndarray:
     offsets = np.asarray(offsets, np.int64)
     if len(rows) != len(distances) or offsets[0] != 0 or offsets[-1] != len(rows) or (np.diff(offsets) < 0).any():
