@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from lshbench.runtime import scratch
+
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
@@ -45,7 +47,11 @@ def content_digest(*arrays: np.ndarray) -> str:
     digest = xxhash.xxh3_128()
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        rows = np.atleast_1d(array)
+        step = max(1, scratch.BLOCK_BYTES // max(1, rows[:1].nbytes))
+        for start in range(0, len(rows), step):
+            digest.update(np.ascontiguousarray(rows[start : start + step]).data)
+            scratch.release(array)
     return digest.hexdigest()
 
 

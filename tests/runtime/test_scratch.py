@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lshbench.runtime import scratch
+from lshbench.runtime.kept import content_digest
 from lshbench.training.pca import PCA
 
 
@@ -58,11 +60,28 @@ def test_components_of_many_items_lie_in_a_file() -> None:
     assert np.allclose(reduced, (x - pca.mean) @ pca.weight, atol=1e-5)
 
 
+def resident() -> int:
+    """Return the bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_digest_of_a_large_file_is_that_of_its_array_and_leaves_none_of_it_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).integers(0, 255, (3001, 1 << 14), np.uint8)  # 47 MiB
+    np.save(tmp_path / "x.npy", x)
+    expected = content_digest(x)
+    monkeypatch.setattr(scratch, "BLOCK_BYTES", 1 << 20)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    before = resident()
+    assert content_digest(mapped) == expected == content_digest(np.asfortranarray(x))
+    assert content_digest(mapped[1:]) != expected
+    assert resident() < before + (8 << 20)
+
+
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library than glibc")
 def test_freed_memory_goes_back_to_the_system() -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
     blocks = [np.ones(1 << 13) for _ in range(2000)]  # 64 KiB each: from the heap, not maps of their own
     kept = [blocks.pop() for _ in range(1)]  # on its top, so that the heap can't shrink
     del blocks
