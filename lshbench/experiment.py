@@ -201,11 +201,11 @@ def run_experiment(
 
     with clock.measure("fit"), sharing(inputs.cache / "shared_work", inputs.threads):
         system.fit(train, progress)
-    scratch.trim()  # mapped features need room next
     with clock.measure("encode"):
         gallery_codes, query_codes = system.encode(gallery.x, "gallery"), system.encode(queries.x, "query")
     with clock.measure("index"):
         system.build(gallery_codes)
+    scratch.trim()  # mapped features need room next
 
     nearest = min(RESULTS, len(gallery))
     reference, scan = None, {}
