@@ -12,11 +12,12 @@ import numpy as np
 
 from lshbench.errors import UsageError
 from lshbench.metrics.significance import holm
-from lshbench.report.names import settings_of
 from lshbench.report.repeats import Repeat, paired_values
 from lshbench.report.resampling import sign_flip_tests
-from lshbench.report.select import SHORT, Selection, Settings, equal, protocol_of, shown, supervision_of
+from lshbench.report.select import SHORT, Selection, Settings, shown, supervision_of
+from lshbench.report.table_captions import fields_of, filled_text
 from lshbench.report.table_file import TESTED, Column, Grid, Row, TableFile
+from lshbench.report.table_rows import Part, missing_cells, parts_of
 from lshbench.report.values import read_values
 from lshbench.report.winners import SIGNIFICANT, Side, winner_of
 from lshbench.run_folder import Run
@@ -130,30 +131,6 @@ class Filled:
     left_out: tuple[str, ...]
 
 
-Units = dict[Any, dict[int, Run]]
-"""Runs of one row by the value of ``over``, and by seed."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Runs of one data set, encoder and protocol.
-
-    Attributes:
-        runs: all of them.
-        rows: by name.
-        seeds: of any of them, ascending.
-    """
-
-    runs: list[Run]
-    rows: dict[str, Units]
-    seeds: tuple[int, ...]
-
-    def values(self, rows: Sequence[Row]) -> list[Any]:
-        """Return the values of ``over`` that runs of some rows have."""
-        found = {shown(value): value for row in rows for value in self.rows.get(row.name, {})}
-        return sorted(found.values(), key=lambda value: (not isinstance(value, int | float), value))
-
-
 def fill_tables(file: TableFile, selection: Selection, *, resamples: int = 10_000, seed: int = 0) -> Filled:
     """Return the tables of a file with the figures of selected runs.
 
@@ -174,114 +151,19 @@ def fill_tables(file: TableFile, selection: Selection, *, resamples: int = 10_00
     settings = {run.path: Settings(run) for run in selection.runs}
     _check_figures(file, list(settings.values()))
     notes = list(selection.notes())
-    parts = _parts(file, selection.runs, settings, notes)
+    parts = parts_of(file, selection.runs, settings, notes)
     filling = _Filling(file, settings, values, resamples, seed)
     sections = tuple(filling.section(part) for part in parts)
     empty = sum(len(file.grids) - len(section.grids) for section in sections)
     if empty:
         notes.append(f"{empty} table{'s' * (empty > 1)} of {file.path} without any run, left out")
     seeds = sorted({one for part in parts for one in part.seeds})
-    caption = _text(file, "caption", file.caption, {"seeds": ", ".join(map(str, seeds))})
-    return Filled(file, caption, sections, sum(_missing(file, part) for part in parts), tuple(notes))
+    caption = filled_text(file, "caption", file.caption, {"seeds": ", ".join(map(str, seeds))})
+    return Filled(file, caption, sections, sum(missing_cells(file, part) for part in parts), tuple(notes))
 
 
 def _columns(file: TableFile) -> list[Column]:
     return [column for grid in file.grids for column in grid.columns]
-
-
-# Runs into rows
-
-
-def _parts(file: TableFile, runs: Sequence[Run], settings: Mapping[Path, Settings], notes: list[str]) -> list[_Part]:
-    """Return the runs by data set, encoder and protocol, in the order of showing; add what is left out to the notes."""
-    displayed = {row.name for grid in file.grids for row in grid.rows}
-    strangers = hidden = older = 0
-    members: dict[tuple[str, ...], list[Run]] = {}
-    placed: dict[tuple[str, ...], dict[str, Units]] = {}
-    for run in sorted(runs, key=lambda run: (run.metrics.created, str(run.path)), reverse=True):
-        row = _row_of(file, run, settings[run.path])
-        strangers += row is None
-        if row is None or row.name not in displayed:
-            hidden += row is not None
-            continue
-        data = run.metrics.dataset
-        key = (data.name, data.backbone or "", protocol_of(settings[run.path]), data.fingerprint)
-        value = None if file.over is None else settings[run.path].get(file.over)[1]
-        unit = placed.setdefault(key, {}).setdefault(row.name, {}).setdefault(value, {})
-        _check_alike(file, row, next(iter(unit.values()), run), run)
-        if run.metrics.seed in unit:
-            older += 1
-            continue
-        unit[run.metrics.seed] = run
-        members.setdefault(key, []).append(run)
-    if strangers:
-        notes.append(f"{_counted(strangers)} of no row of {file.path}, left out")
-    if hidden:
-        notes.append(f"{_counted(hidden)} of rows that {file.path} does not show, left out")
-    if older:
-        notes.append(f"{_counted(older)} older than another one of the same cell and seed, left out")
-    if not members:
-        raise UsageError(f"{file.path}: none of {_counted(len(runs))} belongs to a row: {', '.join(displayed)}")
-
-    def order(key: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
-        return (file.datasets.index(key[0]) if key[0] in file.datasets else len(file.datasets), key)
-
-    return [
-        _Part(members[key], placed[key], tuple(sorted({run.metrics.seed for run in members[key]})))
-        for key in sorted(members, key=order)
-    ]
-
-
-def _row_of(file: TableFile, run: Run, settings: Settings) -> Row | None:
-    fitting = [row for row in file.rows if row.where and _fits(settings, row)]
-    most = max((len(row.where) for row in fitting), default=0)
-    found = [row for row in fitting if len(row.where) == most]
-    if len(found) > 1:
-        names = " and ".join(row.name for row in found)
-        raise UsageError(f"{file.path}: rows {names} both fit {run.path}: expected where: that tells them apart")
-    return found[0] if found else None
-
-
-def _fits(settings: Settings, row: Row) -> bool:
-    for key, wanted in row.where.items():
-        has, value = settings.get(key)
-        if not has or not equal(value, shown(wanted)):
-            return False
-    return True
-
-
-def _check_alike(file: TableFile, row: Row, one: Run, other: Run) -> None:
-    """Refuse runs of one cell that differ in a setting: their mean would be of nothing."""
-    if one is other:
-        return
-    first, second = dict(settings_of(one)), dict(settings_of(other))
-    differing = sorted(
-        key
-        for key in first.keys() | second.keys()
-        if first.get(key) != second.get(key) and key not in (file.over, "dataset.path")
-    )
-    if differing:
-        key = differing[0]
-        raise UsageError(
-            f"{file.path}: rows.{row.name}: {one.path} and {other.path} belong to one cell, but differ in "
-            f"{', '.join(differing)} ({first.get(key)} and {second.get(key)}): expected where: {{{key}: ...}}, or runs "
-            "chosen by --where"
-        )
-
-
-def _counted(count: int) -> str:
-    return f"{count} run{'' if count == 1 else 's'}"
-
-
-def _missing(file: TableFile, part: _Part) -> int:
-    """Return how many cells lack some of the part's seeds; columns of one row and value lack the same runs."""
-    lacking = set()
-    for grid in file.grids:
-        for value in part.values(grid.rows):
-            for row in grid.rows:
-                if row.where and set(part.rows.get(row.name, {}).get(value, {})) != set(part.seeds):
-                    lacking.add((row.name, shown(value)))
-    return len(lacking)
 
 
 # Figures
@@ -329,17 +211,17 @@ class _Filling:
         self.values = values
         self.draws = {"resamples": resamples, "seed": seed}
 
-    def section(self, part: _Part) -> Section:
+    def section(self, part: Part) -> Section:
         """Return the tables of one data set, encoder and protocol, without those whose rows have no run."""
-        fields = _fields(part)
+        fields = fields_of(part)
         return Section(
             fields,
-            _text(self.file, "heading", self.file.heading, fields),
-            _text(self.file, "about", self.file.about, fields),
+            filled_text(self.file, "heading", self.file.heading, fields),
+            filled_text(self.file, "about", self.file.about, fields),
             tuple(filled for grid in self.file.grids if (filled := self._grid(grid, part)).columns),
         )
 
-    def _grid(self, grid: Grid, part: _Part) -> FilledGrid:
+    def _grid(self, grid: Grid, part: Part) -> FilledGrid:
         columns = [
             FilledColumn(column, value, self._heading(column, value))
             for column in grid.columns
@@ -351,15 +233,15 @@ class _Filling:
 
     def _heading(self, column: Column, value: Any) -> str:
         fields = {} if self.file.over is None else {self.file.over: shown(value)}
-        return _text(self.file, f"columns.{column.name}.heading", column.heading, fields) or ""
+        return filled_text(self.file, f"columns.{column.name}.heading", column.heading, fields) or ""
 
-    def _label(self, row: Row, part: _Part) -> str:
+    def _label(self, row: Row, part: Part) -> str:
         runs = [run for unit in part.rows.get(row.name, {}).values() for run in unit.values()]
         trained = self.file.supervision and any(supervision_of(run) == "labels" for run in runs)
         leak = any(run.metrics.protocol.leak for run in runs)
         return f"{row.label}{', with labels' if trained else ''}{' (leak)' if leak else ''}"
 
-    def _column(self, filled: FilledColumn, rows: Sequence[Row], part: _Part) -> list[Cell]:
+    def _column(self, filled: FilledColumn, rows: Sequence[Row], part: Part) -> list[Cell]:
         column = filled.column
         cells = [self._cell(row, filled, part) for row in rows]
         sides = {row.name: side for row in rows if (side := self._side(row, filled, part)) and row.where}
@@ -380,7 +262,7 @@ class _Filling:
             ]
         return cells
 
-    def _cell(self, row: Row, filled: FilledColumn, part: _Part) -> Cell:
+    def _cell(self, row: Row, filled: FilledColumn, part: Part) -> Cell:
         if row.reference:
             # The same for every value of `over`, and cosine for every run of a seed; classifiers' heads may differ.
             by_seed: dict[int, list[ReferenceMetrics]] = {}
@@ -402,12 +284,12 @@ class _Filling:
         seeds = sorted({run.metrics.seed for run in runs})
         return _cell(seeds, found, filled.column.over != self.file.over or set(seeds) == set(part.seeds))
 
-    def _runs(self, row: Row, filled: FilledColumn, part: _Part) -> list[Run]:
+    def _runs(self, row: Row, filled: FilledColumn, part: Part) -> list[Run]:
         units = part.rows.get(row.name, {})
         chosen = [units.get(filled.value, {})] if filled.column.over == self.file.over else list(units.values())
         return [unit[seed] for unit in chosen for seed in sorted(unit)]
 
-    def _side(self, row: Row, filled: FilledColumn, part: _Part) -> Side | None:
+    def _side(self, row: Row, filled: FilledColumn, part: Part) -> Side | None:
         """Return a row's values of each query; None where it has none."""
         measure = TESTED.get(filled.column.metric)
         runs = self._runs(row, filled, part)
@@ -439,49 +321,3 @@ def _classified(reference: ReferenceMetrics) -> float:
 def _cell(seeds: Sequence[int], found: Sequence[float | None], complete: bool) -> Cell:
     values = [float(value) for value in found if value is not None]
     return Cell(tuple(seeds), tuple(values) if len(values) == len(found) else (), complete)
-
-
-# Texts
-
-
-def _text(file: TableFile, key: str, text: str | None, fields: Mapping[str, Any]) -> str | None:
-    """Return a text with fields in place of their names in braces.
-
-    Raises:
-        UsageError: a name that is none of theirs.
-    """
-    try:
-        return None if text is None else text.format(**fields)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        names = ", ".join(f"{{{name}}}" for name in fields) or "none"
-        raise UsageError(f"{file.path}: {key}={text!r}: expected no other names in braces than {names}") from error
-
-
-def _fields(part: _Part) -> dict[str, Any]:
-    """Return what the figures of a data set are of, and on what machine."""
-    metrics = part.runs[0].metrics
-    threads = metrics.environment["threads"]
-    return {
-        "dataset": metrics.dataset.name,
-        "queries": _between([run.metrics.dataset.queries for run in part.runs]),
-        "gallery": _between([run.metrics.dataset.gallery for run in part.runs]),
-        "classes": _between([run.metrics.dataset.classes for run in part.runs]),
-        "encoder": f"{metrics.dataset.backbone}, " if metrics.dataset.backbone else "",
-        "dim": metrics.dataset.dim,
-        "protocol": protocol_of(Settings(part.runs[0])),
-        "cpu": ", or ".join(sorted({_processors(run) for run in part.runs})),
-        "threads": f"{threads} thread{'' if threads == 1 else 's'}",
-        "seeds": ", ".join(map(str, part.seeds)),
-    }
-
-
-def _processors(run: Run) -> str:
-    """Return the processor of a run, and the GPU that networks were trained on."""
-    found = (run.metrics.environment.get(key) for key in ("cpu", "gpu"))
-    return " and ".join(str(name) for name in found if name)
-
-
-def _between(numbers: Sequence[int]) -> str:
-    """Return 360, or 83 to 92 where seeds draw different numbers."""
-    found = sorted(set(numbers))
-    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
