@@ -91,7 +91,7 @@ def _averaged(unit: Tensor, graph: NeighborGraph, steps: Sequence[int]) -> Tenso
     partners = torch.from_numpy(graph.partners).to(unit.device)
     weights = _partner_weights(unit, partners)
     total = 1 + weights.sum(1, keepdim=True)
-    partners = partners.clamp(min=0)
+    partners = partners.to(torch.int32).clamp_(min=0)
     squares = unit.new_zeros(items, len(steps), 1)
     for start in range(0, dim, COLUMNS):  # some columns at a time, as copies of all take memory
         columns = slice(start, start + COLUMNS)
