@@ -5,7 +5,8 @@
     python scripts/bench_methods.py --bits 16 32 64 cifar100_images=128
     python scripts/bench_methods.py --tables ablation wide --bits 64 # what fourier's parts, and its size, are worth
     python scripts/bench_methods.py --tables unseen --out DIR --run protocol=unseen_classes backbone.image_size=128
-    python scripts/bench_methods.py --tables bytes engines --bits 64 128 256 512   # codes at 8 to 64 bytes
+    python scripts/bench_methods.py --tables bytes --bits 64 128 256 512   # codes at 8 to 64 bytes
+    python scripts/bench_methods.py --tables engines --bits 64 128 256 512 --run 'index.nbits=${bits}'
     lshbench report outputs/bench_methods --table labels             # the table of the runs that are there
 
 Every point is one `lshbench run` in a process and a folder of its own below --out.  A point whose folder is finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,13 @@ from lshbench.report.table_rows import Part
 from lshbench.run_folder import Run
 
 
+class _Names(string.Formatter):
+    """Names in braces are keys as they stand: ``{index.nbits}`` has no attribute."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        return kwargs[field_name], field_name
+
+
 def filled_text(file: TableFile, key: str, text: str | None, fields: Mapping[str, Any]) -> str | None:
     """Return a text with fields in place of their names in braces.
 
@@ -19,8 +27,8 @@ def filled_text(file: TableFile, key: str, text: str | None, fields: Mapping[str
         UsageError: a name that is none of theirs.
     """
     try:
-        return None if text is None else text.format(**fields)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        return None if text is None else _Names().vformat(text, (), fields)
+    except (KeyError, ValueError) as error:
         names = ", ".join(f"{{{name}}}" for name in fields) or "none"
         raise UsageError(f"{file.path}: {key}={text!r}: expected no other names in braces than {names}") from error
 
