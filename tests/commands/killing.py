@@ -75,8 +75,13 @@ def process_of(log: Path) -> Path:
 
 
 def kill(process: Path, cache: Path, moment: float) -> None:
-    """Kill a process when it is at work with so much kept, and a little later where the number is not whole."""
-    wait_for(lambda: kept(cache) >= int(moment) and has_lock(process, cache), 60, "it stands still", pause=0.001)
+    """Kill a process that has just begun when so much is kept, and a little later where the number is not whole."""
+    begun = kept(cache)
+
+    def is_time() -> bool:
+        return kept(cache) >= int(moment) and (kept(cache) > begun or has_lock(process, cache))
+
+    wait_for(is_time, 60, "it stands still", pause=0.001)
     time.sleep(moment % 1 * 0.05)
     os.kill(int(process.name), signal.SIGKILL)
 
