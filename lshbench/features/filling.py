@@ -209,8 +209,6 @@ class Filling:
         Raises:
             UsageError: another process has taken back the notes (:meth:`forget`).
         """
-        for leftover in (self.folder / SHARDS).glob(".*"):
-            leftover.unlink(missing_ok=True)
         try:
             notes = [json.loads(self._note(shard).read_bytes()) for shard in self._layout.shards()]
         except FileNotFoundError as error:
@@ -218,10 +216,12 @@ class Filling:
                 f"the features in {self.folder} were taken back by another process, for which their data changed while "
                 "it was read; expected files that nothing writes to: run again when they are complete"
             ) from error
-        write_json(
-            self.folder / META,
-            {"key": key, "layout": vars(self._layout), "shards": notes, "details": details, "lshbench": __version__},
-        )
+        layout = vars(self._layout)
+        manifest = {"key": key, "layout": layout, "shards": notes, "details": details, "lshbench": __version__}
+        with FileLock(self.folder / LOCK):  # another process's manifest under way is no leftover
+            for leftover in (*self.folder.glob(".*"), *(self.folder / SHARDS).glob(".*")):
+                leftover.unlink(missing_ok=True)
+            write_json(self.folder / META, manifest)
 
     def __enter__(self) -> Self:
         return self

@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,39 +24,30 @@ import pytest
 from hub_server import HubServer
 from PIL import Image
 
+from lshbench.data.digits import QUERIES, DigitsSplit
 from tests.command import run_code, run_command
+from tests.commands.killing import (
+    content,
+    die,
+    has_lock,
+    kept,
+    kill,
+    notes,
+    observe,
+    process_of,
+    processes,
+    rows_noted,
+    rows_written,
+    wait_for,
+)
+from tests.data.tars import write_tar
 from tests.places import may_mount
 
 SHARD = 64
 IMAGES = ("backbone.image_size=32", f"backbone.shard={SHARD}", "threads=1")
 PIXELS = ("backbone=pixels", "backbone.image_size=8")
 FIGURES = ("mAP", "P@10", "P@50")
-
-
-def content(cache: Path) -> dict[str, bytes]:
-    """Return the files of all entries but locks."""
-    files = (path for path in (cache / "features").rglob("*") if path.is_file() and "lock" not in path.name)
-    return {str(path.relative_to(cache)): path.read_bytes() for path in files}
-
-
-def notes(cache: Path) -> int:
-    return len(list(cache.glob("features/*/shards/*.json")))
-
-
-def die(after: int) -> None:
-    """Have this process kill itself when the rows of a shard after so many are written, and its note is not."""
-    from lshbench.features.filling import Filling, Made
-
-    finish, finished = Filling._finish, 0
-
-    def finish_or_die(self: Filling, made: Made) -> None:
-        nonlocal finished
-        if finished == after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        finish(self, made)
-        finished += 1
-
-    Filling._finish = finish_or_die
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 
 
 @pytest.mark.slow
@@ -82,14 +73,106 @@ def test_a_killed_extraction_goes_on_with_the_shards_in_hand_alone_or_beside_oth
     assert content(shared) == content(alone)
 
 
+IN_TARS = (
+    "dataset=webdataset", "dataset.path=digits", "dataset.label_column=cls", *PIXELS, f"backbone.shard={SHARD}",
+    "backbone.batch_size=4", "threads=1",
+)  # fmt: skip
+AHEAD = 3 * 4
+"""Images of the batches that are begun while a shard is finished."""
+COMMANDS = {
+    "extract": (),
+    "run": ("method=pca_sign", "bits=16", "evaluation.plots=false", "reference.cosine=false"),
+}
+WALKED, SHARDS = 10, 29
+"""What is kept of tar files: the fields of two splits, and where images lie in eight files; shards of both splits."""
+NINE_TENTHS = 26
+
+
+def write_digits(folder: Path) -> None:
+    """Write scikit-learn's digits as tar files, with a class, facts and a caption beside each image."""
+    digits = DigitsSplit()
+
+    def members(rows: Iterable[int]) -> Iterable[tuple[str, bytes]]:
+        for row in rows:
+            file, label = io.BytesIO(), int(digits.labels[row])
+            Image.fromarray(digits.images[row]).save(file, "png")
+            yield f"{row:04}.png", file.getvalue()
+            yield f"{row:04}.cls", b"%d" % label
+            yield f"{row:04}.json", json.dumps({"row": row}).encode()
+            yield f"{row:04}.txt", f"the digit {label}".encode()
+
+    gallery, queries = np.split(np.arange(len(digits.labels)), [-QUERIES])
+    for split, rows, files in (("train", gallery, 6), ("test", queries, 2)):
+        for number, part in enumerate(np.array_split(rows, files)):
+            write_tar(folder / f"{split}-{number}.tar", members(part.tolist()))
+
+
+@LINUX
 @pytest.mark.slow
-def test_a_hub_that_fails_is_stopped_and_starts_again_costs_nothing(lshbench, tmp_path: Path) -> None:
-    folder = tmp_path / "hub" / "owner" / "made" / "data"
-    folder.mkdir(parents=True)
+def test_jobs_on_tar_files_killed_at_random_moments_make_what_one_does_that_nothing_happens_to(
+    lshbench, tmp_path: Path
+) -> None:
+    write_digits(tmp_path / "digits")
+    cache, generator = tmp_path / "killed", random.Random(0)
+
+    def go_on(place: str, command: str, prepare: Callable[[], object] = int) -> subprocess.CompletedProcess:
+        arguments = (command, f"output={place}-runs", *IN_TARS, *COMMANDS[command])
+        return lshbench(*arguments, env={"LSHBENCH_CACHE": str(tmp_path / place)}, check=False, prepare=prepare)
+
+    # One in each nineteenth of the job, and one more with nine tenths done.
+    moments = [(WALKED + SHARDS) * (part + generator.random()) / 19 for part in range(19)]
+    in_walk = 0
+    with ThreadPoolExecutor() as pool:
+        for number, moment in enumerate(sorted([*moments, WALKED + NINE_TENTHS])):
+            before, log, prepare = rows_noted(cache), tmp_path / f"log-{number}", int
+            if moment == WALKED + NINE_TENTHS:
+                prepare = partial(die, NINE_TENTHS - notes(cache))
+            # Near the end, an extraction could be through before it is killed.
+            command = "run" if number % 2 or moment > WALKED + NINE_TENTHS else "extract"
+            job = pool.submit(go_on, "killed", command, partial(observe, log, prepare))
+            process = process_of(log)
+            if prepare is int:
+                kill(process, cache, moment)
+            assert job.result().returncode == -signal.SIGKILL, job.result().stderr
+            in_walk += kept(cache) < WALKED
+            assert not before & rows_written(log), "what had a note was extracted again"
+            assert len(rows_written(log) - rows_noted(cache)) <= SHARD + AHEAD, "more than the shard in hand was lost"
+    assert in_walk > 0
+    for place in ("killed", "alone"):
+        done = go_on(place, "run")
+        assert done.returncode == 0, done.stderr
+    assert content(cache) == content(tmp_path / "alone")
+    assert not list(cache.rglob(".*")), "half a file was left behind"
+    one, other = (json.loads(path.read_text()) for path in tmp_path.glob("*-runs/*/pca_sign/*/metrics.json"))
+    assert (one["run_id"], one["metrics"]) == (other["run_id"], other["metrics"])
+
+
+def write_parquet(folder: Path) -> None:
     for name, count in (("train-00000-of-00002", 100), ("train-00001-of-00002", 100), ("test-00000-of-00001", 40)):
         files = [{"bytes": noise(row), "path": None} for row in range(count)]
         table = pa.table({"image": files, "label": np.arange(count) % 4})
         pyarrow.parquet.write_table(table, folder / f"{name}.parquet", row_group_size=20)
+
+
+def write_tars(folder: Path) -> None:
+    for name, count in (("train-0", 100), ("train-1", 100), ("test-0", 40)):
+        members = [((f"{row:03}.png", noise(row)), (f"{row:03}.cls", b"%d" % (row % 4))) for row in range(count)]
+        write_tar(folder / f"{name}.tar", [member for of_one in members for member in of_one])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("write", "stopped_at", "extracting"),
+    [(write_parquet, 0.5, True), (write_tars, 0.2, False), (write_tars, 1.4, True)],
+    ids=["parquet", "tars-walked", "tars"],
+)
+def test_a_hub_that_fails_is_stopped_and_starts_again_costs_nothing(
+    lshbench, tmp_path: Path, write: Callable[[Path], None], stopped_at: float, extracting: bool
+) -> None:
+    # Stopped when so many times the files' bytes are sent; small images in tar files are sent twice.
+    folder = tmp_path / "hub" / "owner" / "made" / "data"
+    folder.mkdir(parents=True)
+    write(folder)
     keys = ("dataset=hub", "dataset.stream=true", "backbone.shard=30", *PIXELS)
     plain = {name: None for name in os.environ if name.startswith("HF_")}
 
@@ -99,16 +182,20 @@ def test_a_hub_that_fails_is_stopped_and_starts_again_costs_nothing(lshbench, tm
 
     with ThreadPoolExecutor() as pool:
         first = HubServer(tmp_path / "hub", failures=3)
-        first.silent_after = sum(path.stat().st_size for path in folder.iterdir()) // 2
+        first.silent_after = int(stopped_at * sum(path.stat().st_size for path in folder.iterdir()))
         with first.running():
             job = pool.submit(extract, "remote", "dataset.repository=owner/made", HF_ENDPOINT=first.endpoint)
             assert first.silenced.wait(120), job.result().stderr
         time.sleep(1.5)
-        with HubServer(tmp_path / "hub", failures=3, port=first.server_port).running() as second:
+        with HubServer(tmp_path / "hub", failures=1, port=first.server_port).running() as second:
             log = job.result().stderr
             assert second.sent > 0
-    assert "Connection refused" in log
-    assert not list((tmp_path / "hf").rglob("*.parquet"))
+    before, refused, _ = log.partition("Connection refused")
+    assert refused
+    assert ("images to extract" in before) == extracting
+    assert "503 Service Unavailable" in before
+    assert "peer closed connection" in before
+    assert not [path for end in ("parquet", "tar") for path in (tmp_path / "hf").rglob(f"*.{end}")]
     extract("local", f"dataset.path={tmp_path / 'hub' / 'owner' / 'made'}")
     assert len(content(tmp_path / "local")) > 8
     assert content(tmp_path / "remote") == content(tmp_path / "local")
@@ -134,13 +221,7 @@ SHARED = (*PIXELS, "backbone.shard=4", "threads=1")
 
 def in_hand(cache: Path) -> set[int]:
     """Return the processes that have a shard of a cache in hand: they have its lock open."""
-    found = set()
-    for process in processes():
-        with suppress(OSError):  # one that has ended
-            files = [file.readlink() for file in (process / "fd").iterdir()]
-            if any(file.is_relative_to(cache / "features") and file.suffix == ".lock" for file in files):
-                found.add(int(process.name))
-    return found
+    return {int(process.name) for process in processes() if has_lock(process, cache / "features")}
 
 
 def left_behind(place: Path) -> list[str]:
@@ -153,20 +234,6 @@ def left_behind(place: Path) -> list[str]:
     return found
 
 
-def processes() -> list[Path]:
-    own = str(os.getpid())
-    return [path for path in Path("/proc").iterdir() if path.name.isdecimal() and path.name != own]
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Return the first true value of a condition."""
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, what
-        time.sleep(0.02)
-    return found
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one process that nothing happens to has made in the end."""
@@ -176,6 +243,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return content(folder / "cache")
 
 
+@LINUX
 @pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "workers"), [("joblib", 4), ("submitit_local", 2), ("ray", 2), ("ray", 4)])
 def test_workers_of_a_launcher_share_one_extraction_though_one_is_killed(
@@ -184,8 +252,6 @@ def test_workers_of_a_launcher_share_one_extraction_though_one_is_killed(
     plugin, keys = LAUNCHERS[launcher]
     extra = launcher.partition("_")[0]
     pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"needs the extra: pip install -e '.[{extra}]'")
-    if not sys.platform.startswith("linux"):
-        pytest.skip("finds the workers in /proc")
     cache = tmp_path / "cache"
     # Not a fork as of the fixture's: joblib's workers outlive a forked process's end by five minutes.
     command = [

@@ -365,7 +365,9 @@ class Counting(StoredFile):
         return Requests(outer["content"])
 
 
-@pytest.mark.parametrize(("size", "requests", "share"), [(1 << 20, 13, 0.1), (3_000, 4, 1.01)], ids=["large", "small"])
+@pytest.mark.parametrize(
+    ("size", "requests", "share"), [(1 << 20, 13, 0.1), (270_000, 13, 0.35), (240_000, 6, 1.01), (3_000, 4, 1.01)]
+)
 def test_large_images_are_skipped_and_small_ones_read_with_their_headers(
     size: int, requests: int, share: float, tmp_path: Path
 ) -> None:

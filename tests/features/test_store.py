@@ -120,6 +120,8 @@ def test_what_failed_half_way_goes_on_from_there(tmp_path: Path, caplog: pytest.
     with pytest.raises(RuntimeError, match="half way"):
         fill(tmp_path / "a", Counted(stop_before=12))
     assert FeatureStore(tmp_path / "a").find(KEY) is None, "half an entry was seen"
+    for place in ("", "shards/"):  # where a process was killed between writing a file and naming it
+        (entry_folder(tmp_path / "a") / f"{place}.meta.json.0123abcd").write_text("{")
     rest = Counted()
     with caplog.at_level(logging.INFO):
         assert fill(tmp_path / "a", rest)[1] == 8
