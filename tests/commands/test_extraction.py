@@ -119,8 +119,8 @@ def test_jobs_on_tar_files_killed_at_random_moments_make_what_one_does_that_noth
         arguments = (command, f"output={place}-runs", *IN_TARS, *COMMANDS[command])
         return lshbench(*arguments, env={"LSHBENCH_CACHE": str(tmp_path / place)}, check=False, prepare=prepare)
 
-    # One in each nineteenth of the job, and one more with nine tenths done.
-    moments = [(WALKED + SHARDS) * (part + generator.random()) / 19 for part in range(19)]
+    # As soon as anything is kept, so in the walk; one in each other nineteenth of the job; one with nine tenths done.
+    moments = [1.0, *((WALKED + SHARDS) * (part + generator.random()) / 19 for part in range(1, 19))]
     in_walk = 0
     with ThreadPoolExecutor() as pool:
         for number, moment in enumerate(sorted([*moments, WALKED + NINE_TENTHS])):
