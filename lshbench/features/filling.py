@@ -35,6 +35,7 @@ from lshbench.features.shards import (
     checksums,
     fault_of,
     read_layout,
+    remove_unnamed,
     write_json,
 )
 
@@ -219,8 +220,8 @@ class Filling:
         layout = vars(self._layout)
         manifest = {"key": key, "layout": layout, "shards": notes, "details": details, "lshbench": __version__}
         with FileLock(self.folder / LOCK):  # another process's manifest under way is no leftover
-            for leftover in (*self.folder.glob(".*"), *(self.folder / SHARDS).glob(".*")):
-                leftover.unlink(missing_ok=True)
+            remove_unnamed(self.folder)
+            remove_unnamed(self.folder / SHARDS)
             write_json(self.folder / META, manifest)
 
     def __enter__(self) -> Self:

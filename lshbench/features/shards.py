@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unnamed(folder: Path) -> None:
+    """Remove what killed processes were writing by :func:`write_json` in a folder; nobody may be writing there.
+
+    Other hidden files stay: on NFS, locks make some, and so does the system.
+    """
+    for leftover in folder.glob(".*.json.*"):
+        with suppress(OSError):  # it may be another user's
+            leftover.unlink()

@@ -93,7 +93,8 @@ def _write(path: Path, name: str, arrays: Arrays) -> None:
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
         for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of one that was killed: the lock is held here
-            leftover.unlink(missing_ok=True)
+            with suppress(OSError):  # it may be another user's
+                leftover.unlink()
         with temporary.open("xb") as file:
             np.savez(file, allow_pickle=False, **arrays)
             file.flush()

@@ -120,13 +120,19 @@ def test_what_failed_half_way_goes_on_from_there(tmp_path: Path, caplog: pytest.
     with pytest.raises(RuntimeError, match="half way"):
         fill(tmp_path / "a", Counted(stop_before=12))
     assert FeatureStore(tmp_path / "a").find(KEY) is None, "half an entry was seen"
-    for place in ("", "shards/"):  # where a process was killed between writing a file and naming it
-        (entry_folder(tmp_path / "a") / f"{place}.meta.json.0123abcd").write_text("{")
+    for place in (entry_folder(tmp_path / "a"), entry_folder(tmp_path / "a") / "shards"):
+        (place / ".meta.json.0123abcd").write_text("{")  # of a process killed between writing a file and naming it
+        (place / ".meta.json.4567cdef").mkdir()  # can't be removed, as one of another user
+        (place / ".nfs0123").touch()
     rest = Counted()
     with caplog.at_level(logging.INFO):
         assert fill(tmp_path / "a", rest)[1] == 8
     assert rest.starts == [12, 18]
     assert "2 of 4 shards" in caplog.text
+    for place in (entry_folder(tmp_path / "a"), entry_folder(tmp_path / "a") / "shards"):
+        assert not (place / ".meta.json.0123abcd").exists()
+        (place / ".meta.json.4567cdef").rmdir()
+        (place / ".nfs0123").unlink()
     assert content(tmp_path / "a") == content(tmp_path / "undisturbed")
 
 

@@ -30,5 +30,8 @@ def test_what_a_killed_process_was_writing_is_cleared_away_by_the_next_one(tmp_p
     assert len(list(folder.glob(".a.npz.*.partial"))) == 1
     kept(folder / "b.npz", "b", compute)
     assert len(list(folder.glob(".a.npz.*.partial"))) == 1, "of another entry, which may be under way"
+    obstacle = folder / ".a.npz.0123abcd.partial"
+    obstacle.mkdir()  # can't be removed, as a file of another user
     assert kept(folder / "a.npz", "a", compute)["x"].tolist() == [0, 1, 2]
-    assert not list(folder.glob(".*"))
+    assert list(folder.glob(".*")) == [obstacle]
+    assert (folder / "a.npz").exists()
