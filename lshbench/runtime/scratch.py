@@ -69,8 +69,8 @@ def copy_rows(x: np.ndarray, rows: np.ndarray, into: np.ndarray, places: np.ndar
 def release(*arrays: np.ndarray) -> None:
     """Let go of the pages of arrays that are maps of files: what was written stays, in the system's cache of files."""
     for array in arrays:
-        # A private map ("c") would lose what was written.
-        if isinstance(array, np.memmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        # A private map ("c") would lose what was written; a copy of a map (no mode) is none.
+        if isinstance(array, np.memmap) and array.mode not in ("c", None) and hasattr(mmap, "MADV_DONTNEED"):
             array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
