@@ -22,6 +22,9 @@ HALF_BYTES = 1 << 30
 COLUMNS, ROWS = 64, 8192
 """Numbers of each vector that are averaged at a time, and vectors that are scaled at a time."""
 
+INDICES = 1 << 31
+"""Neighbours of all items from which on their indices have 64 bits: torch counts all neighbours in the same type."""
+
 FEWEST = 20
 """Nearest neighbours that are looked at however few items there are, if as many are asked for."""
 
@@ -91,7 +94,8 @@ def _averaged(unit: Tensor, graph: NeighborGraph, steps: Sequence[int]) -> Tenso
     partners = torch.from_numpy(graph.partners).to(unit.device)
     weights = _partner_weights(unit, partners)
     total = 1 + weights.sum(1, keepdim=True)
-    partners = partners.to(torch.int32).clamp_(min=0)
+    short = partners.numel() < INDICES
+    partners = partners.to(torch.int32 if short else torch.int64, copy=True).clamp_(min=0)
     squares = unit.new_zeros(items, len(steps), 1)
     for start in range(0, dim, COLUMNS):  # some columns at a time, as copies of all take memory
         columns = slice(start, start + COLUMNS)

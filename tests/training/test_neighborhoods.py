@@ -31,8 +31,9 @@ def test_relevance_is_the_softmax_of_cosines_after_averaging_with_mutual_neighbo
     monkeypatch.setattr("lshbench.training.neighborhoods.CELLS", 7 * 40)
     monkeypatch.setattr("lshbench.training.neighborhoods.COLUMNS", 4)
     monkeypatch.setattr("lshbench.training.neighborhoods.ROWS", 7)
-    if half:
+    if half:  # as with very many items
         monkeypatch.setattr("lshbench.training.neighborhoods.HALF_BYTES", 0)
+        monkeypatch.setattr("lshbench.training.neighborhoods.INDICES", 0)
     x = np.random.default_rng(0).normal(size=(40, 6))
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     nearest = nearest_neighbors(normalize(torch.tensor(x)), 5, silent)
