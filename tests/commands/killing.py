@@ -71,7 +71,7 @@ def observe(log: Path, prepare: Callable[[], object] = int) -> None:
 
 def process_of(log: Path) -> Path:
     """Return the folder below /proc of a process that is observed, once it has begun."""
-    return Path("/proc") / wait_for(lambda: log.exists() and log.read_text().partition("\n")[0], 60, "nothing begins")
+    return Path("/proc") / wait_for(lambda: log.exists() and log.read_text().partition("\n")[0], 120, "nothing begins")
 
 
 def kill(process: Path, cache: Path, moment: float) -> None:
@@ -82,7 +82,7 @@ def kill(process: Path, cache: Path, moment: float) -> None:
         return kept(cache) >= int(moment) and (kept(cache) > begun or has_lock(process, cache))
 
     wait_for(is_time, 60, "it stands still", pause=0.001)
-    time.sleep(moment % 1 * 0.05)
+    time.sleep(moment % 1 * 0.02)  # a shard takes a hundredth of a second
     os.kill(int(process.name), signal.SIGKILL)
 
 

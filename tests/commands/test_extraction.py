@@ -126,7 +126,7 @@ def test_jobs_on_tar_files_killed_at_random_moments_make_what_one_does_that_noth
         for number, moment in enumerate(sorted([*moments, WALKED + NINE_TENTHS])):
             before, log, prepare = rows_noted(cache), tmp_path / f"log-{number}", int
             if moment == WALKED + NINE_TENTHS:
-                prepare = partial(die, NINE_TENTHS - notes(cache))
+                prepare = partial(die, max(0, NINE_TENTHS - notes(cache)))
             # Near the end, an extraction could be through before it is killed.
             command = "run" if number % 2 or moment > WALKED + NINE_TENTHS else "extract"
             job = pool.submit(go_on, "killed", command, partial(observe, log, prepare))
