@@ -5,7 +5,7 @@
     python scripts/bench_methods.py --bits 16 32 64 cifar100_images=128
     python scripts/bench_methods.py --tables ablation wide --bits 64 # what fourier's parts, and its size, are worth
     python scripts/bench_methods.py --tables unseen --out DIR --run protocol=unseen_classes backbone.image_size=128
-    python scripts/bench_methods.py --tables bytes --bits 64 128 256 512   # codes at 8 to 64 bytes
+    python scripts/bench_methods.py --tables bytes bytes_trained --bits 64 128 256 512   # codes at 8 to 64 bytes
     python scripts/bench_methods.py --tables engines --bits 64 128 256 512 --run 'index.nbits=${bits}'
     lshbench report outputs/bench_methods --table labels             # the table of the runs that are there
 
