@@ -30,14 +30,15 @@ from lshbench.features.shards import (
     LOCK,
     META,
     SHARDS,
+    UNNAMED,
     Layout,
     array_header,
     checksums,
     fault_of,
     read_layout,
-    remove_unnamed,
     write_json,
 )
+from lshbench.runtime.kept import remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -220,8 +221,8 @@ class Filling:
         layout = vars(self._layout)
         manifest = {"key": key, "layout": layout, "shards": notes, "details": details, "lshbench": __version__}
         with FileLock(self.folder / LOCK):  # another process's manifest under way is no leftover
-            remove_unnamed(self.folder)
-            remove_unnamed(self.folder / SHARDS)
+            for folder in (self.folder, self.folder / SHARDS):
+                remove_leftovers(folder, UNNAMED)
             write_json(self.folder / META, manifest)
 
     def __enter__(self) -> Self:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ FEATURES, DIGESTS, LAYOUT, SHARDS, META, LOCK = (
 )  # fmt: skip
 HEADER = 4096
 """Bytes before the first row: shards of 1,024 rows then begin and end at the pages of a file."""
+UNNAMED = ".*.json.*"
+"""Names of files that :func:`write_json` is writing, and no others: on NFS, locks make hidden ones, too."""
 CHUNK = 1 << 22
 
 NAMES = {"float32": "<f4", "float16": "<f2"}
@@ -115,13 +116,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def remove_unnamed(folder: Path) -> None:
-    """Remove what killed processes were writing by :func:`write_json` in a folder; nobody may be writing there.
-
-    Other hidden files stay: on NFS, locks make some, and so does the system.
-    """
-    for leftover in folder.glob(".*.json.*"):
-        with suppress(OSError):  # it may be another user's
-            leftover.unlink()

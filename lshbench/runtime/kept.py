@@ -55,6 +55,13 @@ def content_digest(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove files that killed processes were writing, by a pattern of names; nobody may be writing such ones now."""
+    for leftover in folder.glob(pattern):
+        with suppress(OSError):  # it may be another user's
+            leftover.unlink()
+
+
 @contextmanager
 def _locked(path: Path, name: str) -> Iterator[bool]:
     """Hold an entry's lock; yield whether it can be had, and so the entry be written."""
@@ -92,9 +99,7 @@ def _write(path: Path, name: str, arrays: Arrays) -> None:
     """Write an entry in one step; where that fails, the next run computes it, too."""
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
-        for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of one that was killed: the lock is held here
-            with suppress(OSError):  # it may be another user's
-                leftover.unlink()
+        remove_leftovers(path.parent, f".{path.name}.*.partial")  # the lock is held here
         with temporary.open("xb") as file:
             np.savez(file, allow_pickle=False, **arrays)
             file.flush()

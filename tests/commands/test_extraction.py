@@ -187,7 +187,7 @@ def test_a_hub_that_fails_is_stopped_and_starts_again_costs_nothing(
             job = pool.submit(extract, "remote", "dataset.repository=owner/made", HF_ENDPOINT=first.endpoint)
             assert first.silenced.wait(120), job.result().stderr
         time.sleep(1.5)
-        with HubServer(tmp_path / "hub", failures=1, port=first.server_port).running() as second:
+        with HubServer(tmp_path / "hub", failures=3, port=first.server_port).running() as second:
             log = job.result().stderr
             assert second.sent > 0
     before, refused, _ = log.partition("Connection refused")

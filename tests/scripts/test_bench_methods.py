@@ -188,7 +188,8 @@ def test_code_lengths_of_one_data_set_stand_beside_the_common_ones(script) -> No
         (["--workers", "0"], "--workers 0: expected at least 1"),
         (
             ["--tables", "absent"],
-            "--table absent: expected the path of a YAML file, or one of ablation, bytes, bytes_trained, containment",
+            "--table absent: expected the path of a YAML file, or one of ablation, bytes, bytes_trained, containment, "
+            "engines, labels",
         ),
         (["--tables", "study"], "--tables study: expected tables whose rows are of base/methods"),
     ],
