@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.methods.trained import Criterion, HeadHasher
-from lshbench.training.class_codes import Targets, class_codes, item_codes, memberships
+from lshbench.training.class_codes import Targets, item_codes, memberships, target_codes
 from lshbench.training.constraints import Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
@@ -40,15 +40,15 @@ class Csq(HeadHasher):
     targets: Targets
     quantization_weight: Weight
 
-    def centers(self, classes: int) -> tuple[Tensor, Tensor]:
+    def centers(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the classes' centers ``(classes, bits)``, and bits for divided items ``(bits,)``, all -1 and 1."""
-        codes = class_codes(self.targets, classes, self.bits, self.seed)
+        codes = target_codes(self.targets, data, self.bits, self.seed)
         # A draw of its own: it must not be the code of a class.
         coins = np.random.default_rng([self.seed, 10]).integers(0, 2, self.bits)
-        return codes.to(self.device), torch.from_numpy(2.0 * coins - 1).float().to(self.device)
+        return codes, torch.from_numpy(2.0 * coins - 1).float().to(self.device)
 
     def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
-        return partial(self.loss, *self.centers(data.classes))
+        return partial(self.loss, *self.centers(data))
 
     def loss(self, codes: Tensor, ties: Tensor, encoder: nn.Module, batch: Batch) -> Terms:
         """Return the cross-entropy against what :meth:`centers` returned, and quantisation."""

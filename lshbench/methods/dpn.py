@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.methods.trained import Criterion, HeadHasher
-from lshbench.training.class_codes import Targets, class_codes, memberships
+from lshbench.training.class_codes import Targets, memberships, target_codes
 from lshbench.training.constraints import Positive
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
@@ -37,7 +37,7 @@ class Dpn(HeadHasher):
     margin: Positive
 
     def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
-        return partial(self.loss, class_codes(self.targets, data.classes, self.bits, self.seed).to(self.device))
+        return partial(self.loss, target_codes(self.targets, data, self.bits, self.seed))
 
     def loss(self, codes: Tensor, encoder: nn.Module, batch: Batch) -> Terms:
         """Return the polarization loss against the classes' targets, -1 and 1, ``(classes, bits)``."""

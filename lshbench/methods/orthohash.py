@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from lshbench.methods.trained import Criterion, HeadHasher
 from lshbench.training import losses
-from lshbench.training.class_codes import Targets, class_codes, memberships
+from lshbench.training.class_codes import Targets, memberships, target_codes
 from lshbench.training.constraints import Positive, between
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
@@ -46,7 +46,7 @@ class OrthoHash(HeadHasher):
         return nn.Sequential(*super().build(inputs), nn.BatchNorm1d(self.bits))
 
     def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
-        return partial(self.loss, class_codes(self.targets, data.classes, self.bits, self.seed).to(self.device))
+        return partial(self.loss, target_codes(self.targets, data, self.bits, self.seed))
 
     def loss(self, codes: Tensor, encoder: nn.Module, batch: Batch) -> Terms:
         """Return the softmax over classes, whose codes, -1 and 1, are ``(classes, bits)``."""

@@ -1,4 +1,8 @@
-"""One binary code per class, fixed before training, for methods that draw items to the code of their class."""
+"""One binary code per class, fixed before training, for methods that draw items to the code of their class.
+
+Codes of *similar* classes are near: where a query's code falls between its own class and another, the other is one that
+it may well be taken for, and what it finds next is right.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +16,59 @@ from torch import Tensor
 from torch.nn import functional
 
 from lshbench.training.constraints import one_of
+from lshbench.training.data import TrainingData
+from lshbench.training.heads import Standardise
 
 log = logging.getLogger(__name__)
 
-Targets = Annotated[Literal["hadamard", "bernoulli"], one_of("hadamard", "bernoulli")]
+Targets = Annotated[Literal["hadamard", "bernoulli", "similar"], one_of("hadamard", "bernoulli", "similar")]
+
+ITEMS = 50_000
+"""Items that the similarity of classes is computed from at most."""
+
+ROWS = 8192
+
+DECIMALS = 6
+"""Of similarities: what depends on the order of adding up is rounded off, so that it decides no code."""
+
+FOLLOWED = 0.5
+"""Share of classes' similarity that products of their codes, divided by bits, should have."""
+
+NEAREST = 0.25
+"""Share of bits that codes of two classes should differ in at least: nearer ones are taken for each other."""
+
+NEARER = 4.0
+"""What a product beyond that costs, in units of what a difference from its similarity costs."""
+
+SWEEPS = 30
+"""Times that each bit is gone over at most."""
+
+MOST_SIMILAR = 2000
+"""Classes up to which codes follow their similarity: time and memory grow with the square of that number."""
 
 
-def class_codes(targets: Targets, classes: int, bits: int, seed: int) -> Tensor:
+def target_codes(targets: Targets, data: TrainingData, bits: int, seed: int) -> Tensor:
+    """Return the class codes of a training set, -1 and 1, float32 ``(classes, bits)`` on its device."""
+    similarity = None
+    if targets == "similar" and data.classes <= MOST_SIMILAR:
+        similarity = class_similarity(data, seed)
+    elif targets == "similar":
+        log.info(
+            "%d class codes are drawn at random: up to %d follow the classes' similarity", data.classes, MOST_SIMILAR
+        )
+    return class_codes(targets, data.classes, bits, seed, similarity).to(data.device)
+
+
+def class_codes(targets: Targets, classes: int, bits: int, seed: int, similarity: np.ndarray | None = None) -> Tensor:
     """Return a code for each class, -1 and 1, float32 ``(classes, bits)``, decided by the arguments.
 
     Args:
         targets: ``hadamard`` as :func:`hadamard_codes`, or, where there are no such codes, and for ``bernoulli``,
-            :func:`bernoulli_codes`.
+            :func:`bernoulli_codes`; ``similar`` as :func:`similar_codes`, or random ones if no similarity is given.
         classes: how many.
         bits: length of the codes.
         seed: decides what is drawn.
+        similarity: of classes, float64 ``(classes, classes)``; read for ``similar``.
     """
     generator = np.random.default_rng([seed, 7])
     codes = hadamard_codes(classes, bits, generator) if targets == "hadamard" else None
@@ -39,6 +81,8 @@ def class_codes(targets: Targets, classes: int, bits: int, seed: int) -> Tensor:
                 bits,
             )
         codes = bernoulli_codes(classes, bits, generator)
+    if targets == "similar" and similarity is not None:
+        codes = similar_codes(codes, similarity)
     return torch.from_numpy(codes.astype(np.float32))
 
 
@@ -73,6 +117,79 @@ def bernoulli_codes(classes: int, bits: int, generator: np.random.Generator) -> 
         _, first = np.unique(np.packbits(codes, axis=1), axis=0, return_index=True)
         codes = codes[np.sort(first)]
     return 2 * codes[:wanted][np.arange(classes) % wanted] - 1
+
+
+def class_similarity(data: TrainingData, seed: int) -> np.ndarray:
+    """Return cosines of classes' mean standardised features, float64 ``(classes, classes)``.
+
+    An item of several labels counts once for each.  A class without items is similar to none.
+
+    Args:
+        data: the training set, of which at most ``ITEMS`` items are taken.
+        seed: decides which.
+    """
+    rows = np.random.default_rng([seed, 11]).permutation(len(data))[:ITEMS]
+    standardise = Standardise(data.inputs)
+    standardise.learn(data.features(data.rows[rows]).cpu().numpy())
+    sums = torch.zeros(data.classes, data.inputs, dtype=torch.float64)
+    for some in np.array_split(rows, max(1, len(rows) // ROWS)):
+        x, y = data.take(some)
+        items, classes = memberships(y.cpu(), data.classes).nonzero(as_tuple=True)
+        sums.index_add_(0, classes, standardise(x.cpu())[items].double())
+    means = functional.normalize(sums)  # lengths don't matter
+    return (means @ means.T).numpy().round(DECIMALS)
+
+
+def similar_codes(codes: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    """Return codes whose products follow the similarity of their classes, int8 ``(classes, bits)``.
+
+    Bits of given codes are flipped one by one, bit after bit, where that brings the sum over pairs of
+
+        (p - FOLLOWED s)^2 + NEARER max(0, p - (1 - 2 NEAREST))^2
+
+    down, p being the codes' product divided by bits and s the classes' similarity, until no single flip does.  (Target
+    codes by discrete optimisation of products against a similarity matrix are those of Liu et al., Supervised hashing
+    with kernels, CVPR 2012; the least distance is ours.)
+
+    Args:
+        codes: -1 and 1, ``(classes, bits)``.
+        similarity: -1 to 1, symmetric, float64 ``(classes, classes)``.
+    """
+    codes = codes.copy()
+    bits = codes.shape[1]
+    wanted = FOLLOWED * similarity
+
+    def costs(products: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        return (products - wanted) ** 2 + NEARER * np.maximum(0, products - (1 - 2 * NEAREST)) ** 2
+
+    products = codes.astype(np.float64) @ codes.T / bits
+    for _ in range(SWEEPS):
+        flips = 0
+        for bit in codes.T:
+            # What flipping one class's bit changes in each pair; both classes of a pair have the same.
+            steps = np.multiply.outer(bit, bit) * (2 / bits)
+            changes = costs(products - steps, wanted) - costs(products, wanted)
+            np.fill_diagonal(changes, 0)
+            totals = changes.sum(0)
+            while totals.min() < -1e-9:
+                flipped = int(totals.argmin())
+                products[flipped] -= steps[flipped]
+                products[flipped, flipped] = 1
+                products[:, flipped] = products[flipped]
+                bit[flipped] = -bit[flipped]
+                steps[flipped] = -steps[flipped]
+                steps[flipped, flipped] = 2 / bits
+                steps[:, flipped] = steps[flipped]
+                row = costs(products[flipped] - steps[flipped], wanted[flipped])
+                row -= costs(products[flipped], wanted[flipped])
+                row[flipped] = 0
+                totals += row - changes[flipped]
+                totals[flipped] = row.sum()
+                changes[flipped] = changes[:, flipped] = row
+                flips += 1
+        if not flips:
+            break
+    return codes
 
 
 def memberships(labels: Tensor, classes: int) -> Tensor:

@@ -213,5 +213,5 @@ def test_a_wrong_key_is_named(peer: type[HeadHasher], keys: dict[str, object], n
 def test_divided_items_of_csq_are_not_drawn_to_a_class() -> None:
     items = several_labels(clusters(60))
     data = TrainingData(items, training(validation=0), 0, torch.device("cpu"))
-    codes, ties = made(Csq, 48, targets="bernoulli").centers(data.classes)
+    codes, ties = made(Csq, 48, targets="bernoulli").centers(data)
     assert not (codes == ties).all(1).any()

@@ -135,7 +135,7 @@ def test_the_rows_of_tables_are_run_in_their_order_and_methods_take_their_place(
     labels = ["fourier", "neural", "orthohash", "csq", "dpn", "greedyhash", "hashnet"]
     assert rows("--tables", "labels") == labels
     assert rows()[: len(labels)] == labels
-    assert rows("--tables", "wide", "ablation")[:2] == ["fourier", "fourier-no-map"]
+    assert rows("--tables", "wide", "ablation")[:2] == ["fourier", "neural"]
     assert rows("--methods", "itq", "fourier-relu") == ["fourier-relu", "itq"]
 
 
@@ -165,8 +165,11 @@ def parameters(row) -> int:
 def test_rows_of_equal_size_have_the_parameters_of_the_default(script) -> None:
     default = parameters(script.METHODS["fourier"])
     for name, row in script.METHODS.items():
-        if name == "fourier-no-map" or (name.endswith("-wide") and name != "fourier-wide"):
+        if name == "fourier-no-map" or ("-wide" in name and name != "fourier-wide"):
             assert default <= parameters(row) <= 1.01 * default, name
+    peer = parameters(script.METHODS["csq"])
+    for name in ("fourier-small", "fourier-no-map-small"):
+        assert 0.99 * peer <= parameters(script.METHODS[name]) <= peer, name
 
 
 def test_code_lengths_of_one_data_set_stand_beside_the_common_ones(script) -> None:

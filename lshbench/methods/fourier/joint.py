@@ -4,9 +4,9 @@ encoders, and a ranking term that is a softmax over the batch.
 A query is encoded by both sides' encoders, and a mean of the two, mostly of its own, is hashed.
 
 :class:`Fourier`
-    With labels, a term draws codes to one code per class.  The gallery's encoder has no dropout, so that it fits its
-    items closely.  An item of several labels attracts items that share one, or that have all of them, and is drawn
-    to its classes' codes in equal parts.
+    With labels, a term draws codes to one code per class; those of similar classes are near.  The gallery's encoder
+    has no dropout, so that it fits its items closely.  An item of several labels attracts items that share one, or
+    that have all of them, and is drawn to its classes' codes in equal parts.
 :class:`FourierTransfer`
     For classes that training has not seen: labels choose the directions that tell classes apart
     (:mod:`lshbench.methods.fourier.discriminant`), and codes are to rank a batch as cosines along these directions and
@@ -33,7 +33,7 @@ from lshbench.methods.fourier.discriminant import Discriminant
 from lshbench.methods.fourier.losses import geometry, joined
 from lshbench.methods.fourier.network import FourierNetwork
 from lshbench.methods.trained import NeighborhoodHasher
-from lshbench.training.class_codes import class_codes, memberships
+from lshbench.training.class_codes import Targets, memberships, target_codes
 from lshbench.training.constraints import Positive, Share, Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms, seeded, train_model
@@ -107,14 +107,16 @@ class Fourier(JointFourier):
 
     Attributes:
         class_weight: of codes near their class's code.
+        targets: kind of class codes, see :func:`lshbench.training.class_codes.class_codes`.
     """
 
     supervision = "labels"
 
     class_weight: Weight
+    targets: Targets
 
     def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:
-        codes = class_codes("bernoulli", data.classes, self.bits, self.seed).to(self.device)
+        codes = target_codes(self.targets, data, self.bits, self.seed) if self.class_weight else torch.empty(0)
         relevant = LABEL_PAIRS[self.training.relevance]
         further = self.geometry_term(data, network)
 
