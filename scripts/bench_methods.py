@@ -41,11 +41,17 @@ from lshbench.run_folder.contents import METRICS
 from lshbench.runtime.progress import duration
 from lshbench.runtime.threads import available_cores
 
-KEYS = ("threads=1", "evaluation.plots=false", "evaluation.definitions=false", "reference.time=false")
+KEYS = (
+    "threads=1",
+    "evaluation.plots=false",
+    "evaluation.definitions=false",
+    "reference.time=false",
+    "reference.classifier=false",
+)
 """Of every run: one thread each, and nothing that the tables don't show."""
 
-NOT_COMPARED = frozenset({"cache", "dataset.path", "device", "threads"})
-"""Keys that may change from one sitting to the next."""
+NOT_COMPARED = frozenset({"cache", "dataset.path", "device", "reference.classifier", "threads"})
+"""Keys that may change from one sitting to the next: no figure of the tables depends on them."""
 
 SECONDS = {
     "fourier-paper": 180, "fourier-design": 180, "fourier-wide": 270, "neural": 53, "orthohash": 37, "csq": 37,
