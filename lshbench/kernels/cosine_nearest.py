@@ -1,8 +1,9 @@
 """Kernels of :mod:`lshbench.ranking.cosine`: the k most similar gallery items of each query.
 
-Of many queries the similarities come from matrix products; a few are compared with the gallery here, in one pass over
-it, as a product of few rows reads and rearranges the whole gallery for little work.  Either way similarities are looked
-at by 32 at a time, and one by one only where they exceed a value that k items are known to reach.
+Of many queries the similarities come from matrix products, or, among narrow vectors, from products that are made here
+and looked at while they are in the cache.  A few queries are compared with the gallery in one pass over it: a product
+of few rows reads and rearranges the whole gallery for little work.  In any case similarities are looked at by 32 at a
+time, and one by one only where they exceed a value that k items are known to reach.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from lshbench.kernels.compilation import kernel
 from lshbench.kernels.cosine import similarity_of
 from lshbench.kernels.keys import descending, descending_value, order_of, row_of, sort_key
 from lshbench.kernels.lanes import LANES, WINDOWS, greater_of_32, greatest_of_32, write_greatest_of_windows
+from lshbench.kernels.products import FOUR, NARROW, SIX, write_narrow_products, write_similarities
 from lshbench.kernels.rescoring import scale_to_unit
 from lshbench.kernels.topk import IN_ORDER, NO_LIMIT, collect, room_for, select, sort_by_buckets
 from lshbench.kernels.words import lowest_bit
@@ -26,6 +28,9 @@ CHUNK = 1 << 14
 
 SERIAL = 1 << 20
 """Multiplications up to which one thread has found the nearest items before others would have woken."""
+
+NEAR = 1 << 17
+"""Similarities that are looked at while they are in the cache."""
 
 HALVINGS = 10
 """Steps, at most, in which a value is found that k windows' greatest similarities reach."""
@@ -43,6 +48,15 @@ def _fill_products(query: np.ndarray, rows: np.ndarray, products: np.ndarray) ->
         for j in range(len(query)):
             product += query[j] * row[j]
         products[i] = product
+
+
+@kernel  # in the order of its own additions, which may not be changed
+def _fill_narrow_products(query: np.ndarray, rows: np.ndarray, products: np.ndarray) -> None:
+    """Fill ``products`` with those of a query and each of rows as narrow as can be multiplied four at a time."""
+    done = len(rows) // FOUR * FOUR
+    for i in range(0, done, FOUR):
+        write_narrow_products(query, rows, i, products)
+    _fill_products(query, rows[done:], products[done:])
 
 
 @kernel
@@ -199,12 +213,17 @@ def _collect_part(
     limits = np.full(asked, NO_LIMIT)
     chunk, together = CHUNK // asked, TOGETHER // max(1, vectors.shape[1]) + 1
     products = np.empty((asked, chunk), np.float32)
+    narrow = vectors.shape[1] == NARROW and vectors.strides[1] == vectors.itemsize
     for first in range(start, stop, chunk):
         last = min(first + chunk, stop)
         for row in range(first, last, together):
             behind = min(row + together, last)
             for i in range(asked):
-                _fill_products(units[i], vectors[row:behind], products[i, row - first : behind - first])
+                found = products[i, row - first : behind - first]
+                if narrow:
+                    _fill_narrow_products(units[i], vectors[row:behind], found)
+                else:
+                    _fill_products(units[i], vectors[row:behind], found)
         for i in range(asked):
             counts[i], limits[i] = _collect_similar(
                 products[i, : last - first], inverse_norms[first:last], first, k, rooms[i], counts[i], limits[i]
@@ -320,3 +339,70 @@ def write_nearest(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray
     """Write each query's ``k`` most similar items in order; collections hold at least as many."""
     for i in prange(len(counts)):
         _write_sorted(rooms[i, : counts[i]], k, ids[i], distances[i])
+
+
+@kernel
+def _multiply_part(
+    units: np.ndarray,
+    start: int,
+    stop: int,
+    panels: np.ndarray,
+    items: int,
+    first: int,
+    k: int,
+    rooms: np.ndarray,
+    counts: np.ndarray,
+    limits: np.ndarray,
+    ids: np.ndarray,
+    distances: np.ndarray,
+) -> None:
+    """Do what :func:`search_panels` does for queries ``start`` to ``stop``, a multiple of six."""
+    tile = panels.shape[0] * panels.shape[2]
+    held = min(tile, items - first)
+    step = max(1, NEAR // (SIX * tile)) * SIX
+    similarities = np.empty((min(step, stop - start), tile), np.float32)
+    for query in range(start, stop, step):
+        behind = min(query + step, stop)
+        for panel in range(len(panels)):
+            for row in range(query, behind, SIX):
+                write_similarities(units, row, panels, panel, similarities, row - query)
+        for i in range(query, min(behind, len(counts))):
+            counts[i], limits[i] = _collect_similar(
+                similarities[i - query, :held], None, first, k, rooms[i], counts[i], limits[i]
+            )
+            if first + held == items:
+                _write_sorted(rooms[i, : counts[i]], k, ids[i], distances[i])
+
+
+@kernel(parallel=True)
+def search_panels(
+    units: np.ndarray,
+    parts: int,
+    panels: np.ndarray,
+    items: int,
+    first: int,
+    k: int,
+    rooms: np.ndarray,
+    counts: np.ndarray,
+    limits: np.ndarray,
+    ids: np.ndarray,
+    distances: np.ndarray,
+) -> None:
+    """Multiply queries with a tile of narrow rows and add its items, from row ``first`` on, to each query's collection.
+
+    A few queries' similarities at a time are looked at while they are in the cache: written by a matrix product and
+    read again, they would cost as much as the product.
+
+    Args:
+        units: float32 ``(6 m, d)``, queries at length 1, and zeros beyond the last.
+        parts: of the queries, each multiplied by one thread.
+        panels: float32 ``(p, d + 1, 16)``, the tile (:func:`lshbench.kernels.products.pack`).
+        items: rows of the gallery, behind which panels may be longer.
+        k: at most ``items``.
+        rooms, counts, limits: a collection (:mod:`lshbench.kernels.topk`) for each query.
+        ids, distances: ``(q, k)`` or wider; written, in order, with the last tile.
+    """
+    groups = len(units) // SIX
+    for part in prange(parts):
+        start, stop = groups * part // parts * SIX, groups * (part + 1) // parts * SIX
+        _multiply_part(units, start, stop, panels, items, first, k, rooms, counts, limits, ids, distances)

@@ -31,6 +31,11 @@ def room_for(k: int) -> int:
     return max(4 * k, 32)
 
 
+def new_collections(number: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rooms, counts and limits of as many new collections of the ``k`` smallest keys."""
+    return np.empty((number, room_for(k)), np.uint64), np.zeros(number, np.int64), np.full(number, NO_LIMIT)
+
+
 @kernel
 def select(keys: np.ndarray, k: int) -> None:
     """Move the ``k`` smallest of distinct keys to the front, the largest of these last (Hoare's quickselect)."""
