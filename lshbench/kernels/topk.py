@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from lshbench.kernels.compilation import kernel
-from lshbench.kernels.keys import order_of
+from lshbench.kernels.keys import THIRTY_TWO, order_of
 
 IN_ORDER = 16
 """Largest k for which keeping the collection sorted is faster than selecting from a larger buffer."""
@@ -29,6 +29,11 @@ ONE = np.uint32(1)
 def room_for(k: int) -> int:
     """Return the buffer length of a collection of the ``k`` smallest keys."""
     return max(4 * k, 32)
+
+
+def new_collections(number: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rooms, counts and limits of as many new collections of the ``k`` smallest keys."""
+    return np.empty((number, room_for(k)), np.uint64), np.zeros(number, np.int64), np.full(number, NO_LIMIT)
 
 
 @kernel
@@ -98,20 +103,21 @@ def sort_by_buckets(keys: np.ndarray) -> None:
     low, high = order_of(keys[0]), order_of(keys[0])
     for key in keys:
         low, high = min(low, order_of(key)), max(high, order_of(key))
-    scale = np.float64(len(keys)) / (np.float64(high - low) + 1.0)
-    places = np.zeros(len(keys) + 2, np.int64)  # a product may be rounded up to one bucket more
-    for key in keys:
-        places[np.int64(np.float64(order_of(key) - low) * scale) + 1] += 1
+    scale = (np.uint64(len(keys)) << THIRTY_TWO) // (high - low + np.uint64(1))
+    buckets = np.empty(len(keys), np.uint32)
+    places = np.zeros(len(keys) + 1, np.int32)
+    for i in range(len(keys)):
+        buckets[i] = ((order_of(keys[i]) - low) * scale) >> THIRTY_TWO
+        places[buckets[i] + ONE] += np.int32(1)
     for bucket in range(1, len(places)):
         if places[bucket] > CROWDED:
             keys.sort()
             return
         places[bucket] += places[bucket - 1]
     spare = keys.copy()
-    for key in spare:
-        own = np.int64(np.float64(order_of(key) - low) * scale)
-        keys[places[own]] = key
-        places[own] += 1
+    for i in range(len(keys)):
+        keys[places[buckets[i]]] = spare[i]
+        places[buckets[i]] += np.int32(1)
     for i in range(1, len(keys)):
         key = keys[i]
         place = i

@@ -7,10 +7,13 @@ exact comparisons decide.  Ties are exactly equal float32 similarities.
 All products have the same shapes (the last tile of the gallery is padded with zeros, queries to a multiple of eight),
 because BLAS may round a product differently at a matrix's edge.  A gallery in another order of rows gives
 the same similarities: to the last bit, where BLAS rounds alike all over a matrix (MKL, OpenBLAS for AVX-512), else
-within float32's rounding (OpenBLAS for AVX2).  The nearest items of a few queries are found without a matrix product,
-and so may be rounded otherwise than among many queries.
+within float32's rounding (OpenBLAS for AVX2).
 
-Kernels are in :mod:`lshbench.kernels.cosine` and :mod:`lshbench.kernels.cosine_nearest`.
+The nearest items of a few queries, and those among narrow vectors, are found without a matrix product.  Where an item
+stands makes no difference then, whatever BLAS does; rounding may differ from that among many queries, or in a ranking.
+
+Kernels are in :mod:`lshbench.kernels.cosine`, :mod:`lshbench.kernels.cosine_nearest` and
+:mod:`lshbench.kernels.products`.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numba import get_num_threads
 
 from lshbench.kernels import cosine as kernels
 from lshbench.kernels import cosine_nearest
 from lshbench.kernels.labels import LabelTable
-from lshbench.kernels.topk import NO_LIMIT, room_for
+from lshbench.kernels.lanes import EIGHT
+from lshbench.kernels.products import LANES, SIX, pack
+from lshbench.kernels.topk import new_collections, room_for
 from lshbench.ranking.groups import GroupRoom
 from lshbench.ranking.listed import judged, left_out_of
 from lshbench.types import Neighbors, RankedBlock, Relevance
@@ -44,6 +50,13 @@ FEW_QUERIES = 8
 GROUP_BYTES = 16 << 20
 """Bytes of the rankings yielded at a time, about: below 32 MB malloc reuses memory instead of returning it to the
 system, and the first touch of new memory costs more than all other work on it."""
+
+NARROW_DIMENSIONS = 128
+"""Dimensions up to which the nearest items of many queries are found without matrix products: with more, finding takes
+little beside multiplying."""
+
+LEAST_PRODUCT = 1 << 20
+"""Multiplications from which on they are: fewer take hardly any time, and OpenBLAS rounds such products otherwise."""
 
 LEAST_NORM, GREATEST_NORM = 1e-15, 1e30
 """Norms with which products of unscaled rows keep their precision in float32."""
@@ -239,37 +252,63 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
         ValueError: vectors of different widths or not finite, or k below 1.
     """
     gallery = _prepared(queries, gallery)
-    results = Neighbors.unfilled(np.full(len(queries), len(gallery), np.int64), k)
-    nearest = min(k, len(gallery))
-    few = 0 < len(queries) <= FEW_QUERIES and nearest and not gallery.scaled
+    asked, items = len(queries), len(gallery.vectors)
+    nearest = min(k, items)
+    candidates = np.empty(asked, np.int64)
+    candidates.fill(items)
+    results = Neighbors.unfilled(candidates, k, certain=nearest)
+    few = 0 < asked <= FEW_QUERIES and nearest and not gallery.scaled
     if few and cosine_nearest.nearest_of_few(
         np.array(queries), gallery.vectors, gallery.inverse_norms, nearest, results.ids, results.distances
     ):
         return results
-    norms = _norms(queries, "query")  # says which query isn't finite
-    if not nearest or not len(queries):
+    if few or not nearest or not asked:
+        _norms(queries, "query")  # says which query isn't finite
         return results
+    dimensions = queries.shape[1]
+    narrow = dimensions <= NARROW_DIMENSIONS and asked * items * dimensions >= LEAST_PRODUCT
+    search, padded = (_search_panels, SIX) if narrow else (_search_products, EIGHT)
+    # Little is kept of a query, so that blocks can be large and the gallery is read few times.
+    step = max(1, min(4 * MOST_QUERIES, BLOCK_BYTES // (8 * room_for(nearest) + 4 * gallery.tile)))
+    for start in range(0, asked, step):
+        part = np.array(queries[start : start + step])
+        units = np.zeros((-(-len(part) // padded) * padded, dimensions), np.float32)
+        if not cosine_nearest.unit_queries(part, units):
+            _norms(queries, "query")
+        stop = start + len(part)
+        search(units, gallery, nearest, results.ids[start:stop], results.distances[start:stop])
+    return results
+
+
+def _search_products(
+    units: np.ndarray, gallery: VectorGallery, nearest: int, ids: np.ndarray, distances: np.ndarray
+) -> None:
+    """Write the nearest items of queries ``(q, nearest)``, by matrix products."""
+    rooms, counts, limits = new_collections(len(ids), nearest)
     tile = gallery.tile
     # The last tile overlaps the one before it rather than being padded, which would copy it; a gallery of one tile is.
     starts = [*range(0, len(gallery) - tile, tile), max(len(gallery) - tile, 0)]
-    # Little is kept of a query, so that blocks can be large and the gallery is read few times.
-    step = max(1, min(4 * MOST_QUERIES, BLOCK_BYTES // (8 * room_for(nearest) + 4 * tile)))
-    for start in range(0, len(queries), step):
-        stop = min(start + step, len(queries))
-        units = _units(queries[start:stop], norms[start:stop])
-        rooms = np.empty((stop - start, room_for(nearest)), np.uint64)
-        counts = np.zeros(stop - start, np.int64)
-        limits = np.full(stop - start, NO_LIMIT)
-        similarities = np.empty((len(units), tile), np.float32)
-        seen = 0
-        for first in starts:
-            np.matmul(units, gallery.rows(first, first + tile).T, out=similarities)
-            cosine_nearest.collect_tile(
-                similarities, gallery.inverse_norms, first, seen, nearest, rooms, counts, limits
-            )
-            seen = first + tile
-        cosine_nearest.write_nearest(rooms, counts, nearest, results.ids[start:stop], results.distances[start:stop])
-    return results
+    similarities = np.empty((len(units), tile), np.float32)
+    seen = 0
+    for first in starts:
+        np.matmul(units, gallery.rows(first, first + tile).T, out=similarities)
+        cosine_nearest.collect_tile(similarities, gallery.inverse_norms, first, seen, nearest, rooms, counts, limits)
+        seen = first + tile
+    cosine_nearest.write_nearest(rooms, counts, nearest, ids, distances)
+
+
+def _search_panels(
+    units: np.ndarray, gallery: VectorGallery, nearest: int, ids: np.ndarray, distances: np.ndarray
+) -> None:
+    """Write the nearest items of queries ``(q, nearest)`` in a gallery of narrow vectors, without matrix products."""
+    items, tile = len(gallery), gallery.tile
+    collections = new_collections(len(ids), nearest)
+    parts = min(get_num_threads(), len(units) // SIX)
+    panels = np.empty((tile // LANES, units.shape[1] + 1, LANES), np.float32)
+    for first in range(0, items, tile):
+        stop = min(first + tile, items)
+        pack(gallery.rows(first, stop), gallery.inverse_norms[first:stop], panels)
+        cosine_nearest.search_panels(units, parts, panels, items, first, nearest, *collections, ids, distances)
 
 
 def _prepared(queries: np.ndarray, gallery: np.ndarray | VectorGallery) -> VectorGallery:

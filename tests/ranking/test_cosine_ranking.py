@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lshbench.metrics.measures import concatenate, measure
 from lshbench.ranking import cosine as real
 from lshbench.ranking.cosine import VectorGallery, cosine_blocks, cosine_neighbors
-from lshbench.types import Relevance
+from lshbench.types import Neighbors, Relevance
 
 
 def exact_cosine(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
@@ -241,6 +241,80 @@ def test_one_query_alone_gets_what_it_gets_among_others(items: int, threads: int
     np.testing.assert_allclose(together.distances[31:32], alone.distances, rtol=0, atol=1e-6)
 
 
+def by_products(monkeypatch: pytest.MonkeyPatch, queries: np.ndarray, gallery: np.ndarray, k: int) -> Neighbors:
+    """Return what matrix products find."""
+    with monkeypatch.context() as patch:
+        patch.setattr(real, "NARROW_DIMENSIONS", 0)
+        return cosine_neighbors(queries, gallery, k)
+
+
+@pytest.mark.parametrize("k", [3, 40, 700])
+@pytest.mark.parametrize(("items", "tile"), [(700, 1 << 14), (5000, 1 << 14), (5003, 1664)])
+def test_ties_among_narrow_vectors_are_found_as_by_matrix_products(
+    monkeypatch: pytest.MonkeyPatch, items: int, tile: int, k: int
+) -> None:
+    monkeypatch.setattr(real, "TILE", tile)
+    monkeypatch.setattr(real, "LEAST_PRODUCT", 0)
+    random = np.random.default_rng(items)
+    queries, gallery = grid(random, 40, 5), grid(random, items, 5)
+    found, expected = cosine_neighbors(queries, gallery, k), by_products(monkeypatch, queries, gallery, k)
+    assert np.array_equal(found.ids, expected.ids)
+    assert np.array_equal(found.distances, expected.distances)
+    assert np.array_equal(found.ids, np.argsort(-exact_cosine(queries, gallery), axis=1, kind="stable")[:, :k])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dimensions", [37, 64, 128])
+def test_narrow_vectors_are_multiplied_as_precisely_as_by_matrix_products(
+    monkeypatch: pytest.MonkeyPatch, dimensions: int, threads: int
+) -> None:
+    random = np.random.default_rng(dimensions)
+    queries, gallery = (random.standard_normal((n, dimensions)).astype(np.float32) for n in (45, 3001))
+    gallery[7] = 0
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(threads, before))
+    found, expected = cosine_neighbors(queries, gallery, 100), by_products(monkeypatch, queries, gallery, 100)
+    numba.set_num_threads(before)
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=0, atol=1e-6)
+    cosine = exact_cosine(queries, gallery)
+    np.testing.assert_allclose(1 - found.distances, np.take_along_axis(cosine, found.ids, 1), rtol=0, atol=1e-6)
+    left = cosine.copy()
+    np.put_along_axis(left, found.ids, -2, 1)
+    assert (left.max(1) <= 1 - found.distances[:, -1] + 1e-6).all()
+
+
+def test_narrow_vectors_in_another_order_have_the_same_similarities_to_the_last_bit() -> None:
+    random = np.random.default_rng(9)
+    queries, gallery = (random.standard_normal((n, 37)).astype(np.float32) for n in (50, 5003))
+    order = random.permutation(5003)
+    first, shuffled = (cosine_neighbors(queries, rows, 30) for rows in (gallery, gallery[order]))
+    assert np.array_equal(order[shuffled.ids], first.ids)
+    assert np.array_equal(shuffled.distances, first.distances)
+    part = cosine_neighbors(queries[11:41], gallery, 30)
+    assert np.array_equal(part.distances, first.distances[11:41]), "nor do other queries matter"
+
+
+@pytest.mark.parametrize("count", [3, 90])
+def test_vectors_are_searched_however_they_lie_in_memory(count: int) -> None:
+    random = np.random.default_rng(10)
+    queries, gallery = (random.standard_normal((n, 64)).astype(np.float32) for n in (count, 999))
+    expected = cosine_neighbors(queries, gallery, 20)
+    for laid in (np.asfortranarray, lambda rows: np.repeat(rows, 2, axis=0)[::2]):
+        found = cosine_neighbors(laid(queries), laid(gallery), 20)
+        assert np.array_equal(found.ids, expected.ids)
+        np.testing.assert_allclose(found.distances, expected.distances, rtol=0, atol=1e-6)
+
+
+def test_narrow_vectors_of_extreme_length_are_scaled() -> None:
+    random = np.random.default_rng(11)
+    queries, units = (random.standard_normal((n, 24)).astype(np.float32) for n in (40, 2000))
+    gallery = (units.astype(np.float64) * 10.0 ** random.integers(-33, 30, (2000, 1))).astype(np.float32)
+    found = cosine_neighbors(queries, gallery, 20)
+    np.testing.assert_allclose(
+        1 - found.distances, np.sort(exact_cosine(queries, gallery), 1)[:, :-21:-1], rtol=0, atol=1e-6
+    )
+
+
 def test_a_few_queries_find_the_same_in_any_order_of_the_gallery() -> None:
     random = np.random.default_rng(6)
     queries, gallery = (random.standard_normal((n, 37)).astype(np.float32) for n in (3, 1001))
@@ -292,7 +366,9 @@ def test_a_read_only_memory_map_is_ranked_as_it_lies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("side", ["gallery", "query"])
-def test_values_that_are_not_finite_are_refused_and_located(side: str, value: float) -> None:
+def test_values_that_are_not_finite_are_refused_and_located(
+    monkeypatch: pytest.MonkeyPatch, side: str, value: float
+) -> None:
     sides = {"query": np.ones((4, 3), np.float32), "gallery": np.ones((6, 3), np.float32)}
     sides[side][2, 1] = sides[side][3, 0] = value
     message = rf"2 of \d {side} vectors hold NaN or infinite values; the first is row 2"
@@ -300,6 +376,9 @@ def test_values_that_are_not_finite_are_refused_and_located(side: str, value: fl
         cosine_neighbors(sides["query"], sides["gallery"], 1)
     with pytest.raises(ValueError, match=message):
         cosine_blocks(sides["query"], sides["gallery"], Relevance(np.zeros(4, np.int64), np.zeros(6, np.int64)))
+    monkeypatch.setattr(real, "FEW_QUERIES", 0)
+    with pytest.raises(ValueError, match=message):
+        cosine_neighbors(sides["query"], sides["gallery"], 1)
 
 
 def test_mismatched_input_is_refused() -> None:

@@ -244,7 +244,7 @@ def test_a_second_process_finds_the_kernels_compiled() -> None:
 import numpy as np, sys
 from lshbench.ranking.hamming import hamming_blocks, hamming_neighbors
 from lshbench.ranking.cosine import cosine_blocks, cosine_neighbors
-from lshbench.kernels import cosine, cosine_nearest, hamming
+from lshbench.kernels import cosine, cosine_nearest, hamming, products
 from lshbench.types import Codes, Relevance
 codes = Codes(np.arange(800, dtype=np.uint8).reshape(100, 8), 64)
 labels = Relevance(np.zeros(100, np.int64), np.zeros(100, np.int64))
@@ -253,9 +253,10 @@ hamming_neighbors(codes, codes, 5)
 vectors = codes.unpack().astype(np.float32)
 list(cosine_blocks(vectors, vectors, labels))
 cosine_neighbors(vectors, vectors, 5)
+cosine_neighbors(vectors.repeat(2, 0), vectors, 5)
 kernels = [hamming.slice_histograms, hamming.fill_positions, hamming.nearest_serial,
            cosine.rank, cosine.close_gaps, cosine.squared_norms, cosine_nearest.collect_tile,
-           cosine_nearest.write_nearest]
+           cosine_nearest.write_nearest, cosine_nearest.unit_queries, cosine_nearest.search_panels, products.pack]
 print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
 """
     misses = [
