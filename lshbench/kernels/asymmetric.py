@@ -242,13 +242,14 @@ def _share_room(keys: np.ndarray, items: int, bins: np.ndarray) -> int:
 def _count_shared(keys: np.ndarray, room: int, items: int, bins: np.ndarray, starts: np.ndarray) -> bool:
     """Fill ``starts`` for bins with a relevant item from where all bins end; return whether each stayed in its room."""
     outside = np.uint32(ROOM * items)
-    passed, start, behind, last = 0, 0, np.uint64(0), np.uint64(BINS)
+    passed, start = np.int64(0), np.int64(0)
+    behind, last = np.uint64(0), np.uint64(BINS)
     for key in keys:
         number = order_of(key) >> np.uint64(LOW_BITS)
         if number == last:
             continue
         for other in range(behind, number):
-            passed += np.uint32(bins[other] - outside)
+            passed += np.int64(bins[other] - outside)
         count = np.int64(bins[number]) - start
         if count > room:
             return False
