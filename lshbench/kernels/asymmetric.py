@@ -3,7 +3,8 @@
 A query's projections are rounded to whole numbers whose magnitudes add up to less than 2^24.  The asymmetric distance
 of a code, in the query's unit, is the sum of the magnitudes of the bits in which the two differ: a whole number, so
 that equal codes tie exactly and a ranking can be counted instead of sorted.  Sums come from tables: what each value of
-each half byte of a code adds.  An entry has the sums of eight queries side by side, so that one look-up serves all.
+each half byte of a code adds.  An entry has the sums of eight or sixteen queries side by side, so that one look-up
+serves all.
 
 Codes are uint8 ``(n, bytes)`` as :class:`lshbench.types.Codes` packs them.
 """
@@ -19,7 +20,7 @@ from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Int32Vector, UInt16Vector, UInt32Cube, UInt32Matrix, UInt32Vector, UInt64Vector
 from lshbench.kernels.keys import order_of, row_of, sort_key
 from lshbench.kernels.labels import Labels, is_relevant
-from lshbench.kernels.lanes import EIGHT, WINDOW, count_in_window, sum_eight
+from lshbench.kernels.lanes import EIGHT, WINDOW, count_in_window, sum_eight, sum_sixteen
 from lshbench.kernels.topk import NO_LIMIT, collect, room_for, smallest
 
 EXACT = float(1 << 24)
@@ -31,6 +32,15 @@ LOW_BITS = 11
 BINS = 1 << (24 - LOW_BITS)
 LOW_BINS = 1 << LOW_BITS
 
+SPARSE = 16
+"""Bins get equal rooms where relevant items are at most one in this many."""
+
+ROOM = 4
+"""How many times the gallery fits into the equal rooms that bins get before it is known how many items they have."""
+
+LINE = 32
+"""How many items' low bits a line of the cache holds."""
+
 MANY = 1 << 16
 """Comparisons in one bin above which its items are counted by their low bits instead."""
 
@@ -40,14 +50,17 @@ WIDE = 256
 TILE = 512
 """Items whose sums are held at a time in a search for the nearest."""
 
-CHUNK = 16
-"""Queries that share scratch memory; a multiple of eight."""
+ALIGNED = 64
+"""Bytes at a multiple of which tables begin, so that no entry lies in two lines of the cache."""
 
 BLOCK = 32
 """Distances that are compared with a query's k-th at once, before any of them is looked at."""
 
-DIGIT = 12
-"""Bits by which distances are sorted at a time."""
+DIGIT, SMALL_DIGIT = 12, 8
+"""Bits by which distances are sorted at a time, where they are many and where they are few."""
+
+FEW_KEYS = 2048
+"""Keys up to which they are few."""
 
 ZERO, ONE = np.uint32(0), np.uint32(1)
 HIGH, LOW = np.uint32(LOW_BITS), np.uint32(LOW_BINS - 1)
@@ -57,30 +70,45 @@ FEW = np.int64(0xFFFF)
 class Scratch(NamedTuple):
     """Scratch memory of one thread, for queries with up to ``r`` relevant items of ``n``."""
 
-    table: UInt32Cube  # (2 bytes, 16, 8)
-    sums: UInt32Matrix  # (8, n), distances of eight queries
-    bins: UInt32Vector  # (BINS,)
-    ordered: UInt16Vector  # (n + WINDOW,), low bits of distances by bin, rows ascending in each
+    table: UInt32Cube  # (2 bytes, 16, queries)
+    sums: UInt32Matrix  # (queries, n), distances of eight or sixteen queries
+    bins: UInt32Vector  # (BINS,), where each begins in `ordered`, and where it ends once it is filled
+    starts: UInt32Vector  # (BINS + 1,), how many items are in the bins before each
+    # Low bits of distances by bin, rows ascending in each: (n + WINDOW,) if positions are asked for, and else, as bins
+    # may have more room than they need, ((1 + ROOM) n + WINDOW,).
+    ordered: UInt16Vector
     ordered_rows: Int32Vector  # (n,), their rows; empty unless positions are asked for
     low: UInt32Vector  # (LOW_BINS + 1,)
     low_rows: Int32Vector  # (n,), rows of one bin by distance; empty unless positions are asked for
     keys: UInt64Vector  # (r,)
     spare: UInt64Vector  # (r,)
+    crowded: UInt32Vector  # (1,), whether a bin had more items than room
 
 
 @kernel
-def _make_scratch(width: int, items: int, relevant: int, with_positions: bool) -> Scratch:
+def _make_table(width: int, queries: int) -> np.ndarray:
+    """Return memory for the table of eight or sixteen queries and codes of so many bytes."""
+    size = 2 * width * 16 * queries
+    room = np.empty(size + ALIGNED // 4, np.uint32)
+    skipped = -(room.ctypes.data // 4) % (ALIGNED // 4)
+    return room[skipped : skipped + size].reshape((2 * width, 16, queries))
+
+
+@kernel
+def _make_scratch(width: int, items: int, relevant: int, with_positions: bool, queries: int) -> Scratch:
     rows = items if with_positions else 0
     return Scratch(
-        np.empty((2 * width, 16, EIGHT), np.uint32),
-        np.empty((EIGHT, items), np.uint32),
+        _make_table(width, queries),
+        np.empty((queries, items), np.uint32),
         np.empty(BINS, np.uint32),
-        np.empty(items + WINDOW, np.uint16),
+        np.empty(BINS + 1, np.uint32),
+        np.empty((1 if with_positions else 1 + ROOM) * items + WINDOW, np.uint16),
         np.empty(rows, np.int32),
         np.empty(LOW_BINS + 1, np.uint32),
         np.empty(rows, np.int32),
         np.empty(relevant, np.uint64),
         np.empty(relevant, np.uint64),
+        np.zeros(1, np.uint32),
     )
 
 
@@ -119,7 +147,10 @@ def fill_entries(projections: np.ndarray, unit: float, first: int, bits: int, su
 
 @kernel
 def _fill_table(projections: np.ndarray, units: np.ndarray, table: np.ndarray) -> None:
-    """Fill the table of up to eight queries, and their units; of one that isn't finite, and of none, with zeros."""
+    """Fill a table for up to as many queries as it has room for, and their units.
+
+    Of a query that isn't finite, and of none, entries are zeros.
+    """
     sums = np.empty(16, np.uint32)
     table[:] = 0
     for i in range(len(projections)):
@@ -135,10 +166,11 @@ def _fill_table(projections: np.ndarray, units: np.ndarray, table: np.ndarray) -
 
 @kernel
 def _fill_sums(table: np.ndarray, codes: np.ndarray, start: int, stop: int, sums: np.ndarray) -> None:
-    """Fill ``sums`` uint32 ``(8, m)`` with the distances of codes ``start`` to ``stop`` to eight queries."""
+    """Fill ``sums`` uint32 ``(queries, m)`` with the distances of codes ``start`` to ``stop`` to a table's queries."""
+    queries = table.shape[2]
     if stop - start < EIGHT:
         for row in range(start, stop):
-            for i in range(EIGHT):
+            for i in range(queries):
                 total = np.uint32(0)
                 for byte in range(codes.shape[1]):
                     total += table[2 * byte, codes[row, byte] >> 4, i] + table[2 * byte + 1, codes[row, byte] & 15, i]
@@ -146,57 +178,116 @@ def _fill_sums(table: np.ndarray, codes: np.ndarray, start: int, stop: int, sums
         return
     for row in range(start, stop, EIGHT):
         first = min(row, stop - EIGHT)  # the last ones are taken again
-        sum_eight(table, codes, first, sums, first - start)
+        if queries == EIGHT:
+            sum_eight(table, codes, first, sums, first - start)
+        else:
+            sum_sixteen(table, codes, first, sums, first - start)
 
 
 @kernel
 def _sort(keys: np.ndarray, spare: np.ndarray) -> np.ndarray:
-    """Sort keys by their distances, stably, like :func:`lshbench.kernels.keys.radix_sort`: in two passes."""
-    counts = np.zeros((2, 1 << DIGIT), np.uint32)
-    mask = np.uint64((1 << DIGIT) - 1)
-    for key in keys:
-        counts[0, order_of(key) & mask] += ONE
-        counts[1, order_of(key) >> np.uint64(DIGIT)] += ONE
-    for digit in range(2):
-        start = np.uint32(0)
-        for value in range(1 << DIGIT):
-            count = counts[digit, value]
-            counts[digit, value] = start
+    """Sort keys by their distances, stably, like :func:`lshbench.kernels.keys.radix_sort`: by digits that divide 24."""
+    width = DIGIT if len(keys) > FEW_KEYS else SMALL_DIGIT
+    counts = np.empty(1 << width, np.uint32)
+    mask = np.uint64((1 << width) - 1)
+    for low in range(0, 24, width):
+        down = np.uint64(low)
+        counts[:] = 0
+        for j in range(len(keys)):
+            counts[(order_of(keys[j]) >> down) & mask] += ONE
+        start = ZERO
+        for value in range(1 << width):
+            count = counts[value]
+            counts[value] = start
             start += count
-        down = np.uint64(DIGIT * digit)
-        for key in keys:
-            value = (order_of(key) >> down) & mask
-            spare[counts[digit, value]] = key
-            counts[digit, value] += ONE
+        for j in range(len(keys)):
+            value = (order_of(keys[j]) >> down) & mask
+            spare[counts[value]] = keys[j]
+            counts[value] += ONE
         keys, spare = spare, keys
     return keys
 
 
 @kernel
-def _fill_bins(distances: np.ndarray, scratch: Scratch, with_positions: bool) -> None:
-    """Order items by the high bits of their distances, rows ascending; ``bins`` says where each bin ends."""
-    bins, ordered = scratch.bins, scratch.ordered
+def _share_room(keys: np.ndarray, items: int, bins: np.ndarray) -> int:
+    """Set where each bin begins, before it is known how many items it has; return how much room a relevant bin has.
+
+    Bins with a relevant item get equal rooms one after the other, in order.  All others begin in one place behind: of
+    them it matters how far they get, and not what they hold.
+
+    Args:
+        keys: of the relevant items, sorted.
+    """
+    wanted, last = 0, np.uint64(BINS)
+    for key in keys:
+        number = order_of(key) >> np.uint64(LOW_BITS)
+        wanted += number != last
+        last = number
+    room = ROOM * items // wanted
+    if room > LINE:
+        # An odd number of lines: rooms that begin at multiples of a power of two would share few places of the cache.
+        room = LINE * ((room // LINE - 1) | 1)
+    bins[:] = np.uint32(ROOM * items)
+    start, last = 0, np.uint64(BINS)
+    for key in keys:
+        number = order_of(key) >> np.uint64(LOW_BITS)
+        if number != last:
+            bins[number] = np.uint32(start)
+            start += room
+        last = number
+    return room
+
+
+@kernel
+def _count_shared(keys: np.ndarray, room: int, items: int, bins: np.ndarray, starts: np.ndarray) -> bool:
+    """Fill ``starts`` for bins with a relevant item from where all bins end; return whether each stayed in its room."""
+    outside = np.uint32(ROOM * items)
+    passed, start = np.int64(0), np.int64(0)
+    behind, last = np.uint64(0), np.uint64(BINS)
+    for key in keys:
+        number = order_of(key) >> np.uint64(LOW_BITS)
+        if number == last:
+            continue
+        for other in range(behind, number):
+            passed += np.int64(bins[other] - outside)
+        count = np.int64(bins[number]) - start
+        if count > room:
+            return False
+        behind = number + np.uint64(1)
+        starts[number], starts[behind] = passed, passed + count
+        passed, start, last = passed + count, start + room, number
+    return True
+
+
+@kernel
+def _share_exactly(distances: np.ndarray, bins: np.ndarray, starts: np.ndarray) -> None:
+    """Set where each bin begins if all have the room that they need, and fill ``starts`` with the same."""
     bins[:] = 0
-    for distance in distances:
-        bins[distance >> HIGH] += ONE
-    start = np.uint32(0)
+    for row in range(len(distances)):
+        bins[distances[row] >> HIGH] += ONE
+    start = ZERO
     for number in range(BINS):
         count = bins[number]
         bins[number] = start
+        starts[number] = start
         start += count
-    if with_positions:
-        for row in range(len(distances)):
-            number = distances[row] >> HIGH
-            place = bins[number]
-            ordered[place] = np.uint16(distances[row] & LOW)
+    starts[BINS] = start
+
+
+@kernel
+def _fill_bins(distances: np.ndarray, scratch: Scratch, with_positions: bool) -> None:
+    """Move low bits of distances, and rows, to the bins of their high bits, rows ascending.
+
+    ``bins`` says where each begins, and is left to say where it ends.
+    """
+    bins, ordered = scratch.bins, scratch.ordered
+    for row in range(len(distances)):
+        number = distances[row] >> HIGH
+        place = bins[number]
+        ordered[place] = np.uint16(distances[row] & LOW)
+        if with_positions:
             scratch.ordered_rows[place] = np.int32(row)
-            bins[number] = place + ONE
-    else:
-        for distance in distances:
-            number = distance >> HIGH
-            place = bins[number]
-            ordered[place] = np.uint16(distance & LOW)
-            bins[number] = place + ONE
+        bins[number] = np.uint32(place + ONE)
 
 
 @kernel
@@ -251,6 +342,22 @@ def _place_tied(
 
 
 @kernel
+def _order(distances: np.ndarray, keys: np.ndarray, with_positions: bool, scratch: Scratch) -> None:
+    """Fill the bins and ``starts``, at least those of relevant items."""
+    bins, starts = scratch.bins, scratch.starts
+    # Equal rooms save a pass over all distances.  Where a bin had too many items for its room, they aren't tried again:
+    # equal codes of the same gallery make it so.
+    if not with_positions and scratch.crowded[0] == 0 and SPARSE * len(keys) <= len(distances):
+        room = _share_room(keys, len(distances), bins)
+        _fill_bins(distances, scratch, with_positions)
+        if _count_shared(keys, room, len(distances), bins, starts):
+            return
+        scratch.crowded[0] = 1
+    _share_exactly(distances, bins, starts)
+    _fill_bins(distances, scratch, with_positions)
+
+
+@kernel
 def _rank_one(
     distances: np.ndarray,
     rows: np.ndarray,
@@ -265,13 +372,13 @@ def _rank_one(
         distances: uint32 ``(n,)``.
         rows: of the relevant items, ascending.
     """
-    bins, ordered, low = scratch.bins, scratch.ordered, scratch.low
-    _fill_bins(distances, scratch, with_positions)
+    bins, starts, ordered, low = scratch.bins, scratch.starts, scratch.ordered, scratch.low
     relevant = len(rows)
     keys = scratch.keys[:relevant]
     for j in range(relevant):
         keys[j] = sort_key(np.uint64(distances[rows[j]]), rows[j])
     keys = _sort(keys, scratch.spare[:relevant])
+    _order(distances, keys, with_positions, scratch)
     total, first = 0, 0
     counted = np.uint32(BINS)  # the bin whose items are counted by their low bits
     while first < relevant:
@@ -280,8 +387,9 @@ def _rank_one(
         while behind < relevant and np.uint32(order_of(keys[behind])) == distance:
             behind += 1
         number, value = distance >> HIGH, distance & LOW
-        begin = np.int64(bins[number - ONE]) if number else np.int64(0)
+        passed = np.int64(starts[number])
         end = np.int64(bins[number])
+        begin = end - (np.int64(starts[number + ONE]) - passed)
         if end - begin > WIDE and number != counted and _shared(keys, first) * (end - begin) > MANY:
             _count_low(begin, end, scratch, with_positions)
             counted = number
@@ -295,7 +403,7 @@ def _rank_one(
                 both = count_in_window(ordered, place, min(end - place, WINDOW), np.int16(value))
                 smaller += both & FEW
                 size += both >> 32
-        before = begin + smaller
+        before = passed + smaller
         groups[0, total] = before
         groups[1, total] = first
         groups[2, total] = size
@@ -325,6 +433,8 @@ def rank(
     starts: np.ndarray,
     slots: np.ndarray,
     with_positions: bool,
+    together: int,
+    parts: int,
     units: np.ndarray,
     counts: np.ndarray,
     groups: np.ndarray,
@@ -336,6 +446,8 @@ def rank(
         projections: float32 ``(q, bits)``.
         order, starts: gallery rows by label, and where each query's begin; not read where there are masks.
         slots: int64 ``(q + 1,)``, running totals of relevant items.
+        together: queries whose distances a thread holds at once, eight or sixteen.
+        parts: how many threads there are.
         units: float64 ``(q,)``, filled as :func:`unit_of` says; of a query with NaN nothing else is filled.
         positions: int32 ``(slots[-1],)`` if asked for.
     """
@@ -343,15 +455,15 @@ def rank(
     most = 0
     for i in range(len(counts)):
         most = max(most, slots[i + 1] - slots[i])
-    size = EIGHT * max(1, min(CHUNK, len(counts) // 16) // EIGHT)
-    for chunk in prange((len(counts) + size - 1) // size):
-        scratch = _make_scratch(codes.shape[1], len(codes), most, with_positions)
+    chunks = (len(counts) + together - 1) // together
+    for part in prange(min(parts, chunks)):
+        scratch = _make_scratch(codes.shape[1], len(codes), most, with_positions, together)
         found = np.empty(0 if single else most, np.int64)
-        end = min(len(counts), (chunk + 1) * size)
-        for start in range(chunk * size, end, EIGHT):
-            stop = min(start + EIGHT, end)
+        for chunk in range(part, chunks, parts):
+            start, stop = chunk * together, min(len(counts), (chunk + 1) * together)
             _fill_table(projections[start:stop], units[start:stop], scratch.table)
             _fill_sums(scratch.table, codes, 0, len(codes), scratch.sums)
+            scratch.crowded[0] = 0
             for i in range(start, stop):
                 first, last = slots[i], slots[i + 1]
                 counts[i] = 0
@@ -365,9 +477,13 @@ def rank(
                             rows[count] = row
                             count += 1
                 if first < last and not np.isnan(units[i]):
-                    own = scratch.sums[i - start]
                     counts[i] = _rank_one(
-                        own, rows, with_positions, scratch, groups[:, first:last], positions[first:last]
+                        scratch.sums[i - start],
+                        rows,
+                        with_positions,
+                        scratch,
+                        groups[:, first:last],
+                        positions[first:last],
                     )
 
 
@@ -388,7 +504,7 @@ def _collect(
         units: float64, filled as :func:`unit_of` says.
         rooms, counts: a collection (:mod:`lshbench.kernels.topk`) for each query; filled.
     """
-    table = np.empty((2 * codes.shape[1], 16, EIGHT), np.uint32)
+    table = _make_table(codes.shape[1], EIGHT)
     _fill_table(projections, units, table)
     sums = np.empty((EIGHT, TILE), np.uint32)
     counts[:] = 0

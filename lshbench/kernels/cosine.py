@@ -31,6 +31,9 @@ FULL = 32
 STEPS = 2
 """Relevant items in one bin up to which others are placed among them without a binary search."""
 
+STRIP = 1 << 10
+"""Numbers of a group's field that are moved at a time."""
+
 LEAST_SPAN = np.float32(1e-30)
 ZERO, ONE, TWO = np.uint32(0), np.uint32(1), np.uint32(2)
 
@@ -413,6 +416,14 @@ def rank(
 def close_gaps(groups: np.ndarray, slots: np.ndarray, offsets: np.ndarray) -> None:
     """Move each query's groups from its slot to right behind the last query's: in place, never to the right."""
     for field in prange(len(groups)):
+        strip = np.empty(STRIP, np.int64)
         for i in range(len(offsets) - 1):
-            for j in range(offsets[i + 1] - offsets[i]):
-                groups[field, offsets[i] + j] = groups[field, slots[i] + j]
+            count = offsets[i + 1] - offsets[i]
+            if offsets[i] == slots[i]:
+                continue
+            for begin in range(0, count, STRIP):
+                # By way of memory of their own: where both places may overlap, numbers are moved one by one.
+                size = min(STRIP, count - begin)
+                source, target = slots[i] + begin, offsets[i] + begin
+                strip[:size] = groups[field, source : source + size]
+                groups[field, target : target + size] = strip[:size]

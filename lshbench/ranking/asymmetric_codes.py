@@ -21,6 +21,7 @@ from numba import get_num_threads
 
 from lshbench.kernels import asymmetric as kernels
 from lshbench.kernels.labels import LabelTable
+from lshbench.kernels.lanes import EIGHT, SIXTEEN
 from lshbench.ranking.groups import GroupRoom
 from lshbench.ranking.listed import judged, left_out_of
 from lshbench.types import Codes, Neighbors, RankedBlock, Relevance
@@ -30,6 +31,9 @@ GROUP_BYTES = 16 << 20
 
 PAIRS = 1 << 14
 """Pairs of a query and a gallery row whose distances are computed one by one at a time."""
+
+WIDE_DISTANCES = 1 << 21
+"""Distances that a thread may hold at once for sixteen queries (8 MB): with more items it takes eight queries."""
 
 FEWEST_QUERIES, MOST_QUERIES = 8, 1024
 """Queries that are ranked, and searched, at a time."""
@@ -98,6 +102,8 @@ def _ranked(
         none if table.multiple else table.slices[0][start:stop],
         room.slots,
         positions,
+        _together(stop - start, len(gallery)),
+        get_num_threads(),
         units,
         room.counts,
         room.groups,
@@ -110,6 +116,12 @@ def _ranked(
     query = np.repeat(np.arange(stop - start), totals)
     rows = table.order[slice(*table.labels.offsets[[start, stop]])]
     return block, np.lexsort((_distances(projections, units, gallery, query, rows), query))
+
+
+def _together(queries: int, items: int) -> int:
+    """Return how many of so many queries a thread ranks at once, eight or sixteen, which is faster for each."""
+    wide = queries >= SIXTEEN * get_num_threads() and SIXTEEN * items <= WIDE_DISTANCES
+    return SIXTEEN if wide else EIGHT
 
 
 def _distances(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from brute_force import nearest, random_codes, random_labels, ranking, read, relevant_matrix
+from numba import get_num_threads
 
+from lshbench.kernels import asymmetric as kernels
+from lshbench.ranking import asymmetric_codes
 from lshbench.ranking.asymmetric_codes import asymmetric_code_blocks, asymmetric_code_neighbors
 from lshbench.types import Codes, Relevance
 
@@ -51,6 +54,32 @@ def test_rankings_are_those_of_the_sums_of_differing_bits(bits: int, items: int,
     near = np.take_along_axis(sums(projections, Codes.from_signs(projections), codes), found.ids, axis=1)
     total = np.abs(projections.astype(np.float64)).sum(axis=1)[:, None]
     assert (np.abs(found.distances - near) <= bits * total / 2**23).all()
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(("equal", "shared"), [(0, True), (3000, False)])
+def test_few_relevant_items_are_ranked_with_bins_that_share_room_unless_one_is_too_full(
+    equal: int, shared: bool, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    monkeypatch.setattr(asymmetric_codes, "WIDE_DISTANCES", 1 << 21 if wide else 0)
+    items, queries = 6000, 40
+    assert asymmetric_codes._together(16 * get_num_threads(), items) == (16 if wide else 8)
+    projections = generator.standard_normal((queries, 24)).astype(np.float32)
+    codes = random_codes(generator, items, 24)
+    codes = Codes(codes.packed[np.maximum(generator.permutation(items), equal)], 24)
+    relevance = Relevance(generator.integers(0, 100, queries), generator.integers(0, 100, items))
+    exact = sums(whole(projections), Codes.from_signs(projections), codes)
+    expected = [ranking(row, own)[0] for row, own in zip(exact, relevant_matrix(relevance), strict=True)]
+    assert read(asymmetric_code_blocks(projections, codes, relevance, positions=0))[0] == expected
+    # Which of the two ways it was: relevant items of the first query, and the bins of all.
+    keys = np.sort(exact[0].astype(np.uint64)[relevant_matrix(relevance)[0]]) << np.uint64(32)
+    bins = np.empty(kernels.BINS, np.uint32)
+    assert kernels.SPARSE * len(keys) <= items
+    room = kernels._share_room(keys, items, bins)
+    ends = bins + np.bincount(exact[0].astype(np.int64) >> kernels.LOW_BITS, minlength=kernels.BINS).astype(np.uint32)
+    starts = np.empty(kernels.BINS + 1, np.uint32)
+    assert kernels._count_shared(keys, room, items, ends, starts) == shared
 
 
 def test_a_query_alone_and_one_of_a_batch_find_the_same() -> None:
