@@ -40,8 +40,14 @@ NEAREST = 0.25
 NEARER = 4.0
 """What a product beyond that costs, in units of what a difference from its similarity costs."""
 
-SWEEPS = 30
-"""Times that each bit is gone over at most."""
+SWEEPS, FEWEST_SWEEPS = 30, 3
+"""Times that each bit is gone over at most, and where there are many classes."""
+
+PAIRS = 4e8
+"""Pairs of classes that may be looked at, a bit each, before there are fewer sweeps: some seconds.
+
+Of a thousand classes with 64 bits, six sweeps leave 2 % more of the sum than thirty.
+"""
 
 MOST_SIMILAR = 2000
 """Classes up to which codes follow their similarity: time and memory grow with the square of that number."""
@@ -147,8 +153,8 @@ def similar_codes(codes: np.ndarray, similarity: np.ndarray) -> np.ndarray:
 
         (p - FOLLOWED s)^2 + NEARER max(0, p - (1 - 2 NEAREST))^2
 
-    down, p being the codes' product divided by bits and s the classes' similarity, until no single flip does.  (Target
-    codes by discrete optimisation of products against a similarity matrix are those of Liu et al., Supervised hashing
+    down, p being the codes' product divided by bits and s the classes' similarity, until no single flip does, or, with
+    many classes, a few times.  (Products of codes fitted to similarities are those of Liu et al., Supervised hashing
     with kernels, CVPR 2012; the least distance is ours.)
 
     Args:
@@ -163,7 +169,7 @@ def similar_codes(codes: np.ndarray, similarity: np.ndarray) -> np.ndarray:
         return (products - wanted) ** 2 + NEARER * np.maximum(0, products - (1 - 2 * NEAREST)) ** 2
 
     products = codes.astype(np.float64) @ codes.T / bits
-    for _ in range(SWEEPS):
+    for _ in range(min(SWEEPS, max(FEWEST_SWEEPS, int(PAIRS / codes.size / len(codes))))):
         flips = 0
         for bit in codes.T:
             # What flipping one class's bit changes in each pair; both classes of a pair have the same.
