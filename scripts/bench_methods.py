@@ -51,7 +51,7 @@ KEYS = (
 """Of every run: one thread each, and nothing that the tables don't show."""
 
 NOT_COMPARED = frozenset({"cache", "dataset.path", "device", "reference.classifier", "threads"})
-"""Keys that may change from one sitting to the next: no figure of the tables depends on them."""
+"""Keys that may change from one sitting to the next; no table shows the classifier."""
 
 SECONDS = {
     "fourier-paper": 180, "fourier-design": 180, "fourier-wide": 270, "neural": 53, "orthohash": 37, "csq": 37,

@@ -216,17 +216,15 @@ def _share_room(keys: np.ndarray, items: int, bins: np.ndarray) -> int:
     them it matters how far they get, and not what they hold.
 
     Args:
-        keys: of the relevant items, sorted.
+        keys: of the relevant items, sorted; at most one in ``SPARSE`` items.
     """
     wanted, last = 0, np.uint64(BINS)
     for key in keys:
         number = order_of(key) >> np.uint64(LOW_BITS)
         wanted += number != last
         last = number
-    room = ROOM * items // wanted
-    if room > LINE:
-        # An odd number of lines: rooms that begin at multiples of a power of two would share few places of the cache.
-        room = LINE * ((room // LINE - 1) | 1)
+    # An odd number of lines: rooms that begin at multiples of a power of two would share few places of the cache.
+    room = LINE * ((ROOM * items // wanted // LINE - 1) | 1)
     bins[:] = np.uint32(ROOM * items)
     start, last = 0, np.uint64(BINS)
     for key in keys:

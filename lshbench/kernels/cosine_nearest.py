@@ -35,8 +35,8 @@ NEAR = 1 << 17
 HALVINGS = 10
 """Steps, at most, in which a value is found that k windows' greatest similarities reach."""
 
-SHARP = 4
-"""Halvings of k: no more windows than so many beyond k have to reach that value for it to be sharp enough."""
+SLACK = 16
+"""A value that at most k + k / 16 windows reach is sharp enough."""
 
 
 @kernel(fastmath={"reassoc", "contract", "nsz"})  # a sum's order is free, so that it can be vectorised
@@ -52,11 +52,16 @@ def _fill_products(query: np.ndarray, rows: np.ndarray, products: np.ndarray) ->
 
 @kernel  # in the order of its own additions, which may not be changed
 def _fill_narrow_products(query: np.ndarray, rows: np.ndarray, products: np.ndarray) -> None:
-    """Fill ``products`` with those of a query and each of rows as narrow as can be multiplied four at a time."""
-    done = len(rows) // FOUR * FOUR
-    for i in range(0, done, FOUR):
-        write_narrow_products(query, rows, i, products)
-    _fill_products(query, rows[done:], products[done:])
+    """Fill ``products`` with those of a query, contiguous, and each row, all of 64 numbers."""
+    if len(rows) < FOUR:
+        padded, found = np.zeros((FOUR, NARROW), np.float32), np.empty(FOUR, np.float32)
+        padded[: len(rows)] = rows
+        write_narrow_products(query, padded, 0, found)
+        products[:] = found[: len(rows)]
+        return
+    for i in range(0, len(rows), FOUR):
+        # The last four are taken again: another way to add them up would part equal rows.
+        write_narrow_products(query, rows, min(i, len(rows) - FOUR), products)
 
 
 @kernel
@@ -81,7 +86,7 @@ def _reached(greatest: np.ndarray, k: int) -> np.float32:
             count += np.int32(greatest[j] >= middle)
         if count >= k:
             low = middle
-            if count <= k + (k >> SHARP):
+            if count <= k + k // SLACK:
                 break
         else:
             high = middle
@@ -149,7 +154,7 @@ def _collect_similar(
     """
     windows = len(products) // LANES
     looked_at = 0
-    if limit == NO_LIMIT and windows >= k:
+    if count == 0 and limit == NO_LIMIT and windows >= k:
         looked_at, count, limit = _collect_greatest(products, inverse_norms, first, k, room)
     # Rows ascend and ties go to the smaller one: only an item more similar than the k-th is added.
     least = np.float32(-np.inf) if limit == NO_LIMIT else descending_value(order_of(limit))
@@ -214,6 +219,8 @@ def _collect_part(
     chunk, together = CHUNK // asked, TOGETHER // max(1, vectors.shape[1]) + 1
     products = np.empty((asked, chunk), np.float32)
     narrow = vectors.shape[1] == NARROW and vectors.strides[1] == vectors.itemsize
+    if narrow:
+        together = together // FOUR * FOUR
     for first in range(start, stop, chunk):
         last = min(first + chunk, stop)
         for row in range(first, last, together):
@@ -248,7 +255,7 @@ def _write_few(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, d
 def _few_serial(
     queries: np.ndarray, vectors: np.ndarray, inverse_norms: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray
 ) -> bool:
-    units = np.empty_like(queries)
+    units = np.empty(queries.shape, np.float32)
     if not unit_queries(queries, units):
         return False
     rooms = np.empty((1, len(units), room_for(k)), np.uint64)
@@ -268,7 +275,7 @@ def _few_parallel(
     ids: np.ndarray,
     distances: np.ndarray,
 ) -> bool:
-    units = np.empty_like(queries)
+    units = np.empty(queries.shape, np.float32)
     if not unit_queries(queries, units):
         return False
     rooms = np.empty((parts, len(units), room_for(k)), np.uint64)

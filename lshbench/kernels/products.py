@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.lanes import EIGHT, array_of, load, reduced_rows, repeated, transposed, vector_at
 
-LANES = 16
+PANEL_ROWS = 16
 """Numbers of a vector, and gallery rows of a panel."""
 
 NARROW = 64
@@ -30,7 +30,7 @@ SIX = 6
 """Queries that are multiplied with a panel at once: with more, sums don't fit into registers of eight numbers."""
 
 _WORD, _LONG, _BYTE = ir.IntType(32), ir.IntType(64), ir.IntType(8)
-_VECTOR, _HALF = (ir.VectorType(ir.FloatType(), size) for size in (LANES, EIGHT))
+_VECTOR, _HALF = (ir.VectorType(ir.FloatType(), size) for size in (PANEL_ROWS, EIGHT))
 _FUSED = {"flags": ["contract"]}
 
 
@@ -67,7 +67,7 @@ def write_narrow_products(typing_context: Any, query: Any, rows: Any, first: Any
             own = builder.bitcast(builder.gep(start, [offset]), ir.FloatType().as_pointer())
             return [builder.fmul(_vector_from(builder, own, place), part) for place, part in parts]
 
-        parts = [(place, _vector_from(builder, asked, place)) for place in map(_number, range(0, NARROW, LANES))]
+        parts = [(place, _vector_from(builder, asked, place)) for place in map(_number, range(0, NARROW, PANEL_ROWS))]
         sums = []
         for row in range(FOUR):
             first, second, third, fourth = products_of(row)
@@ -96,7 +96,7 @@ def _write_transposed(
             vectors.append(load(builder, vector_at(builder, builder.gep(start, [offset]), _HALF), 4))
         first = builder.add(builder.mul(arguments[4], height), arguments[2])
         for j, vector in enumerate(transposed(builder, vectors)):
-            into = builder.add(builder.mul(builder.add(first, _number(j)), _number(LANES)), arguments[5])
+            into = builder.add(builder.mul(builder.add(first, _number(j)), _number(PANEL_ROWS)), arguments[5])
             builder.store(vector, vector_at(builder, builder.gep(packed, [into]), _HALF)).align = 4
         return context.get_dummy_value()
 
@@ -111,16 +111,16 @@ def pack(rows: np.ndarray, inverse_norms: np.ndarray, panels: np.ndarray) -> Non
     """
     whole = rows.shape[1] // EIGHT * EIGHT if rows.strides[1] == rows.itemsize else 0
     for panel in prange(len(panels)):
-        first = panel * LANES
-        held = min(LANES, len(rows) - first)
-        done = whole if held == LANES else 0
+        first = panel * PANEL_ROWS
+        held = min(PANEL_ROWS, len(rows) - first)
+        done = whole if held == PANEL_ROWS else 0
         for j in range(0, done, EIGHT):
             _write_transposed(rows, first, j, panels, panel, 0)
             _write_transposed(rows, first + EIGHT, j, panels, panel, EIGHT)
         for j in range(done, rows.shape[1]):
-            for i in range(LANES):
+            for i in range(PANEL_ROWS):
                 panels[panel, j, i] = rows[first + i, j] if i < held else np.float32(0)
-        for i in range(LANES):
+        for i in range(PANEL_ROWS):
             panels[panel, rows.shape[1], i] = inverse_norms[first + i] if i < held else np.float32(0)
 
 
@@ -140,19 +140,19 @@ def write_similarities(
         asked, (_, width) = array_of(context, builder, signature.args[0], arguments[0])
         packed, (_, height, _) = array_of(context, builder, signature.args[2], arguments[2])
         written, (_, length) = array_of(context, builder, signature.args[4], arguments[4])
-        own = builder.gep(packed, [builder.mul(arguments[3], builder.mul(height, _number(LANES)))])
+        own = builder.gep(packed, [builder.mul(arguments[3], builder.mul(height, _number(PANEL_ROWS)))])
         each = [builder.gep(asked, [builder.mul(width, builder.add(arguments[1], _number(i)))]) for i in range(SIX)]
         sums = [cgutils.alloca_once(builder, _VECTOR) for _ in range(SIX)]
         for total in sums:
-            builder.store(ir.Constant(_VECTOR, [0.0] * LANES), total)
+            builder.store(ir.Constant(_VECTOR, [0.0] * PANEL_ROWS), total)
         with cgutils.for_range(builder, width) as loop:
-            found = _vector_from(builder, own, builder.mul(loop.index, _number(LANES)))
+            found = _vector_from(builder, own, builder.mul(loop.index, _number(PANEL_ROWS)))
             for numbers, total in zip(each, sums, strict=True):
                 value = repeated(builder, builder.load(builder.gep(numbers, [loop.index])), _VECTOR)
                 product = builder.fmul(value, found, **_FUSED)
                 builder.store(builder.fadd(builder.load(total), product, **_FUSED), total)
-        norms = _vector_from(builder, own, builder.mul(width, _number(LANES)))
-        column = builder.mul(arguments[3], _number(LANES))
+        norms = _vector_from(builder, own, builder.mul(width, _number(PANEL_ROWS)))
+        column = builder.mul(arguments[3], _number(PANEL_ROWS))
         for i, total in enumerate(sums):
             place = builder.add(builder.mul(length, builder.add(arguments[5], _number(i))), column)
             found = builder.fmul(builder.load(total), norms)

@@ -29,7 +29,7 @@ from lshbench.kernels import cosine as kernels
 from lshbench.kernels import cosine_nearest
 from lshbench.kernels.labels import LabelTable
 from lshbench.kernels.lanes import EIGHT
-from lshbench.kernels.products import LANES, SIX, pack
+from lshbench.kernels.products import PANEL_ROWS, SIX, pack
 from lshbench.kernels.topk import new_collections, room_for
 from lshbench.ranking.groups import GroupRoom
 from lshbench.ranking.listed import judged, left_out_of
@@ -259,7 +259,7 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
     results = Neighbors.unfilled(candidates, k, certain=nearest)
     few = 0 < asked <= FEW_QUERIES and nearest and not gallery.scaled
     if few and cosine_nearest.nearest_of_few(
-        np.array(queries), gallery.vectors, gallery.inverse_norms, nearest, results.ids, results.distances
+        np.array(queries, order="C"), gallery.vectors, gallery.inverse_norms, nearest, results.ids, results.distances
     ):
         return results
     if few or not nearest or not asked:
@@ -271,7 +271,7 @@ def cosine_neighbors(queries: np.ndarray, gallery: np.ndarray | VectorGallery, k
     # Little is kept of a query, so that blocks can be large and the gallery is read few times.
     step = max(1, min(4 * MOST_QUERIES, BLOCK_BYTES // (8 * room_for(nearest) + 4 * gallery.tile)))
     for start in range(0, asked, step):
-        part = np.array(queries[start : start + step])
+        part = np.array(queries[start : start + step], order="C")
         units = np.zeros((-(-len(part) // padded) * padded, dimensions), np.float32)
         if not cosine_nearest.unit_queries(part, units):
             _norms(queries, "query")
@@ -304,7 +304,7 @@ def _search_panels(
     items, tile = len(gallery), gallery.tile
     collections = new_collections(len(ids), nearest)
     parts = min(get_num_threads(), len(units) // SIX)
-    panels = np.empty((tile // LANES, units.shape[1] + 1, LANES), np.float32)
+    panels = np.empty((tile // PANEL_ROWS, units.shape[1] + 1, PANEL_ROWS), np.float32)
     for first in range(0, items, tile):
         stop = min(first + tile, items)
         pack(gallery.rows(first, stop), gallery.inverse_norms[first:stop], panels)

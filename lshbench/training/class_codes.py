@@ -1,7 +1,7 @@
 """One binary code per class, fixed before training, for methods that draw items to the code of their class.
 
-Codes of *similar* classes are near: where a query's code falls between its own class and another, the other is one that
-it may well be taken for, and what it finds next is right.
+Codes that are *near for similar classes* help where a query is taken for another class: that is most often one like its
+own, so that what it finds next is more often right.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ ITEMS = 50_000
 """Items that the similarity of classes is computed from at most."""
 
 ROWS = 8192
+"""Items that are standardised at a time."""
 
 DECIMALS = 6
-"""Of similarities: what depends on the order of adding up is rounded off, so that it decides no code."""
+"""Of similarities: what depends on the order of adding up is rounded off, so that it hardly ever decides a code."""
 
 FOLLOWED = 0.5
 """Share of classes' similarity that products of their codes, divided by bits, should have."""
@@ -40,16 +41,16 @@ NEAREST = 0.25
 NEARER = 4.0
 """What a product beyond that costs, in units of what a difference from its similarity costs."""
 
-SWEEPS, FEWEST_SWEEPS = 30, 3
-"""Times that each bit is gone over at most, and where there are many classes."""
+SWEEPS = 30
+"""Times that each bit is gone over at most."""
 
 PAIRS = 4e8
-"""Pairs of classes that may be looked at, a bit each, before there are fewer sweeps: some seconds.
+"""Pairs of classes that are looked at, for a bit each, at most, if that leaves one sweep: some ten seconds.
 
 Of a thousand classes with 64 bits, six sweeps leave 2 % more of the sum than thirty.
 """
 
-MOST_SIMILAR = 2000
+MOST_SIMILAR = 1000
 """Classes up to which codes follow their similarity: time and memory grow with the square of that number."""
 
 
@@ -59,6 +60,7 @@ def target_codes(targets: Targets, data: TrainingData, bits: int, seed: int) -> 
     if targets == "similar" and data.classes <= MOST_SIMILAR:
         similarity = class_similarity(data, seed)
     elif targets == "similar":
+        targets = "bernoulli"
         log.info(
             "%d class codes are drawn at random: up to %d follow the classes' similarity", data.classes, MOST_SIMILAR
         )
@@ -70,12 +72,17 @@ def class_codes(targets: Targets, classes: int, bits: int, seed: int, similarity
 
     Args:
         targets: ``hadamard`` as :func:`hadamard_codes`, or, where there are no such codes, and for ``bernoulli``,
-            :func:`bernoulli_codes`; ``similar`` as :func:`similar_codes`, or random ones if no similarity is given.
+            :func:`bernoulli_codes`; ``similar`` as :func:`similar_codes`, from these.
         classes: how many.
         bits: length of the codes.
         seed: decides what is drawn.
-        similarity: of classes, float64 ``(classes, classes)``; read for ``similar``.
+        similarity: of classes, float64 ``(classes, classes)``; needed for ``similar``.
+
+    Raises:
+        ValueError: codes are to be near for similar classes, and no similarity is given.
     """
+    if targets == "similar" and similarity is None:
+        raise ValueError("class codes that follow a similarity need one")
     generator = np.random.default_rng([seed, 7])
     codes = hadamard_codes(classes, bits, generator) if targets == "hadamard" else None
     if codes is None:
@@ -138,10 +145,9 @@ def class_similarity(data: TrainingData, seed: int) -> np.ndarray:
     standardise = Standardise(data.inputs)
     standardise.learn(data.features(data.rows[rows]).cpu().numpy())
     sums = torch.zeros(data.classes, data.inputs, dtype=torch.float64)
-    for some in np.array_split(rows, max(1, len(rows) // ROWS)):
-        x, y = data.take(some)
-        items, classes = memberships(y.cpu(), data.classes).nonzero(as_tuple=True)
-        sums.index_add_(0, classes, standardise(x.cpu())[items].double())
+    for start in range(0, len(rows), ROWS):
+        x, y = data.take(rows[start : start + ROWS])
+        sums += memberships(y.cpu(), data.classes).double().T @ standardise(x.cpu()).double()
     means = functional.normalize(sums)  # lengths don't matter
     return (means @ means.T).numpy().round(DECIMALS)
 
@@ -155,7 +161,7 @@ def similar_codes(codes: np.ndarray, similarity: np.ndarray) -> np.ndarray:
 
     down, p being the codes' product divided by bits and s the classes' similarity, until no single flip does, or, with
     many classes, a few times.  (Products of codes fitted to similarities are those of Liu et al., Supervised hashing
-    with kernels, CVPR 2012; the least distance is ours.)
+    with kernels, CVPR 2012; the least distance is ours.)  With very few bits, similar classes may end on one code.
 
     Args:
         codes: -1 and 1, ``(classes, bits)``.
@@ -169,7 +175,7 @@ def similar_codes(codes: np.ndarray, similarity: np.ndarray) -> np.ndarray:
         return (products - wanted) ** 2 + NEARER * np.maximum(0, products - (1 - 2 * NEAREST)) ** 2
 
     products = codes.astype(np.float64) @ codes.T / bits
-    for _ in range(min(SWEEPS, max(FEWEST_SWEEPS, int(PAIRS / codes.size / len(codes))))):
+    for _ in range(min(SWEEPS, max(1, int(PAIRS / codes.size / len(codes))))):
         flips = 0
         for bit in codes.T:
             # What flipping one class's bit changes in each pair; both classes of a pair have the same.

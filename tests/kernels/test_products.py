@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lshbench.kernels.compilation import kernel
-from lshbench.kernels.products import LANES, NARROW, SIX, pack, write_narrow_products, write_similarities
+from lshbench.kernels.products import NARROW, PANEL_ROWS, SIX, pack, write_narrow_products, write_similarities
 
 
 @kernel
@@ -51,9 +51,9 @@ def test_panels_hold_rows_and_norms_and_zeros_beyond(items: int, dimensions: int
     random = np.random.default_rng(2)
     rows, norms = whole_numbers(random, items, dimensions), whole_numbers(random, items)
     for laid in (rows, np.asfortranarray(rows), np.repeat(rows, 2, axis=0)[::2]):
-        panels = np.full((5, dimensions + 1, LANES), np.nan, np.float32)
+        panels = np.full((5, dimensions + 1, PANEL_ROWS), np.nan, np.float32)
         pack(laid, norms, panels)
-        found = panels.transpose(0, 2, 1).reshape(5 * LANES, dimensions + 1)
+        found = panels.transpose(0, 2, 1).reshape(5 * PANEL_ROWS, dimensions + 1)
         assert np.array_equal(found[:items], np.column_stack([rows, norms]))
         assert not found[items:].any()
 
@@ -63,8 +63,8 @@ def test_six_queries_are_multiplied_with_a_panel_and_its_norms(dimensions: int) 
     random = np.random.default_rng(3)
     queries, rows = whole_numbers(random, 2 * SIX, dimensions), whole_numbers(random, 40, dimensions)
     norms = whole_numbers(random, 40)
-    panels = np.empty((3, dimensions + 1, LANES), np.float32)
+    panels = np.empty((3, dimensions + 1, PANEL_ROWS), np.float32)
     pack(rows, norms, panels)
-    similarities = np.empty((2 * SIX, 3 * LANES), np.float32)
+    similarities = np.empty((2 * SIX, 3 * PANEL_ROWS), np.float32)
     similarities_of(queries, panels, similarities)
     assert np.array_equal(similarities[:, :40], (queries @ rows.T) * norms)

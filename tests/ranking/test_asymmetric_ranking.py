@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from brute_force import nearest, random_codes, random_labels, ranking, read, relevant_matrix
-from numba import get_num_threads
+from numba import get_num_threads, set_num_threads
 
 from lshbench.kernels import asymmetric as kernels
 from lshbench.ranking import asymmetric_codes
@@ -64,14 +64,21 @@ def test_few_relevant_items_are_ranked_with_bins_that_share_room_unless_one_is_t
     generator = np.random.default_rng(0)
     monkeypatch.setattr(asymmetric_codes, "WIDE_DISTANCES", 1 << 21 if wide else 0)
     items, queries = 6000, 40
-    assert asymmetric_codes._together(16 * get_num_threads(), items) == (16 if wide else 8)
+    before = get_num_threads()
+    set_num_threads(min(2, before))
     projections = generator.standard_normal((queries, 24)).astype(np.float32)
     codes = random_codes(generator, items, 24)
     codes = Codes(codes.packed[np.maximum(generator.permutation(items), equal)], 24)
     relevance = Relevance(generator.integers(0, 100, queries), generator.integers(0, 100, items))
     exact = sums(whole(projections), Codes.from_signs(projections), codes)
     expected = [ranking(row, own)[0] for row, own in zip(exact, relevant_matrix(relevance), strict=True)]
-    assert read(asymmetric_code_blocks(projections, codes, relevance, positions=0))[0] == expected
+    try:
+        assert asymmetric_codes._together(queries, items) == (16 if wide else 8)
+        assert read(asymmetric_code_blocks(projections, codes, relevance, positions=0))[0] == expected
+        both = read(asymmetric_code_blocks(projections, codes, relevance, positions=None))
+    finally:
+        set_num_threads(before)
+    assert both[0] == expected
     # Which of the two ways it was: relevant items of the first query, and the bins of all.
     keys = np.sort(exact[0].astype(np.uint64)[relevant_matrix(relevance)[0]]) << np.uint64(32)
     bins = np.empty(kernels.BINS, np.uint32)

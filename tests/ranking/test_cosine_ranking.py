@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import faiss
@@ -273,8 +274,10 @@ def test_narrow_vectors_are_multiplied_as_precisely_as_by_matrix_products(
     gallery[7] = 0
     before = numba.get_num_threads()
     numba.set_num_threads(min(threads, before))
-    found, expected = cosine_neighbors(queries, gallery, 100), by_products(monkeypatch, queries, gallery, 100)
-    numba.set_num_threads(before)
+    try:
+        found, expected = cosine_neighbors(queries, gallery, 100), by_products(monkeypatch, queries, gallery, 100)
+    finally:
+        numba.set_num_threads(before)
     np.testing.assert_allclose(found.distances, expected.distances, rtol=0, atol=1e-6)
     cosine = exact_cosine(queries, gallery)
     np.testing.assert_allclose(1 - found.distances, np.take_along_axis(cosine, found.ids, 1), rtol=0, atol=1e-6)
@@ -294,15 +297,32 @@ def test_narrow_vectors_in_another_order_have_the_same_similarities_to_the_last_
     assert np.array_equal(part.distances, first.distances[11:41]), "nor do other queries matter"
 
 
-@pytest.mark.parametrize("count", [3, 90])
+def reversed_twice(rows: np.ndarray) -> np.ndarray:
+    return rows[::-1].copy()[::-1]
+
+
+LAYOUTS = [np.ascontiguousarray, np.asfortranarray, lambda rows: np.repeat(rows, 2, axis=0)[::2], reversed_twice]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 90])
 def test_vectors_are_searched_however_they_lie_in_memory(count: int) -> None:
     random = np.random.default_rng(10)
     queries, gallery = (random.standard_normal((n, 64)).astype(np.float32) for n in (count, 999))
     expected = cosine_neighbors(queries, gallery, 20)
-    for laid in (np.asfortranarray, lambda rows: np.repeat(rows, 2, axis=0)[::2]):
-        found = cosine_neighbors(laid(queries), laid(gallery), 20)
+    for laid, gallery_laid in itertools.product(LAYOUTS, LAYOUTS):
+        found = cosine_neighbors(laid(queries), gallery_laid(gallery), 20)
         assert np.array_equal(found.ids, expected.ids)
         np.testing.assert_allclose(found.distances, expected.distances, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("items", [1, 3, 5, 1030])
+@pytest.mark.parametrize("count", [1, 3])
+def test_equal_narrow_vectors_tie_wherever_they_stand(items: int, count: int) -> None:
+    random = np.random.default_rng(12)
+    queries, row = (random.standard_normal((n, 64)).astype(np.float32) for n in (count, 1))
+    found = cosine_neighbors(queries, np.repeat(row, items, axis=0), items)
+    assert np.array_equal(found.ids, np.tile(np.arange(items), (count, 1)))
+    assert (found.distances == found.distances[:, :1]).all()
 
 
 def test_narrow_vectors_of_extreme_length_are_scaled() -> None:

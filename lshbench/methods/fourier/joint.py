@@ -116,11 +116,11 @@ class Fourier(JointFourier):
     targets: Targets
 
     def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:
-        codes = target_codes(self.targets, data, self.bits, self.seed) if self.class_weight else torch.empty(0)
+        codes = target_codes(self.targets, data, self.bits, self.seed) if self.class_weight else None
         relevant = LABEL_PAIRS[self.training.relevance]
         further = self.geometry_term(data, network)
 
-        def near_codes(projections: Tensor, labels: Tensor) -> Tensor:
+        def near_codes(codes: Tensor, projections: Tensor, labels: Tensor) -> Tensor:
             targets = functional.normalize(memberships(labels, len(codes)), p=1)
             return class_softmax(projections, codes, targets, CLASS_MARGIN, self.bits**0.5)
 
@@ -129,8 +129,8 @@ class Fourier(JointFourier):
             queries = network.hash(network.encode(prepared, "query"))
             gallery = network.hash(network.encode(prepared, "gallery"))
             terms = self.common_terms(queries, gallery, relevant(batch.y, batch.y), paired=False)
-            if self.class_weight:
-                both = near_codes(queries, batch.y) + near_codes(gallery, batch.y)
+            if codes is not None:
+                both = near_codes(codes, queries, batch.y) + near_codes(codes, gallery, batch.y)
                 terms["class"] = self.class_weight / 2 * both
             return terms | further(queries, gallery, prepared.features)
 
