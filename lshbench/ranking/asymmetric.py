@@ -19,7 +19,7 @@ import numpy as np
 
 from lshbench.kernels import cosine_nearest
 from lshbench.kernels.quantised import share_scores
-from lshbench.kernels.topk import NO_LIMIT, room_for
+from lshbench.kernels.topk import new_collections
 from lshbench.ranking.cosine import MOST_QUERIES, TILE, padded_to_eight, product_blocks
 from lshbench.ranking.quantised_scores import write_scores
 from lshbench.ranking.repeats import Repeats
@@ -164,9 +164,7 @@ def asymmetric_neighbors(queries: Vectors, gallery: DecodedGallery, k: int) -> N
     nearest = min(k, len(gallery))
     for start in range(0, len(queries) if nearest else 0, MOST_QUERIES):
         asked = queries[start : start + MOST_QUERIES]
-        rooms = np.empty((len(asked), room_for(nearest)), np.uint64)
-        counts = np.zeros(len(asked), np.int64)
-        limits = np.full(len(asked), NO_LIMIT)
+        rooms, counts, limits = new_collections(len(asked), nearest)
         few = len(asked) <= FEW_QUERIES and asked.terms is not None
         for first, scores in (_looked_up if few else _multiplied)(asked, gallery):
             cosine_nearest.collect_tile(scores, gallery.inverse_norms, first, first, nearest, rooms, counts, limits)

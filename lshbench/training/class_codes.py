@@ -56,14 +56,12 @@ MOST_SIMILAR = 1000
 
 def target_codes(targets: Targets, data: TrainingData, bits: int, seed: int) -> Tensor:
     """Return the class codes of a training set, -1 and 1, float32 ``(classes, bits)`` on its device."""
-    similarity = None
-    if targets == "similar" and data.classes <= MOST_SIMILAR:
-        similarity = class_similarity(data, seed)
-    elif targets == "similar":
+    if targets == "similar" and data.classes > MOST_SIMILAR:
         targets = "bernoulli"
         log.info(
             "%d class codes are drawn at random: up to %d follow the classes' similarity", data.classes, MOST_SIMILAR
         )
+    similarity = class_similarity(data, seed) if targets == "similar" else None
     return class_codes(targets, data.classes, bits, seed, similarity).to(data.device)
 
 
@@ -81,8 +79,6 @@ def class_codes(targets: Targets, classes: int, bits: int, seed: int, similarity
     Raises:
         ValueError: codes are to be near for similar classes, and no similarity is given.
     """
-    if targets == "similar" and similarity is None:
-        raise ValueError("class codes that follow a similarity need one")
     generator = np.random.default_rng([seed, 7])
     codes = hadamard_codes(classes, bits, generator) if targets == "hadamard" else None
     if codes is None:
@@ -94,7 +90,9 @@ def class_codes(targets: Targets, classes: int, bits: int, seed: int, similarity
                 bits,
             )
         codes = bernoulli_codes(classes, bits, generator)
-    if targets == "similar" and similarity is not None:
+    if targets == "similar":
+        if similarity is None:
+            raise ValueError("class codes that follow a similarity need one")
         codes = similar_codes(codes, similarity)
     return torch.from_numpy(codes.astype(np.float32))
 
@@ -142,12 +140,12 @@ def class_similarity(data: TrainingData, seed: int) -> np.ndarray:
         seed: decides which.
     """
     rows = np.random.default_rng([seed, 11]).permutation(len(data))[:ITEMS]
+    x, y = (taken.cpu() for taken in data.take(rows))
     standardise = Standardise(data.inputs)
-    standardise.learn(data.features(data.rows[rows]).cpu().numpy())
+    standardise.learn(x.numpy())
     sums = torch.zeros(data.classes, data.inputs, dtype=torch.float64)
-    for start in range(0, len(rows), ROWS):
-        x, y = data.take(rows[start : start + ROWS])
-        sums += memberships(y.cpu(), data.classes).double().T @ standardise(x.cpu()).double()
+    for features, labels in zip(x.split(ROWS), y.split(ROWS), strict=True):
+        sums += memberships(labels, data.classes).double().T @ standardise(features).double()
     means = functional.normalize(sums)  # lengths don't matter
     return (means @ means.T).numpy().round(DECIMALS)
 

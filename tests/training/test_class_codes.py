@@ -140,6 +140,11 @@ def test_codes_of_similar_classes_are_near_but_a_quarter_of_their_bits_apart(bit
     assert float(others.mean()) > 0.49 * bits
 
 
+def test_similar_codes_need_a_similarity() -> None:
+    with pytest.raises(ValueError, match="need one"):
+        class_codes("similar", 4, 16, seed=0)
+
+
 def test_too_many_classes_for_similar_codes_get_random_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     data = TrainingData(grouped(pairs=2, items=20), training(validation=0), 0, torch.device("cpu"))
     similar = target_codes("similar", data, 16, seed=0)
