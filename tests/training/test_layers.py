@@ -43,7 +43,7 @@ def test_all_but_a_heads_last_layer_may_be_short() -> None:
     linear = [layer for layer in head(hidden=[4, 3]).build(5, 2) if isinstance(layer, nn.Linear)]
     assert [isinstance(layer, HiddenLinear) for layer in linear] == [True, True, False]
     assert issubclass(MapLayer, nn.Linear)
-    with products_in("bfloat16", layer := MapLayer(8, 2, "query")):
+    with products_in("bfloat16", layer := MapLayer(8, 2)):
         assert layer.short
 
 

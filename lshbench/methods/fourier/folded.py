@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.methods.fourier.network import Encoder, FourierNetwork
+from lshbench.methods.fourier.network import Encoder, FourierNetwork, SideDropout
 from lshbench.types import Side
 
 
@@ -29,9 +27,9 @@ class FoldedNetwork:
         network.eval()
         self.network = network
         sides: list[Side] = [side]
-        if side == "query" and network.gallery_share:
+        if side == "query" and network.mixed:
             sides.append("gallery")
-        encoders = [cast(Encoder, network.encoders[name]) for name in sides]
+        encoders = [network.encoder(name) for name in sides]
         folded = [_scale_and_offset(encoder) for encoder in encoders]
         scales = torch.cat([scale for scale, _ in folded])[:, None]
         self.offset = torch.cat([offset for _, offset in folded])
@@ -81,4 +79,4 @@ def _scale_and_offset(encoder: Encoder) -> tuple[Tensor, Tensor]:
 def _after_first(encoder: Encoder) -> nn.Sequential:
     """Return what follows the part of an encoder that is folded, without what does nothing in evaluation."""
     following = encoder.layers[1:] if isinstance(encoder.layers[0], nn.BatchNorm1d) else encoder.layers
-    return nn.Sequential(*(layer for layer in following if not isinstance(layer, nn.Dropout)))
+    return nn.Sequential(*(layer for layer in following if not isinstance(layer, SideDropout)))

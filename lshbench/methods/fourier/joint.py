@@ -4,7 +4,7 @@ encoders, and a ranking term that is a softmax over the batch.
 A query is encoded by both sides' encoders, and a mean of the two, mostly of its own, is hashed.
 
 :class:`Fourier`
-    With labels, a term draws codes to one code per class; those of similar classes are near.  The gallery's encoder
+    With labels, terms draw codes to one code per class; those of similar classes are near.  The gallery's encoder
     has no dropout, so that it fits its items closely.  An item of several labels attracts items that share one, or
     that have all of them, and is drawn to its classes' codes in equal parts.
 :class:`FourierTransfer`
@@ -27,6 +27,7 @@ from typing import Self
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy_with_logits as logistic
 
 from lshbench.methods.fourier.base import FourierHasher
 from lshbench.methods.fourier.discriminant import Discriminant
@@ -106,7 +107,8 @@ class Fourier(JointFourier):
     two sides differ.  Of single labels both are the same.
 
     Attributes:
-        class_weight: of codes near their class's code.
+        class_weight: of codes nearer to their class's code than to others'.
+        bit_weight: of each bit being that of the class's code, by a logistic loss.
         targets: kind of class codes, see :func:`lshbench.training.class_codes.class_codes`.
     """
 
@@ -114,15 +116,17 @@ class Fourier(JointFourier):
 
     class_weight: Weight
     targets: Targets
+    # Runs of earlier versions lack this key.
+    bit_weight: Weight = 0.0
 
     def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:
-        codes = target_codes(self.targets, data, self.bits, self.seed) if self.class_weight else None
+        drawn = self.class_weight or self.bit_weight
+        codes = target_codes(self.targets, data, self.bits, self.seed) if drawn else None
         relevant = LABEL_PAIRS[self.training.relevance]
         further = self.geometry_term(data, network)
 
-        def near_codes(codes: Tensor, projections: Tensor, labels: Tensor) -> Tensor:
-            targets = functional.normalize(memberships(labels, len(codes)), p=1)
-            return class_softmax(projections, codes, targets, CLASS_MARGIN, self.bits**0.5)
+        def near_codes(codes: Tensor, projections: Tensor, shares: Tensor) -> Tensor:
+            return class_softmax(projections, codes, shares, CLASS_MARGIN, self.bits**0.5)
 
         def loss(batch: Batch) -> Terms:
             prepared = network.prepare(batch.x)
@@ -130,8 +134,15 @@ class Fourier(JointFourier):
             gallery = network.hash(network.encode(prepared, "gallery"))
             terms = self.common_terms(queries, gallery, relevant(batch.y, batch.y), paired=False)
             if codes is not None:
-                both = near_codes(codes, queries, batch.y) + near_codes(codes, gallery, batch.y)
-                terms["class"] = self.class_weight / 2 * both
+                shares = functional.normalize(memberships(batch.y, len(codes)), p=1)
+                if self.class_weight:
+                    both = near_codes(codes, queries, shares) + near_codes(codes, gallery, shares)
+                    terms["class"] = self.class_weight / 2 * both
+                if self.bit_weight:
+                    # An item without labels is drawn nowhere.
+                    ones, labelled = (shares @ codes + 1) / 2, shares.sum(1, keepdim=True)
+                    both = logistic(queries, ones, labelled) + logistic(gallery, ones, labelled)
+                    terms["bits"] = self.bit_weight / 2 * both
             return terms | further(queries, gallery, prepared.features)
 
         return loss

@@ -91,6 +91,7 @@ class FourierMap(nn.Module):
         frequencies: float ``(D, m)``, m for each of the D input dimensions.
         threshold: T.
         band: b; the normaliser depends on it.
+        gain: what the map is multiplied by.
     """
 
     frequencies: Tensor
@@ -99,14 +100,14 @@ class FourierMap(nn.Module):
     imaginary_scale: Tensor
     imaginary_sign: Tensor
 
-    def __init__(self, frequencies: np.ndarray, threshold: float, band: float) -> None:
+    def __init__(self, frequencies: np.ndarray, threshold: float, band: float, gain: float = 1.0) -> None:
         super().__init__()
         flat = np.asarray(frequencies, np.float64).reshape(-1)
         real, imaginary = real_part(flat, threshold), imaginary_part(flat, threshold)
         chance = density(flat, threshold, band)
         self.register_buffer("frequencies", torch.tensor(flat.reshape(frequencies.shape), dtype=torch.float32))
         for name, values in (("real", real), ("imaginary", imaginary)):
-            scale = np.sqrt(np.abs(values) / chance)
+            scale = gain * np.sqrt(np.abs(values) / chance)
             self.register_buffer(f"{name}_scale", torch.tensor(scale, dtype=torch.float32))
             self.register_buffer(f"{name}_sign", torch.tensor(np.sign(values), dtype=torch.float32))
 
@@ -139,7 +140,7 @@ class FourierMap(nn.Module):
 
 
 class MapLayer(ShortProduct, nn.Linear):
-    """A linear layer on one side's Fourier map, computed from the collapsed weights.
+    """A linear layer on a side's Fourier map, computed from the collapsed weights.
 
     Parameters are those of the layer on the four-part map, so that its initial weights, its gradients and the
     decay of its weights are those of the published network, at half the arithmetic and memory.
@@ -147,13 +148,11 @@ class MapLayer(ShortProduct, nn.Linear):
     Args:
         inputs: the four-part map's width.
         outputs: the layer's width.
-        side: which side's map.
     """
 
-    def __init__(self, inputs: int, outputs: int, side: Side) -> None:
-        super().__init__(inputs, outputs)
-        self.side = side
-
-    def forward(self, fourier: FourierMap, waves: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
-        on_cosine, on_sine = fourier.collapse(self.weight, self.side)
+    def forward(  # type: ignore[override]
+        self, fourier: FourierMap, waves: tuple[Tensor, Tensor], side: Side
+    ) -> Tensor:
+        """Return the layer of one side's map, ``(n, outputs)``, from :meth:`FourierMap.waves`."""
+        on_cosine, on_sine = fourier.collapse(self.weight, side)
         return self.product(waves[0], on_cosine) + self.product(waves[1], on_sine) + self.bias

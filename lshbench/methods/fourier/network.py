@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lshbench.methods.fourier.map import FourierMap, MapLayer, sample_frequencies
-from lshbench.training.constraints import WHOLE, Count, Dropped, Positive, Share, at_least
+from lshbench.training.constraints import WHOLE, Count, Dropped, Positive, Share, at_least, one_of
 from lshbench.training.heads import ACTIVATIONS, Components, Head, Standardise
 from lshbench.training.layers import Dropout, HiddenLinear
 from lshbench.types import Side
@@ -29,10 +30,13 @@ class Shape:
         threshold: T of the dominance similarity, in units of the scaled components.
         band: frequencies are drawn from [-band, band].
         scale: standard deviation to which the components are scaled before the map.
+        map_gain: what the map is multiplied by where the encoders take it.
         skip: whether the encoders also take the standardised features, beside the map.
         unit_length: whether the encoders' outputs are scaled to length 1 before the hash layer, as published.
+        encoders: ``separate``: one for each side; ``shared``: one of both, which differ in the map and in dropout.
         gallery_dropout: dropout of the gallery's encoder; the head's is that of the query's.
-        gallery_share: of the gallery's encoder in a query's hidden representation; its own has the rest.
+        gallery_share: of the gallery's encoder in a query's hidden representation; its own has the rest.  Without
+            effect where both sides share one.
     """
 
     map_dim: Annotated[int, WHOLE, at_least(0, "at least 0")]
@@ -44,42 +48,64 @@ class Shape:
     unit_length: bool
     gallery_dropout: Dropped
     gallery_share: Share
+    # Runs of earlier versions lack these keys.
+    map_gain: Positive = 1.0
+    encoders: Annotated[str, one_of("separate", "shared")] = "separate"
+
+
+class SideDropout(nn.Module):
+    """Dropout of a part that depends on the side.
+
+    Args:
+        parts: that are dropped.
+    """
+
+    def __init__(self, parts: dict[Side, float]) -> None:
+        super().__init__()
+        self.sides = nn.ModuleDict({side: Dropout(part) for side, part in parts.items()})
+
+    def forward(self, x: Tensor, side: Side) -> Tensor:
+        return cast(Tensor, self.sides[side](x))
 
 
 class Encoder(nn.Module):
-    """Encoder of one side: the map (and the features beside it) through layers of given widths.
+    """Encoder of one side or both: the map (and the features beside it) through layers of given widths.
 
     Args:
         inputs: the features' width.
         mapped: the four-part map's width, or 0.
         shape: of the network.
         head: widths of the layers, batch normalisation, activation, and the query's dropout.
-        side: whose map it takes.
+        sides: that it encodes.
     """
 
-    def __init__(self, inputs: int, mapped: int, shape: Shape, head: Head, side: Side) -> None:
+    def __init__(self, inputs: int, mapped: int, shape: Shape, head: Head, sides: Sequence[Side]) -> None:
         super().__init__()
         first, *others = head.hidden
-        self.map_layer = MapLayer(mapped, first, side) if mapped else None
+        self.map_layer = MapLayer(mapped, first) if mapped else None
         self.skip = HiddenLinear(inputs, first) if shape.skip else None
+        parts: dict[Side, float] = {"query": head.dropout, "gallery": shape.gallery_dropout}
         layers: list[nn.Module] = []
         for width, following in zip(head.hidden, [*others, None], strict=True):
             if head.batch_norm:
                 layers.append(nn.BatchNorm1d(width))
             if head.batch_norm or following is not None:
                 layers.append(ACTIVATIONS[head.activation]())
-            layers.append(Dropout(head.dropout if side == "query" else shape.gallery_dropout))
+            layers.append(SideDropout({side: parts[side] for side in sides}))
             if following is not None:
                 layers.append(HiddenLinear(width, following))
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.ModuleList(layers)
 
-    def forward(self, prepared: Prepared) -> Tensor:
+    def forward(self, prepared: Prepared, side: Side) -> Tensor:
         parts = []
-        if self.map_layer is not None and prepared.fourier is not None:
-            parts.append(self.map_layer(prepared.fourier, prepared.waves))
+        if self.map_layer is not None and prepared.fourier is not None and prepared.waves is not None:
+            parts.append(self.map_layer(prepared.fourier, prepared.waves, side))
         if self.skip is not None:
-            parts.append(self.skip(prepared.features))
-        return self.layers(sum(parts[1:], start=parts[0]))
+            parts.append(self.skip(prepared.features) if prepared.product is None else prepared.product)
+        hidden = sum(parts[1:], start=parts[0])
+        for layer in self.layers:
+            hidden = layer(hidden, side) if isinstance(layer, SideDropout) else layer(hidden)
+        return hidden
 
 
 @dataclass(frozen=True)
@@ -90,11 +116,13 @@ class Prepared:
         features: standardised, ``(n, d)``.
         fourier: the map, or None.
         waves: cosines and sines of the components, each ``(n, map_dim * m)``, or None.
+        product: of the features with the weights of an encoder that both sides share, ``(n, hidden[0])``, or None.
     """
 
     features: Tensor
     fourier: FourierMap | None
     waves: tuple[Tensor, Tensor] | None
+    product: Tensor | None
 
 
 class FourierNetwork(nn.Module):
@@ -119,8 +147,12 @@ class FourierNetwork(nn.Module):
             generator = np.random.default_rng([seed, 7])
             frequencies = sample_frequencies(dim * waves, shape.threshold, shape.band, generator).reshape(dim, waves)
             self.components = Components(inputs, dim, shape.scale)
-            self.fourier = FourierMap(frequencies, shape.threshold, shape.band)
-        self.encoders = nn.ModuleDict({side: Encoder(inputs, 4 * dim * waves, shape, head, side) for side in SIDES})
+            self.fourier = FourierMap(frequencies, shape.threshold, shape.band, shape.map_gain)
+        self.shared = shape.encoders == "shared"
+        served: dict[str, Sequence[Side]] = {"both": SIDES} if self.shared else {side: [side] for side in SIDES}
+        self.encoders = nn.ModuleDict(
+            {name: Encoder(inputs, 4 * dim * waves, shape, head, sides) for name, sides in served.items()}
+        )
         self.hash = nn.Linear(head.hidden[-1], bits)
 
     def learn(self, x: np.ndarray, seed: int) -> None:
@@ -132,25 +164,37 @@ class FourierNetwork(nn.Module):
     def prepare(self, x: Tensor) -> Prepared:
         """Return the encoders' input for features ``(n, d)``."""
         features = self.standardise(x)
-        if self.components is None or self.fourier is None:
-            return Prepared(features, None, None)
-        return Prepared(features, self.fourier, self.fourier.waves(self.components(features)))
+        waves = product = None
+        if self.components is not None and self.fourier is not None:
+            waves = self.fourier.waves(self.components(features))
+        if self.shared and (skip := self.encoder("query").skip) is not None:
+            product = skip(features)
+        return Prepared(features, self.fourier, waves, product)
 
     def mapped(self, x: Tensor) -> Tensor:
         """Return the map's input for features ``(n, d)``: the scaled components, or the features if there is no map."""
         features = self.standardise(x)
         return features if self.components is None else self.components(features)
 
+    def encoder(self, side: Side) -> Encoder:
+        """Return one side's encoder."""
+        return cast(Encoder, self.encoders["both" if self.shared else side])
+
+    @property
+    def mixed(self) -> bool:
+        """Whether a query's hidden representation is a mean of both sides' encoders."""
+        return not self.shared and self.gallery_share > 0
+
     def encode(self, prepared: Prepared, side: Side) -> Tensor:
         """Return the hidden representation by one side's encoder, ``(n, hidden[-1])``."""
-        hidden = self.encoders[side](prepared)
+        hidden = self.encoder(side)(prepared, side)
         return functional.normalize(hidden) if self.unit_length else hidden
 
     def forward(self, x: Tensor, side: Side) -> Tensor:
         """Return projections, ``(n, bits)``."""
         prepared = self.prepare(x)
         hidden = self.encode(prepared, side)
-        if side == "query" and self.gallery_share:
+        if side == "query" and self.mixed:
             # Two encoders trained apart err apart: their mean is the output of an ensemble.
             hidden = torch.lerp(hidden, self.encode(prepared, "gallery"), self.gallery_share)
         return self.hash(hidden)

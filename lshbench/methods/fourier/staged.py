@@ -191,6 +191,8 @@ class FourierDesign(StagedFourier):
     scale: float = field(init=False, default=1.0)
     skip: bool = field(init=False, default=True)
     gallery_share: float = field(init=False, default=0.0)
+    map_gain: float = field(init=False, default=1.0)
+    encoders: str = field(init=False, default="separate")
 
     def __post_init__(self) -> None:
         super().__post_init__()

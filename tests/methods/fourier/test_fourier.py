@@ -144,6 +144,8 @@ def test_an_item_without_a_label_is_paired_with_itself_alone() -> None:
         ({"head": {"hidden": []}}, "method.head.hidden=[]"),
         ({"map_dim": 0, "skip": False}, "method.skip=False"),
         ({"gallery_share": 1.5}, "method.gallery_share=1.5"),
+        ({"encoders": "both"}, "method.encoders='both'"),
+        ({"map_gain": 0.0}, "method.map_gain=0.0"),
         ({"head": {"activation": "tanh"}}, "method.head.activation='tanh'"),
         ({"training": {"batch_size": 1}}, "method.training.batch_size=1"),
         ({"temperature": float("inf")}, "method.temperature=inf"),
@@ -178,6 +180,7 @@ def test_a_wrong_key_of_the_published_method_is_named(keys: dict[str, object], n
     [
         *((option, {}) for option in OPTIONS),
         ("fourier", {"map_dim": 0}),
+        ("fourier", {"encoders": "shared"}),
         ("fourier_paper", {"hash_objective": "query_agnostic"}),
         pytest.param("fourier_paper", {"supervision": "none"}, marks=pytest.mark.slow),
         pytest.param("fourier_design", {"supervision": "none"}, marks=pytest.mark.slow),
@@ -196,7 +199,9 @@ def test_every_number_in_effect_changes_the_codes(option: str, keys: dict[str, o
     values = make(option, 8, **keys).in_effect()
     idle: set[str] = set()
     if values.get("map_dim") == 0:
-        idle |= {"threshold", "band", "scale"}
+        idle |= {"threshold", "band", "scale", "map_gain"}
+    if values.get("encoders") == "shared":
+        idle.add("gallery_share")
     if "hash_objective" in values:
         idle.add("decorrelation_weight" if values["hash_objective"] == "query_aware" else "ranking_weight")
     before = projected()
@@ -240,6 +245,35 @@ def test_a_query_is_reduced_by_both_encoders_in_the_shares_asked_for() -> None:
     assert np.allclose(projected(0.25, "gallery"), gallery, atol=1e-4)
 
 
+def test_sides_that_share_an_encoder_differ_in_the_map_alone() -> None:
+    x = clusters(20, seed=4).x
+
+    def projected(**keys: object) -> tuple[np.ndarray, np.ndarray]:
+        method = make("fourier", 8, training=FEW, encoders="shared", **keys).fit(clusters(200), silent)
+        assert not [name for name in method.state() if name.startswith("encoders.") and ".both." not in f".{name}"]
+        return method.project(x, "query"), method.project(x, "gallery")
+
+    query, gallery = projected()
+    assert np.abs(query - gallery).max() > 1e-3
+    query, gallery = projected(map_dim=0)
+    assert np.array_equal(query, gallery)
+
+
+def test_sides_that_share_an_encoder_have_half_the_numbers() -> None:
+    numbers = {
+        encoders: sum(
+            value.size
+            for name, value in make("fourier", 8, training=FEW, encoders=encoders)
+            .fit(clusters(200), silent)
+            .state()
+            .items()
+            if name.startswith("encoders.")
+        )
+        for encoders in ("separate", "shared")
+    }
+    assert numbers["separate"] == 2 * numbers["shared"]
+
+
 @pytest.mark.parametrize(
     ("option", "keys"),
     [
@@ -248,6 +282,8 @@ def test_a_query_is_reduced_by_both_encoders_in_the_shares_asked_for() -> None:
         ("fourier_design", {}),
         ("fourier_transfer", {"gallery_share": 0.0}),
         ("fourier", {"map_dim": 0}),
+        ("fourier", {"encoders": "shared"}),
+        ("fourier", {"encoders": "shared", "map_dim": 0, "head": {"hidden": [24, 16]}}),
         ("fourier", {"skip": False, "head": {"hidden": [24, 16]}}),
         (
             "fourier",

@@ -158,9 +158,9 @@ def test_frequencies_follow_their_density() -> None:
 def test_a_collapsed_layer_equals_one_on_the_four_part_map(side: str) -> None:
     # Frequencies that float32, in which the map is kept, has exactly.
     at = sample_frequencies(15, 3.0, 10.0, np.random.default_rng(0)).reshape(5, 3).astype(np.float32)
-    fourier, layer = FourierMap(at, 3.0, 10.0).double(), MapLayer(4 * 15, 7, side).double()
+    fourier, layer = FourierMap(at, 3.0, 10.0).double(), MapLayer(4 * 15, 7).double()
     x = np.random.default_rng(1).normal(size=(4, 5))
     with torch.no_grad():
-        collapsed = layer(fourier, fourier.waves(torch.from_numpy(x)))
+        collapsed = layer(fourier, fourier.waves(torch.from_numpy(x)), side)
         whole = four_blocks(at.astype(np.float64), x, side, 10.0) @ layer.weight.numpy().T + layer.bias.numpy()
     np.testing.assert_allclose(collapsed, whole, rtol=1e-6, atol=1e-6)
