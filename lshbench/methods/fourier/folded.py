@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lshbench.methods.fourier.network import Encoder, FourierNetwork, SideDropout
+from lshbench.methods.fourier.network import Encoder, FourierNetwork
 from lshbench.types import Side
 
 
@@ -30,10 +30,11 @@ class FoldedNetwork:
         if side == "query" and network.mixed:
             sides.append("gallery")
         encoders = [network.encoder(name) for name in sides]
-        folded = [_scale_and_offset(encoder) for encoder in encoders]
+        layers = [encoder.layers_of(name) for name, encoder in zip(sides, encoders, strict=True)]
+        folded = [_scale_and_offset(encoder, after[0]) for encoder, after in zip(encoders, layers, strict=True)]
         scales = torch.cat([scale for scale, _ in folded])[:, None]
         self.offset = torch.cat([offset for _, offset in folded])
-        self.layers = [_after_first(encoder) for encoder in encoders]
+        self.layers = [_after_first(after) for after in layers]
         skips: list[Tensor] = [encoder.skip.weight for encoder in encoders if encoder.skip is not None]
         self.width = sum(len(skip) for skip in skips)
         first = [torch.cat(skips) * scales] if skips else []
@@ -65,18 +66,17 @@ class FoldedNetwork:
         return network.hash(encoded[0])
 
 
-def _scale_and_offset(encoder: Encoder) -> tuple[Tensor, Tensor]:
+def _scale_and_offset(encoder: Encoder, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Return what the first products of an encoder are multiplied by, and what is added then, each ``(h,)``."""
     biases: list[Tensor] = [layer.bias for layer in (encoder.map_layer, encoder.skip) if layer is not None]
     bias = torch.stack(biases).sum(0)
-    norm = encoder.layers[0]
     if not isinstance(norm, nn.BatchNorm1d) or norm.running_mean is None or norm.running_var is None:
         return torch.ones_like(bias), bias
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return scale, (bias - norm.running_mean) * scale + norm.bias
 
 
-def _after_first(encoder: Encoder) -> nn.Sequential:
+def _after_first(layers: list[nn.Module]) -> nn.Sequential:
     """Return what follows the part of an encoder that is folded, without what does nothing in evaluation."""
-    following = encoder.layers[1:] if isinstance(encoder.layers[0], nn.BatchNorm1d) else encoder.layers
-    return nn.Sequential(*(layer for layer in following if not isinstance(layer, SideDropout)))
+    following = layers[1:] if isinstance(layers[0], nn.BatchNorm1d) else layers
+    return nn.Sequential(*(layer for layer in following if not isinstance(layer, nn.Dropout)))

@@ -1,7 +1,7 @@
 """FourierHashNet trained in one go: a narrow band of frequencies, the standardised features beside the map, wide
 encoders, and a ranking term that is a softmax over the batch.
 
-A query is encoded by both sides' encoders, and a mean of the two, mostly of its own, is hashed.
+A query is encoded by both sides' encoders, unless they share one, and a mean of the two, mostly of its own, is hashed.
 
 :class:`Fourier`
     With labels, terms draw codes to one code per class; those of similar classes are near.  The gallery's encoder
@@ -108,7 +108,8 @@ class Fourier(JointFourier):
 
     Attributes:
         class_weight: of codes nearer to their class's code than to others'.
-        bit_weight: of each bit being that of the class's code, by a logistic loss.
+        bit_weight: of each bit being that of the class's code, by a logistic loss; of several classes, as far as their
+            codes agree in it.
         targets: kind of class codes, see :func:`lshbench.training.class_codes.class_codes`.
     """
 
@@ -120,13 +121,11 @@ class Fourier(JointFourier):
     bit_weight: Weight = 0.0
 
     def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:
-        drawn = self.class_weight or self.bit_weight
-        codes = target_codes(self.targets, data, self.bits, self.seed) if drawn else None
+        codes = None
+        if self.class_weight or self.bit_weight:
+            codes = target_codes(self.targets, data, self.bits, self.seed)
         relevant = LABEL_PAIRS[self.training.relevance]
         further = self.geometry_term(data, network)
-
-        def near_codes(codes: Tensor, projections: Tensor, shares: Tensor) -> Tensor:
-            return class_softmax(projections, codes, shares, CLASS_MARGIN, self.bits**0.5)
 
         def loss(batch: Batch) -> Terms:
             prepared = network.prepare(batch.x)
@@ -136,13 +135,15 @@ class Fourier(JointFourier):
             if codes is not None:
                 shares = functional.normalize(memberships(batch.y, len(codes)), p=1)
                 if self.class_weight:
-                    both = near_codes(codes, queries, shares) + near_codes(codes, gallery, shares)
-                    terms["class"] = self.class_weight / 2 * both
+                    first, second = (
+                        class_softmax(side, codes, shares, CLASS_MARGIN, self.bits**0.5) for side in (queries, gallery)
+                    )
+                    terms["class"] = self.class_weight / 2 * (first + second)
                 if self.bit_weight:
-                    # An item without labels is drawn nowhere.
-                    ones, labelled = (shares @ codes + 1) / 2, shares.sum(1, keepdim=True)
-                    both = logistic(queries, ones, labelled) + logistic(gallery, ones, labelled)
-                    terms["bits"] = self.bit_weight / 2 * both
+                    # A bit counts as far as an item's classes agree in it.
+                    votes = shares @ codes
+                    first, second = (logistic(side, (votes > 0).float(), votes.abs()) for side in (queries, gallery))
+                    terms["bits"] = self.bit_weight / 2 * (first + second)
             return terms | further(queries, gallery, prepared.features)
 
         return loss

@@ -1,4 +1,4 @@
-"""The network of FourierHashNet: an encoder on each side, and a hash layer that the sides share."""
+"""The network of FourierHashNet: an encoder on each side, or one of both, and a hash layer that the sides share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Shape:
         map_gain: what the map is multiplied by where the encoders take it.
         skip: whether the encoders also take the standardised features, beside the map.
         unit_length: whether the encoders' outputs are scaled to length 1 before the hash layer, as published.
-        encoders: ``separate``: one for each side; ``shared``: one of both, which differ in the map and in dropout.
+        encoders: ``separate``: one for each side; ``shared``: the same weights for both, whose map, normalisation and
+            dropout still differ.
         gallery_dropout: dropout of the gallery's encoder; the head's is that of the query's.
         gallery_share: of the gallery's encoder in a query's hidden representation; its own has the rest.  Without
             effect where both sides share one.
@@ -53,23 +54,10 @@ class Shape:
     encoders: Annotated[str, one_of("separate", "shared")] = "separate"
 
 
-class SideDropout(nn.Module):
-    """Dropout of a part that depends on the side.
-
-    Args:
-        parts: that are dropped.
-    """
-
-    def __init__(self, parts: dict[Side, float]) -> None:
-        super().__init__()
-        self.sides = nn.ModuleDict({side: Dropout(part) for side, part in parts.items()})
-
-    def forward(self, x: Tensor, side: Side) -> Tensor:
-        return cast(Tensor, self.sides[side](x))
-
-
 class Encoder(nn.Module):
     """Encoder of one side or both: the map (and the features beside it) through layers of given widths.
+
+    Sides that share it have a normalisation, and in training a dropout, of their own.
 
     Args:
         inputs: the features' width.
@@ -84,17 +72,25 @@ class Encoder(nn.Module):
         first, *others = head.hidden
         self.map_layer = MapLayer(mapped, first) if mapped else None
         self.skip = HiddenLinear(inputs, first) if shape.skip else None
-        parts: dict[Side, float] = {"query": head.dropout, "gallery": shape.gallery_dropout}
+
+        def apart(modules: list[nn.Module]) -> nn.Module:
+            return modules[0] if len(sides) == 1 else nn.ModuleDict(dict(zip(sides, modules, strict=True)))
+
+        dropped: dict[Side, float] = {"query": head.dropout, "gallery": shape.gallery_dropout}
         layers: list[nn.Module] = []
         for width, following in zip(head.hidden, [*others, None], strict=True):
             if head.batch_norm:
-                layers.append(nn.BatchNorm1d(width))
+                layers.append(apart([nn.BatchNorm1d(width) for _ in sides]))
             if head.batch_norm or following is not None:
                 layers.append(ACTIVATIONS[head.activation]())
-            layers.append(SideDropout({side: parts[side] for side in sides}))
+            layers.append(apart([Dropout(dropped[side]) for side in sides]))
             if following is not None:
                 layers.append(HiddenLinear(width, following))
         self.layers = nn.ModuleList(layers)
+
+    def layers_of(self, side: Side) -> list[nn.Module]:
+        """Return the layers behind the first product that a side goes through."""
+        return [layer[side] if isinstance(layer, nn.ModuleDict) else layer for layer in self.layers]
 
     def forward(self, prepared: Prepared, side: Side) -> Tensor:
         parts = []
@@ -103,8 +99,8 @@ class Encoder(nn.Module):
         if self.skip is not None:
             parts.append(self.skip(prepared.features) if prepared.product is None else prepared.product)
         hidden = sum(parts[1:], start=parts[0])
-        for layer in self.layers:
-            hidden = layer(hidden, side) if isinstance(layer, SideDropout) else layer(hidden)
+        for layer in self.layers_of(side):
+            hidden = layer(hidden)
         return hidden
 
 
@@ -116,7 +112,8 @@ class Prepared:
         features: standardised, ``(n, d)``.
         fourier: the map, or None.
         waves: cosines and sines of the components, each ``(n, map_dim * m)``, or None.
-        product: of the features with the weights of an encoder that both sides share, ``(n, hidden[0])``, or None.
+        product: of the features with the weights of an encoder that both sides share, which each asks for in training,
+            ``(n, hidden[0])``, or None.
     """
 
     features: Tensor

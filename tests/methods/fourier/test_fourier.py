@@ -10,7 +10,8 @@ import torch
 
 from lshbench.errors import UsageError
 from lshbench.methods.fourier.pairs import PairSampler
-from lshbench.training.data import TrainingData
+from lshbench.training.class_codes import target_codes
+from lshbench.training.data import Batch, TrainingData
 from lshbench.training.neighbors import NeighborGraph
 from lshbench.training.validation import all_labels, by_labels, hamming_quality
 from lshbench.types import Features
@@ -245,33 +246,77 @@ def test_a_query_is_reduced_by_both_encoders_in_the_shares_asked_for() -> None:
     assert np.allclose(projected(0.25, "gallery"), gallery, atol=1e-4)
 
 
-def test_sides_that_share_an_encoder_differ_in_the_map_alone() -> None:
-    x = clusters(20, seed=4).x
-
-    def projected(**keys: object) -> tuple[np.ndarray, np.ndarray]:
-        method = make("fourier", 8, training=FEW, encoders="shared", **keys).fit(clusters(200), silent)
-        assert not [name for name in method.state() if name.startswith("encoders.") and ".both." not in f".{name}"]
-        return method.project(x, "query"), method.project(x, "gallery")
-
-    query, gallery = projected()
-    assert np.abs(query - gallery).max() > 1e-3
-    query, gallery = projected(map_dim=0)
-    assert np.array_equal(query, gallery)
-
-
-def test_sides_that_share_an_encoder_have_half_the_numbers() -> None:
-    numbers = {
-        encoders: sum(
-            value.size
-            for name, value in make("fourier", 8, training=FEW, encoders=encoders)
-            .fit(clusters(200), silent)
-            .state()
-            .items()
-            if name.startswith("encoders.")
-        )
-        for encoders in ("separate", "shared")
+def test_sides_that_share_an_encoder_have_one_set_of_weights() -> None:
+    separate, shared = (
+        make("fourier", 8, encoders=encoders).build(12).encoders.state_dict() for encoders in ("separate", "shared")
+    )
+    weights = {name: value.shape for name, value in separate.items() if value.ndim > 1 and "query" in name}
+    assert {name.replace("query", "both"): shape for name, shape in weights.items()} == {
+        name: value.shape for name, value in shared.items() if value.ndim > 1
     }
-    assert numbers["separate"] == 2 * numbers["shared"]
+
+
+@pytest.mark.parametrize("keys", [{}, {"map_gain": 1.0}, {"map_gain": 1.0, "skip": False}, {"map_dim": 0}], ids=str)
+def test_sides_that_share_an_encoder_are_normalised_in_use_as_in_training(keys: dict) -> None:
+    method = make(
+        "fourier", 8, encoders="shared", head={"dropout": 0.0}, training=FEW | {"precision": "float32"}, **keys
+    )
+    items = clusters(600)
+    network = method.fit(items, silent).network
+    assert network is not None
+    for side in ("query", "gallery"):
+        with torch.no_grad():
+            in_use = network.eval()(torch.tensor(items.x), side)
+            in_training = network.train()(torch.tensor(items.x), side)
+        gap = (in_use.mean(0) - in_training.mean(0)).abs() / in_training.std(0)
+        assert float(gap.max()) < 0.4
+
+
+def test_each_side_of_a_shared_encoder_has_its_own_dropout() -> None:
+    network = make("fourier", 8, encoders="shared", gallery_dropout=0.0, head={"dropout": 0.9}).build(12).train()
+    prepared = network.prepare(torch.tensor(clusters(40).x))
+    dropped = {side: float((network.encode(prepared, side) == 0).float().mean()) for side in ("query", "gallery")}
+    assert dropped == {"query": pytest.approx(0.9, abs=0.05), "gallery": 0}
+
+
+def bits_term(items: Features) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the term of bits for a batch of all items, and the gradient of the last layer's bias from it."""
+    method = make("fourier", 8, bit_weight=1.0, targets="bernoulli", training=training(validation=0))
+    torch.manual_seed(0)
+    data, network = method.prepare(items)
+    loss = method.objective(data, network, silent)
+    rows = np.arange(len(items))
+    terms = loss(Batch(*data.take(rows), rows, np.random.default_rng(0)))
+    terms["bits"].backward()
+    assert network.hash.bias.grad is not None
+    return terms["bits"].detach(), network.hash.bias.grad
+
+
+def test_bits_are_drawn_to_those_of_class_codes() -> None:
+    method = make("fourier", 16, bit_weight=4.0, class_weight=0.0, ranking_weight=0.0, training=FEW)
+    items = clusters(300)
+    terms = method.fit(items, silent).history[-1].terms
+    assert set(terms) == {"fence", "balance", "bits"}
+    data = TrainingData(items, method.training, method.seed, torch.device("cpu"))
+    codes = target_codes("similar", data, 16, method.seed).numpy()
+    signs = np.sign(method.project(items.x, "gallery"))
+    print((signs == codes[items.y]).mean())
+    assert (signs == codes[items.y]).mean() > 0.95
+
+
+def test_a_bit_counts_as_far_as_an_items_classes_agree_in_it() -> None:
+    single = clusters(60)
+    flags = np.eye(int(single.y.max()) + 1, dtype=bool)[single.y]
+    of_numbers, of_flags = bits_term(single), bits_term(replace(single, y=flags))
+    for numbers, bits in zip(of_numbers, of_flags, strict=True):
+        assert torch.allclose(numbers, bits)
+    # An item without labels adds its place in the mean alone.
+    without = flags.copy()
+    without[0] = False
+    less, whole = bits_term(replace(single, y=without))[0], of_flags[0]
+    assert float(less) < float(whole)
+    everything = bits_term(replace(single, y=np.ones_like(flags)))
+    assert float(everything[0]) < float(whole)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +329,7 @@ def test_sides_that_share_an_encoder_have_half_the_numbers() -> None:
         ("fourier", {"map_dim": 0}),
         ("fourier", {"encoders": "shared"}),
         ("fourier", {"encoders": "shared", "map_dim": 0, "head": {"hidden": [24, 16]}}),
+        ("fourier", {"encoders": "shared", "skip": False, "head": {"batch_norm": False}, "unit_length": True}),
         ("fourier", {"skip": False, "head": {"hidden": [24, 16]}}),
         (
             "fourier",
