@@ -300,16 +300,17 @@ def test_bits_are_drawn_to_those_of_class_codes() -> None:
     data = TrainingData(items, method.training, method.seed, torch.device("cpu"))
     codes = target_codes("similar", data, 16, method.seed).numpy()
     signs = np.sign(method.project(items.x, "gallery"))
-    print((signs == codes[items.y]).mean())
-    assert (signs == codes[items.y]).mean() > 0.95
+    own = codes[np.unique(items.y, return_inverse=True)[1]]
+    assert (signs == own).mean() > 0.95
 
 
 def test_a_bit_counts_as_far_as_an_items_classes_agree_in_it() -> None:
     single = clusters(60)
-    flags = np.eye(int(single.y.max()) + 1, dtype=bool)[single.y]
+    classes, numbers = np.unique(single.y, return_inverse=True)
+    flags = np.eye(len(classes), dtype=bool)[numbers]
     of_numbers, of_flags = bits_term(single), bits_term(replace(single, y=flags))
-    for numbers, bits in zip(of_numbers, of_flags, strict=True):
-        assert torch.allclose(numbers, bits)
+    for first, second in zip(of_numbers, of_flags, strict=True):
+        assert torch.allclose(first, second)
     # An item without labels adds its place in the mean alone.
     without = flags.copy()
     without[0] = False
