@@ -25,7 +25,7 @@ class Shape:
     """Shape of a network, beside that of the head: keys of the FourierHashNet methods.
 
     Attributes:
-        map_dim: leading principal components that are mapped; 0: no map, and nothing reads the next four.
+        map_dim: leading principal components that are mapped; 0: no map, and nothing reads the next five.
         frequencies: drawn for each component, m.
         threshold: T of the dominance similarity, in units of the scaled components.
         band: frequencies are drawn from [-band, band].

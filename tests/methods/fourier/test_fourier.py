@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from lshbench.config import build
 from lshbench.errors import UsageError
+from lshbench.methods.base import Method
 from lshbench.methods.fourier.pairs import PairSampler
 from lshbench.training.class_codes import target_codes
 from lshbench.training.data import Batch, TrainingData
@@ -17,7 +19,7 @@ from lshbench.training.validation import all_labels, by_labels, hamming_quality
 from lshbench.types import Features
 from tests.methods.clusters import clusters, quality, several_labels, silent
 from tests.methods.test_neural import random_quality
-from tests.options import METHODS, make, training
+from tests.options import METHODS, make, node, training
 
 FEW = {"epochs": 4, "min_batches": 10}
 SHORT = {"hash_epochs": 3, "hash_queries": 40}
@@ -94,13 +96,28 @@ def test_the_published_network_has_the_published_shape() -> None:
     assert np.abs(state["fourier.frequencies"]).max() > 3
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_a_restored_method_projects_as_before(option: str) -> None:
-    method = make(option, 8, **few(option)).fit(several_labels(clusters(200)), silent)
+@pytest.mark.parametrize(
+    ("option", "keys"), [*((option, {}) for option in OPTIONS), ("fourier", {"encoders": "shared"})], ids=str
+)
+def test_a_restored_method_projects_as_before(option: str, keys: dict) -> None:
+    method = make(option, 8, **few(option), **keys).fit(several_labels(clusters(200)), silent)
     x = clusters(10, seed=4).x
-    again = make(option, 8, seed=5).restore(method.state())
+    again = make(option, 8, seed=5, **keys).restore(method.state())
     for side in ("gallery", "query"):
         assert np.array_equal(method.project(x, side), again.project(x, side))
+
+
+def test_a_run_of_an_earlier_version_has_two_encoders_and_the_map_at_full_size() -> None:
+    keys = node("fourier", bits=8, map_dim=6, head={"hidden": [16]}, map_gain=1.0, training={"epochs": 1})
+    earlier = {key: value for key, value in keys.items() if key not in ("encoders", "map_gain", "bit_weight")}
+    now, again = (build({"method": chosen}, "method", Method) for chosen in (keys, earlier))
+    state = now.fit(clusters(200), silent).state()
+    again.restore(state)
+    x = clusters(10, seed=4).x
+    for side in ("gallery", "query"):
+        assert np.array_equal(again.project(x, side), now.project(x, side))
+    assert again.in_effect()["bit_weight"] == 0
+    assert {"encoders.query.skip.weight", "encoders.gallery.layers.0.running_mean"} <= set(state)
 
 
 def test_without_a_map_the_encoders_see_the_features_only() -> None:

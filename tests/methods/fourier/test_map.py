@@ -154,6 +154,16 @@ def test_frequencies_follow_their_density() -> None:
     assert (np.abs(drawn) > 10).mean() == pytest.approx(0.30, abs=0.01)
 
 
+def test_the_gain_multiplies_the_map() -> None:
+    at = sample_frequencies(6, 3.0, 1.0, np.random.default_rng(0)).reshape(6, 1)
+    x, layer = torch.randn(4, 6), MapLayer(4 * 6, 5)
+    whole, tenth = (
+        layer(fourier, fourier.waves(x), "query")
+        for fourier in (FourierMap(at, 3.0, 1.0), FourierMap(at, 3.0, 1.0, 0.1))
+    )
+    torch.testing.assert_close(tenth - layer.bias, 0.1 * (whole - layer.bias))
+
+
 @pytest.mark.parametrize("side", ["gallery", "query"])
 def test_a_collapsed_layer_equals_one_on_the_four_part_map(side: str) -> None:
     # Frequencies that float32, in which the map is kept, has exactly.
