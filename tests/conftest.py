@@ -15,7 +15,8 @@ from tests.command import run_command
 
 # Tests have caches of their own, in which all kernels would have to be compiled again.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "kernels"))
-# Tests import torch and faiss before a command of theirs could do this.
+# Tests import torch and faiss before a command of theirs could do this.  Their processes share the cores: none spins.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 let_waiting_threads_sleep()
 
 Command = Callable[..., subprocess.CompletedProcess]

@@ -16,13 +16,17 @@ def available_cores() -> int:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Have OpenMP's and OpenBLAS's threads sleep when they have no work, unless the user's environment says otherwise.
+    """Have OpenMP's and OpenBLAS's threads sleep soon when they have no work, unless the environment says otherwise.
 
     torch and faiss each bring an OpenMP runtime with threads of its own, NumPy and SciPy an OpenBLAS, which by default
     wait by spinning: those of the one then take the cores from those of the other, and a query that torch encodes and
-    faiss searches takes several times as long as both alone.  Heeded by libraries that are not loaded yet.
+    faiss searches takes several times as long as both alone.  But to be woken takes longer than many an operation, of
+    which a training step has hundreds: OpenMP's threads spin for a fraction of a millisecond before they sleep.  Heeded
+    by libraries that are not loaded yet.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # spins of 2^4 cycles, the least there is, instead of 2^26
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from lshbench.cli import main
+from lshbench.runtime.threads import let_waiting_threads_sleep
 
 CODE = """
 import sys
@@ -59,6 +60,8 @@ def test_a_runs_libraries_are_loaded_when_its_threads_are_set(method: str) -> No
     [
         ("OMP_WAIT_POLICY", None, "PASSIVE"),
         ("OMP_WAIT_POLICY", "ACTIVE", "ACTIVE"),
+        ("GOMP_SPINCOUNT", None, "30000"),
+        ("GOMP_SPINCOUNT", "5", "5"),
         ("OPENBLAS_THREAD_TIMEOUT", None, "4"),
         ("OPENBLAS_THREAD_TIMEOUT", "20", "20"),
     ],
@@ -66,9 +69,17 @@ def test_a_runs_libraries_are_loaded_when_its_threads_are_set(method: str) -> No
 def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
     monkeypatch: pytest.MonkeyPatch, name: str, given: str | None, expected: str
 ) -> None:
-    monkeypatch.delenv(name, raising=False)
+    for each in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OPENBLAS_THREAD_TIMEOUT"):
+        monkeypatch.delenv(each, raising=False)
     if given:
         monkeypatch.setenv(name, given)
     monkeypatch.setattr("sys.argv", ["lshbench", "--version"])
     main()
     assert os.environ[name] == expected
+
+
+def test_threads_spin_as_the_environments_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    let_waiting_threads_sleep()
+    assert "GOMP_SPINCOUNT" not in os.environ

@@ -132,7 +132,7 @@ def test_the_rows_of_tables_are_run_in_their_order_and_methods_take_their_place(
     def rows(*arguments: str) -> list[str]:
         return script.sweep_of(script.parse(list(arguments))).methods
 
-    labels = ["fourier", "neural", "orthohash", "csq", "dpn", "greedyhash", "hashnet"]
+    labels = ["fourier", "neural", "orthohash", "csq", "dpn", "greedyhash", "hashnet", "fourier-small"]
     assert rows("--tables", "labels") == labels
     assert rows()[: len(labels)] == labels
     assert rows("--tables", "wide", "ablation")[:2] == ["fourier", "neural"]
@@ -165,7 +165,8 @@ def parameters(row) -> int:
 def test_rows_of_equal_size_have_the_parameters_of_the_default(script) -> None:
     default = parameters(script.METHODS["fourier"])
     for name, row in script.METHODS.items():
-        if name == "fourier-no-map" or ("-wide" in name and name != "fourier-wide"):
+        equal = name in ("fourier-no-map", "fourier-shared-encoder", "fourier-large-map")
+        if equal or ("-wide" in name and name != "fourier-wide"):
             assert default <= parameters(row) <= 1.01 * default, name
     peer = parameters(script.METHODS["csq"])
     for name in ("fourier-small", "fourier-no-map-small"):
@@ -176,7 +177,7 @@ def test_code_lengths_of_one_data_set_stand_beside_the_common_ones(script) -> No
     asked = ["--datasets", "cifar10_images", "cifar100_images", "--bits", "64", "16", "cifar100_images=128"]
     assert script.sweep_of(script.parse(asked)).bits == {"cifar10_images": [16, 64], "cifar100_images": [16, 64, 128]}
     points = script.sweep_of(script.parse([])).points()
-    assert len(points) == len(set(points)) == 2 * 16 * 3 * 3
+    assert len(points) == len(set(points)) == 2 * 17 * 3 * 3
     assert points[0].method == "fourier"
 
 
