@@ -13,11 +13,10 @@ from functools import partial
 from typing import Annotated
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lshbench.methods.trained import Criterion, HeadHasher
 from lshbench.training import losses
-from lshbench.training.class_codes import Targets, memberships, target_codes
+from lshbench.training.class_codes import Targets, class_shares, target_codes
 from lshbench.training.constraints import Positive, between
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms
@@ -50,5 +49,5 @@ class OrthoHash(HeadHasher):
 
     def loss(self, codes: Tensor, encoder: nn.Module, batch: Batch) -> Terms:
         """Return the softmax over classes, whose codes, -1 and 1, are ``(classes, bits)``."""
-        parts = functional.normalize(memberships(batch.y, len(codes)), p=1)
+        parts = class_shares(batch.y, len(codes))
         return {"class": losses.class_softmax(encoder(batch.x), codes, parts, self.margin, self.scale)}

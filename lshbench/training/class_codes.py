@@ -212,6 +212,15 @@ def memberships(labels: Tensor, classes: int) -> Tensor:
     return functional.one_hot(labels, classes).float() if labels.ndim == 1 else labels.float()
 
 
+def class_shares(labels: Tensor, classes: int) -> Tensor:
+    """Return items' classes in equal parts, which add up to 1, float32 ``(n, classes)``; zeros for an item without any.
+
+    Args:
+        labels, classes: as for :func:`memberships`.
+    """
+    return functional.normalize(memberships(labels, classes), p=1)
+
+
 def item_codes(members: Tensor, codes: Tensor, ties: Tensor) -> Tensor:
     """Return the code of each item's class, or, of several, what most of them have in each bit, ``(n, bits)``.
 

@@ -26,7 +26,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.functional import binary_cross_entropy_with_logits as logistic
 
 from lshbench.methods.fourier.base import FourierHasher
@@ -34,7 +33,7 @@ from lshbench.methods.fourier.discriminant import Discriminant
 from lshbench.methods.fourier.losses import geometry, joined
 from lshbench.methods.fourier.network import FourierNetwork
 from lshbench.methods.trained import NeighborhoodHasher
-from lshbench.training.class_codes import Targets, memberships, target_codes
+from lshbench.training.class_codes import Targets, class_shares, target_codes
 from lshbench.training.constraints import Positive, Share, Weight
 from lshbench.training.data import Batch, TrainingData
 from lshbench.training.loop import Terms, seeded, train_model
@@ -133,7 +132,7 @@ class Fourier(JointFourier):
             gallery = network.hash(network.encode(prepared, "gallery"))
             terms = self.common_terms(queries, gallery, relevant(batch.y, batch.y), paired=False)
             if codes is not None:
-                shares = functional.normalize(memberships(batch.y, len(codes)), p=1)
+                shares = class_shares(batch.y, len(codes))
                 if self.class_weight:
                     first, second = (
                         class_softmax(side, codes, shares, CLASS_MARGIN, self.bits**0.5) for side in (queries, gallery)
