@@ -1,12 +1,7 @@
-"""Kernels of :mod:`lshbench.ranking.asymmetric_codes`: a query's projections against packed binary codes.
+"""Kernels of :mod:`lshbench.ranking.asymmetric_codes`: complete rankings, by a counting sort of distances.
 
-A query's projections are rounded to whole numbers whose magnitudes add up to less than 2^24.  The asymmetric distance
-of a code, in the query's unit, is the sum of the magnitudes of the bits in which the two differ: a whole number, so
-that equal codes tie exactly and a ranking can be counted instead of sorted.  Sums come from tables: what each value of
-each half byte of a code adds.  An entry has the sums of eight or sixteen queries side by side, so that one look-up
-serves all.
-
-Codes are uint8 ``(n, bytes)`` as :class:`lshbench.types.Codes` packs them.
+Distances (:mod:`lshbench.kernels.asymmetric_sums`) are whole numbers below 2^24, so that a ranking can be counted
+instead of sorted: into bins by their high bits, and only where a bin has relevant items, by all bits.
 """
 
 from __future__ import annotations
@@ -16,15 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
+from lshbench.kernels.asymmetric_sums import fill_sums, fill_table, make_table
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Int32Vector, UInt16Vector, UInt32Cube, UInt32Matrix, UInt32Vector, UInt64Vector
 from lshbench.kernels.keys import order_of, row_of, sort_key
-from lshbench.kernels.labels import Labels, is_relevant
-from lshbench.kernels.lanes import EIGHT, WINDOW, count_in_window, sum_eight, sum_sixteen
-from lshbench.kernels.topk import NO_LIMIT, collect, room_for, smallest
-
-EXACT = float(1 << 24)
-"""Bound of a query's distances in its unit: whole numbers up to this one are exact in float32."""
+from lshbench.kernels.labels import Labels, find_relevant
+from lshbench.kernels.lanes import WINDOW, count_in_window
 
 LOW_BITS = 11
 """Bits of a distance that are compared only among items that share the others, the high bits."""
@@ -46,15 +38,6 @@ MANY = 1 << 16
 
 WIDE = 256
 """Items of a bin up to which that isn't considered."""
-
-TILE = 512
-"""Items whose sums are held at a time in a search for the nearest."""
-
-ALIGNED = 64
-"""Bytes at a multiple of which tables begin, so that no entry lies in two lines of the cache."""
-
-BLOCK = 32
-"""Distances that are compared with a query's k-th at once, before any of them is looked at."""
 
 DIGIT, SMALL_DIGIT = 12, 8
 """Bits by which distances are sorted at a time, where they are many and where they are few."""
@@ -82,23 +65,15 @@ class Scratch(NamedTuple):
     low_rows: Int32Vector  # (n,), rows of one bin by distance; empty unless positions are asked for
     keys: UInt64Vector  # (r,)
     spare: UInt64Vector  # (r,)
+    relevant_bins: UInt64Vector  # (r,), each once
     crowded: UInt32Vector  # (1,), whether a bin had more items than room
-
-
-@kernel
-def _make_table(width: int, queries: int) -> np.ndarray:
-    """Return memory for the table of eight or sixteen queries and codes of so many bytes."""
-    size = 2 * width * 16 * queries
-    room = np.empty(size + ALIGNED // 4, np.uint32)
-    skipped = -(room.ctypes.data // 4) % (ALIGNED // 4)
-    return room[skipped : skipped + size].reshape((2 * width, 16, queries))
 
 
 @kernel
 def _make_scratch(width: int, items: int, relevant: int, with_positions: bool, queries: int) -> Scratch:
     rows = items if with_positions else 0
     return Scratch(
-        _make_table(width, queries),
+        make_table(width, queries),
         np.empty((queries, items), np.uint32),
         np.empty(BINS, np.uint32),
         np.empty(BINS + 1, np.uint32),
@@ -108,80 +83,9 @@ def _make_scratch(width: int, items: int, relevant: int, with_positions: bool, q
         np.empty(rows, np.int32),
         np.empty(relevant, np.uint64),
         np.empty(relevant, np.uint64),
+        np.empty(relevant, np.uint64),
         np.zeros(1, np.uint32),
     )
-
-
-@kernel
-def unit_of(projections: np.ndarray) -> float:
-    """Return the unit of a query's distances, a power of two; NaN if a projection isn't finite."""
-    total = 0.0
-    for value in projections:
-        total += abs(np.float64(value))
-    if not np.isfinite(total):
-        return np.nan
-    # Powers of two: small projections lose nothing by them.  Rounding may add half to every magnitude.
-    return np.exp2(-np.floor(np.log2((EXACT - len(projections)) / total))) if total > 0 else 1.0
-
-
-@kernel
-def fill_entries(projections: np.ndarray, unit: float, first: int, bits: int, sums: np.ndarray) -> None:
-    """Fill ``sums`` uint32 ``(2^bits,)`` with what each value of some bits of a code, from ``first`` on, adds."""
-    none = np.uint32(0)
-    for value in projections[first : first + bits]:
-        if value >= 0:
-            none += np.uint32(np.rint(np.float64(value) / unit))
-    sums[0] = none
-    for j in range(bits):
-        # Unsigned numbers wrap around: adding a negative difference subtracts.
-        added = np.uint32(0)
-        place = first + bits - 1 - j
-        if place < len(projections):
-            added = np.uint32(np.rint(abs(np.float64(projections[place])) / unit))
-            if projections[place] >= 0:
-                added = np.uint32(0) - added
-        half = 1 << j
-        for value in range(half):
-            sums[half + value] = sums[value] + added
-
-
-@kernel
-def _fill_table(projections: np.ndarray, units: np.ndarray, table: np.ndarray) -> None:
-    """Fill a table for up to as many queries as it has room for, and their units.
-
-    Of a query that isn't finite, and of none, entries are zeros.
-    """
-    sums = np.empty(16, np.uint32)
-    table[:] = 0
-    for i in range(len(projections)):
-        units[i] = unit_of(projections[i])
-        if np.isnan(units[i]):
-            continue
-        for half in range(len(table)):
-            if 4 * half < len(projections[i]):
-                fill_entries(projections[i], units[i], 4 * half, 4, sums)
-                for value in range(16):
-                    table[half, value, i] = sums[value]
-
-
-@kernel
-def _fill_sums(table: np.ndarray, codes: np.ndarray, start: int, stop: int, sums: np.ndarray) -> None:
-    """Fill ``sums`` uint32 ``(queries, m)`` with the distances of codes ``start`` to ``stop`` to a table's queries."""
-    queries = table.shape[2]
-    if stop - start < EIGHT:
-        for row in range(start, stop):
-            for i in range(queries):
-                total = np.uint32(0)
-                for byte in range(codes.shape[1]):
-                    total += table[2 * byte, codes[row, byte] >> 4, i] + table[2 * byte + 1, codes[row, byte] & 15, i]
-                sums[i, row - start] = total
-        return
-    for row in range(start, stop, EIGHT):
-        first = min(row, stop - EIGHT)  # the last ones are taken again
-        if queries == EIGHT:
-            sum_eight(table, codes, first, sums, first - start)
-        else:
-            sum_sixteen(table, codes, first, sums, first - start)
 
 
 @kernel
@@ -209,51 +113,51 @@ def _sort(keys: np.ndarray, spare: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def _share_room(keys: np.ndarray, items: int, bins: np.ndarray) -> int:
+def _distinct_bins(keys: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return the bins of sorted keys, each once, ascending: a view of ``numbers``, uint64 and at least as long."""
+    count, last = 0, np.uint64(BINS)
+    for key in keys:
+        number = order_of(key) >> np.uint64(LOW_BITS)
+        if number != last:
+            numbers[count] = number
+            count += 1
+        last = number
+    return numbers[:count]
+
+
+@kernel
+def _share_room(relevant: np.ndarray, items: int, bins: np.ndarray) -> int:
     """Set where each bin begins, before it is known how many items it has; return how much room a relevant bin has.
 
     Bins with a relevant item get equal rooms one after the other, in order.  All others begin in one place behind: of
     them it matters how far they get, and not what they hold.
 
     Args:
-        keys: of the relevant items, sorted; at most one in ``SPARSE`` items.
+        relevant: the bins with a relevant item, ascending; at most one in ``SPARSE`` items.
     """
-    wanted, last = 0, np.uint64(BINS)
-    for key in keys:
-        number = order_of(key) >> np.uint64(LOW_BITS)
-        wanted += number != last
-        last = number
     # An odd number of lines: rooms that begin at multiples of a power of two would share few places of the cache.
-    room = LINE * ((ROOM * items // wanted // LINE - 1) | 1)
+    room = LINE * ((ROOM * items // len(relevant) // LINE - 1) | 1)
     bins[:] = np.uint32(ROOM * items)
-    start, last = 0, np.uint64(BINS)
-    for key in keys:
-        number = order_of(key) >> np.uint64(LOW_BITS)
-        if number != last:
-            bins[number] = np.uint32(start)
-            start += room
-        last = number
+    for j in range(len(relevant)):
+        bins[relevant[j]] = np.uint32(j * room)
     return room
 
 
 @kernel
-def _count_shared(keys: np.ndarray, room: int, items: int, bins: np.ndarray, starts: np.ndarray) -> bool:
+def _count_shared(relevant: np.ndarray, room: int, items: int, bins: np.ndarray, starts: np.ndarray) -> bool:
     """Fill ``starts`` for bins with a relevant item from where all bins end; return whether each stayed in its room."""
     outside = np.uint32(ROOM * items)
-    passed, start = np.int64(0), np.int64(0)
-    behind, last = np.uint64(0), np.uint64(BINS)
-    for key in keys:
-        number = order_of(key) >> np.uint64(LOW_BITS)
-        if number == last:
-            continue
+    passed, behind = np.int64(0), np.uint64(0)
+    for j in range(len(relevant)):
+        number = relevant[j]
         for other in range(behind, number):
             passed += np.int64(bins[other] - outside)
-        count = np.int64(bins[number]) - start
+        count = np.int64(bins[number]) - j * room
         if count > room:
             return False
         behind = number + np.uint64(1)
         starts[number], starts[behind] = passed, passed + count
-        passed, start, last = passed + count, start + room, number
+        passed += count
     return True
 
 
@@ -346,9 +250,10 @@ def _order(distances: np.ndarray, keys: np.ndarray, with_positions: bool, scratc
     # Equal rooms save a pass over all distances.  Where a bin had too many items for its room, they aren't tried again:
     # equal codes of the same gallery make it so.
     if not with_positions and scratch.crowded[0] == 0 and SPARSE * len(keys) <= len(distances):
-        room = _share_room(keys, len(distances), bins)
+        relevant = _distinct_bins(keys, scratch.relevant_bins)
+        room = _share_room(relevant, len(distances), bins)
         _fill_bins(distances, scratch, with_positions)
-        if _count_shared(keys, room, len(distances), bins, starts):
+        if _count_shared(relevant, room, len(distances), bins, starts):
             return
         scratch.crowded[0] = 1
     _share_exactly(distances, bins, starts)
@@ -446,7 +351,7 @@ def rank(
         slots: int64 ``(q + 1,)``, running totals of relevant items.
         together: queries whose distances a thread holds at once, eight or sixteen.
         parts: how many threads there are.
-        units: float64 ``(q,)``, filled as :func:`unit_of` says; of a query with NaN nothing else is filled.
+        units: float64 ``(q,)``, filled; NaN stands for a query that isn't finite, of which nothing else is filled.
         positions: int32 ``(slots[-1],)`` if asked for.
     """
     single = labels.gallery_masks.shape[0] == 0
@@ -459,8 +364,8 @@ def rank(
         found = np.empty(0 if single else most, np.int64)
         for chunk in range(part, chunks, parts):
             start, stop = chunk * together, min(len(counts), (chunk + 1) * together)
-            _fill_table(projections[start:stop], units[start:stop], scratch.table)
-            _fill_sums(scratch.table, codes, 0, len(codes), scratch.sums)
+            fill_table(projections[start:stop], units[start:stop], scratch.table)
+            fill_sums(scratch.table, codes, 0, len(codes), scratch.sums)
             scratch.crowded[0] = 0
             for i in range(start, stop):
                 first, last = slots[i], slots[i + 1]
@@ -469,11 +374,7 @@ def rank(
                     rows = order[starts[i] : starts[i] + last - first]
                 else:
                     rows = found[: last - first]
-                    count = 0
-                    for row in range(len(codes)):
-                        if is_relevant(labels, i, row):
-                            rows[count] = row
-                            count += 1
+                    find_relevant(labels, i, rows)
                 if first < last and not np.isnan(units[i]):
                     counts[i] = _rank_one(
                         scratch.sums[i - start],
@@ -483,114 +384,3 @@ def rank(
                         groups[:, first:last],
                         positions[first:last],
                     )
-
-
-@kernel
-def _collect(
-    projections: np.ndarray,
-    codes: np.ndarray,
-    start: int,
-    stop: int,
-    k: int,
-    units: np.ndarray,
-    rooms: np.ndarray,
-    counts: np.ndarray,
-) -> None:
-    """Collect the ``k`` nearest of codes ``start`` to ``stop`` for up to eight queries.
-
-    Args:
-        units: float64, filled as :func:`unit_of` says.
-        rooms, counts: a collection (:mod:`lshbench.kernels.topk`) for each query; filled.
-    """
-    table = _make_table(codes.shape[1], EIGHT)
-    _fill_table(projections, units, table)
-    sums = np.empty((EIGHT, TILE), np.uint32)
-    counts[:] = 0
-    limits = np.full(EIGHT, NO_LIMIT)
-    farthest = np.full(EIGHT, np.uint32(EXACT))  # distances from this one on are no longer among the nearest
-    for begin in range(start, stop, TILE):
-        size = min(TILE, stop - begin)
-        _fill_sums(table, codes, begin, begin + size, sums)
-        for i in range(len(projections)):
-            own, room, count, limit, far = sums[i, :size], rooms[i], counts[i], limits[i], farthest[i]
-            for block in range(0, size, BLOCK):
-                part = own[block : min(block + BLOCK, size)]
-                near = ZERO
-                for distance in part:
-                    near += np.uint32(distance < far)
-                if near == 0:
-                    continue
-                for j in range(len(part)):
-                    if part[j] < far:
-                        key = sort_key(np.uint64(part[j]), begin + block + j)
-                        count, nearer = collect(key, room, count, limit, k)
-                        if nearer < limit:
-                            # Rows ascend and ties go to the smaller one: only a nearer item is added.
-                            limit = nearer
-                            far = np.uint32(order_of(limit))
-            counts[i], limits[i], farthest[i] = count, limit, far
-
-
-@kernel
-def _write(found: np.ndarray, unit: float, ids: np.ndarray, distances: np.ndarray) -> None:
-    """Write items and distances from sorted keys."""
-    for column in range(len(found)):
-        ids[column] = row_of(found[column])
-        distances[column] = np.float32(np.float64(order_of(found[column])) * unit)
-
-
-@kernel
-def nearest_serial(
-    projections: np.ndarray, codes: np.ndarray, k: int, units: np.ndarray, ids: np.ndarray, distances: np.ndarray
-) -> None:
-    """Write the first ``k`` columns: the nearest items of each query in order, ties by the smaller row.
-
-    Args:
-        k: at most ``n``.
-        units: float64 ``(q,)``, filled as :func:`unit_of` says; what is written of a query with NaN means nothing.
-    """
-    rooms = np.empty((EIGHT, room_for(k)), np.uint64)
-    counts = np.empty(EIGHT, np.int64)
-    for start in range(0, len(projections), EIGHT):
-        asked = slice(start, min(start + EIGHT, len(projections)))
-        _collect(projections[asked], codes, 0, len(codes), k, units[asked], rooms, counts)
-        for i in range(start, min(start + EIGHT, len(projections))):
-            _write(smallest(rooms[i - start], counts[i - start], k), units[i], ids[i], distances[i])
-
-
-@kernel(parallel=True)
-def nearest_parallel(
-    projections: np.ndarray,
-    codes: np.ndarray,
-    k: int,
-    parts: int,
-    units: np.ndarray,
-    ids: np.ndarray,
-    distances: np.ndarray,
-) -> None:
-    """Write the first ``k`` columns like :func:`nearest_serial`, on all threads, each with some queries and a part of
-    the gallery."""
-    room, asked = room_for(k), len(projections)
-    rooms = np.empty((parts, asked, room), np.uint64)
-    counts = np.zeros((parts, asked), np.int64)
-    for task in prange(parts * ((asked + EIGHT - 1) // EIGHT)):
-        part, first = task % parts, EIGHT * (task // parts)
-        own = slice(first, min(first + EIGHT, asked))
-        start, stop = len(codes) * part // parts, len(codes) * (part + 1) // parts
-        found = np.empty(EIGHT)  # each part's own, so that no two threads write to one place
-        _collect(projections[own], codes, start, stop, k, found, rooms[part, own], counts[part, own])
-        if part == 0:
-            units[own] = found[: own.stop - own.start]
-    for i in prange(len(projections)):
-        keys = np.empty(parts * room, np.uint64)
-        total = 0
-        for part in range(parts):
-            count = counts[part, i]
-            keys[total : total + count] = rooms[part, i, :count]
-            total += count
-        if total > k:
-            nearest = smallest(keys, total, k)
-        else:
-            nearest = keys[:total]
-        nearest.sort()  # those of each part alone may be in order, as `smallest` expects
-        _write(nearest, units[i], ids[i], distances[i])

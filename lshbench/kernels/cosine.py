@@ -14,7 +14,7 @@ from numba import prange
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Float32Vector, Int32Vector, UInt64Vector
 from lshbench.kernels.keys import descending, descending_value, order_of, radix_sort, row_of, sort_key
-from lshbench.kernels.labels import Labels, is_relevant
+from lshbench.kernels.labels import Labels, find_relevant, is_relevant
 
 CHUNK = 4
 """Queries that share scratch memory."""
@@ -95,16 +95,6 @@ def _scale(products: np.ndarray, inverse_norms: np.ndarray, similarity: np.ndarr
         target = similarity[first:last]
         for j in range(last - first):
             target[j] = similarity_of(own[j], norms[j])
-
-
-@kernel
-def _find_rows(labels: Labels, query: int, rows: np.ndarray) -> None:
-    """Fill ``rows`` with the items that labels make relevant to the query, ascending."""
-    found = 0
-    for row in range(labels.gallery_masks.shape[1]):
-        if is_relevant(labels, query, row):
-            rows[found] = row
-            found += 1
 
 
 @kernel(inline="always")
@@ -397,7 +387,7 @@ def rank(
                 rows = order[starts[i] : starts[i] + last - first]
             else:
                 rows = found[: last - first]
-                _find_rows(labels, i, rows)
+                find_relevant(labels, i, rows)
             if first < last:
                 counts[i] = _rank_one(
                     similarities[:, start + i],

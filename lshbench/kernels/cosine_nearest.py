@@ -17,7 +17,7 @@ from lshbench.kernels.keys import descending, descending_value, order_of, row_of
 from lshbench.kernels.lanes import LANES, WINDOWS, greater_of_32, greatest_of_32, write_greatest_of_windows
 from lshbench.kernels.products import FOUR, NARROW, SIX, write_narrow_products, write_similarities
 from lshbench.kernels.rescoring import scale_to_unit
-from lshbench.kernels.topk import IN_ORDER, NO_LIMIT, collect, room_for, select, sort_by_buckets
+from lshbench.kernels.topk import IN_ORDER, NO_LIMIT, collect, joined, room_for, select, sort_by_buckets
 from lshbench.kernels.words import lowest_bit
 
 TOGETHER = 1 << 14
@@ -240,15 +240,8 @@ def _collect_part(
 @kernel
 def _write_few(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
     """Write each query's ``k`` most similar items of all parts; ``rooms`` are ``(parts, q, room)``."""
-    parts, asked, room = rooms.shape
-    for i in range(asked):
-        keys = np.empty(parts * room, np.uint64)
-        total = 0
-        for part in range(parts):
-            count = counts[part, i]
-            keys[total : total + count] = rooms[part, i, :count]
-            total += count
-        _write_sorted(keys[:total], k, ids[i], distances[i])
+    for i in range(rooms.shape[1]):
+        _write_sorted(joined(rooms, counts, i), k, ids[i], distances[i])
 
 
 @kernel

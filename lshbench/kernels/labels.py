@@ -167,6 +167,16 @@ def is_relevant(labels: Labels, query: int, row: int) -> bool:
 
 
 @kernel
+def find_relevant(labels: Labels, query: int, rows: np.ndarray) -> None:
+    """Fill ``rows`` with the gallery rows that are relevant to a query, ascending; it has room for just these."""
+    found = 0
+    for row in range(labels.gallery_masks.shape[1]):
+        if is_relevant(labels, query, row):
+            rows[found] = row
+            found += 1
+
+
+@kernel
 def mark_relevant(labels: Labels, query: int, start: int, packs: int, bit: int, distances: np.ndarray) -> None:
     """Set a bit in the lanes of relevant items, in the layout of :func:`lshbench.kernels.words.packed_distances`."""
     gallery_masks = labels.gallery_masks

@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange, types
 from numba.extending import overload
 
-from lshbench.kernels.asymmetric import fill_entries, unit_of
+from lshbench.kernels.asymmetric_sums import fill_entries, unit_of
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Float32Matrix, Float32Vector, Int32Vector, UInt8Matrix, UInt64Matrix, UInt64Vector
 from lshbench.kernels.topk import room_for
@@ -194,7 +194,7 @@ def _fill_whole_sums(projections: np.ndarray, sums: np.ndarray) -> float:
     """Fill the lookup table ``sums`` with what each value of a code's byte adds to the asymmetric distance.
 
     Returns:
-        The unit of the distance (:mod:`lshbench.kernels.asymmetric`); NaN if a projection isn't finite.
+        The unit of the distance (:mod:`lshbench.kernels.asymmetric_sums`); NaN if a projection isn't finite.
     """
     unit = unit_of(projections)
     whole = np.empty(256, np.uint32)

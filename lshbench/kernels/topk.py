@@ -96,6 +96,24 @@ def smallest(room: np.ndarray, count: int, k: int) -> np.ndarray:
 
 
 @kernel
+def joined(rooms: np.ndarray, counts: np.ndarray, i: int) -> np.ndarray:
+    """Return the keys of a query's collections, one of each part of the gallery, one after the other.
+
+    Args:
+        rooms: uint64 ``(parts, q, room)``.
+        counts: int64 ``(parts, q)``.
+    """
+    parts, _, room = rooms.shape
+    keys = np.empty(parts * room, np.uint64)
+    total = 0
+    for part in range(parts):
+        count = counts[part, i]
+        keys[total : total + count] = rooms[part, i, :count]
+        total += count
+    return keys[:total]
+
+
+@kernel
 def sort_by_buckets(keys: np.ndarray) -> None:
     """Sort distinct keys whose values spread: in as many buckets as there are keys, hardly any comparison is left."""
     if len(keys) < 2:

@@ -9,7 +9,8 @@ to nearly 2^24.  That changes no more than float32's own rounding of such a sum 
 number, exact in whichever order it is added up.  A ranking is then counted: into bins by the high bits of distances,
 and only where a bin has relevant items, by all bits.
 
-Kernels are in :mod:`lshbench.kernels.asymmetric`.
+Kernels are in :mod:`lshbench.kernels.asymmetric_sums`, :mod:`lshbench.kernels.asymmetric` and
+:mod:`lshbench.kernels.asymmetric_nearest`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numba import get_num_threads
 
 from lshbench.kernels import asymmetric as kernels
+from lshbench.kernels import asymmetric_nearest
 from lshbench.kernels.labels import LabelTable
 from lshbench.kernels.lanes import EIGHT, SIXTEEN
 from lshbench.ranking.groups import GroupRoom
@@ -158,10 +160,10 @@ def asymmetric_code_neighbors(projections: np.ndarray, gallery: Codes, k: int) -
         units = np.empty(len(asked))
         ids, distances = results.ids[rows], results.distances[rows]
         if len(asked) * gallery.packed.size < FEW_BYTES:
-            kernels.nearest_serial(asked, gallery.packed, nearest, units, ids, distances)
+            asymmetric_nearest.nearest_serial(asked, gallery.packed, nearest, units, ids, distances)
         else:
             parts = get_num_threads() if len(asked) < SPLIT_QUERIES else 1
-            kernels.nearest_parallel(asked, gallery.packed, nearest, parts, units, ids, distances)
+            asymmetric_nearest.nearest_parallel(asked, gallery.packed, nearest, parts, units, ids, distances)
         _refuse(units, start)
     return results
 

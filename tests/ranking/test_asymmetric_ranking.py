@@ -83,10 +83,11 @@ def test_few_relevant_items_are_ranked_with_bins_that_share_room_unless_one_is_t
     keys = np.sort(exact[0].astype(np.uint64)[relevant_matrix(relevance)[0]]) << np.uint64(32)
     bins = np.empty(kernels.BINS, np.uint32)
     assert kernels.SPARSE * len(keys) <= items
-    room = kernels._share_room(keys, items, bins)
+    relevant = kernels._distinct_bins(keys, np.empty_like(keys))
+    room = kernels._share_room(relevant, items, bins)
     ends = bins + np.bincount(exact[0].astype(np.int64) >> kernels.LOW_BITS, minlength=kernels.BINS).astype(np.uint32)
     starts = np.empty(kernels.BINS + 1, np.uint32)
-    assert kernels._count_shared(keys, room, items, ends, starts) == shared
+    assert kernels._count_shared(relevant, room, items, ends, starts) == shared
 
 
 def test_a_query_alone_and_one_of_a_batch_find_the_same() -> None:
