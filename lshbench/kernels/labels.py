@@ -132,16 +132,16 @@ def _masks(labels: np.ndarray) -> np.ndarray:
     return padded.view(np.uint64)
 
 
-@kernel
-def share_label(query_mask: np.ndarray, gallery_masks: np.ndarray, item: int) -> bool:
-    """Return whether a gallery item has one of the query's labels."""
+@kernel(inline="always")
+def share_label(query_masks: np.ndarray, query: int, gallery_masks: np.ndarray, item: int) -> bool:
+    """Return whether a gallery item has one of a query's labels."""
     common = np.uint64(0)
     for word in range(gallery_masks.shape[0]):
-        common |= query_mask[word] & gallery_masks[word, item]
+        common |= query_masks[query, word] & gallery_masks[word, item]
     return common != np.uint64(0)
 
 
-@kernel
+@kernel(inline="always")
 def find_listed(labels: Labels, query: int, row: int) -> int:
     """Return the place of a gallery row in all lists, or -1 if the query doesn't list it."""
     low, high = labels.offsets[query], labels.offsets[query + 1]
@@ -156,11 +156,15 @@ def find_listed(labels: Labels, query: int, row: int) -> int:
     return -1
 
 
-@kernel
+@kernel(inline="always")
 def is_relevant(labels: Labels, query: int, row: int) -> bool:
-    """Return whether a gallery row is relevant to a query."""
+    """Return whether a gallery row is relevant to a query.
+
+    It is compiled into its callers: in a call, references to all arrays of ``labels`` would be counted, which takes 30
+    times as long as the answer.
+    """
     if labels.gallery_masks.shape[0] > 0:
-        return share_label(labels.query_masks[query], labels.gallery_masks, row) != (labels.inverted != 0)
+        return share_label(labels.query_masks, query, labels.gallery_masks, row) != (labels.inverted != 0)
     if len(labels.offsets) > 0:
         return find_listed(labels, query, row) >= 0
     return labels.gallery[row] == labels.queries[query]
@@ -168,12 +172,33 @@ def is_relevant(labels: Labels, query: int, row: int) -> bool:
 
 @kernel
 def find_relevant(labels: Labels, query: int, rows: np.ndarray) -> None:
-    """Fill ``rows`` with the gallery rows that are relevant to a query, ascending; it has room for just these."""
+    """Fill ``rows`` with the gallery rows whose masks make them relevant to a query, ascending; it has room for these.
+
+    Each row is written where the next relevant one belongs, which needs no branch that is hard to foresee.
+    """
+    masks = labels.gallery_masks
+    none, inverted = np.uint64(0), labels.inverted
     found = 0
-    for row in range(labels.gallery_masks.shape[1]):
-        if is_relevant(labels, query, row):
+    if masks.shape[0] == 1:
+        mask = labels.query_masks[query, 0]
+        for row in range(masks.shape[1]):
+            if found == len(rows):
+                break
             rows[found] = row
-            found += 1
+            found += int(mask & masks[0, row] != none) ^ inverted
+    elif masks.shape[0] == 2:
+        first, second = labels.query_masks[query, 0], labels.query_masks[query, 1]
+        for row in range(masks.shape[1]):
+            if found == len(rows):
+                break
+            rows[found] = row
+            found += int(first & masks[0, row] | second & masks[1, row] != none) ^ inverted
+    else:
+        for row in range(masks.shape[1]):
+            if found == len(rows):
+                break
+            rows[found] = row
+            found += int(share_label(labels.query_masks, query, masks, row)) ^ inverted
 
 
 @kernel
@@ -214,10 +239,10 @@ def mark_relevant(labels: Labels, query: int, start: int, packs: int, bit: int, 
                 )
                 distances[16 * pack + j] |= (marks ^ flips) << up
     else:
-        query_mask = labels.query_masks[query]
         for pack in range(packs):
             for item in range(64):
-                mark = np.uint64(share_label(query_mask, gallery_masks, start + 64 * pack + item)) ^ flip
+                shared = share_label(labels.query_masks, query, gallery_masks, start + 64 * pack + item)
+                mark = np.uint64(shared) ^ flip
                 distances[16 * pack + (item & 15)] |= mark << np.uint64(16 * (item >> 4) + bit)
 
 
@@ -247,5 +272,5 @@ def _count_sharing(query_masks: np.ndarray, gallery_masks: np.ndarray, counts: n
                 count += (first & gallery_masks[0, item] | second & gallery_masks[1, item]) != none
         else:
             for item in range(gallery_masks.shape[1]):
-                count += share_label(query_masks[query], gallery_masks, item)
+                count += share_label(query_masks, query, gallery_masks, item)
         counts[query] = count
