@@ -266,8 +266,8 @@ def test_every_processor_of_the_runs_is_named_with_its_gpu(runs: Path) -> None:
     assert f"On Another and H100, or {METRICS['environment']['cpu']}." in text
 
 
-ONE_DATA_SET = {"unseen", "containment"}
-"""Tables of CIFAR-100 alone."""
+ONE_DATA_SET = {"unseen", "containment", "tiny_imagenet"}
+"""Tables of one data set."""
 
 
 @pytest.mark.parametrize("name", [name for name, _ in options("table")])

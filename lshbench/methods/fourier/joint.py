@@ -10,8 +10,9 @@ A query is encoded by both sides' encoders, unless they share one, and a mean of
 :class:`FourierTransfer`
     For classes that training has not seen: labels choose the directions that tell classes apart
     (:mod:`lshbench.methods.fourier.discriminant`), and codes are to rank a batch as cosines along these directions and
-    cosines of all features do together: what these directions leave out tells other classes apart.  No term names a
-    class.  An item of several labels counts once for each in the directions.
+    cosines of all features do together: what these directions leave out tells other classes apart.  The ranking by
+    labels counts little beside it, and no term has codes for classes.  An item of several labels counts once for
+    each in the directions.
 :class:`FourierUnsupervised`
     Without labels: the ranking is that of cosines averaged over neighbourhoods, by encoders that don't learn these by
     heart.

@@ -243,9 +243,9 @@ def test_the_query_agnostic_objective_is_trained_without_positives() -> None:
     assert last.loss < first.loss
 
 
-def test_labels_teach_transfer_without_a_term_that_names_classes() -> None:
+def test_labels_teach_transfer_without_codes_for_classes() -> None:
     method = make("fourier_transfer", 8, training=FEW).fit(clusters(200), silent)
-    assert set(method.history[-1].terms) == {"geometry", "fence", "balance"}
+    assert set(method.history[-1].terms) == {"geometry", "ranking", "fence", "balance"}
     assert method.history[-1].terms["geometry"] < method.history[0].terms["geometry"]
     assert quality(method, clusters(300), clusters(60, seed=9)) > random_quality(8) + 0.02
 
