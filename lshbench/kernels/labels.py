@@ -201,49 +201,68 @@ def find_relevant(labels: Labels, query: int, rows: np.ndarray) -> None:
             found += int(share_label(labels.query_masks, query, masks, row)) ^ inverted
 
 
+@kernel(inline="always")
+def _lanes(first: bool, second: bool, third: bool, fourth: bool) -> np.uint64:
+    """Return a word whose four lanes of 16 bits have their lowest bits set where the arguments are true."""
+    return (
+        np.uint64(first)
+        | np.uint64(second) << np.uint64(16)
+        | np.uint64(third) << np.uint64(32)
+        | np.uint64(fourth) << np.uint64(48)
+    )
+
+
 @kernel
 def mark_relevant(labels: Labels, query: int, start: int, packs: int, bit: int, distances: np.ndarray) -> None:
     """Set a bit in the lanes of relevant items, in the layout of :func:`lshbench.kernels.words.packed_distances`."""
     gallery_masks = labels.gallery_masks
+    words = gallery_masks.shape[0]
     up = np.uint64(bit)
+    none = np.uint64(0)
     stop = start + 64 * packs
-    flip = np.uint64(labels.inverted)
-    if gallery_masks.shape[0] == 0 and len(labels.offsets) > 0:
+    inverted = labels.inverted != 0
+    flips = _lanes(inverted, inverted, inverted, inverted)
+    if words == 0 and len(labels.offsets) > 0:
         _mark_listed(labels, query, start, stop, bit, distances)
-    elif gallery_masks.shape[0] == 0:
+    elif words == 0:
         label = labels.queries[query]
         numbers = labels.gallery[start:stop]
         for pack in range(packs):
             for j in range(16):
-                item = 64 * pack + j
-                marks = (
-                    np.uint64(numbers[item] == label)
-                    | np.uint64(numbers[item + 16] == label) << np.uint64(16)
-                    | np.uint64(numbers[item + 32] == label) << np.uint64(32)
-                    | np.uint64(numbers[item + 48] == label) << np.uint64(48)
+                i = 64 * pack + j
+                marks = _lanes(
+                    numbers[i] == label, numbers[i + 16] == label, numbers[i + 32] == label, numbers[i + 48] == label
                 )
                 distances[16 * pack + j] |= marks << up
-    elif gallery_masks.shape[0] == 1:
+    elif words == 1:
         mask = labels.query_masks[query, 0]
         masks = gallery_masks[0, start:stop]
-        none = np.uint64(0)
-        flips = flip | flip << np.uint64(16) | flip << np.uint64(32) | flip << np.uint64(48)
         for pack in range(packs):
             for j in range(16):
-                item = 64 * pack + j
-                marks = (
-                    np.uint64(mask & masks[item] != none)
-                    | np.uint64(mask & masks[item + 16] != none) << np.uint64(16)
-                    | np.uint64(mask & masks[item + 32] != none) << np.uint64(32)
-                    | np.uint64(mask & masks[item + 48] != none) << np.uint64(48)
+                i = 64 * pack + j
+                marks = _lanes(
+                    mask & masks[i] != none,
+                    mask & masks[i + 16] != none,
+                    mask & masks[i + 32] != none,
+                    mask & masks[i + 48] != none,
                 )
                 distances[16 * pack + j] |= (marks ^ flips) << up
     else:
+        # A word of all items after the other, which vectorises.
+        query_masks = labels.query_masks
+        common = np.empty(64, np.uint64)
         for pack in range(packs):
-            for item in range(64):
-                shared = share_label(labels.query_masks, query, gallery_masks, start + 64 * pack + item)
-                mark = np.uint64(shared) ^ flip
-                distances[16 * pack + (item & 15)] |= mark << np.uint64(16 * (item >> 4) + bit)
+            first = start + 64 * pack
+            common[:] = none
+            for word in range(words):
+                mask = query_masks[query, word]
+                for j in range(64):
+                    common[j] |= mask & gallery_masks[word, first + j]
+            for j in range(16):
+                marks = _lanes(
+                    common[j] != none, common[j + 16] != none, common[j + 32] != none, common[j + 48] != none
+                )
+                distances[16 * pack + j] |= (marks ^ flips) << up
 
 
 @kernel
