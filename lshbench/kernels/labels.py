@@ -160,8 +160,8 @@ def find_listed(labels: Labels, query: int, row: int) -> int:
 def is_relevant(labels: Labels, query: int, row: int) -> bool:
     """Return whether a gallery row is relevant to a query.
 
-    It is compiled into its callers: in a call, references to all arrays of ``labels`` would be counted, which takes 30
-    times as long as the answer.
+    It is compiled into its callers: in a call, references to all arrays of ``labels`` would be counted, which takes
+    some 50 ns, where the answer mostly takes 1 to 8.
     """
     if labels.gallery_masks.shape[0] > 0:
         return share_label(labels.query_masks, query, labels.gallery_masks, row) != (labels.inverted != 0)
@@ -172,7 +172,7 @@ def is_relevant(labels: Labels, query: int, row: int) -> bool:
 
 @kernel
 def find_relevant(labels: Labels, query: int, rows: np.ndarray) -> None:
-    """Fill ``rows`` with the gallery rows whose masks make them relevant to a query, ascending; it has room for these.
+    """Fill ``rows``, as long as there are such rows, with those whose masks make them relevant to a query, ascending.
 
     Each row is written where the next relevant one belongs, which needs no branch that is hard to foresee.
     """
@@ -248,7 +248,7 @@ def mark_relevant(labels: Labels, query: int, start: int, packs: int, bit: int, 
                 )
                 distances[16 * pack + j] |= (marks ^ flips) << up
     else:
-        # A word of all items after the other, which vectorises.
+        # Word by word over a pack's items: such loops are vectorised.
         query_masks = labels.query_masks
         common = np.empty(64, np.uint64)
         for pack in range(packs):

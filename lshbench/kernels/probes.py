@@ -114,7 +114,7 @@ def merge_dense(
             slots[key] += 1
 
 
-@kernel(inline="always")
+@kernel(inline="always")  # in a call, references to all arrays of ``buckets`` would be counted
 def find_bucket(table: int, key: np.uint64, buckets: Buckets) -> tuple[int, int]:
     """Return where a bucket's rows start and stop within the table's ids."""
     shift, offsets, keys, begins, directory = buckets

@@ -28,9 +28,12 @@ def test_rows_of_masks_are_those_that_share_or_have_all_labels(classes: int, sub
     table = LabelTable.from_relevance(Relevance(queries, gallery, subset=subset))
     assert table.totals.tolist() == expected.sum(1).tolist()
     for query in range(len(queries)):
-        rows = np.full(expected[query].sum(), -1, np.int64)
+        memory = np.full(expected[query].sum() + 20, -1, np.int64)
+        rows = memory[10:-10]
         find_relevant(table.labels, query, rows)
         assert rows.tolist() == np.flatnonzero(expected[query]).tolist()
+        assert np.all(memory[:10] == -1)
+        assert np.all(memory[-10:] == -1)
         assert relevant_rows(table, query, len(gallery)) == rows.tolist()
 
 

@@ -14,8 +14,8 @@ A query is encoded by both sides' encoders, unless they share one, and a mean of
     labels counts little beside it, and no term has codes for classes.  An item of several labels counts once for
     each in the directions.
 :class:`FourierUnsupervised`
-    Without labels: the ranking is that of cosines averaged over neighbourhoods, by encoders that don't learn these by
-    heart.
+    Without labels: the ranking is that of cosines averaged over neighbourhoods, by an encoder with dropout on both
+    sides.
 """
 
 from __future__ import annotations
