@@ -187,7 +187,10 @@ def _check_split(name: str, role: str, split: Split) -> None:
         classes = int((labels[0] != labels).any()) + 1
     # Queries of one class are judged by how many of the others they find before their own.
     if classes < 2 and role == "gallery":
-        raise UsageError(f"{where} has one class only: retrieval is judged by telling at least two apart")
+        raise UsageError(
+            f"{where} has one class only: retrieval is judged by telling at least two apart. "
+            "dataset.gallery_split chooses the gallery"
+        )
 
 
 def read_features(

@@ -23,12 +23,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as logistic
 
+from lshbench.errors import wrong_value
 from lshbench.methods.fourier.base import FourierHasher
 from lshbench.methods.fourier.discriminant import Discriminant
 from lshbench.methods.fourier.losses import geometry, joined
@@ -55,8 +56,18 @@ class JointFourier(FourierHasher):
         temperature: of the softmax over products divided by the square root of bits.
     """
 
+    teaching: ClassVar[tuple[str, ...]] = ("ranking_weight",)
+    """Weights of the terms that say which codes are to be near: without any, training has nothing to learn."""
+
     balance_weight: Weight
     temperature: Positive
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not any(getattr(self, name) for name in self.teaching):
+            first, *others = self.teaching
+            instead = "".join(f", or one for method.{name}" for name in others)
+            raise wrong_value(f"method.{first}", 0, f"a positive number{instead}: nothing else says what is to be near")
 
     @abstractmethod
     def objective(self, data: TrainingData, network: FourierNetwork, progress: Progress) -> Callable[[Batch], Terms]:
@@ -114,6 +125,7 @@ class Fourier(JointFourier):
     """
 
     supervision = "labels"
+    teaching = "ranking_weight", "class_weight", "bit_weight"
 
     class_weight: Weight
     targets: Targets
@@ -162,6 +174,8 @@ class FourierTransfer(Fourier):
         features_share: of the cosines of all features in the mean of both; those along the directions have the rest.
         geometry_temperature: of the mean.
     """
+
+    teaching = *Fourier.teaching, "geometry_weight"
 
     geometry_weight: Weight
     features_share: Share

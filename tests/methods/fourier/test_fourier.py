@@ -250,6 +250,27 @@ def test_labels_teach_transfer_without_codes_for_classes() -> None:
     assert quality(method, clusters(300), clusters(60, seed=9)) > random_quality(8) + 0.02
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("fourier", ", or one for method.class_weight, or one for method.bit_weight"),
+        (
+            "fourier_transfer",
+            ", or one for method.class_weight, or one for method.bit_weight, or one for method.geometry_weight",
+        ),
+        ("fourier_unsupervised", ""),
+    ],
+)
+def test_a_training_with_nothing_to_learn_from_is_refused(option: str, instead: str) -> None:
+    weights = dict.fromkeys(("ranking_weight", "class_weight", "bit_weight", "geometry_weight"), 0.0)
+    keys = {name: value for name, value in weights.items() if name == "ranking_weight" or name in instead}
+    expected = rf"method.ranking_weight=0: expected a positive number{instead}: nothing else says"
+    with pytest.raises(UsageError, match=expected):
+        make(option, 8, **keys)
+    if instead:
+        make(option, 8, **keys | {"class_weight": 1.0})
+
+
 def test_a_query_is_reduced_by_both_encoders_in_the_shares_asked_for() -> None:
     x = clusters(20, seed=4).x
     state = make("fourier", 8, training=FEW).fit(clusters(200), silent).state()
