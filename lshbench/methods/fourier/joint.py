@@ -125,7 +125,7 @@ class Fourier(JointFourier):
     """
 
     supervision = "labels"
-    teaching = "ranking_weight", "class_weight", "bit_weight"
+    teaching: ClassVar[tuple[str, ...]] = ("ranking_weight", "class_weight", "bit_weight")
 
     class_weight: Weight
     targets: Targets
@@ -175,7 +175,7 @@ class FourierTransfer(Fourier):
         geometry_temperature: of the mean.
     """
 
-    teaching = *Fourier.teaching, "geometry_weight"
+    teaching: ClassVar[tuple[str, ...]] = (*Fourier.teaching, "geometry_weight")
 
     geometry_weight: Weight
     features_share: Share
