@@ -138,7 +138,7 @@ def find_bucket(table: int, key: np.uint64, buckets: Buckets) -> tuple[int, int]
     return offsets[low + table], offsets[low + table + 1]
 
 
-@kernel(inline="always")
+@kernel
 def _precedes(heap: _Heap, place: int, other: int) -> bool:
     """Return whether an entry of the heap comes before another: by score, then by mask, then by table."""
     if heap.scores[place] != heap.scores[other]:
@@ -148,7 +148,7 @@ def _precedes(heap: _Heap, place: int, other: int) -> bool:
     return heap.marks[place] < heap.marks[other]
 
 
-@kernel(inline="always")
+@kernel
 def _swap(heap: _Heap, place: int, other: int) -> None:
     scores, masks, marks = heap
     scores[place], scores[other] = scores[other], scores[place]
