@@ -282,7 +282,7 @@ class BucketsIndex(Index):
         if number == 1:
             self._search_one(searched, arrays, k, *found)
         elif number:
-            _refuse(kernels.search(searched.numbers, arrays, search_order(arrays.codes), *found))
+            _refuse(max(kernels.search(searched.numbers, arrays, search_order(arrays.codes), *found)))
         return Neighbors(*found)
 
     def _search_one(
@@ -337,7 +337,7 @@ class BucketsIndex(Index):
             distances = np.empty(offsets[-1], np.float32)
             own = rescoring.Queries(*(array[start:stop] for array in arrays))
             order = search_order(own.codes)
-            _refuse(kernels.fill_candidates(searched.numbers, own, order, offsets, rows, distances), start)
+            _refuse(max(kernels.fill_candidates(searched.numbers, own, order, offsets, rows, distances)), start)
             yield start, stop, offsets, rows, distances
 
     def _arrays(self, queries: Encoded, probes: int) -> rescoring.Queries:

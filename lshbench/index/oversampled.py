@@ -44,10 +44,6 @@ BLOCK_ROWS = 8192
 """Vectors that are made bytes at a time."""
 
 
-CHUNKS = 8
-"""Parts of a batch for each thread."""
-
-
 class OversampledIndex(Index):
     """Results of an index over codes, rescored by cosine of the features.
 
@@ -151,16 +147,15 @@ class OversampledIndex(Index):
 
     def _rescore(self, queries: np.ndarray, offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray) -> None:
         """Fill in the distances of candidates."""
-        vectors, norms, threads = writable_view(self._vectors), self._inverse_norms, get_num_threads()
+        vectors, norms = writable_view(self._vectors), self._inverse_norms
         if len(queries) == 1 and len(rows) * queries.shape[1] >= TOGETHER:
             unit = np.empty(queries.shape[1], np.float32)
             scale_to_unit(queries[0], unit)
-            cosine_distances_parallel(unit, rows, vectors, norms, 2 * threads, distances)
+            cosine_distances_parallel(unit, rows, vectors, norms, 2 * get_num_threads(), distances)
         elif len(rows) * queries.shape[1] < TOGETHER:
             cosine_distances_of_lists(queries, offsets, rows, vectors, norms, distances)
         else:
-            chunks = min(len(queries), CHUNKS * threads)
-            cosine_distances_of_lists_parallel(queries, offsets, rows, vectors, norms, chunks, distances)
+            cosine_distances_of_lists_parallel(queries, offsets, rows, vectors, norms, distances)
 
     @property
     def bytes(self) -> int:

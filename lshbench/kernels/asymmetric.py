@@ -9,14 +9,22 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from lshbench.kernels.asymmetric_sums import fill_sums, fill_table, make_table
 from lshbench.kernels.compilation import kernel
-from lshbench.kernels.frames import Int32Vector, UInt16Vector, UInt32Cube, UInt32Matrix, UInt32Vector, UInt64Vector
+from lshbench.kernels.frames import (
+    Int32Vector,
+    UInt16Vector,
+    UInt32Cube,
+    UInt32Matrix,
+    UInt32Vector,
+    UInt64Vector,
+    borrowed,
+)
 from lshbench.kernels.keys import order_of, row_of, sort_key
 from lshbench.kernels.labels import Labels, find_relevant
 from lshbench.kernels.lanes import WINDOW, count_in_window
+from lshbench.kernels.threads import own_part, threaded_kernel
 
 LOW_BITS = 11
 """Bits of a distance that are compared only among items that share the others, the high bits."""
@@ -327,8 +335,10 @@ def _rank_one(
     return total
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def rank(
+    part: int,
+    parts: int,
     projections: np.ndarray,
     codes: np.ndarray,
     labels: Labels,
@@ -337,7 +347,6 @@ def rank(
     slots: np.ndarray,
     with_positions: bool,
     together: int,
-    parts: int,
     units: np.ndarray,
     counts: np.ndarray,
     groups: np.ndarray,
@@ -350,37 +359,35 @@ def rank(
         order, starts: gallery rows by label, and where each query's begin; not read where there are masks.
         slots: int64 ``(q + 1,)``, running totals of relevant items.
         together: queries whose distances a thread holds at once, eight or sixteen.
-        parts: how many threads there are.
         units: float64 ``(q,)``, filled; NaN stands for a query that isn't finite, of which nothing else is filled.
         positions: int32 ``(slots[-1],)`` if asked for.
     """
+    labels = borrowed(labels)
     single = labels.gallery_masks.shape[0] == 0
     most = 0
     for i in range(len(counts)):
         most = max(most, slots[i + 1] - slots[i])
-    chunks = (len(counts) + together - 1) // together
-    for part in prange(min(parts, chunks)):
-        scratch = _make_scratch(codes.shape[1], len(codes), most, with_positions, together)
-        found = np.empty(0 if single else most, np.int64)
-        for chunk in range(part, chunks, parts):
-            start, stop = chunk * together, min(len(counts), (chunk + 1) * together)
-            fill_table(projections[start:stop], units[start:stop], scratch.table)
-            fill_sums(scratch.table, codes, 0, len(codes), scratch.sums)
-            scratch.crowded[0] = 0
-            for i in range(start, stop):
-                first, last = slots[i], slots[i + 1]
-                counts[i] = 0
-                if single:
-                    rows = order[starts[i] : starts[i] + last - first]
-                else:
-                    rows = found[: last - first]
-                    find_relevant(labels, i, rows)
-                if first < last and not np.isnan(units[i]):
-                    counts[i] = _rank_one(
-                        scratch.sums[i - start],
-                        rows,
-                        with_positions,
-                        scratch,
-                        groups[:, first:last],
-                        positions[first:last],
-                    )
+    scratch = _make_scratch(codes.shape[1], len(codes), most, with_positions, together)
+    found = np.empty(0 if single else most, np.int64)
+    for chunk in own_part((len(counts) + together - 1) // together, part, parts):
+        start, stop = chunk * together, min(len(counts), (chunk + 1) * together)
+        fill_table(projections[start:stop], units[start:stop], scratch.table)
+        fill_sums(scratch.table, codes, 0, len(codes), scratch.sums)
+        scratch.crowded[0] = 0
+        for i in range(start, stop):
+            first, last = slots[i], slots[i + 1]
+            counts[i] = 0
+            if single:
+                rows = order[starts[i] : starts[i] + last - first]
+            else:
+                rows = found[: last - first]
+                find_relevant(labels, i, rows)
+            if first < last and not np.isnan(units[i]):
+                counts[i] = _rank_one(
+                    scratch.sums[i - start],
+                    rows,
+                    with_positions,
+                    scratch,
+                    groups[:, first:last],
+                    positions[first:last],
+                )

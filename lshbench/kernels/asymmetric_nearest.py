@@ -7,12 +7,13 @@ where some of a block are below the query's k-th so far.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import get_num_threads
 
 from lshbench.kernels.asymmetric_sums import EXACT, fill_sums, fill_table, make_table
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.keys import order_of, row_of, sort_key
 from lshbench.kernels.lanes import EIGHT
+from lshbench.kernels.threads import threaded_kernel
 from lshbench.kernels.topk import NO_LIMIT, collect, joined, room_for, select, smallest
 
 TILE = 512
@@ -97,33 +98,64 @@ def nearest_serial(
             _write(smallest(rooms[i - start], counts[i - start], k), units[i], ids[i], distances[i])
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def nearest_parallel(
+    part: int,
+    parts: int,
     projections: np.ndarray,
     codes: np.ndarray,
     k: int,
-    parts: int,
     units: np.ndarray,
     ids: np.ndarray,
     distances: np.ndarray,
 ) -> None:
-    """Write the first ``k`` columns like :func:`nearest_serial`, on all threads, each with some queries and a part of
-    the gallery."""
-    asked = len(projections)
-    rooms = np.empty((parts, asked, room_for(k)), np.uint64)
-    counts = np.zeros((parts, asked), np.int64)
-    for task in prange(parts * ((asked + EIGHT - 1) // EIGHT)):
-        part, first = task % parts, EIGHT * (task // parts)
-        own = slice(first, min(first + EIGHT, asked))
-        start, stop = len(codes) * part // parts, len(codes) * (part + 1) // parts
+    """Write the first ``k`` columns like :func:`nearest_serial`, on all threads, each with some of the queries."""
+    groups = (len(projections) + EIGHT - 1) // EIGHT
+    own = slice(EIGHT * (groups * part // parts), min(EIGHT * (groups * (part + 1) // parts), len(projections)))
+    nearest_serial(projections[own], codes, k, units[own], ids[own], distances[own])
+
+
+@threaded_kernel
+def _collect_part(
+    part: int,
+    parts: int,
+    projections: np.ndarray,
+    codes: np.ndarray,
+    k: int,
+    units: np.ndarray,
+    rooms: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Collect each query's ``k`` nearest of one part of the gallery."""
+    start, stop = len(codes) * part // parts, len(codes) * (part + 1) // parts
+    for first in range(0, len(projections), EIGHT):
+        own = slice(first, min(first + EIGHT, len(projections)))
         found = np.empty(EIGHT)  # each part's own, so that no two threads write to one place
         _collect(projections[own], codes, start, stop, k, found, rooms[part, own], counts[part, own])
         if part == 0:
-            units[own] = found[: own.stop - own.start]
-    for i in prange(asked):
+            for i in range(first, min(first + EIGHT, len(projections))):
+                units[i] = found[i - first]
+
+
+@kernel
+def _write_joined(
+    rooms: np.ndarray, counts: np.ndarray, k: int, units: np.ndarray, ids: np.ndarray, distances: np.ndarray
+) -> None:
+    for i in range(len(units)):
         keys = joined(rooms, counts, i)
         if len(keys) > k:
             select(keys, k)
             keys = keys[:k]
         keys.sort()
         _write(keys, units[i], ids[i], distances[i])
+
+
+def nearest_of_few(
+    projections: np.ndarray, codes: np.ndarray, k: int, units: np.ndarray, ids: np.ndarray, distances: np.ndarray
+) -> None:
+    """Write the first ``k`` columns like :func:`nearest_serial`, on all threads, each with a part of the gallery."""
+    parts = get_num_threads()
+    rooms = np.empty((parts, len(projections), room_for(k)), np.uint64)
+    counts = np.zeros((parts, len(projections)), np.int64)
+    _collect_part(projections, codes, k, units, rooms, counts)
+    _write_joined(rooms, counts, k, units, ids, distances)

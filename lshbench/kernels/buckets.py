@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import read_frame
@@ -29,11 +28,9 @@ from lshbench.kernels.rescoring import (
     prefetch_item,
     prepare,
 )
+from lshbench.kernels.threads import own_part, threaded_kernel
 from lshbench.kernels.topk import NO_LIMIT, collect, select, smallest
 from lshbench.kernels.words import lowest_bit, popcount
-
-CHUNK = 16
-"""Queries that a thread takes at a time; they share scratch memory."""
 
 ALL = np.iinfo(np.int64).max
 """No limit to what one thread rescores."""
@@ -285,13 +282,10 @@ def search_single(
     return search_one(searched, queries, 0, scratch, most, nearest_ids, nearest, candidates)
 
 
-@kernel
-def _read(frame: np.ndarray) -> SearchedIndex:
-    return read_frame(frame, SearchedIndex)
-
-
-@kernel(parallel=True)
+@threaded_kernel
 def search(
+    part: int,
+    parts: int,
     frame: np.ndarray,
     queries: Queries,
     order: np.ndarray,
@@ -299,34 +293,35 @@ def search(
     nearest: np.ndarray,
     candidates: np.ndarray,
 ) -> int:
-    """Search all queries like :func:`search_one`, on all threads; return a query that is not finite, or -1.
+    """Search all queries like :func:`search_one`; each part returns one of its queries that is not finite, or -1.
 
     Args:
-        frame: the numbers of a :class:`SearchedIndex`, as parallel loops can't take nested tuples.
+        frame: the numbers of a :class:`SearchedIndex`.
     """
-    chunks = (len(candidates) + CHUNK - 1) // CHUNK
-    wrong = np.full(chunks, -1, np.int64)
-    for chunk in prange(chunks):
-        searched = _read(frame)
-        items, k = searched.tables.ids.shape[1], max(nearest.shape[1], searched.shortlist)
-        scratch = make_scratch(searched.kind, items, k, queries.vectors.shape[1], queries.codes.shape[1])
-        for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
-            if search_one(searched, queries, i, scratch, ALL, nearest_ids, nearest, candidates) < 0:
-                wrong[chunk] = i
-    return wrong.max() if chunks else -1
+    searched = read_frame(frame, SearchedIndex)
+    items, k = searched.tables.ids.shape[1], max(nearest.shape[1], searched.shortlist)
+    scratch = make_scratch(searched.kind, items, k, queries.vectors.shape[1], queries.codes.shape[1])
+    wrong = -1
+    for place in own_part(len(order), part, parts):
+        i = order[place]
+        if search_one(searched, queries, i, scratch, ALL, nearest_ids, nearest, candidates) < 0:
+            wrong = i
+    return wrong
 
 
-@kernel(parallel=True)
-def count_candidates(frame: np.ndarray, queries: Queries, order: np.ndarray, counts: np.ndarray) -> None:
+@threaded_kernel
+def count_candidates(
+    part: int, parts: int, frame: np.ndarray, queries: Queries, order: np.ndarray, counts: np.ndarray
+) -> None:
     """Fill ``counts`` int64 ``(q,)`` with each query's number of candidates, after the shortlist if there is one."""
-    for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
-        searched = _read(frame)
-        tables, shortlist = searched.tables, searched.shortlist
-        seen = np.zeros((tables.ids.shape[1] + 63) // 64, np.uint64)
-        found = np.empty(2 * tables.ids.shape[1] + 2, np.int32)
-        for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
-            count = gather(queries.codes[i], queries.projections[i], searched.probes, tables, seen, found)
-            counts[i] = min(count, shortlist) if shortlist else count
+    searched = read_frame(frame, SearchedIndex)
+    tables, shortlist = searched.tables, searched.shortlist
+    seen = np.zeros((tables.ids.shape[1] + 63) // 64, np.uint64)
+    found = np.empty(2 * tables.ids.shape[1] + 2, np.int32)
+    for place in own_part(len(order), part, parts):
+        i = order[place]
+        count = gather(queries.codes[i], queries.projections[i], searched.probes, tables, seen, found, False)
+        counts[i] = min(count, shortlist) if shortlist else count
 
 
 @kernel
@@ -338,31 +333,38 @@ def _fill_one(
     if not prepare(kind, shortlist, queries, i, scratch):
         return False
     found = scratch.found
-    count = gather(queries.codes[i], queries.projections[i], probes, tables, scratch.seen, found)
+    count = gather(queries.codes[i], queries.projections[i], probes, tables, scratch.seen, found, False)
     if shortlist:
         count = _shorten(scratch.words, gallery.words, count, shortlist, found, scratch.room)
-    rows[:] = found[:count]
+    for j in range(count):
+        rows[j] = found[j]
     distances_of(kind, scratch, rows, gallery, distances)
     return True
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def fill_candidates(
-    frame: np.ndarray, queries: Queries, order: np.ndarray, offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray
+    part: int,
+    parts: int,
+    frame: np.ndarray,
+    queries: Queries,
+    order: np.ndarray,
+    offsets: np.ndarray,
+    rows: np.ndarray,
+    distances: np.ndarray,
 ) -> int:
     """Fill rows and distances of all candidates, or of those on the shortlist, a query's from its offset to the next.
 
     Returns:
-        A query that is not finite, or -1.
+        From each part one of its queries that is not finite, or -1.
     """
-    chunks = (len(queries.codes) + CHUNK - 1) // CHUNK
-    wrong = np.full(chunks, -1, np.int64)
-    for chunk in prange(chunks):
-        searched = _read(frame)
-        items, k = searched.tables.ids.shape[1], max(1, searched.shortlist)
-        scratch = make_scratch(searched.kind, items, k, queries.vectors.shape[1], queries.codes.shape[1])
-        for i in order[chunk * CHUNK : (chunk + 1) * CHUNK]:
-            start, stop = offsets[i], offsets[i + 1]
-            if not _fill_one(searched, queries, i, scratch, rows[start:stop], distances[start:stop]):
-                wrong[chunk] = i
-    return wrong.max() if chunks else -1
+    searched = read_frame(frame, SearchedIndex)
+    items, k = searched.tables.ids.shape[1], max(1, searched.shortlist)
+    scratch = make_scratch(searched.kind, items, k, queries.vectors.shape[1], queries.codes.shape[1])
+    wrong = -1
+    for place in own_part(len(order), part, parts):
+        i = order[place]
+        start, stop = offsets[i], offsets[i + 1]
+        if not _fill_one(searched, queries, i, scratch, rows[start:stop], distances[start:stop]):
+            wrong = i
+    return wrong

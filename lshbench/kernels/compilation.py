@@ -113,6 +113,9 @@ def kernel(function: Callable | None = None, *, parallel: bool = False, **option
     if function is None:
         return lambda decorated: kernel(decorated, parallel=parallel, **options)
     dispatcher = numba.njit(parallel=LOOPS_ONLY if parallel else False, **options)(function)
+    compiled_for = dispatcher.compile
+    # A constant argument would get a version of its own, which is the same machine code.
+    dispatcher.compile = lambda arguments: compiled_for(tuple(map(numba.types.unliteral, arguments)))
     if FOLDER:
         elsewhere = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = str(FOLDER)

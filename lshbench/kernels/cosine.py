@@ -9,15 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from lshbench.kernels.compilation import kernel
-from lshbench.kernels.frames import Float32Vector, Int32Vector, UInt64Vector
+from lshbench.kernels.frames import Float32Vector, Int32Vector, UInt64Vector, borrowed
 from lshbench.kernels.keys import descending, descending_value, order_of, radix_sort, row_of, sort_key
 from lshbench.kernels.labels import Labels, find_relevant, is_relevant
-
-CHUNK = 4
-"""Queries that share scratch memory."""
+from lshbench.kernels.threads import own_part, threaded_kernel
 
 BLOCK = 2048
 """Items that are placed among a query's relevant ones at a time."""
@@ -67,10 +64,10 @@ def _make_scratch(relevant: int, items: int) -> Scratch:
     )
 
 
-@kernel(parallel=True)
-def squared_norms(vectors: np.ndarray, squares: np.ndarray) -> None:
+@threaded_kernel
+def squared_norms(part: int, parts: int, vectors: np.ndarray, squares: np.ndarray) -> None:
     """Fill ``squares`` float64 ``(n,)``, where float32 values don't overflow: only NaN and infinity aren't finite."""
-    for row in prange(len(vectors)):
+    for row in own_part(len(vectors), part, parts):
         total = 0.0
         for value in vectors[row]:
             total += np.float64(value) * np.float64(value)
@@ -322,7 +319,8 @@ def _rank_one(
         count = _place(own, table, top, scale, bins, close, tally)
         if with_positions and strange + count > len(strangers):  # rare: real-valued similarities hardly ever tie
             longer = np.empty(2 * len(strangers) + BLOCK, np.uint64)
-            longer[:strange] = strangers[:strange]
+            for j in range(strange):
+                longer[j] = strangers[j]
             strangers = longer
         strange = _place_close(own, start, values, table, bins, close[:count], tally, labels, query, strangers, strange)
 
@@ -350,8 +348,10 @@ def _rank_one(
     return total
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def rank(
+    part: int,
+    parts: int,
     similarities: np.ndarray,
     start: int,
     inverse_norms: np.ndarray,
@@ -373,39 +373,39 @@ def rank(
         slots: int64 ``(q + 1,)``, running totals of relevant items.
         positions: int32 ``(slots[-1],)`` if asked for.
     """
+    labels = borrowed(labels)
     single = labels.gallery_masks.shape[0] == 0
     most = 0
     for i in range(len(counts)):
         most = max(most, slots[i + 1] - slots[i])
-    for chunk in prange((len(counts) + CHUNK - 1) // CHUNK):
-        scratch = _make_scratch(most, len(inverse_norms))
-        found = np.empty(0 if single else most, np.int64)
-        for i in range(chunk * CHUNK, min(len(counts), (chunk + 1) * CHUNK)):
-            first, last = slots[i], slots[i + 1]
-            counts[i] = 0
-            if single:
-                rows = order[starts[i] : starts[i] + last - first]
-            else:
-                rows = found[: last - first]
-                find_relevant(labels, i, rows)
-            if first < last:
-                counts[i] = _rank_one(
-                    similarities[:, start + i],
-                    inverse_norms,
-                    labels,
-                    i,
-                    rows,
-                    with_positions,
-                    scratch,
-                    groups[:, first:last],
-                    positions[first:last],
-                )
+    scratch = _make_scratch(most, len(inverse_norms))
+    found = np.empty(0 if single else most, np.int64)
+    for i in own_part(len(counts), part, parts):
+        first, last = slots[i], slots[i + 1]
+        counts[i] = 0
+        if single:
+            rows = order[starts[i] : starts[i] + last - first]
+        else:
+            rows = found[: last - first]
+            find_relevant(labels, i, rows)
+        if first < last:
+            counts[i] = _rank_one(
+                similarities[:, start + i],
+                inverse_norms,
+                labels,
+                i,
+                rows,
+                with_positions,
+                scratch,
+                groups[:, first:last],
+                positions[first:last],
+            )
 
 
-@kernel(parallel=True)
-def close_gaps(groups: np.ndarray, slots: np.ndarray, offsets: np.ndarray) -> None:
+@threaded_kernel
+def close_gaps(part: int, parts: int, groups: np.ndarray, slots: np.ndarray, offsets: np.ndarray) -> None:
     """Move each query's groups from its slot to right behind the last query's: in place, never to the right."""
-    for field in prange(len(groups)):
+    for field in own_part(len(groups), part, parts):
         strip = np.empty(STRIP, np.int64)
         for i in range(len(offsets) - 1):
             count = offsets[i + 1] - offsets[i]
@@ -415,5 +415,8 @@ def close_gaps(groups: np.ndarray, slots: np.ndarray, offsets: np.ndarray) -> No
                 # By way of memory of their own: where both places may overlap, numbers are moved one by one.
                 size = min(STRIP, count - begin)
                 source, target = slots[i] + begin, offsets[i] + begin
-                strip[:size] = groups[field, source : source + size]
-                groups[field, target : target + size] = strip[:size]
+                held, own = groups[field, source : source + size], groups[field, target : target + size]
+                for j in range(size):
+                    strip[j] = held[j]
+                for j in range(size):
+                    own[j] = strip[j]

@@ -17,6 +17,7 @@ from lshbench.kernels.keys import descending, descending_value, order_of, row_of
 from lshbench.kernels.lanes import LANES, WINDOWS, greater_of_32, greatest_of_32, write_greatest_of_windows
 from lshbench.kernels.products import FOUR, NARROW, SIX, write_narrow_products, write_similarities
 from lshbench.kernels.rescoring import scale_to_unit
+from lshbench.kernels.threads import own_part, threaded_kernel
 from lshbench.kernels.topk import IN_ORDER, NO_LIMIT, collect, joined, room_for, select, sort_by_buckets
 from lshbench.kernels.words import lowest_bit
 
@@ -55,9 +56,12 @@ def _fill_narrow_products(query: np.ndarray, rows: np.ndarray, products: np.ndar
     """Fill ``products`` with those of a query, contiguous, and each row, all of 64 numbers."""
     if len(rows) < FOUR:
         padded, found = np.zeros((FOUR, NARROW), np.float32), np.empty(FOUR, np.float32)
-        padded[: len(rows)] = rows
+        for i in range(len(rows)):
+            for j in range(NARROW):
+                padded[i, j] = rows[i, j]
         write_narrow_products(query, padded, 0, found)
-        products[:] = found[: len(rows)]
+        for i in range(len(rows)):
+            products[i] = found[i]
         return
     for i in range(0, len(rows), FOUR):
         # The last four are taken again: another way to add them up would part equal rows.
@@ -304,8 +308,10 @@ def nearest_of_few(
     return bool(_few_parallel(queries, vectors, inverse_norms, k, parts, ids, distances))
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def collect_tile(
+    part: int,
+    parts: int,
     similarities: np.ndarray,
     inverse_norms: np.ndarray,
     first: int,
@@ -322,7 +328,7 @@ def collect_tile(
         rooms, counts, limits: a collection (:mod:`lshbench.kernels.topk`) for each query.
     """
     stop = min(first + similarities.shape[1], len(inverse_norms))
-    for i in prange(len(counts)):
+    for i in own_part(len(counts), part, parts):
         counts[i], limits[i] = _collect_similar(
             similarities[i, seen - first : stop - first],
             inverse_norms[seen:stop],
@@ -334,10 +340,12 @@ def collect_tile(
         )
 
 
-@kernel(parallel=True)
-def write_nearest(rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray) -> None:
+@threaded_kernel
+def write_nearest(
+    part: int, parts: int, rooms: np.ndarray, counts: np.ndarray, k: int, ids: np.ndarray, distances: np.ndarray
+) -> None:
     """Write each query's ``k`` most similar items in order; collections hold at least as many."""
-    for i in prange(len(counts)):
+    for i in own_part(len(counts), part, parts):
         _write_sorted(rooms[i, : counts[i]], k, ids[i], distances[i])
 
 
@@ -374,10 +382,11 @@ def _multiply_part(
                 _write_sorted(rooms[i, : counts[i]], k, ids[i], distances[i])
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def search_panels(
-    units: np.ndarray,
+    part: int,
     parts: int,
+    units: np.ndarray,
     panels: np.ndarray,
     items: int,
     first: int,
@@ -395,7 +404,6 @@ def search_panels(
 
     Args:
         units: float32 ``(6 m, d)``, queries at length 1, and zeros beyond the last.
-        parts: of the queries, each multiplied by one thread.
         panels: float32 ``(p, d + 1, 16)``, the tile (:func:`lshbench.kernels.products.pack`).
         items: rows of the gallery, behind which panels may be longer.
         k: at most ``items``.
@@ -403,6 +411,5 @@ def search_panels(
         ids, distances: ``(q, k)`` or wider; written, in order, with the last tile.
     """
     groups = len(units) // SIX
-    for part in prange(parts):
-        start, stop = groups * part // parts * SIX, groups * (part + 1) // parts * SIX
-        _multiply_part(units, start, stop, panels, items, first, k, rooms, counts, limits, ids, distances)
+    start, stop = groups * part // parts * SIX, groups * (part + 1) // parts * SIX
+    _multiply_part(units, start, stop, panels, items, first, k, rooms, counts, limits, ids, distances)

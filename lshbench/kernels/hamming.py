@@ -8,11 +8,12 @@ chunks, and a chunk reads the gallery tile by tile, so that a tile stays in the 
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from lshbench.kernels.compilation import kernel
+from lshbench.kernels.frames import borrowed
 from lshbench.kernels.keys import LOW, THIRTY_TWO, order_of, row_of, sort_key
 from lshbench.kernels.labels import Labels, is_relevant, mark_relevant
+from lshbench.kernels.threads import own_part, threaded_kernel
 from lshbench.kernels.topk import keep_by_counting, sort_by_counting
 from lshbench.kernels.words import LANE, hamming_distance, lane_of, lowest_bit, near_items, packed_distances
 
@@ -138,8 +139,10 @@ def _count(
         histogram[hamming_distance(query, words, item)] += ONE
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def slice_histograms(
+    part: int,
+    parts: int,
     queries: np.ndarray,
     words: np.ndarray,
     starts: np.ndarray,
@@ -157,7 +160,7 @@ def slice_histograms(
         while 1 << shift <= bits:
             shift += 1
     table = (((bits << shift) | bits) // 32 + 1) * 32 if shift else 0
-    for chunk in prange((len(queries) + size - 1) // size):
+    for chunk in own_part((len(queries) + size - 1) // size, part, parts):
         pairs = np.empty(2 * table, np.uint16)
         buffer = np.empty(16 * PACKS, np.uint64)
         last = min(len(queries), (chunk + 1) * size)
@@ -176,14 +179,22 @@ def slice_histograms(
             counts[i] += relevant[i]
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def masked_histograms(
-    queries: np.ndarray, words: np.ndarray, labels: Labels, bits: int, counts: np.ndarray, relevant: np.ndarray
+    part: int,
+    parts: int,
+    queries: np.ndarray,
+    words: np.ndarray,
+    labels: Labels,
+    bits: int,
+    counts: np.ndarray,
+    relevant: np.ndarray,
 ) -> None:
     """Fill the histograms of all items and of those that share a label with the query.
 
     Both are halves of one table: an item is counted at its distance, in the second half if it is relevant.
     """
+    labels = borrowed(labels)
     items = words.shape[1]
     tile = tile_size(words.shape[0])
     size = chunk_size(len(queries))
@@ -191,7 +202,7 @@ def masked_histograms(
     while 1 << bit <= bits:
         bit += 1
     second = 1 << bit
-    for chunk in prange((len(queries) + size - 1) // size):
+    for chunk in own_part((len(queries) + size - 1) // size, part, parts):
         buffer = np.empty(16 * PACKS, np.uint64)
         last = min(len(queries), (chunk + 1) * size)
         both = np.zeros((last - chunk * size, second + bits + 1), np.uint32)
@@ -218,22 +229,31 @@ def masked_histograms(
                 counts[i, steps] = table[steps] + table[second + steps]
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def listed_histograms(
-    queries: np.ndarray, words: np.ndarray, labels: Labels, relevant: np.ndarray, distances: np.ndarray
+    part: int,
+    parts: int,
+    queries: np.ndarray,
+    words: np.ndarray,
+    labels: Labels,
+    relevant: np.ndarray,
+    distances: np.ndarray,
 ) -> None:
     """Fill the distance of each row that a query lists, int64, and add them to the histogram of the relevant ones."""
-    for i in prange(len(queries)):
+    labels = borrowed(labels)
+    for i in own_part(len(queries), part, parts):
         for place in range(labels.offsets[i], labels.offsets[i + 1]):
             found = np.int64(hamming_distance(queries[i], words, labels.rows[place]))
             distances[place - labels.offsets[0]] = found
             relevant[i, found] += ONE
 
 
-@kernel(parallel=True)
-def accumulate(counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, groups: np.ndarray) -> None:
+@threaded_kernel
+def accumulate(
+    part: int, parts: int, counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, groups: np.ndarray
+) -> None:
     """Fill ``within`` with cumulative counts, and ``groups`` with how many distances have a relevant item."""
-    for i in prange(len(counts)):
+    for i in own_part(len(counts), part, parts):
         total = np.int64(0)
         filled = 0
         for step in range(counts.shape[1]):
@@ -243,10 +263,12 @@ def accumulate(counts: np.ndarray, relevant: np.ndarray, within: np.ndarray, gro
         groups[i] = filled
 
 
-@kernel(parallel=True)
-def fill_groups(counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, groups: np.ndarray) -> None:
+@threaded_kernel
+def fill_groups(
+    part: int, parts: int, counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, groups: np.ndarray
+) -> None:
     """Fill the tie groups, int64 ``(4, g)``: items before, relevant before, size, relevant."""
-    for i in prange(len(counts)):
+    for i in own_part(len(counts), part, parts):
         before = np.int64(0)
         relevant_before = np.int64(0)
         group = offsets[i]
@@ -262,13 +284,15 @@ def fill_groups(counts: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, g
             relevant_before += found
 
 
-@kernel(parallel=True)
-def distance_limits(counts: np.ndarray, relevant: np.ndarray, rank: int, limits: np.ndarray, found: np.ndarray) -> None:
+@threaded_kernel
+def distance_limits(
+    part: int, parts: int, counts: np.ndarray, relevant: np.ndarray, rank: int, limits: np.ndarray, found: np.ndarray
+) -> None:
     """Fill ``limits`` with the distance at which a rank is reached, ``found`` with how many relevant items are within.
 
     Picking out items pays off where they are few; otherwise the limit is the largest distance.
     """
-    for i in prange(len(counts)):
+    for i in own_part(len(counts), part, parts):
         step = 0
         total = np.int64(counts[i, 0])
         reached = np.int64(relevant[i, 0])
@@ -288,8 +312,10 @@ def distance_limits(counts: np.ndarray, relevant: np.ndarray, rank: int, limits:
         found[i] = reached
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def fill_positions(
+    part: int,
+    parts: int,
     queries: np.ndarray,
     words: np.ndarray,
     labels: Labels,
@@ -305,9 +331,10 @@ def fill_positions(
     the slot for the position of the next relevant one.  Each item's position is written, and the slot advances after
     relevant ones only, which takes no branch; a spare slot behind each group takes the last write.
     """
+    labels = borrowed(labels)
     items = words.shape[1]
     distances = counts.shape[1]
-    for i in prange(len(queries)):
+    for i in own_part(len(queries), part, parts):
         limit = limits[i]
         slots = np.empty(offsets[i + 1] - offsets[i] + distances + 1, np.int32)
         counters = np.empty(distances, np.uint64)
@@ -361,7 +388,9 @@ def fill_positions(
         for step in range(min(limit + 1, distances)):
             found = np.int64(relevant[i, step])
             if found > 0:
-                positions[target : target + found] = slots[source : source + found]
+                held, own = slots[source : source + found], positions[target : target + found]
+                for j in range(found):
+                    own[j] = held[j]
                 target += found
                 source += found + 1
 
@@ -420,12 +449,19 @@ def nearest_serial(
             distances[i, column] = np.float32(order_of(nearest[column]))
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def nearest_parallel(
-    queries: np.ndarray, words: np.ndarray, bits: int, k: int, ids: np.ndarray, distances: np.ndarray
+    part: int,
+    parts: int,
+    queries: np.ndarray,
+    words: np.ndarray,
+    bits: int,
+    k: int,
+    ids: np.ndarray,
+    distances: np.ndarray,
 ) -> None:
     """Fill the first ``k`` columns like :func:`nearest_serial`, on all threads."""
     size = max(1, min(chunk_size(len(queries)), (1 << 15) // k))
-    for chunk in prange((len(queries) + size - 1) // size):
+    for chunk in own_part((len(queries) + size - 1) // size, part, parts):
         rows = slice(chunk * size, min(len(queries), (chunk + 1) * size))
         nearest_serial(queries[rows], words, bits, k, ids[rows], distances[rows])

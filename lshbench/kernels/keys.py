@@ -160,4 +160,5 @@ def sort_whole(keys: np.ndarray) -> None:
     spare = np.empty_like(keys)
     by_row = sort_by_row(keys, spare)
     found = radix_sort(keys, spare) if by_row is keys else radix_sort(spare, keys)
-    keys[:] = found
+    for i in range(len(keys)):
+        keys[i] = found[i]

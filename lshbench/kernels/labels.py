@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Int32Vector, Int64Vector, UInt64Matrix
+from lshbench.kernels.threads import own_part, threaded_kernel
 from lshbench.types import Listed, Relevance
 
 
@@ -275,11 +275,13 @@ def _mark_listed(labels: Labels, query: int, start: int, stop: int, bit: int, di
         distances[16 * pack + (item & 15)] |= np.uint64(1) << np.uint64(16 * (item >> 4) + bit)
 
 
-@kernel(parallel=True)
-def _count_sharing(query_masks: np.ndarray, gallery_masks: np.ndarray, counts: np.ndarray) -> None:
+@threaded_kernel
+def _count_sharing(
+    part: int, parts: int, query_masks: np.ndarray, gallery_masks: np.ndarray, counts: np.ndarray
+) -> None:
     words = gallery_masks.shape[0]
     none = np.uint64(0)
-    for query in prange(len(query_masks)):
+    for query in own_part(len(query_masks), part, parts):
         count = 0
         if words == 1:
             mask = query_masks[query, 0]

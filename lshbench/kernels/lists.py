@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from lshbench.kernels.compilation import kernel
+from lshbench.kernels.frames import borrowed
 from lshbench.kernels.keys import ascending, ascending_value, order_of, row_of, sort_key, sort_whole
 from lshbench.kernels.labels import Labels, find_listed, is_relevant
+from lshbench.kernels.threads import own_part, threaded_kernel
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def sort_lists(
-    offsets: np.ndarray, rows: np.ndarray, distances: np.ndarray, keys: np.ndarray, twice: np.ndarray
+    part: int,
+    parts: int,
+    offsets: np.ndarray,
+    rows: np.ndarray,
+    distances: np.ndarray,
+    keys: np.ndarray,
+    twice: np.ndarray,
 ) -> None:
     """Fill ``keys`` with each query's sort keys, sorted; set ``twice`` for a query whose list repeats a candidate."""
-    for i in prange(len(offsets) - 1):
+    for i in own_part(len(offsets) - 1, part, parts):
         for j in range(offsets[i], offsets[i + 1]):
             # -0 has to tie with 0, but would sort before it: adding 0 makes it 0.
             keys[j] = sort_key(ascending(distances[j] + np.float32(0)), rows[j])
@@ -26,10 +32,13 @@ def sort_lists(
                 twice[i] = True
 
 
-@kernel(parallel=True)
-def count_groups(offsets: np.ndarray, keys: np.ndarray, labels: Labels, counts: np.ndarray) -> None:
+@threaded_kernel
+def count_groups(
+    part: int, parts: int, offsets: np.ndarray, keys: np.ndarray, labels: Labels, counts: np.ndarray
+) -> None:
     """Fill columns 1 to q of ``counts`` int64 ``(2, q + 1)``: tie groups with a relevant item, and relevant items."""
-    for i in prange(len(offsets) - 1):
+    labels = borrowed(labels)
+    for i in own_part(len(offsets) - 1, part, parts):
         groups = 0
         relevant = 0
         last = np.uint64(0)
@@ -42,8 +51,10 @@ def count_groups(offsets: np.ndarray, keys: np.ndarray, labels: Labels, counts: 
         counts[1, i + 1] = relevant
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def fill_groups(
+    part: int,
+    parts: int,
     offsets: np.ndarray,
     keys: np.ndarray,
     labels: Labels,
@@ -57,7 +68,8 @@ def fill_groups(
     Args:
         slots: int64 ``(2, q + 1)``, where each query's groups and positions begin.
     """
-    for i in prange(len(offsets) - 1):
+    labels = borrowed(labels)
+    for i in own_part(len(offsets) - 1, part, parts):
         own = keys[offsets[i] : offsets[i + 1]]
         group = slots[0, i]
         slot = slots[1, i]
@@ -83,24 +95,29 @@ def fill_groups(
             relevant_before += relevant
 
 
-@kernel(parallel=True)
-def write_nearest(offsets: np.ndarray, keys: np.ndarray, ids: np.ndarray, distances: np.ndarray) -> None:
+@threaded_kernel
+def write_nearest(
+    part: int, parts: int, offsets: np.ndarray, keys: np.ndarray, ids: np.ndarray, distances: np.ndarray
+) -> None:
     """Write the rows and distances of each query's nearest candidates, whose keys come first."""
-    for i in prange(len(offsets) - 1):
+    for i in own_part(len(offsets) - 1, part, parts):
         for column in range(min(ids.shape[1], offsets[i + 1] - offsets[i])):
             key = keys[offsets[i] + column]
             ids[i, column] = row_of(key)
             distances[i, column] = ascending_value(order_of(key))
 
 
-@kernel(parallel=True)
-def find_in_order(offsets: np.ndarray, keys: np.ndarray, labels: Labels, slots: np.ndarray, order: np.ndarray) -> None:
+@threaded_kernel
+def find_in_order(
+    part: int, parts: int, offsets: np.ndarray, keys: np.ndarray, labels: Labels, slots: np.ndarray, order: np.ndarray
+) -> None:
     """Fill ``order`` int64 with the places, in the lists of relevant rows, of those that are ranked, nearest first.
 
     Args:
         slots: int64 ``(q + 1,)``, where each query's begin.
     """
-    for i in prange(len(offsets) - 1):
+    labels = borrowed(labels)
+    for i in own_part(len(offsets) - 1, part, parts):
         slot = slots[i]
         for key in keys[offsets[i] : offsets[i + 1]]:
             place = find_listed(labels, i, row_of(key))

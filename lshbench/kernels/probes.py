@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Int32Matrix, Int32Vector, Int64Vector, UInt64Vector
+from lshbench.kernels.threads import own_part, threaded_kernel
 from lshbench.kernels.words import lowest_bit, prefetch
 
 FINEST = np.float64(1 << 40)
@@ -67,15 +67,17 @@ def bucket_key(code: np.ndarray, columns: np.ndarray) -> np.uint64:
     return key
 
 
-@kernel(parallel=True)
-def fill_bucket_keys(codes: np.ndarray, columns: np.ndarray, keys: np.ndarray) -> None:
+@threaded_kernel
+def fill_bucket_keys(part: int, parts: int, codes: np.ndarray, columns: np.ndarray, keys: np.ndarray) -> None:
     """Fill ``keys`` uint64 ``(n,)`` with the bucket keys of one table, whose columns are int32 ``(s,)``."""
-    for i in prange(len(keys)):
+    for i in own_part(len(keys), part, parts):
         keys[i] = bucket_key(codes[i], columns)
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def merge_dense(
+    part: int,
+    parts: int,
     codes: np.ndarray,
     columns: np.ndarray,
     old_offsets: np.ndarray,
@@ -91,7 +93,7 @@ def merge_dense(
     """
     old = old_ids.shape[1]
     buckets = offsets.shape[1] - 1
-    for table in prange(len(columns)):
+    for table in own_part(len(columns), part, parts):
         starts = offsets[table]
         starts[:] = 0
         # Keys are computed twice, which is cheaper than storing them.
@@ -279,7 +281,8 @@ def undirected_probes(probes: int, columns: np.ndarray) -> tuple:
     if size < 40:
         room = min(room, used << size)
     keys, owners = np.zeros(room, np.uint64), np.empty(room, np.int32)
-    owners[:used] = np.arange(used)
+    for table in range(used):
+        owners[table] = table
     count = used
     if probes > 1:
         costs = np.ones(columns.max() + 1, np.int64)
@@ -336,7 +339,7 @@ def gather(
     tables: Tables,
     seen: np.ndarray,
     found: np.ndarray,
-    ranges: bool = False,
+    ranges: bool,
 ) -> np.int64:
     """Fill ``found`` int32 with the rows of one query's candidates, each once, and return how many there are.
 

@@ -11,6 +11,7 @@ from numba.extending import overload
 from lshbench.kernels.asymmetric_sums import fill_entries, unit_of
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Float32Matrix, Float32Vector, Int32Vector, UInt8Matrix, UInt64Matrix, UInt64Vector
+from lshbench.kernels.threads import threaded_kernel
 from lshbench.kernels.topk import room_for
 from lshbench.kernels.words import popcount, prefetch
 
@@ -207,10 +208,18 @@ def _fill_whole_sums(projections: np.ndarray, sums: np.ndarray) -> float:
 
 
 @kernel
+def _fill_words(code: np.ndarray, words: np.ndarray) -> None:
+    """Fill ``words`` uint64 with a code's bytes, the first one lowest; zeros beyond them."""
+    words[:] = 0
+    for byte in range(len(code)):
+        words[byte >> 3] |= np.uint64(code[byte]) << np.uint64(8 * (byte & 7))
+
+
+@kernel
 def prepare(kind: int, shortlist: int, queries: Queries, i: int, scratch: Scratch) -> bool:
     """Fill the scratch memory that rescoring reads of one query (unit, words, sums); return whether it is finite."""
     if kind == HAMMING or shortlist:
-        scratch.words.view(np.uint8)[: queries.codes.shape[1]] = queries.codes[i]
+        _fill_words(queries.codes[i], scratch.words)
     if kind == EMBEDDING:
         _fill_sums(queries.projections[i], scratch.sums)
     if kind == ASYMMETRIC:
@@ -268,18 +277,18 @@ def cosine_distances_of_lists(
         fill(unit, (vectors, norms), rows[own], out[own])
 
 
-@kernel(parallel=True)
+@threaded_kernel
 def cosine_distances_of_lists_parallel(
+    part: int,
+    parts: int,
     queries: np.ndarray,
     offsets: np.ndarray,
     rows: np.ndarray,
     vectors: np.ndarray,
     inverse_norms: np.ndarray,
-    chunks: int,
     out: np.ndarray,
 ) -> None:
-    """Fill ``out`` like :func:`cosine_distances_of_lists`, on all threads, the queries in ``chunks`` parts."""
-    for chunk in prange(chunks):
-        first, last = chunk * len(queries) // chunks, (chunk + 1) * len(queries) // chunks
-        own = offsets[first : last + 1]
-        cosine_distances_of_lists(queries[first:last], own, rows, vectors, inverse_norms, out)
+    """Fill ``out`` like :func:`cosine_distances_of_lists`, on all threads."""
+    first, last = len(queries) * part // parts, len(queries) * (part + 1) // parts
+    own = offsets[first : last + 1]
+    cosine_distances_of_lists(queries[first:last], own, rows, vectors, inverse_norms, out)

@@ -108,7 +108,9 @@ def joined(rooms: np.ndarray, counts: np.ndarray, i: int) -> np.ndarray:
     total = 0
     for part in range(parts):
         count = counts[part, i]
-        keys[total : total + count] = rooms[part, i, :count]
+        held, own = rooms[part, i, :count], keys[total : total + count]
+        for j in range(count):
+            own[j] = held[j]
         total += count
     return keys[:total]
 

@@ -40,7 +40,7 @@ WIDE_DISTANCES = 1 << 21
 FEWEST_QUERIES, MOST_QUERIES = 8, 1024
 """Queries that are ranked, and searched, at a time."""
 
-FEW_BYTES = 1 << 18
+FEW_BYTES = 1 << 17
 """Bytes of codes compared in the time that starting other threads takes: smaller searches use one thread."""
 
 SPLIT_QUERIES = 16
@@ -105,7 +105,6 @@ def _ranked(
         room.slots,
         positions,
         _together(stop - start, len(gallery)),
-        get_num_threads(),
         units,
         room.counts,
         room.groups,
@@ -159,11 +158,13 @@ def asymmetric_code_neighbors(projections: np.ndarray, gallery: Codes, k: int) -
         asked = projections[rows]
         units = np.empty(len(asked))
         ids, distances = results.ids[rows], results.distances[rows]
-        if len(asked) * gallery.packed.size < FEW_BYTES:
-            asymmetric_nearest.nearest_serial(asked, gallery.packed, nearest, units, ids, distances)
+        if -(-len(asked) // EIGHT) * gallery.packed.size < FEW_BYTES:  # one query costs as much as eight
+            search = asymmetric_nearest.nearest_serial
+        elif len(asked) < SPLIT_QUERIES:
+            search = asymmetric_nearest.nearest_of_few
         else:
-            parts = get_num_threads() if len(asked) < SPLIT_QUERIES else 1
-            asymmetric_nearest.nearest_parallel(asked, gallery.packed, nearest, parts, units, ids, distances)
+            search = asymmetric_nearest.nearest_parallel
+        search(asked, gallery.packed, nearest, units, ids, distances)
         _refuse(units, start)
     return results
 
