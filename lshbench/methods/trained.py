@@ -24,6 +24,7 @@ from lshbench.training.heads import Head, Standardise
 from lshbench.training.loop import Terms, seeded, train_model
 from lshbench.training.neighborhoods import Neighborhoods, neighborhoods
 from lshbench.training.settings import Training
+from lshbench.training.single import Step, for_one_item
 from lshbench.types import Features, Progress, Side
 
 Criterion = Callable[[nn.Sequential, Batch], Terms]
@@ -87,7 +88,8 @@ class HeadHasher(TrainedHasher):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.encoder: nn.Module | None = None
+        self.encoder: nn.Sequential | None = None
+        self._single: Step | None = None
 
     @abstractmethod
     def criterion(self, data: TrainingData, progress: Progress) -> Criterion:
@@ -116,20 +118,25 @@ class HeadHasher(TrainedHasher):
             progress,
             self.checkpoint,
         )
-        self.history, self.chosen_epoch, self.encoder = result.history, result.chosen_epoch, encoder
+        self.history, self.chosen_epoch = result.history, result.chosen_epoch
+        return self.keep(encoder)
+
+    def keep(self, encoder: nn.Sequential) -> Self:
+        """Encode by a fitted encoder from now on."""
+        self.encoder = encoder
+        self._single = for_one_item(encoder.eval()) if self.device.type == "cpu" else None
         return self
 
     def project(self, x: np.ndarray, side: Side) -> np.ndarray:
         assert self.encoder is not None, "fit or restore first"
-        return project_block(self.encoder, x, self.device)
+        return project_block(self.encoder, x, self.device, self._single)
 
     def state(self) -> dict[str, np.ndarray]:
         assert self.encoder is not None, "fit or restore first"
         return arrays(self.encoder)
 
     def restore(self, state: dict[str, np.ndarray]) -> Self:
-        self.encoder = loaded(lambda: self.build(len(state["0.mean"])), state, self.device)
-        return self
+        return self.keep(loaded(lambda: self.build(len(state["0.mean"])), state, self.device))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -191,8 +198,16 @@ def loaded(build: Callable[[], Module], state: Mapping[str, np.ndarray], device:
     return module.to(device).eval()
 
 
-def project_block(encoder: Callable[[Tensor], Tensor], x: np.ndarray, device: torch.device) -> np.ndarray:
-    """Return the outputs, float32, of an encoder in evaluation mode and on ``device`` for a block of features."""
+def project_block(
+    encoder: Callable[[Tensor], Tensor], x: np.ndarray, device: torch.device, single: Step | None
+) -> np.ndarray:
+    """Return the outputs, float32, of an encoder in evaluation mode and on ``device`` for a block of features.
+
+    Args:
+        single: what the encoder does, for a block of one item, by NumPy; None if only torch can.
+    """
+    if single is not None and len(x) == 1:
+        return single(np.asarray(x[0], np.float32))[None]
     with torch.inference_mode():
         # A copy, because torch refuses to share read-only memory maps quietly.
         return encoder(torch.tensor(np.asarray(x, np.float32), device=device)).float().cpu().numpy()

@@ -62,7 +62,8 @@ class FourierHasher(Shape, TrainedHasher):
         side = self.hashed_by(side)
         if side not in self._folded:
             self._folded[side] = FoldedNetwork(self.network, side)
-        return project_block(self._folded[side], x, self.device)
+        folded = self._folded[side]
+        return project_block(folded, x, self.device, folded.single)
 
     def keep(self, network: FourierNetwork) -> Self:
         """Encode by a fitted network from now on."""

@@ -388,12 +388,16 @@ def test_codes_are_those_of_the_trained_network(option: str, keys: dict) -> None
         with torch.inference_mode():
             expected = method.network(torch.tensor(x), "gallery" if option == "fourier_design" else side).numpy()
         np.testing.assert_allclose(method.project(x, side), expected, atol=1e-4 * np.abs(expected).max())
+        alone = np.concatenate([method.project(item[None], side) for item in x])
+        np.testing.assert_allclose(alone, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_second_fit_replaces_what_the_first_encoded_by() -> None:
-    x = clusters(20, seed=4).x
-    method = make("fourier", training={"epochs": 1}).fit(clusters(200), silent)
+@pytest.mark.parametrize("option", ["fourier", "csq"])
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_second_fit_replaces_what_the_first_encoded_by(option: str, count: int) -> None:
+    x = clusters(20, seed=4).x[:count]
+    method = make(option, training={"epochs": 1}).fit(clusters(200), silent)
     method.project(x, "query")
     method.fit(clusters(200, seed=3), silent)
-    alone = make("fourier", training={"epochs": 1}).fit(clusters(200, seed=3), silent)
+    alone = make(option, training={"epochs": 1}).fit(clusters(200, seed=3), silent)
     np.testing.assert_array_equal(method.project(x, "query"), alone.project(x, "query"))
