@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,12 @@ def _lock() -> AbstractContextManager:
     return FileLock(f"{FOLDER}/lock") if WRITABLE else nullcontext()
 
 
+@cache
+def _say_that_it_takes_time() -> None:
+    kept = f"once: they are kept in {FOLDER}" if WRITABLE else "in this process alone"
+    logging.getLogger(__name__).info("compiling kernels, %s", kept)
+
+
 class _Locator(UserProvidedCacheLocator):
     """Finds machine code in the folder; numba's own would pass over one that can't be written."""
 
@@ -95,7 +102,10 @@ class _LockedCache(FunctionCache):
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         with _lock():
-            return super().load_overload(signature, context)
+            found = super().load_overload(signature, context)
+        if found is None:
+            _say_that_it_takes_time()
+        return found
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         if WRITABLE:
