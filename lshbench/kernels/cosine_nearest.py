@@ -382,11 +382,10 @@ def _multiply_part(
                 _write_sorted(rooms[i, : counts[i]], k, ids[i], distances[i])
 
 
-@threaded_kernel
+@kernel(parallel=True)
 def search_panels(
-    part: int,
-    parts: int,
     units: np.ndarray,
+    parts: int,
     panels: np.ndarray,
     items: int,
     first: int,
@@ -404,6 +403,7 @@ def search_panels(
 
     Args:
         units: float32 ``(6 m, d)``, queries at length 1, and zeros beyond the last.
+        parts: of the queries, each multiplied by one thread.
         panels: float32 ``(p, d + 1, 16)``, the tile (:func:`lshbench.kernels.products.pack`).
         items: rows of the gallery, behind which panels may be longer.
         k: at most ``items``.
@@ -411,5 +411,6 @@ def search_panels(
         ids, distances: ``(q, k)`` or wider; written, in order, with the last tile.
     """
     groups = len(units) // SIX
-    start, stop = groups * part // parts * SIX, groups * (part + 1) // parts * SIX
-    _multiply_part(units, start, stop, panels, items, first, k, rooms, counts, limits, ids, distances)
+    for part in prange(parts):
+        start, stop = groups * part // parts * SIX, groups * (part + 1) // parts * SIX
+        _multiply_part(units, start, stop, panels, items, first, k, rooms, counts, limits, ids, distances)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from lshbench.kernels.compilation import kernel
 from lshbench.kernels.lanes import EIGHT, array_of, load, reduced_rows, repeated, transposed, vector_at
-from lshbench.kernels.threads import own_part, threaded_kernel
 
 PANEL_ROWS = 16
 """Numbers of a vector, and gallery rows of a panel."""
@@ -103,14 +103,14 @@ def _write_transposed(
     return types.void(rows, types.int64, types.int64, panels, types.int64, types.int64), generate
 
 
-@threaded_kernel
-def pack(part: int, parts: int, rows: np.ndarray, inverse_norms: np.ndarray, panels: np.ndarray) -> None:
+@kernel(parallel=True)
+def pack(rows: np.ndarray, inverse_norms: np.ndarray, panels: np.ndarray) -> None:
     """Fill panels float32 ``(p, d + 1, 16)`` with rows ``(n, d)`` and their norms, sixteen side by side.
 
     Zeros stand beyond the last.
     """
     whole = rows.shape[1] // EIGHT * EIGHT if rows.strides[1] == rows.itemsize else 0
-    for panel in own_part(len(panels), part, parts):
+    for panel in prange(len(panels)):
         first = panel * PANEL_ROWS
         held = min(PANEL_ROWS, len(rows) - first)
         done = whole if held == PANEL_ROWS else 0

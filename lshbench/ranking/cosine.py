@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numba import get_num_threads
 
 from lshbench.kernels import cosine as kernels
 from lshbench.kernels import cosine_nearest
@@ -302,11 +303,12 @@ def _search_panels(
     """Write the nearest items of queries ``(q, nearest)`` in a gallery of narrow vectors, without matrix products."""
     items, tile = len(gallery), gallery.tile
     collections = new_collections(len(ids), nearest)
+    parts = min(get_num_threads(), len(units) // SIX)
     panels = np.empty((tile // PANEL_ROWS, units.shape[1] + 1, PANEL_ROWS), np.float32)
     for first in range(0, items, tile):
         stop = min(first + tile, items)
         pack(gallery.rows(first, stop), gallery.inverse_norms[first:stop], panels)
-        cosine_nearest.search_panels(units, panels, items, first, nearest, *collections, ids, distances)
+        cosine_nearest.search_panels(units, parts, panels, items, first, nearest, *collections, ids, distances)
 
 
 def _prepared(queries: np.ndarray, gallery: np.ndarray | VectorGallery) -> VectorGallery:
