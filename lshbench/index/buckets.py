@@ -282,7 +282,7 @@ class BucketsIndex(Index):
         if number == 1:
             self._search_one(searched, arrays, k, *found)
         elif number:
-            _refuse(max(kernels.search(searched.numbers, arrays, search_order(arrays.codes), *found)))
+            _refuse(max(kernels.search(searched, arrays, search_order(arrays.codes), *found)))
         return Neighbors(*found)
 
     def _search_one(
@@ -330,14 +330,14 @@ class BucketsIndex(Index):
         searched = self._searched
         arrays = self._arrays(queries, searched.held.probes)
         counts = np.zeros(len(queries), np.int64)
-        kernels.count_candidates(searched.numbers, arrays, search_order(arrays.codes), counts)
+        kernels.count_candidates(searched, arrays, search_order(arrays.codes), counts)
         for start, stop in query_blocks(counts, BLOCK_CANDIDATES):
             offsets = np.concatenate([[0], np.cumsum(counts[start:stop])])
             rows = np.empty(offsets[-1], np.int32)
             distances = np.empty(offsets[-1], np.float32)
             own = rescoring.Queries(*(array[start:stop] for array in arrays))
             order = search_order(own.codes)
-            _refuse(max(kernels.fill_candidates(searched.numbers, own, order, offsets, rows, distances)), start)
+            _refuse(max(kernels.fill_candidates(searched, own, order, offsets, rows, distances)), start)
             yield start, stop, offsets, rows, distances
 
     def _arrays(self, queries: Encoded, probes: int) -> rescoring.Queries:

@@ -13,7 +13,7 @@ from lshbench.kernels.asymmetric_sums import EXACT, fill_sums, fill_table, make_
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.keys import order_of, row_of, sort_key
 from lshbench.kernels.lanes import EIGHT
-from lshbench.kernels.threads import threaded_kernel
+from lshbench.kernels.threads import own_part, threaded_kernel
 from lshbench.kernels.topk import NO_LIMIT, collect, joined, room_for, select, smallest
 
 TILE = 512
@@ -110,8 +110,8 @@ def nearest_parallel(
     distances: np.ndarray,
 ) -> None:
     """Write the first ``k`` columns like :func:`nearest_serial`, on all threads, each with some of the queries."""
-    groups = (len(projections) + EIGHT - 1) // EIGHT
-    own = slice(EIGHT * (groups * part // parts), min(EIGHT * (groups * (part + 1) // parts), len(projections)))
+    groups = own_part((len(projections) + EIGHT - 1) // EIGHT, part, parts)
+    own = slice(EIGHT * groups.start, min(EIGHT * groups.stop, len(projections)))
     nearest_serial(projections[own], codes, k, units[own], ids[own], distances[own])
 
 
@@ -127,11 +127,11 @@ def _collect_part(
     counts: np.ndarray,
 ) -> None:
     """Collect each query's ``k`` nearest of one part of the gallery."""
-    start, stop = len(codes) * part // parts, len(codes) * (part + 1) // parts
+    rows = own_part(len(codes), part, parts)
     for first in range(0, len(projections), EIGHT):
         own = slice(first, min(first + EIGHT, len(projections)))
         found = np.empty(EIGHT)  # each part's own, so that no two threads write to one place
-        _collect(projections[own], codes, start, stop, k, found, rooms[part, own], counts[part, own])
+        _collect(projections[own], codes, rows.start, rows.stop, k, found, rooms[part, own], counts[part, own])
         if part == 0:
             for i in range(first, min(first + EIGHT, len(projections))):
                 units[i] = found[i - first]

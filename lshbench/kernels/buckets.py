@@ -296,7 +296,7 @@ def search(
     """Search all queries like :func:`search_one`; each part returns one of its queries that is not finite, or -1.
 
     Args:
-        frame: the numbers of a :class:`SearchedIndex`.
+        frame: of a :class:`SearchedIndex`.
     """
     searched = read_frame(frame, SearchedIndex)
     items, k = searched.tables.ids.shape[1], max(nearest.shape[1], searched.shortlist)
@@ -336,7 +336,7 @@ def _fill_one(
     count = gather(queries.codes[i], queries.projections[i], probes, tables, scratch.seen, found, False)
     if shortlist:
         count = _shorten(scratch.words, gallery.words, count, shortlist, found, scratch.room)
-    for j in range(count):
+    for j in range(len(rows)):
         rows[j] = found[j]
     distances_of(kind, scratch, rows, gallery, distances)
     return True

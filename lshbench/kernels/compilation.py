@@ -3,6 +3,9 @@
 numba's cache checks only the file that defines a function, and misses edits of functions in other files that it calls
 (numba#1833).  Hence the digest of all kernels' source: after an edit anywhere in this package, every kernel is compiled
 again.  ``$NUMBA_CACHE_DIR``, where it is set, replaces ``<cache>/kernels``.
+
+A user waits for the compiler: kernels copy parts of arrays in loops, as assigning one slice to another makes numba
+compile the text of its error message, which takes two seconds, and the loop is as fast.
 """
 
 from __future__ import annotations

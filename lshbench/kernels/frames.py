@@ -15,6 +15,7 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_t
 import numpy as np
 from numba import from_dtype, types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 from numba.np.numpy_support import as_dtype
@@ -119,11 +120,17 @@ def read_frame(typing_context: Any, numbers: Any, struct: Any) -> Any:
 
 @intrinsic
 def borrowed(typing_context: Any, value: Any) -> Any:
-    """Return an array, or a named tuple with arrays, whose references are not counted; its caller keeps it alive.
+    """Return an array, or a named tuple of arrays and numbers, whose references are not counted; its caller keeps it.
 
-    Counting takes some 10 ns for each array whenever a tuple's fields are read, and many times as long where several
-    threads count references to one array.
+    Counting them takes some 10 ns for each array whenever a tuple's fields are read.
     """
+
+    def check(kind: Any) -> None:
+        if isinstance(kind, types.BaseTuple):
+            for own in kind.types:
+                check(own)
+        elif not isinstance(kind, (types.Array, types.Number, types.Boolean)):
+            raise TypingError(f"references to {kind} have to be counted")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def build(kind: Any, held: Any) -> Any:
@@ -139,4 +146,5 @@ def borrowed(typing_context: Any, value: Any) -> Any:
 
         return build(value, arguments[0])
 
+    check(value)
     return value(value), generate

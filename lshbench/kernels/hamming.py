@@ -170,10 +170,10 @@ def slice_histograms(
                 low = min(max(starts[i], begin), end)
                 high = min(max(stops[i], low), end)
                 # Before, in and after the slice: a single call, so that it is compiled once.
-                for part in range(3):
-                    first = begin if part == 0 else (low if part == 1 else high)
-                    behind = low if part == 0 else (high if part == 1 else end)
-                    histogram = relevant[i] if part == 1 else counts[i]
+                for place in range(3):
+                    first = begin if place == 0 else (low if place == 1 else high)
+                    behind = low if place == 0 else (high if place == 1 else end)
+                    histogram = relevant[i] if place == 1 else counts[i]
                     _count(queries[i], words, first, behind, shift, histogram, pairs, buffer)
         for i in range(chunk * size, last):
             counts[i] += relevant[i]
@@ -223,7 +223,6 @@ def masked_histograms(
                     table[found | mark << bit] += ONE
         for i in range(chunk * size, last):
             table = both[i - chunk * size]
-            # One by one: numba may fail to compile a sum of arrays inside a parallel loop.
             for steps in range(bits + 1):
                 relevant[i, steps] = table[second + steps]
                 counts[i, steps] = table[steps] + table[second + steps]

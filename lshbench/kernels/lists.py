@@ -10,7 +10,12 @@ from lshbench.kernels.labels import Labels, find_listed, is_relevant
 from lshbench.kernels.threads import own_part, threaded_kernel
 
 
-@threaded_kernel
+def _queries(offsets: np.ndarray, *_: object) -> int:
+    """Return how many queries lists are of."""
+    return len(offsets) - 1
+
+
+@threaded_kernel(rounds=_queries)
 def sort_lists(
     part: int,
     parts: int,
@@ -32,7 +37,7 @@ def sort_lists(
                 twice[i] = True
 
 
-@threaded_kernel
+@threaded_kernel(rounds=_queries)
 def count_groups(
     part: int, parts: int, offsets: np.ndarray, keys: np.ndarray, labels: Labels, counts: np.ndarray
 ) -> None:
@@ -51,7 +56,7 @@ def count_groups(
         counts[1, i + 1] = relevant
 
 
-@threaded_kernel
+@threaded_kernel(rounds=_queries)
 def fill_groups(
     part: int,
     parts: int,
@@ -95,7 +100,7 @@ def fill_groups(
             relevant_before += relevant
 
 
-@threaded_kernel
+@threaded_kernel(rounds=_queries)
 def write_nearest(
     part: int, parts: int, offsets: np.ndarray, keys: np.ndarray, ids: np.ndarray, distances: np.ndarray
 ) -> None:
@@ -107,7 +112,7 @@ def write_nearest(
             distances[i, column] = ascending_value(order_of(key))
 
 
-@threaded_kernel
+@threaded_kernel(rounds=_queries)
 def find_in_order(
     part: int, parts: int, offsets: np.ndarray, keys: np.ndarray, labels: Labels, slots: np.ndarray, order: np.ndarray
 ) -> None:

@@ -11,7 +11,7 @@ from numba.extending import overload
 from lshbench.kernels.asymmetric_sums import fill_entries, unit_of
 from lshbench.kernels.compilation import kernel
 from lshbench.kernels.frames import Float32Matrix, Float32Vector, Int32Vector, UInt8Matrix, UInt64Matrix, UInt64Vector
-from lshbench.kernels.threads import threaded_kernel
+from lshbench.kernels.threads import own_part, threaded_kernel
 from lshbench.kernels.topk import room_for
 from lshbench.kernels.words import popcount, prefetch
 
@@ -289,6 +289,6 @@ def cosine_distances_of_lists_parallel(
     out: np.ndarray,
 ) -> None:
     """Fill ``out`` like :func:`cosine_distances_of_lists`, on all threads."""
-    first, last = len(queries) * part // parts, len(queries) * (part + 1) // parts
-    own = offsets[first : last + 1]
-    cosine_distances_of_lists(queries[first:last], own, rows, vectors, inverse_norms, out)
+    own = own_part(len(queries), part, parts)
+    asked, begins = queries[own.start : own.stop], offsets[own.start : own.stop + 1]
+    cosine_distances_of_lists(asked, begins, rows, vectors, inverse_norms, out)

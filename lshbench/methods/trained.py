@@ -124,7 +124,7 @@ class HeadHasher(TrainedHasher):
     def keep(self, encoder: nn.Sequential) -> Self:
         """Encode by a fitted encoder from now on."""
         self.encoder = encoder
-        self._single = for_one_item(encoder.eval()) if self.device.type == "cpu" else None
+        self._single = for_one_item(encoder) if self.device.type == "cpu" else None
         return self
 
     def project(self, x: np.ndarray, side: Side) -> np.ndarray:

@@ -35,7 +35,10 @@ class Linear:
 
 
 def for_one_item(layers: Iterable[nn.Module]) -> Step:
-    """Return what layers on a CPU do, whose weights don't change any more; torch does what isn't known here."""
+    """Return what layers in evaluation mode do, on a CPU; torch does what isn't known here.
+
+    Their weights must not change afterwards: some are copied, others shared.
+    """
     steps: list[Step] = []
     for layer in layers:
         match layer:
@@ -50,7 +53,9 @@ def for_one_item(layers: Iterable[nn.Module]) -> Step:
             case nn.Linear():
                 bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
                 steps.append(Linear(numbers_of(layer.weight), numbers_of(bias)))
-            case nn.BatchNorm1d() if steps and isinstance(before := steps[-1], Linear):
+            case nn.BatchNorm1d(affine=True, track_running_stats=True) if steps and isinstance(
+                before := steps[-1], Linear
+            ):
                 scale, offset = map(numbers_of, scale_and_offset(layer, torch.from_numpy(before.bias)))
                 steps[-1] = Linear(before.weight * scale[:, None], offset)
             case _:

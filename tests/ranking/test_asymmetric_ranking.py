@@ -90,15 +90,20 @@ def test_few_relevant_items_are_ranked_with_bins_that_share_room_unless_one_is_t
     assert kernels._count_shared(relevant, room, items, ends, starts) == shared
 
 
-def test_a_query_alone_and_one_of_a_batch_find_the_same() -> None:
+@pytest.mark.parametrize("items", [1, 9000])
+@pytest.mark.parametrize("few_bytes", [0, asymmetric_codes.FEW_BYTES])
+def test_few_queries_and_those_of_a_batch_find_the_same(
+    items: int, few_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asymmetric_codes, "FEW_BYTES", few_bytes)
     generator = np.random.default_rng(0)
-    codes = random_codes(generator, 9000, 40)
+    codes = random_codes(generator, items, 40)
     projections = generator.standard_normal((21, 40)).astype(np.float32)
     together = asymmetric_code_neighbors(projections, codes, 30)
-    for row in range(21):
-        alone = asymmetric_code_neighbors(projections[row : row + 1], codes, 30)
-        assert np.array_equal(alone.ids[0], together.ids[row])
-        assert np.array_equal(alone.distances[0], together.distances[row])
+    for rows in [*(slice(row, row + 1) for row in range(21)), slice(3, 12), slice(6, 21)]:
+        few = asymmetric_code_neighbors(projections[rows], codes, 30)
+        assert np.array_equal(few.ids, together.ids[rows])
+        assert np.array_equal(few.distances, together.distances[rows])
 
 
 def test_more_hits_than_items_are_padded_and_projections_must_be_finite() -> None:

@@ -60,7 +60,12 @@ def test_a_batch_normalisation_behind_the_last_layer_is_part_of_it() -> None:
 
 
 def test_torch_does_what_is_not_known() -> None:
-    layers = nn.Sequential(nn.Linear(3, 2), Doubled(), nn.BatchNorm1d(2), nn.GELU(approximate="tanh")).eval()
+    norm = nn.BatchNorm1d(2)
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert tensor is not None
+            tensor.copy_(torch.tensor([0.5, 3.0]))
+    layers = nn.Sequential(nn.Linear(3, 2), Doubled(), norm, nn.GELU(approximate="tanh")).eval()
     x = np.array([1, -2, 3], np.float32)
     with torch.inference_mode():
         expected = layers(torch.from_numpy(x)[None])[0].numpy()

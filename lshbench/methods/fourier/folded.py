@@ -20,7 +20,7 @@ class FoldedNetwork:
 
     All encoders that the side takes share two products: that of the features, which has the principal components in
     it, and that of the waves.  The map's weights are collapsed and the first batch normalisation is folded into the
-    layer before it.  An item alone takes a third of the time, and by NumPy (:meth:`of_one`) half of that.
+    layer before it.  An item alone takes a third of the time, and by NumPy (``single``) half of that.
 
     Args:
         network: fitted; its weights must not change afterwards.
@@ -53,7 +53,7 @@ class FoldedNetwork:
             ]
             self.waves = torch.cat(collapsed) * scales
         self.first = torch.cat(first)
-        self.single = self._single()
+        self.single = self._for_one_item()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return projections ``(n, bits)`` of features ``(n, d)``."""
@@ -71,7 +71,7 @@ class FoldedNetwork:
             encoded[0] = torch.lerp(encoded[0], encoded[1], network.gallery_share)
         return network.hash(encoded[0])
 
-    def _single(self) -> Step | None:
+    def _for_one_item(self) -> Step | None:
         """Return what :meth:`__call__` does, for one item by NumPy; None where the weights are not on a CPU."""
         network, fourier = self.network, self.network.fourier
         if self.first.device.type != "cpu":
