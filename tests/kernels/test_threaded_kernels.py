@@ -62,6 +62,7 @@ import numpy as np
 from lshbench.kernels.frames import Frame
 from tests.kernels.test_threaded_kernels import Held, summed_by_second_part
 numba.set_num_threads(2)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
 def interrupted():
     summed_by_second_part(Frame.of(Held(np.arange(10))), 1)  # compiles
     threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
