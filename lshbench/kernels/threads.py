@@ -53,6 +53,8 @@ def threaded_kernel(function: Callable | None = None, *, rounds: Callable[..., i
     callers leave them out.  Frames are passed as they are, and reach the function as their numbers.  A call returns
     what each part returns, once all are done; an error or an interrupt is raised after that, too.
 
+    Its attribute ``compiled`` is what :func:`numba.njit` makes of the function.
+
     Args:
         rounds: how many rounds of the loop there are, from the other arguments: no more threads are used.
     """
@@ -84,4 +86,5 @@ def threaded_kernel(function: Callable | None = None, *, rounds: Callable[..., i
             wait(others)
         return [first, *(other.result() for other in others)]
 
+    run.compiled = compiled  # type: ignore[attr-defined]
     return run
