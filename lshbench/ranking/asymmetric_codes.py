@@ -40,8 +40,8 @@ WIDE_DISTANCES = 1 << 21
 FEWEST_QUERIES, MOST_QUERIES = 8, 1024
 """Queries that are ranked, and searched, at a time."""
 
-FEW_BYTES = 1 << 17
-"""Bytes of codes compared in the time that starting other threads takes: smaller searches use one thread."""
+FEW_BYTES = 1 << 19
+"""Bytes of codes, eight queries at a time, up to which one thread is hardly slower than others that have to wake."""
 
 SPLIT_QUERIES = 16
 """Queries from which threads divide them rather than the gallery."""
