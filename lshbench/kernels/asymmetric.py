@@ -22,7 +22,7 @@ from lshbench.kernels.frames import (
     borrowed,
 )
 from lshbench.kernels.keys import order_of, row_of, sort_key
-from lshbench.kernels.labels import Labels, find_relevant
+from lshbench.kernels.labels import Labels, relevant_rows
 from lshbench.kernels.lanes import WINDOW, count_in_window
 from lshbench.kernels.threads import own_part, threaded_kernel
 
@@ -363,12 +363,11 @@ def rank(
         positions: int32 ``(slots[-1],)`` if asked for.
     """
     labels = borrowed(labels)
-    single = labels.gallery_masks.shape[0] == 0
     most = 0
     for i in range(len(counts)):
         most = max(most, slots[i + 1] - slots[i])
     scratch = _make_scratch(codes.shape[1], len(codes), most, with_positions, together)
-    found = np.empty(0 if single else most, np.int64)
+    found = np.empty(most if labels.gallery_masks.shape[0] else 0, np.int64)
     for chunk in own_part((len(counts) + together - 1) // together, part, parts):
         start, stop = chunk * together, min(len(counts), (chunk + 1) * together)
         fill_table(projections[start:stop], units[start:stop], scratch.table)
@@ -377,11 +376,7 @@ def rank(
         for i in range(start, stop):
             first, last = slots[i], slots[i + 1]
             counts[i] = 0
-            if single:
-                rows = order[starts[i] : starts[i] + last - first]
-            else:
-                rows = found[: last - first]
-                find_relevant(labels, i, rows)
+            rows = relevant_rows(labels, i, order, starts, last - first, found)
             if first < last and not np.isnan(units[i]):
                 counts[i] = _rank_one(
                     scratch.sums[i - start],

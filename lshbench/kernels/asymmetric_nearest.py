@@ -10,7 +10,7 @@ import numpy as np
 from numba import get_num_threads
 
 from lshbench.kernels.asymmetric_sums import EXACT, fill_sums, fill_table, make_table
-from lshbench.kernels.compilation import kernel
+from lshbench.kernels.compilation import copy, kernel
 from lshbench.kernels.keys import order_of, row_of, sort_key
 from lshbench.kernels.lanes import EIGHT
 from lshbench.kernels.threads import own_part, threaded_kernel
@@ -133,8 +133,7 @@ def _collect_part(
         found = np.empty(EIGHT)  # each part's own, so that no two threads write to one place
         _collect(projections[own], codes, rows.start, rows.stop, k, found, rooms[part, own], counts[part, own])
         if part == 0:
-            for i in range(first, min(first + EIGHT, len(projections))):
-                units[i] = found[i - first]
+            copy(found, units[own])
 
 
 @kernel

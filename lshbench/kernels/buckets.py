@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lshbench.kernels.compilation import kernel
+from lshbench.kernels.compilation import copy, kernel
 from lshbench.kernels.frames import read_frame
 from lshbench.kernels.keys import ascending, ascending_value, order_of, row_of, sort_key
 from lshbench.kernels.probes import ONE, Tables, gather
@@ -336,8 +336,7 @@ def _fill_one(
     count = gather(queries.codes[i], queries.projections[i], probes, tables, scratch.seen, found, False)
     if shortlist:
         count = _shorten(scratch.words, gallery.words, count, shortlist, found, scratch.room)
-    for j in range(len(rows)):
-        rows[j] = found[j]
+    copy(found, rows)
     distances_of(kind, scratch, rows, gallery, distances)
     return True
 

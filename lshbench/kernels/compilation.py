@@ -3,9 +3,6 @@
 numba's cache checks only the file that defines a function, and misses edits of functions in other files that it calls
 (numba#1833).  Hence the digest of all kernels' source: after an edit anywhere in this package, every kernel is compiled
 again.  ``$NUMBA_CACHE_DIR``, where it is set, replaces ``<cache>/kernels``.
-
-A user waits for the compiler: kernels copy parts of arrays in loops, as assigning one slice to another makes numba
-compile the text of its error message, which takes two seconds, and the loop is as fast.
 """
 
 from __future__ import annotations
@@ -22,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from filelock import FileLock
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
@@ -137,3 +135,13 @@ def kernel(function: Callable | None = None, *, parallel: bool = False, **option
         finally:
             numba.config.CACHE_DIR = elsewhere
     return dispatcher
+
+
+@kernel(inline="always")
+def copy(source: np.ndarray, target: np.ndarray) -> None:
+    """Fill a vector with the first numbers of another, at least as long.
+
+    To assign one slice to another is no faster, and takes two seconds to compile, with the text of its error message.
+    """
+    for i in range(len(target)):
+        target[i] = source[i]

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lshbench.kernels.compilation import kernel
+from lshbench.kernels.compilation import copy, kernel
 from lshbench.kernels.frames import Float32Vector, Int32Vector, UInt64Vector, borrowed
 from lshbench.kernels.keys import descending, descending_value, order_of, radix_sort, row_of, sort_key
-from lshbench.kernels.labels import Labels, find_relevant, is_relevant
+from lshbench.kernels.labels import Labels, is_relevant, relevant_rows
 from lshbench.kernels.threads import own_part, threaded_kernel
 
 BLOCK = 2048
@@ -319,8 +319,7 @@ def _rank_one(
         count = _place(own, table, top, scale, bins, close, tally)
         if with_positions and strange + count > len(strangers):  # rare: real-valued similarities hardly ever tie
             longer = np.empty(2 * len(strangers) + BLOCK, np.uint64)
-            for j in range(strange):
-                longer[j] = strangers[j]
+            copy(strangers, longer[:strange])
             strangers = longer
         strange = _place_close(own, start, values, table, bins, close[:count], tally, labels, query, strangers, strange)
 
@@ -374,20 +373,15 @@ def rank(
         positions: int32 ``(slots[-1],)`` if asked for.
     """
     labels = borrowed(labels)
-    single = labels.gallery_masks.shape[0] == 0
     most = 0
     for i in range(len(counts)):
         most = max(most, slots[i + 1] - slots[i])
     scratch = _make_scratch(most, len(inverse_norms))
-    found = np.empty(0 if single else most, np.int64)
+    found = np.empty(most if labels.gallery_masks.shape[0] else 0, np.int64)
     for i in own_part(len(counts), part, parts):
         first, last = slots[i], slots[i + 1]
         counts[i] = 0
-        if single:
-            rows = order[starts[i] : starts[i] + last - first]
-        else:
-            rows = found[: last - first]
-            find_relevant(labels, i, rows)
+        rows = relevant_rows(labels, i, order, starts, last - first, found)
         if first < last:
             counts[i] = _rank_one(
                 similarities[:, start + i],
@@ -415,8 +409,5 @@ def close_gaps(part: int, parts: int, groups: np.ndarray, slots: np.ndarray, off
                 # By way of memory of their own: where both places may overlap, numbers are moved one by one.
                 size = min(STRIP, count - begin)
                 source, target = slots[i] + begin, offsets[i] + begin
-                held, own = groups[field, source : source + size], groups[field, target : target + size]
-                for j in range(size):
-                    strip[j] = held[j]
-                for j in range(size):
-                    own[j] = strip[j]
+                copy(groups[field, source : source + size], strip[:size])
+                copy(strip, groups[field, target : target + size])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import get_num_threads, prange
 
-from lshbench.kernels.compilation import kernel
+from lshbench.kernels.compilation import copy, kernel
 from lshbench.kernels.cosine import similarity_of
 from lshbench.kernels.keys import descending, descending_value, order_of, row_of, sort_key
 from lshbench.kernels.lanes import LANES, WINDOWS, greater_of_32, greatest_of_32, write_greatest_of_windows
@@ -57,11 +57,9 @@ def _fill_narrow_products(query: np.ndarray, rows: np.ndarray, products: np.ndar
     if len(rows) < FOUR:
         padded, found = np.zeros((FOUR, NARROW), np.float32), np.empty(FOUR, np.float32)
         for i in range(len(rows)):
-            for j in range(NARROW):
-                padded[i, j] = rows[i, j]
+            copy(rows[i], padded[i])
         write_narrow_products(query, padded, 0, found)
-        for i in range(len(rows)):
-            products[i] = found[i]
+        copy(found, products)
         return
     for i in range(0, len(rows), FOUR):
         # The last four are taken again: another way to add them up would part equal rows.

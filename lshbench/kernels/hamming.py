@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lshbench.kernels.compilation import kernel
+from lshbench.kernels.compilation import copy, kernel
 from lshbench.kernels.frames import borrowed
 from lshbench.kernels.keys import LOW, THIRTY_TWO, order_of, row_of, sort_key
 from lshbench.kernels.labels import Labels, is_relevant, mark_relevant
@@ -387,9 +387,7 @@ def fill_positions(
         for step in range(min(limit + 1, distances)):
             found = np.int64(relevant[i, step])
             if found > 0:
-                held, own = slots[source : source + found], positions[target : target + found]
-                for j in range(found):
-                    own[j] = held[j]
+                copy(slots[source : source + found], positions[target : target + found])
                 target += found
                 source += found + 1
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from lshbench.kernels.compilation import kernel
+from lshbench.kernels.compilation import copy, kernel
 
 THIRTY_TWO = np.uint64(32)
 LOW = np.uint64(0xFFFFFFFF)
@@ -160,5 +160,4 @@ def sort_whole(keys: np.ndarray) -> None:
     spare = np.empty_like(keys)
     by_row = sort_by_row(keys, spare)
     found = radix_sort(keys, spare) if by_row is keys else radix_sort(spare, keys)
-    for i in range(len(keys)):
-        keys[i] = found[i]
+    copy(found, keys)

@@ -201,6 +201,25 @@ def find_relevant(labels: Labels, query: int, rows: np.ndarray) -> None:
             found += int(share_label(labels.query_masks, query, masks, row)) ^ inverted
 
 
+@kernel
+def relevant_rows(
+    labels: Labels, query: int, order: np.ndarray, starts: np.ndarray, count: int, memory: np.ndarray
+) -> np.ndarray:
+    """Return the rows relevant to a query, ascending.
+
+    Args:
+        order, starts: gallery rows by label, or as they are listed, and where each query's begin; not read where there
+            are masks.
+        count: how many such rows there are.
+        memory: int64, at least as long, where there are masks; may be overwritten.
+    """
+    if labels.gallery_masks.shape[0] == 0:
+        return order[starts[query] : starts[query] + count]
+    rows = memory[:count]
+    find_relevant(labels, query, rows)
+    return rows
+
+
 @kernel(inline="always")
 def _lanes(first: bool, second: bool, third: bool, fourth: bool) -> np.uint64:
     """Return a word whose four lanes of 16 bits have their lowest bits set where the arguments are true."""

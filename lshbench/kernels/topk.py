@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lshbench.kernels.compilation import kernel
+from lshbench.kernels.compilation import copy, kernel
 from lshbench.kernels.keys import THIRTY_TWO, order_of
 
 IN_ORDER = 16
@@ -108,9 +108,7 @@ def joined(rooms: np.ndarray, counts: np.ndarray, i: int) -> np.ndarray:
     total = 0
     for part in range(parts):
         count = counts[part, i]
-        held, own = rooms[part, i, :count], keys[total : total + count]
-        for j in range(count):
-            own[j] = held[j]
+        copy(rooms[part, i], keys[total : total + count])
         total += count
     return keys[:total]
 
