@@ -51,6 +51,14 @@ def fields_of(part: Part) -> dict[str, Any]:
     }
 
 
+def caption_fields(file: TableFile, seeds: Sequence[int]) -> dict[str, str]:
+    """Return what the text above everything may name: the seeds, and in words what figures of them are shown."""
+    numbers = ", ".join(map(str, seeds))
+    spread = any(column.spread for grid in file.grids for column in grid.columns)
+    mean = f"Mean over seeds {numbers}{', ± their standard deviation' if spread else ''}"
+    return {"seeds": numbers, "mean": mean if len(seeds) > 1 else f"Seed {numbers}"}
+
+
 def _processors(run: Run) -> str:
     """Return the processor of a run, and the GPU that networks were trained on."""
     found = (run.metrics.environment.get(key) for key in ("cpu", "gpu"))

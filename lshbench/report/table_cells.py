@@ -15,7 +15,7 @@ from lshbench.metrics.significance import holm
 from lshbench.report.repeats import Repeat, paired_values
 from lshbench.report.resampling import sign_flip_tests
 from lshbench.report.select import SHORT, Selection, Settings, shown, supervision_of
-from lshbench.report.table_captions import fields_of, filled_text
+from lshbench.report.table_captions import caption_fields, fields_of, filled_text
 from lshbench.report.table_file import TESTED, Column, Grid, Row, TableFile
 from lshbench.report.table_rows import Part, missing_cells, parts_of
 from lshbench.report.values import read_values
@@ -158,7 +158,7 @@ def fill_tables(file: TableFile, selection: Selection, *, resamples: int = 10_00
     if empty:
         notes.append(f"{empty} table{'s' * (empty > 1)} of {file.path} without any run, left out")
     seeds = sorted({one for part in parts for one in part.seeds})
-    caption = filled_text(file, "caption", file.caption, {"seeds": ", ".join(map(str, seeds))})
+    caption = filled_text(file, "caption", file.caption, caption_fields(file, seeds))
     return Filled(file, caption, sections, sum(missing_cells(file, part) for part in parts), tuple(notes))
 
 
@@ -227,9 +227,16 @@ class _Filling:
             for column in grid.columns
             for value in (part.values(grid.rows) if column.over else [None])
         ]
+        grid = replace(grid, rows=tuple(row for row in grid.rows if self._has_place(row, columns, part)))
         cells = [self._column(filled, grid.rows, part) for filled in columns]
         labels = tuple(self._label(row, part) for row in grid.rows)
         return FilledGrid(grid, labels, tuple(columns), tuple(zip(*cells, strict=True)))
+
+    def _has_place(self, row: Row, columns: Sequence[FilledColumn], part: Part) -> bool:
+        """Return whether a row may have a figure in some column: a reference has measures, and costs nothing."""
+        known = [run.metrics.reference.figures(row.reference) for run in part.runs] if row.reference else []
+        measures = {name for figures in known for name in figures or {}}
+        return not measures or any(filled.column.metric in measures for filled in columns)
 
     def _heading(self, column: Column, value: Any) -> str:
         fields = {} if self.file.over is None else {self.file.over: shown(value)}

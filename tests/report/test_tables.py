@@ -18,7 +18,7 @@ from lshbench.config import conf_folder, options
 from lshbench.errors import UsageError
 from lshbench.report.select import find
 from lshbench.report.table_cells import Filled, fill_tables
-from lshbench.report.table_file import read_table
+from lshbench.report.table_file import TESTED, read_table
 from lshbench.report.table_text import csv_text, html, latex, markdown
 from tests.example_run import METRICS
 
@@ -84,6 +84,26 @@ def test_a_row_without_runs_is_dashes_and_counted(runs: Path) -> None:
     assert cells(text)[-1] == ["absent", "-", "-"]
     assert "3 cells lack runs" in text
     assert "**" not in text
+
+
+def test_a_reference_has_no_row_in_a_table_that_shows_none_of_its_measures(runs: Path) -> None:
+    rows = yaml.safe_load(SMALL)["rows"] | {"exact": {"label": "exact", "reference": "cosine"}}
+    columns = yaml.safe_load(SMALL)["columns"] | {"fit": {"figure": "time_s.fit", "heading": "fit", "over": None}}
+    tables = [{"columns": ["mAP"]}, {"columns": ["fit"]}]
+    labels = [row[0] for row in cells(markdown(filled(runs, rows=rows, columns=columns, tables=tables)))]
+    assert labels == ["method", "---", "`fourier`", r"a\|b & c", "exact", "method", "---", "`fourier`", r"a\|b & c"]
+
+
+def test_the_caption_says_of_how_many_seeds_figures_are_and_whether_their_spread_is_shown(
+    runs: Path,
+    values,  # noqa: F811
+) -> None:
+    assert filled(runs, caption="{mean}; best").caption == "Mean over seeds 0, 1, ± their standard deviation; best"
+    plain = {"mAP": {"figure": "mAP"}}
+    assert filled(runs, caption="{mean}; best", columns=plain).caption == "Mean over seeds 0, 1; best"
+    write_run(runs / "alone", "fourier", values)
+    alone = fill_tables(read_table(written(runs, SMALL, caption="{mean}"), [conf_folder()]), find([runs / "alone"]))
+    assert alone.caption == "Seed 0"
 
 
 def test_a_mark_is_shown_in_the_way_of_the_file(runs: Path) -> None:
@@ -276,13 +296,15 @@ def test_every_shipped_table_can_be_read_and_has_its_rows_and_columns_in_the_doc
     text = (REPORT.parent / "results.md").read_text(encoding="utf-8")
     block = re.search(rf"<!-- {name}:begin -->\n(.*)<!-- {name}:end -->", text, re.DOTALL)
     assert block is not None
-    assert all(part in block[1] for part in file.caption.split("{seeds}"))
+    assert all(part in block[1] for part in file.caption.split("{mean}"))
     tables = re.findall(r"(?:^\| ?.*\n)+", block[1], re.MULTILINE)
     assert len(tables) == (len(file.grids) * (1 if name in ONE_DATA_SET else 2))
     for place, table in enumerate(tables):
         grid = file.grids[place % len(file.grids)]
         headings, _, *labels = [line.strip("|\n ").split(" | ") for line in table.splitlines()]
-        assert [row[0].removesuffix(", with labels") for row in labels] == [row.label for row in grid.rows]
+        measures = {column.metric for column in grid.columns}
+        shown = [row.label for row in grid.rows if not row.reference or measures & TESTED.keys()]
+        assert [row[0].removesuffix(", with labels") for row in labels] == shown
         starts = [column.heading.partition("{")[0] for column in grid.columns]
         shown = [heading for heading in headings if heading != file.row_heading]
         assert all(any(heading.startswith(start) for start in starts) for heading in shown)
