@@ -21,7 +21,7 @@ Rows = slice | np.ndarray
 Decode = Callable[[np.ndarray], np.ndarray]
 """Callback of a quantiser: stored bytes, uint8 ``(n, bytes)``, to what they stand for, float32 ``(n, d)``."""
 
-Terms = Callable[[np.ndarray], "ByteTables | HalfByteWeights | HalfPrecision"]
+Terms = Callable[[np.ndarray], "ByteTables | LevelWeights | HalfPrecision"]
 """Callback of a quantiser: real values of queries, float32 ``(q, d)``, to what stored bytes add to their scores."""
 
 MOST_BITS = 4096
@@ -141,11 +141,14 @@ class Quantised:
         stored: uint8 ``(n, bytes)``.
         decode: gives the vectors that these stand for.
         codebook_bytes: of what the quantiser has learnt that scores are made with, for all items together.
+        beside_bytes: of an item's number that a query alone is scored with besides what is stored
+            (:attr:`ByteTables.last`).
     """
 
     stored: np.ndarray
     decode: Decode
     codebook_bytes: int = 0
+    beside_bytes: int = 0
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -161,7 +164,8 @@ class Vectors:
 
     Attributes:
         x: float32 ``(n, d)``, as wide as decoded vectors.
-        offset: float32 ``(n,)``: with it, the product with a decoded vector estimates the cosine of the features.
+        offset: float32 ``(n,)``: with it, the product with a decoded vector estimates the cosine of the features, which
+            is one minus half the square of their Euclidean distance at length 1.
         decode: the quantiser's.
         terms: the quantiser's, with which codes are scored as they are; None where they have to be decoded.
     """
@@ -190,6 +194,8 @@ class ByteTables:
         factors: the byte at which two little-endian float32 numbers of an item begin, ``f`` and ``g``: its score is
             ``g * sum + f * weight + added``; None where the sum is the score.
         weight, added: float32 ``(q,)``; None without factors.
+        last: what the last number of an item's decoded vector is multiplied with, which no table has, float32
+            ``(q,)``; None where the tables have all.
     """
 
     tables: tuple[tuple[int, np.ndarray], ...]
@@ -197,19 +203,23 @@ class ByteTables:
     factors: int | None = None
     weight: np.ndarray | None = None
     added: np.ndarray | None = None
+    last: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
-class HalfByteWeights:
-    """Scores of codes as weighted sums of the numbers from 0 to 15 in the halves of their bytes.
+class LevelWeights:
+    """Scores of codes as sums of ``v * (weight + v * square)`` over the levels ``v`` of their numbers.
+
+    A byte is one level, from 0 to 255, or its low and its high half are one each, from 0 to 15.
 
     Attributes:
-        low, high: weights of each byte's halves, float32 ``(q, bytes)``.
+        weights: float32 ``(q, levels of a byte, bytes)``.
+        squares: float32 ``(levels of a byte, bytes)``.
         start: what sums begin with, float32 ``(q,)``.
     """
 
-    low: np.ndarray
-    high: np.ndarray
+    weights: np.ndarray
+    squares: np.ndarray
     start: np.ndarray
 
 

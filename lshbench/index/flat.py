@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from lshbench.ranking.cosine import VectorGallery
     from lshbench.ranking.hamming import CodeGallery
 
-MOST_CODEBOOK_BYTES = 1 << 40
-"""Of a quantiser, as a saved index may say."""
+MOST_CODEBOOK_BYTES, MOST_BESIDE_BYTES = 1 << 40, 1 << 10
+"""Of a quantiser, and of an item's numbers beside its code, as a saved index may say."""
 
 WORDS, VECTORS, NORMS, STORED = "words.npy", "projections.npy", "inverse_norms.npy", "stored.npy"
 
@@ -47,6 +47,7 @@ class FlatIndex(Index):
     vectors: VectorGallery
     stored: np.ndarray
     _codebook_bytes = 0
+    _beside_bytes = 0  # of an item
     _decoded: DecodedGallery | None = None
 
     def rankings(self) -> list[Ranking]:
@@ -84,6 +85,7 @@ class FlatIndex(Index):
             self._decoded = None
             if isinstance(gallery.codes, Quantised):
                 self.stored, self._codebook_bytes = gallery.codes.stored, gallery.codes.codebook_bytes
+                self._beside_bytes = gallery.codes.beside_bytes
             else:
                 self.stored = gallery.binary.packed
         else:
@@ -142,7 +144,7 @@ class FlatIndex(Index):
         if self.ranking == "hamming":
             return self.codes.words.nbytes
         if self.ranking == "asymmetric":
-            return self.stored.nbytes + self._codebook_bytes
+            return self.stored.nbytes + self._codebook_bytes + len(self) * self._beside_bytes
         own = 0 if self.ranks_features else self.vectors.vectors.nbytes
         return own + self.vectors.inverse_norms.nbytes
 
@@ -170,7 +172,8 @@ class FlatIndex(Index):
             details = {"bits": self.codes.bits}
         elif self.ranking == "asymmetric":
             file, array, items = STORED, self.stored, len(self.stored)
-            details = {"bytes": self.stored.shape[1], "codebook_bytes": self._codebook_bytes}
+            details = {"bytes": self.stored.shape[1]}
+            details |= {"codebook_bytes": self._codebook_bytes, "beside_bytes": self._beside_bytes}
         else:
             items, width = self.vectors.vectors.shape
             if self.ranks_features:
@@ -202,6 +205,8 @@ class FlatIndex(Index):
             index.stored = open_array(folder / STORED, np.uint8, (items, width))
             if "codebook_bytes" in described:  # not where an earlier version has saved it
                 index._codebook_bytes = check_number(described, "codebook_bytes", MOST_CODEBOOK_BYTES, least=0)
+            if "beside_bytes" in described:
+                index._beside_bytes = check_number(described, "beside_bytes", MOST_BESIDE_BYTES, least=0)
             return index
         bits = check_number(described, "bits", MOST_BITS)
         if index.ranking == "cosine":

@@ -83,27 +83,48 @@ def add_looked_up(stored: np.ndarray, first: int, tables: np.ndarray, parts: int
 
 
 @kernel(fastmath=SUMS)
-def _sum_of_halves(code: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.float32:
+def _sum_of_levels(code: np.ndarray, weights: np.ndarray, squares: np.ndarray) -> np.float32:
+    total = np.float32(0)
+    for column in range(len(code)):
+        level = np.float32(code[column])
+        total += level * (weights[column] + level * squares[column])
+    return total
+
+
+@kernel(fastmath=SUMS)
+def _sum_of_half_levels(code: np.ndarray, weights: np.ndarray, squares: np.ndarray) -> np.float32:
     total = np.float32(0)
     for column in range(len(code)):
         byte = np.int32(code[column])
-        total += np.float32(byte & LOW) * low[column] + np.float32(byte >> SHIFT) * high[column]
+        low, high = np.float32(byte & LOW), np.float32(byte >> SHIFT)
+        total += low * (weights[0, column] + low * squares[0, column])
+        total += high * (weights[1, column] + high * squares[1, column])
     return total
 
 
 @kernel(parallel=True)
-def add_halves(stored: np.ndarray, low: np.ndarray, high: np.ndarray, parts: int, scores: np.ndarray) -> None:
-    """Add the numbers in the low and high halves of codes' bytes, each times its weight, to a query's scores.
+def add_levels(stored: np.ndarray, weights: np.ndarray, squares: np.ndarray, parts: int, scores: np.ndarray) -> None:
+    """Add ``v * (weight + v * square)`` of every byte ``v`` of codes to a query's scores.
 
     Args:
         stored: uint8 ``(n, bytes)``.
-        low, high: float32 ``(bytes,)``.
+        weights, squares: float32 ``(1, bytes)``.
         parts: of the codes, for threads.
         scores: float32 ``(n,)``.
     """
     for part in prange(parts):
         for row in range(len(stored) * part // parts, len(stored) * (part + 1) // parts):
-            scores[row] += _sum_of_halves(stored[row], low, high)
+            scores[row] += _sum_of_levels(stored[row], weights[0], squares[0])
+
+
+@kernel(parallel=True)
+def add_half_levels(
+    stored: np.ndarray, weights: np.ndarray, squares: np.ndarray, parts: int, scores: np.ndarray
+) -> None:
+    """Do as :func:`add_levels` with the low and the high half of every byte; weights and squares are ``(2, bytes)``."""
+    for part in prange(parts):
+        for row in range(len(stored) * part // parts, len(stored) * (part + 1) // parts):
+            scores[row] += _sum_of_half_levels(stored[row], weights, squares)
 
 
 @kernel(fastmath=SUMS)

@@ -33,7 +33,7 @@ class LocalSearchQuantiser(AdditiveQuantiser):
         bits: int,
         seed: int = 0,
         dim: int | str = "auto",
-        max_points: int = 5_000,
+        max_points: int = 20_000,
         iterations: int = 8,
         searches: int = 4,
     ) -> None:

@@ -24,7 +24,7 @@ class OptimisedProductQuantiser(ProductQuantiser):
     iterations: Count
 
     def __init__(
-        self, *, bits: int, seed: int = 0, dim: int | str = "auto", max_points: int = 10_000, iterations: int = 10
+        self, *, bits: int, seed: int = 0, dim: int | str = "auto", max_points: int = 20_000, iterations: int = 10
     ) -> None:
         self.iterations = iterations
         super().__init__(bits=bits, seed=seed, dim=dim, max_points=max_points)

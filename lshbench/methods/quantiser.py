@@ -1,8 +1,12 @@
 """What quantisers share: few bytes that stand for a vector, and queries that keep their real values.
 
-The features are compared by cosine, and so a quantiser sees them at length 1.  Gallery items lose the training items'
-mean, which adds the same to every score of a query; queries keep it, but for ``rabitq``.  Principal axes and a random
-rotation of them reduce the numbers of an item to as many as its bytes have room for, and spread their variance evenly.
+The features are compared by cosine, and so a quantiser sees them at length 1, less the training items' mean.
+Principal axes and a random rotation of them reduce the numbers of an item to as many as its bytes have room for, and
+spread their variance evenly.
+
+Items are ranked by the Euclidean distance of a query to what their bytes decode to, which among vectors of length 1 is
+the order of cosines.  What is decoded is shorter than that, and not equally: by its inner product with the query alone,
+items would come later the worse they are quantised.  ``rabitq`` has factors for that, and estimates the product.
 
 A code's bytes are exactly ``bits / 8``, correction factors included, whichever the method: what doesn't fit is refused.
 """
@@ -21,6 +25,9 @@ from lshbench.methods.linear import random_rotation
 from lshbench.training.constraints import Count, check_fields
 from lshbench.training.pca import principal_axes
 from lshbench.types import ByteTables, Features, Progress, Quantised, Side, Terms, Vectors
+
+LAST_BYTES = 4
+"""Of the number that items have besides what is stored where bytes stand for the same numbers (:class:`ByteTables`)."""
 
 
 class Quantiser(Method):
@@ -145,20 +152,37 @@ class Quantiser(Method):
     def _tables(self, x: np.ndarray) -> ByteTables:
         addends = self._addends
         assert addends is not None
+        numbers, last = x[:, :-1], x[:, -1]
         parts, books, width, values = addends.shape
-        products = x.reshape(len(x), parts, 1, width).transpose(1, 2, 0, 3) @ addends
-        tables = products.transpose(2, 0, 1, 3).reshape(len(x), parts * books, values)
-        return ByteTables(((0, np.ascontiguousarray(tables)),), np.zeros(len(x), np.float32))
+        products = numbers.reshape(len(x), parts, 1, width).transpose(1, 2, 0, 3) @ addends
+        tables = np.ascontiguousarray(products.transpose(2, 0, 1, 3).reshape(len(x), parts * books, values))
+        if not self._adds_up:
+            tables += last[:, None, None] * minus_half_square(addends[:, 0].transpose(0, 2, 1))
+        start = np.zeros(len(x), np.float32)
+        return ByteTables(((0, tables),), start, last=last if self._adds_up else None)
+
+    @property
+    def _adds_up(self) -> bool:
+        """Whether several bytes stand for the same numbers: a square length is then no sum of what each byte adds."""
+        return self._addends is not None and self._addends.shape[1] > 1
 
     def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Quantised | Vectors:
         if side == "query":
-            units = at_length_one(x)
-            return Vectors(units @ self.weight, units @ self.mean, self.decode, self._terms)
+            return self._query_vectors(at_length_one(x))
         stored = np.empty((len(x), self.bytes), np.uint8)
         for start in range(0, len(x), ENCODE_ROWS):
             part = slice(start, start + ENCODE_ROWS)
             stored[part] = self._compress((at_length_one(x[part]) - self.mean) @ self.weight)
-        return Quantised(stored, self.decode, self.codebook_bytes)
+        return Quantised(stored, self.decode, self.codebook_bytes, LAST_BYTES if self._adds_up else 0)
+
+    def _query_vectors(self, units: np.ndarray) -> Vectors:
+        """Return queries of length 1 as :meth:`decode` goes with: the product is less half the squared distance."""
+        centred = units - self.mean
+        offset = 1 + minus_half_square(centred)
+        numbers = np.empty((len(units), self.dim + 1), np.float32)
+        np.matmul(centred, self.weight, out=numbers[:, :-1])
+        numbers[:, -1] = 1
+        return Vectors(numbers, offset, self.decode, self._terms)
 
     @property
     def codebook_bytes(self) -> int:
@@ -166,14 +190,22 @@ class Quantiser(Method):
         return sum(array.nbytes for array in self._learnt().values())
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """Return the vectors that stored bytes stand for, float32 ``(n, dim)``; as wide as those of queries.
+        """Return the vectors that stored bytes stand for and a last number, as queries have: float32 ``(n, dim + 1)``.
+
+        It is minus half the square of the vector's length; of ``rabitq``, what its factors add to a product.
 
         Raises:
             ValueError: they are not uint8 ``(n, bytes)``.
         """
         if stored.dtype != np.uint8 or stored.ndim != 2 or stored.shape[1] != self.bytes:
             raise ValueError(f"codes of {self.bytes} bytes, not {stored.dtype} {stored.shape}")
-        return self._decompress(np.ascontiguousarray(stored))
+        return self._completed(self._decompress(np.ascontiguousarray(stored)))
+
+    def _completed(self, vectors: np.ndarray) -> np.ndarray:
+        """Return what :meth:`_decompress` gives with the last number that products with queries take."""
+        numbers = np.empty((len(vectors), self.dim + 1), np.float32)
+        numbers[:, :-1], numbers[:, -1] = vectors, minus_half_square(vectors)
+        return numbers
 
     def state(self) -> dict[str, np.ndarray]:
         return {"mean": self.mean, "weight": self.weight, **self._learnt()}
@@ -190,6 +222,11 @@ class Quantiser(Method):
     def _dim_is_known(self) -> bool:
         """Whether :attr:`dim` is what items are reduced to before any have been seen."""
         return True
+
+
+def minus_half_square(x: np.ndarray) -> np.ndarray:
+    """Return minus half the square of lengths, float32 ``(...)``, of vectors ``(..., d)``."""
+    return np.float32(-0.5) * np.einsum("...j,...j->...", x, x)
 
 
 def at_length_one(x: np.ndarray) -> np.ndarray:

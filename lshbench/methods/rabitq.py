@@ -19,7 +19,7 @@ import numpy as np
 from lshbench.errors import wrong_value
 from lshbench.methods.scalars import RoundingQuantiser
 from lshbench.training.constraints import WHOLE, between
-from lshbench.types import ByteTables, Quantised, Side, Terms, Vectors
+from lshbench.types import ByteTables, Terms, Vectors
 
 SIGN_FACTORS, ALL_FACTORS = 8, 20
 """Bytes of an item's factors: with one bit a dimension, and with more."""
@@ -85,13 +85,13 @@ class RaBitQuantiser(RoundingQuantiser):
         """The mean, reduced as items are: what faiss subtracts, and remembers the product with in an item's factors."""
         return np.ascontiguousarray(self.mean @ self.weight)
 
-    def encode(self, x: np.ndarray, side: Side, *, projections: bool = False) -> Quantised | Vectors:
-        found = super().encode(x, side)
-        if isinstance(found, Vectors):
-            # faiss's estimate: the product without the mean, and what an item's factors add.
-            vectors = np.concatenate([found.x - self._centre, np.ones((len(x), 1), np.float32)], axis=1)
-            return Vectors(vectors, found.offset, self.decode, self._terms)
-        return found
+    def _query_vectors(self, units: np.ndarray) -> Vectors:
+        # faiss's estimate: the product without the mean, and what an item's factors add.
+        numbers = np.concatenate([units @ self.weight - self._centre, np.ones((len(units), 1), np.float32)], axis=1)
+        return Vectors(numbers, units @ self.mean, self.decode, self._terms)
+
+    def _completed(self, vectors: np.ndarray) -> np.ndarray:
+        return vectors
 
     @property
     def _terms(self) -> Terms:

@@ -27,7 +27,7 @@ class ResidualQuantiser(AdditiveQuantiser):
     beam: Count
 
     def __init__(
-        self, *, bits: int, seed: int = 0, dim: int | str = "auto", max_points: int = 10_000, beam: int = 5
+        self, *, bits: int, seed: int = 0, dim: int | str = "auto", max_points: int = 20_000, beam: int = 5
     ) -> None:
         self.beam = beam
         super().__init__(bits, seed, dim, max_points)

@@ -10,7 +10,7 @@ import numpy as np
 from lshbench.methods.quantiser import checked
 from lshbench.methods.scalars import RoundingQuantiser
 from lshbench.training.constraints import Constraint
-from lshbench.types import HalfByteWeights, Terms
+from lshbench.types import LevelWeights, Terms
 
 TYPES = {4: faiss.ScalarQuantizer.QT_4bit, 8: faiss.ScalarQuantizer.QT_8bit}
 Depth = Annotated[int, Constraint(lambda value: value in TYPES, "4 or 8")]
@@ -51,15 +51,18 @@ class ScalarQuantiser(RoundingQuantiser):
     def _terms(self) -> Terms:
         return self._weights
 
-    def _weights(self, x: np.ndarray) -> HalfByteWeights:
-        """Return what the halves of bytes add: a number is its level times a step, counted from the lowest."""
+    def _weights(self, x: np.ndarray) -> LevelWeights:
+        """Return what levels add: a number is the lowest and as many steps, of which half the square is taken away."""
         lowest, highest = self._decompress(np.array([[0], [255]], np.uint8).repeat(self.bytes, axis=1))
-        weights = x * ((highest - lowest) / ((1 << self.bits_per_dimension) - 1))
-        start = x @ lowest
-        if self.bits_per_dimension == 8:
-            return HalfByteWeights(weights, 16 * weights, start)
-        low, high = (np.ascontiguousarray(weights[:, half::2]) for half in (0, 1))
-        return HalfByteWeights(low, high, start)
+        step = (highest - lowest) / ((1 << self.bits_per_dimension) - 1)
+        numbers = x[:, :-1]
+
+        def by_byte(values: np.ndarray) -> np.ndarray:
+            """Return values of numbers, ``(..., dim)``, by their places in a byte: ``(..., levels, bytes)``."""
+            return np.ascontiguousarray(values.reshape(*values.shape[:-1], self.bytes, -1).swapaxes(-1, -2))
+
+        start = numbers @ lowest - lowest @ lowest / 2
+        return LevelWeights(by_byte((numbers - lowest) * step), by_byte(-step * step / 2), start)
 
     def _learnt(self) -> dict[str, np.ndarray]:
         return {"ranges": faiss.vector_to_array(self._quantiser.trained).reshape(2, self.dim)}

@@ -23,7 +23,7 @@ from lshbench.kernels.topk import new_collections
 from lshbench.ranking.cosine import MOST_QUERIES, TILE, padded_to_eight, product_blocks
 from lshbench.ranking.quantised_scores import write_scores
 from lshbench.ranking.repeats import Repeats
-from lshbench.types import Decode, Neighbors, RankedBlock, Relevance, Vectors
+from lshbench.types import ByteTables, Decode, Neighbors, RankedBlock, Relevance, Vectors
 
 DECODED_BYTES = 1 << 27
 """Bytes of a decoded tile, at most, unless sixteen rows have more."""
@@ -88,6 +88,17 @@ class DecodedGallery:
         for start in range(0, len(self), self.tile):
             self.rows(start, min(start + self.tile, len(self)))
         return self.stored
+
+    @cached_property
+    def last_numbers(self) -> np.ndarray:
+        """The last number of each decoded vector, float32 ``(n,)``; the same of items that are stored alike."""
+        numbers = np.empty(len(self), np.float32)
+        for start in range(0, len(self), self.tile):
+            part = self.rows(start, min(start + self.tile, len(self)))
+            numbers[start : start + len(part)] = part[:, -1]
+        rows, kinds, kind = self.repeats
+        numbers[rows] = numbers[kinds[kind]]
+        return numbers
 
     @cached_property
     def repeats(self) -> Repeats:
@@ -182,7 +193,10 @@ def _looked_up(queries: Vectors, gallery: DecodedGallery) -> Iterator[tuple[int,
     for first in range(0, len(gallery), gallery.tile):
         part = stored[first : first + gallery.tile]
         for query in range(len(queries)):
-            write_scores(terms, query, part, scores[query, : len(part)])
+            own = scores[query, : len(part)]
+            write_scores(terms, query, part, own)
+            if isinstance(terms, ByteTables) and terms.last is not None:
+                own += terms.last[query] * gallery.last_numbers[first : first + len(part)]
         yield first, scores
 
 

@@ -10,16 +10,16 @@ import numpy as np
 from numba import get_num_threads
 
 from lshbench.kernels import quantised
-from lshbench.types import ByteTables, HalfByteWeights, HalfPrecision
+from lshbench.types import ByteTables, HalfPrecision, LevelWeights
 
 FEW_BYTES = 1 << 18
 """Bytes of codes compared in the time that starting other threads takes: fewer are compared by one."""
 
 
 def write_scores(
-    terms: ByteTables | HalfByteWeights | HalfPrecision, query: int, stored: np.ndarray, scores: np.ndarray
+    terms: ByteTables | LevelWeights | HalfPrecision, query: int, stored: np.ndarray, scores: np.ndarray
 ) -> None:
-    """Write a query's scores of some codes, equal ones for equal codes.
+    """Write a query's scores of some codes, equal ones for equal codes; without what :attr:`ByteTables.last` adds.
 
     Args:
         terms: what bytes add to scores.
@@ -33,8 +33,9 @@ def write_scores(
         quantised.add_half_precision(stored.view(np.uint16), terms.x[query], parts, scores)
         return
     scores[:] = terms.start[query]
-    if isinstance(terms, HalfByteWeights):
-        quantised.add_halves(stored, terms.low[query], terms.high[query], parts, scores)
+    if isinstance(terms, LevelWeights):
+        add = quantised.add_levels if len(terms.squares) == 1 else quantised.add_half_levels
+        add(stored, terms.weights[query], terms.squares, parts, scores)
         return
     for first, tables in terms.tables:
         quantised.add_looked_up(stored, first, tables[query], parts, scores)

@@ -24,8 +24,8 @@ from lshbench.runtime.progress import silent
 from lshbench.types import Encoded, Features, Relevance
 
 ITEMS, ASKED, DIM = 2000, 200, 32
-IP = faiss.METRIC_INNER_PRODUCT
-LUT = faiss.AdditiveQuantizer.ST_LUT_nonorm
+IP, L2 = faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2
+DECOMPRESS = faiss.AdditiveQuantizer.ST_decompress
 
 MAKE = {
     "float16": Float16,
@@ -59,14 +59,14 @@ def fitted(name: str) -> Any:
 
 
 def engine(name: str, method: Any) -> Any:
-    """Return faiss's index of a fitted quantiser, empty."""
+    """Return faiss's index of a fitted quantiser, empty: by Euclidean distance, but where factors estimate products."""
     if name == "float16":
         index: Any = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_fp16, IP)
     elif name.startswith(("sq", "turboquant")):
-        index = faiss.IndexScalarQuantizer(method.dim, method._quantiser.qtype, IP)
+        index = faiss.IndexScalarQuantizer(method.dim, method._quantiser.qtype, L2)
         faiss.copy_array_to_vector(faiss.vector_to_array(method._quantiser.trained), index.sq.trained)
     elif name in ("pq", "opq"):
-        index = faiss.IndexPQ(method.dim, method.bytes, 8, IP)
+        index = faiss.IndexPQ(method.dim, method.bytes, 8, L2)
         faiss.copy_array_to_vector(method.state()["centroids"].ravel(), index.pq.centroids)
     elif name.startswith("rabitq"):
         index = faiss.IndexRaBitQ(method.dim, IP, method.bits_per_dimension)
@@ -74,7 +74,7 @@ def engine(name: str, method: Any) -> Any:
         faiss.copy_array_to_vector(method.mean @ method.weight, index.center)
     else:
         kind = faiss.IndexResidualQuantizer if name == "residual" else faiss.IndexLocalSearchQuantizer
-        index = kind(method.dim, method.bytes, 8, IP, LUT)
+        index = kind(method.dim, method.bytes, 8, L2, DECOMPRESS)
         own = index.rq if name == "residual" else index.lsq
         faiss.copy_array_to_vector(method.state()["codebooks"].ravel(), own.codebooks)
         own.is_trained = True
@@ -104,26 +104,37 @@ def test_the_gallery_is_ranked_as_the_engine_scores_it(name: str) -> None:
     assert index.sa_code_size() == gallery.stored.shape[1] == method.bits / 8
     index.add_sa_codes(gallery.stored)
     centre = method.mean @ method.weight if name.startswith("rabitq") else 0
-    asked = queries.x[:, : method.dim] + centre if name.startswith("rabitq") else queries.x
+    scale = np.float32(np.max(getattr(method, "scale", 1)))
+    asked = queries.x if name == "float16" else (queries.x[:, :-1] + centre) * scale
     found, rows = index.search(np.ascontiguousarray(asked), ITEMS)
     scores = np.empty_like(found)
-    np.put_along_axis(scores, rows, found, axis=1)
+    np.put_along_axis(scores, rows, found if index.metric_type == IP else -found, axis=1)
     relevance = Relevance(y[ITEMS:], y[:ITEMS])
     exact = [expected_precision(own, y[:ITEMS] == label) for own, label in zip(scores, y[ITEMS:], strict=True)]
     flat = FlatIndex(gives="quantised").build(Encoded(x[:ITEMS], gallery))
     ours = evaluate(flat.rank(Encoded(x[ITEMS:], queries), relevance), ASKED, silent, "").measures["AP"]
-    assert abs(np.mean(ours) - np.mean(exact)) < 1e-6
+    # Sums of squares are rounded otherwise than products, and change the places of a few items that are next to equal.
+    assert abs(np.mean(ours) - np.mean(exact)) < (1e-6 if index.metric_type == IP else 2e-6)
     decoded = method.decode(gallery.stored)
     if name != "rabitq4":  # of which faiss decodes the signs alone
-        scale = getattr(method, "scale", np.float32(1))
-        numbers = decoded[:, : method.dim] + centre if name == "rabitq1" else decoded * scale
+        numbers = decoded if name == "float16" else (decoded[:, :-1] + centre) * scale
         np.testing.assert_allclose(numbers, index.sa_decode(gallery.stored), rtol=1e-6, atol=1e-7)
-    scale = float(np.max(getattr(method, "scale", 1)))
-    added = (asked @ centre)[:, None] if name.startswith("rabitq") else 0  # the same to all items of a query
-    np.testing.assert_allclose(queries.x @ decoded.T * scale + added, scores, rtol=1e-4, atol=1e-4)
+    products = queries.x @ decoded.T
+    if index.metric_type == L2:
+        squares = np.einsum("ij,ij->i", asked, asked)[:, None]
+        np.testing.assert_allclose(squares - 2 * float(scale) ** 2 * products, -scores, rtol=1e-4, atol=1e-4)
+        apart = (x[ITEMS:] / np.linalg.norm(x[ITEMS:], axis=1)[:, None] - method.mean)[:, None]
+        apart = apart - decoded[None, :20, :-1] @ method.weight.T
+        half = (apart**2).sum(axis=2) / 2
+        np.testing.assert_allclose(1 - queries.offset[:, None] - products[:, :20], half, rtol=1e-4, atol=1e-5)
+    else:
+        added = (asked @ centre)[:, None] if name.startswith("rabitq") else 0  # the same to all items of a query
+        np.testing.assert_allclose(products + added, scores, rtol=1e-4, atol=1e-4)
     learnt = {name: array for name, array in method.state().items() if name in ("centroids", "codebooks", "ranges")}
     codebooks = sum(array.nbytes for array in learnt.values())
-    assert (flat.bytes, flat.fixed_bytes) == (ITEMS * method.bits / 8 + codebooks, codebooks)
+    beside = 4 if name in ("residual", "lsq") else 0  # a sum of several codebooks' vectors has a length of its own
+    assert (flat.bytes, flat.fixed_bytes) == (ITEMS * (method.bits / 8 + beside) + codebooks, codebooks)
+    assert flat.code_bytes == ITEMS * method.bits / 8
     assert bool(codebooks) == (name in ("pq", "opq", "residual", "lsq", "sq8", "sq4"))
 
 
@@ -153,13 +164,19 @@ def test_a_query_alone_finds_from_stored_bytes_what_a_batch_finds_from_decoded_v
 def test_scores_estimate_the_cosine_and_distances_say_so() -> None:
     _, x, _ = data()
     cosine = (x[ITEMS:] / np.linalg.norm(x[ITEMS:], axis=1)[:, None]) @ (x / np.linalg.norm(x, axis=1)[:, None]).T
-    for name in ("float16", "rabitq4", "turboquant4"):
-        full = {"rabitq4": RaBitQuantiser(bits=288, bits_per_dimension=4), "turboquant4": TurboQuantiser(bits=128)}
-        method = full.get(name, Float16()).fit(data()[0], silent)
+    made: dict[str, tuple[Any, float]] = {
+        "float16": (Float16(), 0.0005),
+        "sq8": (ScalarQuantiser(bits=256), 0.002),
+        "rabitq4": (RaBitQuantiser(bits=288, bits_per_dimension=4), 0.012),
+        "turboquant4": (TurboQuantiser(bits=128), 0.02),
+        "residual": (ResidualQuantiser(bits=128), 0.05),
+    }
+    for method, most in made.values():
+        method.fit(data()[0], silent)
         index = FlatIndex(gives="quantised").build(Encoded(x, method.encode(x, "gallery")))
         found = index.search(Encoded(x[ITEMS:], method.encode(x[ITEMS:], "query")), 5)
         exact = 1 - np.take_along_axis(cosine, found.ids, axis=1)
-        assert np.abs(found.distances - exact).mean() < (0.002 if name == "float16" else 0.2)
+        assert np.abs(found.distances - exact).mean() < most
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -205,7 +222,7 @@ def test_parts_with_codebooks_of_their_own_come_back() -> None:
     np.testing.assert_array_equal(again.decode(stored), method.decode(stored))
     books = method.state()["codebooks"]
     sums = [sum(books[part, book][stored[:, 5 * part + book]] for book in range(5)) for part in range(2)]
-    np.testing.assert_allclose(method.decode(stored), np.concatenate(sums, axis=1), atol=1e-6)
+    np.testing.assert_allclose(method.decode(stored)[:, :-1], np.concatenate(sums, axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from lshbench.ranking import quantised_scores
 from lshbench.ranking.asymmetric import DecodedGallery
 from lshbench.ranking.quantised_scores import write_scores
-from lshbench.types import ByteTables, HalfByteWeights, HalfPrecision
+from lshbench.types import ByteTables, HalfPrecision, LevelWeights
 
 
 @pytest.mark.parametrize("columns", [1, 8, 11, 21])
@@ -33,17 +33,21 @@ def test_tables_of_consecutive_parts_add_up_and_factors_scale_the_sum(columns: i
         )
 
 
-def test_halves_of_bytes_are_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = np.random.default_rng(0)
+@pytest.mark.parametrize("levels", [1, 2])
+def test_levels_of_bytes_and_their_squares_are_weighted(levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(levels)
     stored = generator.integers(0, 256, (700, 37), np.uint8)
-    low, high = generator.standard_normal((2, 2, 37)).astype(np.float32)
-    terms = HalfByteWeights(low, high, np.array([0.5, -2], np.float32))
+    weights = generator.standard_normal((2, levels, 37)).astype(np.float32)
+    squares = generator.standard_normal((levels, 37)).astype(np.float32)
+    terms = LevelWeights(weights, squares, np.array([0.5, -2], np.float32))
     found = np.empty((2, 700), np.float32)
     monkeypatch.setattr(quantised_scores, "FEW_BYTES", 0)  # threads share the codes
     for query in range(2):
         write_scores(terms, query, stored, found[query])
-    expected = terms.start[:, None] + low @ (stored % 16).T.astype(float) + high @ (stored // 16).T.astype(float)
-    np.testing.assert_allclose(found, expected, atol=2e-4)
+    values = np.stack([stored] if levels == 1 else [stored % 16, stored // 16]).astype(float)
+    expected = terms.start[:, None] + np.einsum("qlb,lnb->qn", weights.astype(float), values)
+    expected += np.einsum("lb,lnb->n", squares.astype(float), values**2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max())
 
 
 def test_half_precision_numbers_of_any_size_are_multiplied() -> None:
