@@ -198,7 +198,8 @@ def build_index(config: dict[str, Any], gives: CodeKind) -> Index:
 
         return OversampledIndex(index, oversample, rescore_with or "float32")
     if rescore_with not in (None, "float32"):
-        raise wrong_value("index.rescore_with", rescore_with, "float32 without index.oversample, which rescores")
+        right = "float32, or int8 with index.oversample, without which nothing is rescored"
+        raise wrong_value("index.rescore_with", rescore_with, right)
     return index
 
 

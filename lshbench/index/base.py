@@ -131,6 +131,10 @@ class Index(ABC):
     def search(self, queries: Encoded, k: int) -> Neighbors:
         """Return the ``k`` nearest gallery items of each query: what is timed."""
 
+    def search_for_rescoring(self, queries: Encoded, k: int) -> Neighbors:
+        """Return what :meth:`search` does, but as many as are asked for where the point would bound them."""
+        return self.search(queries, k)
+
     @abstractmethod
     def rank(self, queries: Encoded, relevance: Relevance, *, positions: int | None = None) -> Iterator[RankedBlock]:
         """Yield the complete rankings of all queries, in order, block by block.

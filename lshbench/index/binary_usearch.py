@@ -16,6 +16,7 @@ from lshbench.index.engines import spread
 from lshbench.index.files import Stored
 from lshbench.index.graphs import MOST_IN_VIEW, MOST_LINKS
 from lshbench.ranking.lists import as_lists
+from lshbench.types import Encoded, Neighbors
 
 
 def _write(engine: Any, path: str) -> None:
@@ -36,6 +37,7 @@ class UsearchEngine(BinaryEngine):
         connectivity: links of an item in each layer above the lowest, which has twice as many.
         expansion_add: length of the candidate list while an item is inserted.
         expansion_search: length of a query's candidate list, and so the most results that it has; or a list of numbers.
+            Where results are rescored, the list is at least as long as what is rescored.
         exact: compare a query with all codes; there is no graph then, and the keys above say nothing.
 
     Raises:
@@ -49,6 +51,7 @@ class UsearchEngine(BinaryEngine):
     option = "binary_usearch"
     query_key = "expansion_search"
     least: ClassVar = {"connectivity": 2, "expansion_add": 1}
+    most: ClassVar = {"connectivity": MOST_LINKS, "expansion_add": MOST_LINKS}
     file = "engine.usearch"
     _write = staticmethod(_write)
 
@@ -111,6 +114,9 @@ class UsearchEngine(BinaryEngine):
         if len(asked) > 1:
             ids[np.arange(ids.shape[1]) >= found.counts[:, None]] = -1
         return distances, ids, spread(np.zeros(len(asked), np.int64), found.computed_distances, np.arange(len(asked)))
+
+    def search_for_rescoring(self, queries: Encoded, k: int) -> Neighbors:
+        return self.search(queries, k) if self.exact else self._search_longer(queries, k)
 
     def _most_results(self) -> int:
         return len(self) if self.exact else self.value

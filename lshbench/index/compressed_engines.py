@@ -189,6 +189,11 @@ class PqFastScanEngine(SizedEngine):
         check_entries(len(gallery), 16)
         parts = self.nbits // 4
         vectors = self._reduced(gallery.features, product_dim(parts, self.nbits, gallery.features))
+        if not np.ptp(vectors, axis=0).any():  # distances would be scaled by their range, to NaN
+            raise UsageError(
+                f"index={self.option}: expected items that differ: all {len(vectors)} of the gallery have the same "
+                "direction"
+            )
         plain: Any = faiss.IndexPQ(vectors.shape[1], parts, 4)
         plain.pq.cp.seed = 1234 + self.seed  # 1234 is faiss's default
         plain.pq.cp.min_points_per_centroid = 1  # with its default, faiss warns of fewer

@@ -44,7 +44,7 @@ from lshbench.index.files import (
     save_arrays,
     save_description,
 )
-from lshbench.index.graphs import graph_arrays, one_thread, restore_graph
+from lshbench.index.graphs import MOST_LINKS, graph_arrays, one_thread, restore_graph
 from lshbench.index.ivf import directions
 from lshbench.ranking.hamming import CodeGallery, hamming_blocks
 from lshbench.ranking.lists import as_lists, list_blocks
@@ -69,6 +69,7 @@ class Engine(Index):
         distance: ``hamming`` or ``cosine``.
         query_key: the key that only concerns queries, or None.
         least: the smallest number that some keys allow; 1 for the query key if it isn't named.
+        most: the largest.
     """
 
     gives: CodeKind = "nothing"
@@ -78,6 +79,7 @@ class Engine(Index):
     distance: ClassVar[Ranking]
     query_key: ClassVar[str | None] = None
     least: ClassVar[dict[str, int]] = {}
+    most: ClassVar[dict[str, int]] = {}
     file: ClassVar[str] = FILE
     _write: ClassVar[Any] = staticmethod(faiss.write_index)
 
@@ -86,6 +88,9 @@ class Engine(Index):
         for key, least in self.least.items():
             if key != self.query_key and getattr(self, key) < least:
                 raise wrong_value(f"index.{key}", getattr(self, key), f"at least {least}")
+        for key, most in self.most.items():
+            if getattr(self, key) > most:
+                raise wrong_value(f"index.{key}", getattr(self, key), f"at most {most}")
         self.values: list[int] = []
         if self.query_key is not None:
             given, least = getattr(self, self.query_key), self.least.get(self.query_key, 1)
@@ -147,6 +152,17 @@ class Engine(Index):
         results.ids[:, : found.shape[1]] = np.take_along_axis(found, order, axis=1)
         results.distances[:, : found.shape[1]] = np.take_along_axis(distances, order, axis=1)
         return results
+
+    def _search_longer(self, queries: Encoded, k: int) -> Neighbors:
+        """Search a graph with a candidate list of at least ``k``; its point stays."""
+        value = self.value
+        self.value = max(value, k)
+        self._set_value(self.value)
+        try:
+            return self.search(queries, k)
+        finally:
+            self.value = value
+            self._set_value(value)
 
     @property
     def bytes(self) -> int:
@@ -298,7 +314,8 @@ class GraphEngine(CandidateEngine):
     Args:
         m: links of an item in each layer above the lowest, which has twice as many.
         ef_construction: length of the candidate list while an item is inserted.
-        ef_search: length of a query's candidate list, and so the most results that it has; or a list of numbers.
+        ef_search: length of a query's candidate list, and so the most results that it has; or a list of numbers.  Where
+            results are rescored, the list is at least as long as what is rescored.
     """
 
     m: int = 32
@@ -306,6 +323,7 @@ class GraphEngine(CandidateEngine):
     ef_search: int | list[int] = 100
     query_key = "ef_search"
     least: ClassVar = {"m": 2, "ef_construction": 1}
+    most: ClassVar = {"m": MOST_LINKS}
 
     def _grown(self, engine: Any, items: np.ndarray) -> Any:
         """Return an empty graph with items added."""
@@ -327,6 +345,9 @@ class GraphEngine(CandidateEngine):
         # For more results faiss would silently lengthen the candidate list beyond the point's.
         distances, ids = self._engine.search(asked, min(k, self.value))
         return distances, ids, spread(np.zeros(len(asked), np.int64), stats.ndis, np.arange(len(asked)))
+
+    def search_for_rescoring(self, queries: Encoded, k: int) -> Neighbors:
+        return self._search_longer(queries, k)
 
     def _most_results(self) -> int:
         return self.value

@@ -139,7 +139,7 @@ class OversampledIndex(Index):
         step = max(1, BLOCK_CANDIDATES // most)
         for start in range(0, len(queries), step):
             block = queries[start : start + step]
-            found = self.inner.search(block, most)
+            found = self.inner.search_for_rescoring(block, most)
             offsets, ids, distances = as_lists(found.distances, found.ids)
             rows = ids.astype(np.int32)
             self._rescore(plain_rows(block.features), offsets, rows, distances)

@@ -30,6 +30,10 @@ LAST_BYTES = 4
 """Of the number that items have besides what is stored where bytes stand for the same numbers (:class:`ByteTables`)."""
 
 
+LARGEST = 1e6
+"""Magnitude that no number learnt from vectors of length 1 comes near."""
+
+
 class Quantiser(Method):
     """Quantiser of features at length 1, reduced by principal axes and a random rotation.
 
@@ -94,9 +98,10 @@ class Quantiser(Method):
             rows = np.sort(generator.choice(len(train), self.max_points, replace=False))
         sample = at_length_one(train.x[rows])
         if len(sample) < self.least_items:
-            raise UsageError(
-                f"{len(sample)} training items: expected at least {self.least_items}, as many as a codebook has entries"
-            )
+            least = f"at least {self.least_items}, as many as a codebook has entries"
+            if len(sample) < len(train):
+                raise wrong_value("method.max_points", self.max_points, f"{least}: it is learnt from so many items")
+            raise UsageError(f"{len(sample)} training items: expected {least}")
         self.dim = self._reduced_dim(min(sample.shape))
         axes = principal_axes(sample, self.dim)
         rotation = random_rotation(self.dim, generator)
@@ -244,7 +249,11 @@ def at_length_one(x: np.ndarray) -> np.ndarray:
 
 
 def checked(
-    state: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...], dtype: type = np.float32
+    state: dict[str, np.ndarray],
+    name: str,
+    shape: tuple[int | None, ...],
+    dtype: type = np.float32,
+    most: float = LARGEST,
 ) -> np.ndarray:
     """Return an array of a saved state.
 
@@ -253,9 +262,11 @@ def checked(
         name: which.
         shape: what it has to be; None for any extent above 0.
         dtype: what it has to hold.
+        most: the largest magnitude of its numbers.
 
     Raises:
-        ValueError: it is another array, or none.
+        ValueError: it is another array, or none, or holds numbers that are not finite or beyond ``most``: products with
+            them could overflow, and compiled code finds places by them.
     """
     array = state.get(name)
     if array is None:
@@ -265,4 +276,6 @@ def checked(
     )
     if array.dtype != dtype or not fits:
         raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+    if not (np.abs(array) <= most).all():
+        raise ValueError(f"{name} holds numbers that are not from {-most:g} to {most:g}")
     return np.ascontiguousarray(array)

@@ -4,9 +4,11 @@ Gao and Long, RaBitQ: quantizing high-dimensional vectors with a theoretical err
 neighbor search, SIGMOD 2024; with several bits a dimension: Gao et al., Practical and asymptotically optimal
 quantization of high-dimensional vectors in Euclidean space for approximate nearest neighbor search, SIGMOD 2025.
 
-faiss stores 8 bytes of factors with one bit a dimension, 20 with more.  One of them keeps the product of an item with
-the mean exactly, so that queries lose the mean as well: signs tell little along it.  What faiss decodes is that of the
-signs alone; here all bits and factors are, to the vector whose product with a query is faiss's estimate.
+faiss stores 8 bytes of factors with one bit a dimension, 20 with more: 12 of them serve a first look at the signs
+alone, by which its engines skip items, and which a ranking of all by all bits does without.  One factor keeps the
+product of an item with the mean exactly, so that queries lose the mean as well: signs tell little along it.  What faiss
+decodes is that of the signs alone; here all bits and factors are, to the vector whose product with a query is faiss's
+estimate.
 """
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ TYPES = {
 }
 Depth = Annotated[int, Constraint(lambda value: value in TYPES, "1, 2, 4 or 8")]
 
+MOST_SCALE = 1e30
+"""The largest factor: items that are next to equal have one that is far above those of others."""
+
 
 class TurboQuantiser(RoundingQuantiser):
     """``bits / bits_per_dimension`` numbers of the reduced features, rounded to the levels of a Gaussian.
@@ -79,7 +82,7 @@ class TurboQuantiser(RoundingQuantiser):
         return {"scale": self.scale}
 
     def _relearn(self, state: dict[str, np.ndarray]) -> None:
-        self.scale = checked(state, "scale", (1,))
+        self.scale = checked(state, "scale", (1,), most=MOST_SCALE)
         if not self.scale[0] > 0:
             raise ValueError(f"scale is {self.scale[0]}, expected a positive number")
         self._set_levels()

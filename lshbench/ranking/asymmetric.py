@@ -28,6 +28,9 @@ from lshbench.types import ByteTables, Decode, Neighbors, RankedBlock, Relevance
 DECODED_BYTES = 1 << 27
 """Bytes of a decoded tile, at most, unless sixteen rows have more."""
 
+MOST_ASKED, MOST_DECODED = 1e9, 1e22
+"""Magnitudes of queries and decoded vectors up to which their products are finite, whatever their width."""
+
 FEW_QUERIES = 16
 """Queries up to which scores come from the stored bytes."""
 
@@ -70,8 +73,8 @@ class DecodedGallery:
         decoded = self.decode(self.stored[start:stop])
         if decoded.shape[1] != self.width:
             raise ValueError(f"codes decode to {decoded.shape[1]} numbers, not {self.width}")
-        if not np.isfinite(decoded).all():
-            raise ValueError("codes decode to NaN or infinite numbers")
+        if not (np.abs(decoded) <= MOST_DECODED).all():
+            raise ValueError("codes decode to NaN or infinite numbers, or to such as products with them would be")
         if len(decoded) == stop - start:
             return decoded
         padded = np.zeros((stop - start, self.width), np.float32)
@@ -135,6 +138,8 @@ def _check_finite(queries: Vectors) -> None:
     # Compiled code finds places by comparing scores.
     if not (np.isfinite(queries.x).all() and np.isfinite(queries.offset).all()):
         raise ValueError("queries hold NaN or infinite values")
+    if (np.abs(queries.x) > MOST_ASKED).any():
+        raise ValueError(f"queries hold values beyond {MOST_ASKED:g}: expected features at length 1, reduced")
 
 
 def asymmetric_blocks(

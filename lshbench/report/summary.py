@@ -37,7 +37,7 @@ def print_summary(run: Run, console: Console | None = None) -> None:
     dataset, method, protocol = metrics.dataset, metrics.method, metrics.protocol
     source = f" ({dataset.backbone}, {dataset.dim} dims)" if dataset.backbone else ""
     trained = "trained with labels" if method.supervision == "labels" else "no labels used"
-    coded = metrics.codes.entropy_bits is not None or metrics.ranking == "asymmetric"
+    coded = metrics.codes.entropy_bits is not None or metrics.ranking == "asymmetric" or bool(metrics.memory.code_bytes)
     what = f"{method.name}, {method.bits} bits" if coded else method.name
     if metrics.features_alone:
         what, trained = metrics.searched, "no method"
@@ -182,10 +182,10 @@ def _lines(metrics: RunMetrics) -> list[tuple[str, str]]:
     size = f"{memory.bytes_per_item:,.4g} bytes an item"
     parts = {"code": memory.code_bytes, "index": memory.index_bytes, "features": memory.feature_bytes}
     if None not in parts.values():
-        each = [f"{name} {of / metrics.dataset.gallery:,.4g}" for name, of in parts.items() if of]
-        size += f": {', '.join(each)}"
+        each = {name: f"{name} {of / metrics.dataset.gallery:,.4g}" for name, of in parts.items() if of}
         if memory.fixed_bytes:
-            size += f" ({memory.fixed_bytes / metrics.dataset.gallery:,.4g} in codebooks and centroids)"
+            each["index"] += f" ({memory.fixed_bytes / metrics.dataset.gallery:,.4g} in codebooks and centroids)"
+        size += f": {', '.join(each.values())}"
     if memory.peak_rss_bytes is not None:
         size = f"{_size(memory.peak_rss_bytes)} at most; {size}"
     lost = _loss(metrics)

@@ -186,11 +186,14 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
         tried: list[Tried] = []
         with progress("choosing", total=len(candidates), unit="candidates") as advance:
             for values in candidates:
-                one = bench.prepared(configure, values, fingerprint, encoder)
-                if isinstance(one, Candidate):
-                    one = measured_once(bench, one, kept, folder)
-                tried.append(one)
-                log.info("%s: %s", shown(values), _outcome(one, target))
+                wanted: dict[str, Any] | None = values
+                while wanted is not None and all(wanted != other.values for other in tried):
+                    one = bench.prepared(configure, wanted, fingerprint, encoder)
+                    if isinstance(one, Candidate):
+                        one = measured_once(bench, one, kept, folder)
+                    tried.append(one)
+                    log.info("%s: %s", shown(wanted), _outcome(one, target))
+                    wanted = shorter(one)
                 advance(1)
     rows = [
         (one.values | {f"index.{key}": value for key, value in point.settings.items()}, point)
@@ -200,6 +203,18 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
     fitting = [row for row in rows if _fits(row[1], budget)]
     over = [row for row in rows if not _fits(row[1], budget)]
     return Choice(folder, ranked(fitting, len(data.selection.queries)), over, tried, judge, bench.items)
+
+
+def shorter(one: Tried) -> dict[str, Any] | None:
+    """Return a candidate with half the code, in whole bytes, where its length was refused; None for any other outcome.
+
+    A large budget has codes that are longer than features have components: what is shorter fits it, too.
+    """
+    for key in ("bits", "index.nbits"):
+        bits = one.values.get(key)
+        if isinstance(bits, int) and bits >= 16 and one.state == "refused" and one.reason.startswith(f"{key}={bits}:"):
+            return one.values | {key: bits // 16 * 8}
+    return None
 
 
 def _fits(point: Point, budget: Budget) -> bool:

@@ -178,6 +178,10 @@ def test_usearch_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -
         UsearchEngine()
 
 
+def equal_items() -> Encoded:
+    return Encoded(np.tile(sides()[0].features[:1], (90, 1)))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -196,6 +200,8 @@ def test_usearch_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -
         (lambda: PqFastScanEngine(ranking="cosine"), "ranking='cosine': expected asymmetric or auto"),
         (lambda: BinaryHnswEngine(gives="quantised"), "index='binary_hnsw': expected flat for a quantiser"),
         (lambda: BinaryHnswEngine(ef_search=0), r"index\.ef_search=0: expected at least 1"),
+        (lambda: HnswSqEngine(m=4097), r"index\.m=4097: expected at most 4096"),
+        (lambda: PqFastScanEngine(nbits=48).build(equal_items()), "index=pq_fastscan: expected items that differ"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused_by_its_key(make: Any, message: str) -> None:

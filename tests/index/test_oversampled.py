@@ -10,7 +10,10 @@ import pytest
 from lshbench.errors import UsageError
 from lshbench.index.base import Index
 from lshbench.index.binary_engines import BinaryIvfEngine
+from lshbench.index.binary_graphs import BinaryHnswEngine
+from lshbench.index.binary_usearch import UsearchEngine
 from lshbench.index.buckets import BucketsIndex
+from lshbench.index.compressed_engines import HnswSqEngine
 from lshbench.index.engines import HnswEngine
 from lshbench.index.flat import FlatIndex
 from lshbench.index.ivf import IvfIndex
@@ -72,6 +75,20 @@ def test_complete_rankings_hold_what_a_run_rescores() -> None:
         assert np.concatenate([block.ranked for block in blocks]).tolist() == [point["oversample"] * RESULTS] * 9
         hits = labels[index.search(queries, RESULTS).ids[:, :10]] == relevance.queries[:, None]
         assert measure(blocks[0])["P@10"] == pytest.approx(hits.mean(axis=1))
+
+
+def test_a_graph_s_candidate_list_is_as_long_as_what_is_rescored_and_its_point_stays() -> None:
+    gallery, queries = sides()
+    graphs: list[tuple[Index, Index]] = [
+        (BinaryHnswEngine(m=8, ef_search=5), BinaryHnswEngine(m=8, ef_search=40)),
+        (HnswSqEngine(m=8, ef_search=5), HnswSqEngine(m=8, ef_search=40)),
+        (UsearchEngine(expansion_search=5), UsearchEngine(expansion_search=40)),
+    ]
+    for short, long in graphs:
+        found = [OversampledIndex(inner, 4).build(gallery).search(queries, 10) for inner in (short, long)]
+        assert np.array_equal(found[0].ids, found[1].ids)
+        assert (found[0].ids >= 0).all()
+        assert (short.search(queries, 10).ids[:, 5:] == -1).all(), "without rescoring ef_search is the most"
 
 
 def test_settings_are_those_of_the_index_inside_with_each_number_of_candidates() -> None:

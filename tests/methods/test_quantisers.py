@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import faiss
@@ -225,6 +226,11 @@ def test_parts_with_codebooks_of_their_own_come_back() -> None:
     np.testing.assert_allclose(method.decode(stored)[:, :-1], np.concatenate(sums, axis=1), atol=1e-6)
 
 
+def few() -> Features:
+    train = data()[0]
+    return Features(train.x[:200], train.y[:200], train.ids[:200])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -240,12 +246,37 @@ def test_parts_with_codebooks_of_their_own_come_back() -> None:
         (lambda: RaBitQuantiser(bits=64), "bits=64: expected 72, 80, 88 and so on .* 8 of an item's bytes"),
         (lambda: RaBitQuantiser(bits=128, bits_per_dimension=4), "bits=128: expected 192, 224, 256 and so on"),
         (lambda: RaBitQuantiser(bits=200, bits_per_dimension=4), "bits=200: expected 192, 224, 256 and so on"),
-        (lambda: ProductQuantiser(bits=64, max_points=200).fit(data()[0], silent), "200 training items: expected at"),
+        (lambda: ProductQuantiser(bits=64, max_points=200).fit(data()[0], silent), r"method\.max_points=200: exp"),
+        (lambda: ProductQuantiser(bits=64).fit(few(), silent), "200 training items: expected at least 256"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_stored_is_refused_with_what_would_be_right(make: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["pq", "sq8", "turboquant4", "residual"])
+def test_numbers_whose_products_would_not_be_finite_are_damage(name: str) -> None:
+    state = fitted(name).state()
+    for key, array in state.items():
+        for number in (np.nan, np.inf, -3e38):
+            damaged = array.copy()
+            damaged.flat[-1] = number
+            with pytest.raises(ValueError, match=f"{key} holds numbers that are not from -1e|scale is"):
+                MAKE[name]().restore(state | {key: damaged})
+
+
+def test_codes_and_queries_whose_products_would_not_be_finite_are_refused() -> None:
+    method, (_, x, _) = fitted("pq"), data()
+    gallery, queries = method.encode(x[:300], "gallery"), method.encode(x[:20], "query")
+    for asked in (20, 1):
+        far = replace(queries[:asked], decode=lambda stored: method.decode(stored) * np.float32(1e30))
+        index = FlatIndex(gives="quantised").build(Encoded(x[:300], gallery))
+        with pytest.raises(ValueError, match="codes decode to NaN or infinite numbers, or to such"):
+            index.search(Encoded(x[:asked], far), 5)
+    index = FlatIndex(gives="quantised").build(Encoded(x[:300], gallery))
+    with pytest.raises(ValueError, match=r"queries hold values beyond 1e\+09"):
+        index.search(Encoded(x[:20], replace(queries, x=queries.x * np.float32(1e12))), 5)
 
 
 @pytest.mark.parametrize("name", ["pq", "sq8", "turboquant4", "residual"])

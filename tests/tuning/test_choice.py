@@ -30,7 +30,7 @@ from lshbench.run_folder import finished_runs
 from lshbench.runtime.progress import silent
 from lshbench.system import System
 from lshbench.tuning.candidates import Budget, Choosing
-from lshbench.tuning.choice import Bench, Candidate, Choice, Point, Tried, measured_once, ranked
+from lshbench.tuning.choice import Bench, Candidate, Choice, Point, Tried, measured_once, ranked, shorter
 from lshbench.tuning.least_bytes import least_bytes
 from lshbench.tuning.settings import check_measure
 from lshbench.tuning.validation import Judge
@@ -131,6 +131,25 @@ def test_candidates_are_products_of_values_with_code_lengths_of_the_budget_and_g
 def test_what_cannot_be_meant_is_refused_by_its_key(make: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("values", "state", "reason", "expected"),
+    [
+        ({"bits": 256, "method": "itq"}, "refused", "bits=256: expected at most 100", {"bits": 128, "method": "itq"}),
+        ({"index.nbits": 40}, "refused", "index.nbits=40: expected at most 24", {"index.nbits": 16}),
+        ({"bits": 8}, "refused", "bits=8: expected fewer", None),
+        ({"bits": 256}, "refused", "method.max_points=3: expected more", None),
+        ({"bits": 256}, "refused", "bits=25: expected something else", None),
+        ({"bits": 256}, "failed", "bits=256: a fault", None),
+        ({"bits": 256}, "measured", "", None),
+        ({"method": "none"}, "refused", "index=flat: no", None),
+    ],
+)
+def test_a_code_that_is_too_long_for_the_data_is_tried_with_half_its_length(
+    values: dict[str, Any], state: Any, reason: str, expected: dict[str, Any] | None
+) -> None:
+    assert shorter(Tried(values, state, reason=reason)) == expected
 
 
 @pytest.mark.slow
