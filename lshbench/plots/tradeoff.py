@@ -96,7 +96,8 @@ def _draw(
     shown = [i for i in range(len(x)) if x[i] > 0]
     best = pareto_front([x[i] if cheap else -x[i] for i in shown], [values[i] for i in shown])
     front = [shown[i] for i in best]
-    others = [i for i in shown if i not in front]
+    best_pairs = {(x[i], values[i]) for i in front}
+    others = [i for i in shown if (x[i], values[i]) not in best_pairs]  # no hollow dot on one of the front
     dots: dict[str, Any] = {"color": RUN, "marker": "o", "markersize": 5 * scale}
     alone: dict[str, Any] = {"linestyle": "none", "clip_on": False}
     axes.plot([x[i] for i in front], [values[i] for i in front], linewidth=1.8 * scale, **dots)

@@ -1,9 +1,9 @@
 """Ranking by asymmetric distance: real-valued queries against what a quantiser stores.
 
-The score of a gallery item is the inner product of the query's real values with the vector that the item decodes to,
-whose last number makes it less half the squared distance of the two.
-Of many queries the scores come from matrix products, for which no more than a tile of the gallery is decoded at a time;
-the nearest items of a few come from the stored bytes (:mod:`lshbench.ranking.quantised_scores`), as decoding takes much
+The score of a gallery item is the inner product of the query's real values with the vector that the item decodes to;
+its last number, which the query's 1 is multiplied with, can make that the order of Euclidean distances.  Of many
+queries the scores come from matrix products, for which no more than a tile of the gallery is decoded at a time; the
+nearest items of a few come from the stored bytes (:mod:`lshbench.ranking.quantised_scores`), as decoding takes much
 longer than one product.  The distance is one minus the cosine that the score estimates.
 
 **Items that are stored alike tie exactly**, however BLAS rounds: all take the score of the first.  Binary codes have a
