@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobRuntime
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lshbench.commands.sweep_view import view_for
 from lshbench.errors import UsageError
@@ -53,7 +54,7 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         global current
-        current = Sweep(Path(str(config.output)), _planned(config))
+        current = Sweep(Path(str(config.output)), planned(config))
 
 
 def reporter(number: int, overrides: Sequence[str]) -> Reporter | None:
@@ -200,12 +201,18 @@ def _page(jobs: Sequence[Job], out: Path) -> Path | None:
         return None
 
 
-def _planned(config: DictConfig) -> list[tuple[str, ...]]:
+def given_overrides(config: DictConfig) -> list[str]:
+    """Return a command's overrides as they were given: what they refer to is a job's."""
+    return cast(list[str], OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
+
+
+def planned(config: DictConfig) -> list[tuple[str, ...]]:
     """Return the overrides of each job that Hydra's own sweeper will make."""
     if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
         return []
     given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task])
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob() asks for options
+    overrides = parser.parse_overrides([*given, *given_overrides(config)])
     return [tuple(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 

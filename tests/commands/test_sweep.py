@@ -150,6 +150,77 @@ def test_refused_jobs_cost_no_other_and_are_told_at_the_end(lshbench, tmp_path: 
     assert not (tmp_path / "outputs" / ".sweeps").exists()
 
 
+PIXELS = ("backbone=pixels", "backbone.image_size=8", "dataset.max_gallery=400", "dataset.max_queries=20", "threads=1")
+PIXELS += ("evaluation.plots=false", "reference.cosine=false")
+SHARED = {
+    "method=none index=pq_fastscan,ivf_pq index.nbits=16": {("pq_fastscan", 16), ("ivf_pq", 16)},
+    "method=none index=glob(*pq_fastscan) index.nbits=16,32": {("pq_fastscan", 16), ("pq_fastscan", 32)},
+    "method=sq,turboquant method.bits_per_dimension=4 bits=16 seed=${worker}": {("sq", 4), ("turboquant", 4)},
+    "--config-dir mine experiment=kinds index.nbits=16": {("pq_fastscan", 16), ("ivf_pq", 16)},
+}
+"""Commands whose key the default option lacks, and the options and values of their jobs."""
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(command, marks=[pytest.mark.slow] * ("glob" in command)) for command in SHARED]
+)
+def test_a_key_that_swept_options_share_is_theirs(command: str, lshbench, tmp_path: Path) -> None:
+    experiment(tmp_path)
+    multirun = [] if "experiment" in command else ["-m"]
+    told = lshbench("run", *multirun, *command.split(), *PIXELS).stderr
+    assert "2 jobs: 2 computed" in told
+    assert "Warning" not in told
+    found = set()
+    for run in finished_runs(tmp_path / "outputs"):
+        index, method = run.config()["index"], run.config()["method"]
+        found.add(
+            (index["name"], index["nbits"]) if "nbits" in index else (method["name"], method["bits_per_dimension"])
+        )
+    assert found == SHARED[command]
+
+
+def experiment(place: Path) -> None:
+    """Put an experiment into a folder whose sweep is over two indexes."""
+    (place / "mine" / "experiment").mkdir(parents=True)
+    (place / "mine" / "experiment" / "kinds.yaml").write_text(
+        "# @package _global_\n# Two indexes\ndefaults:\n  - override /method: none\n  - override /index: buckets\n"
+        "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      index: pq_fastscan,ivf_pq\n",
+        encoding="utf-8",
+    )
+
+
+REFUSED = {
+    "-m index=flat,pq_fastscan index.nbits=128 method=none":
+        "index.nbits=128: index=flat has no such key, index=pq_fastscan has it; expected only options that have it",
+    "-m index=choice(flat,pq_fastscan) index.nbits=64,128 method=none,sq":
+        "index.nbits=64,128: index=flat has no such key, index=pq_fastscan has it; ",
+    "-m method=kmeans,csq,neural method.training.epochs=3":
+        "method.training.epochs=3: method=kmeans has no such key, method=csq, method=neural have it; ",
+    "-m bits=8,16 hydra.sweep.dirr=a": "hydra.sweep.dirr=a: no such key; did you mean hydra.sweep.dir? ",
+    "-m index=flat,buckets index.nbits=128":
+        "index.nbits=128: no such key; it is a key of index=ivf_pq and of ",
+    "-m index=flat,pq_fastscn index.nbits=128": "index=flat,pq_fastscn: there is no option 'pq_fastscn'; did you mean",
+    "--config-dir mine experiment=kinds index.nprobe=3":
+        "index.nprobe=3: index=pq_fastscan has no such key, index=ivf_pq has it; ",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[pytest.mark.slow] * (place > 0 and "mine" not in command))
+        for place, command in enumerate(REFUSED)
+    ],
+)
+def test_a_key_that_swept_options_lack_is_refused_before_any_run(command: str, lshbench, tmp_path: Path) -> None:
+    experiment(tmp_path)
+    done = lshbench("run", *command.split(), check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"lshbench: {REFUSED[command]}")
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_one_process_computes_and_another_waits(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom lshbench.run_folder import computing\n"

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import lshbench.commands.run  # noqa: F401  # registers what configurations refer to
-from lshbench.commands.sweep_composition import Composer
+from lshbench.commands.sweep_composition import Composer, _lacking_options
 from lshbench.config import conf_folder
 
 
@@ -44,3 +44,16 @@ def test_jobs_are_as_hydra_composes_them_and_share_what_they_read(loader: Config
     assert read.count(["method=neural", "head@method.head=linear"]) == 1
     with pytest.raises(ConfigCompositionException, match=r"Could not override 'method\.epochs'"):
         composer.compose(loader, sweep, ["method=neural", "head@method.head=linear", "method.epochs=3"])
+
+
+def test_the_group_that_decides_is_named_or_what_it_takes_together() -> None:
+    sweep = OmegaConf.create({"hydra": {"overrides": {"task": ["index=flat,lsh", "index.nbits=8,16"]}}})
+    one = {(f"index={index}", f"method={method}"): index == "flat" for index in ("flat", "lsh") for method in "ab"}
+    assert _lacking_options(sweep, "index.nbits=8", one).startswith(
+        "index.nbits=8,16: index=flat has no such key, index=lsh has it; "
+    )
+    both = {options: options == ("index=flat", "method=a") for options in one}
+    assert _lacking_options(sweep, "method.x=8", both).startswith(
+        "method.x=8: index=flat method=a has no such key, "
+        "index=flat method=b, index=lsh method=a, index=lsh method=b have it; "
+    )
