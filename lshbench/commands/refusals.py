@@ -20,6 +20,8 @@ HIDDEN = ("base",)
 """Folders of a group that Hydra lists among its options."""
 STOPPED_AT = ("--help", "-h", "--hydra-help", "--version")
 """Flags at which the parser would end by itself."""
+KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+"""OmegaConf's names of types, in words."""
 _PATH = re.compile(r"^~|[/\\]|\.\w{1,11}$|[^\x00-\x7f]")
 _OVERRIDE = re.compile(r"^(\+{0,2}[\w@/.]+)=(.+)$", re.DOTALL)
 
@@ -112,6 +114,21 @@ def wrong_flag(arguments: Sequence[str]) -> str | None:
             message = f"{message.partition(': ')[2]}: flags stand before or behind all keys"
         return f"{message} (lshbench run --help)"
     return None
+
+
+def expected_kind(message: str, given: str) -> str | None:
+    """Return what kind of value a key takes, in place of OmegaConf's message; None for any other message.
+
+    Args:
+        message: OmegaConf's.
+        given: the key with its value.
+    """
+    found = re.search(r"of type '(\w+)' could not be converted to (\w+)$", message)
+    if found is None or found[2] not in KINDS:
+        return None
+    key, _, value = given.partition("=")
+    each = f"; a run for each of them: lshbench run -m {key}={value.strip('[] ')}" if found[1] == "list" else ""
+    return f"expected {KINDS[found[2]]}{each}"
 
 
 def missing_option(message: str, arguments: Sequence[str]) -> str | None:

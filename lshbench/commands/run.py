@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lshbench.commands import sweep
 from lshbench.commands.refusals import (
+    expected_kind,
     explain,
     missing_option,
     missing_working_folder,
@@ -339,7 +340,7 @@ def _readable(error: Exception, arguments: list[str]) -> str:
         return message
     first = str(cause).split("\n")[0]
     if key and cause is not error:
-        return f"{given}: {first}"
+        return f"{given}: {expected_kind(first, given) or first}"
     lines = [line.rstrip() for line in str(error).replace("\t", "  ").split("\n")]
     text = "\n".join(line for line in lines if line.strip())
     if "See https://hydra.cc" in text:
