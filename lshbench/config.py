@@ -305,6 +305,8 @@ def identity(
         encoder: what features of images depend on besides them, with what ``auto`` came to and the weights' content.
     """
     kept = {key: value for key, value in config.items() if key not in NO_FIGURES[""]}
+    if "bits" not in kept["method"]:  # which has no code, or one whose length the features decide
+        kept.pop("bits", None)
     kept["method"] = kept["method"] | params
     for group, keys in NO_FIGURES.items():
         if isinstance(kept.get(group), dict):

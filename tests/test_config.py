@@ -110,9 +110,14 @@ def test_identity_ignores_where_results_go_and_nothing_else() -> None:
     elsewhere |= {"backbone": {"batch_size": 3, "workers": 2, "image_size": 128}}
     elsewhere |= {"evaluation": {"definitions": True, "plots": False}, "reference": {"cosine": True, "time": False}}
     assert of(elsewhere) == first
-    for change in ({"bits": 32}, {"backbone": {**config["backbone"], "image_size": 64}}):
+    for change in (
+        {"bits": 32, "method": {**config["method"], "bits": 32}},
+        {"backbone": {**config["backbone"], "image_size": 64}},
+    ):
         assert of({**config, **change}).run != first.run
         assert of({**config, **change}).configuration != first.configuration
+    alone = {**config, "method": {"_target_": "lshbench.methods.float16.Float16"}}
+    assert of({**alone, "bits": 32}) == of({**alone, "bits": 64}), "a method that takes no length"
     assert of(config, {"temperature": 3.0}).run != of(config, {"temperature": 2.0}).run, "what `auto` comes to counts"
     assert of(config, fingerprint="sha256:2").run != first.run
 

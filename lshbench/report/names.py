@@ -51,8 +51,7 @@ def names_of(runs: Sequence[Run], *, bits: bool = True) -> list[str]:
         method = run.metrics.method
         parts = ["features"] if method.bits is None else [method.name]
         if bits and method.bits is not None:
-            asked = table.get("bits", str(method.bits))
-            # A method may need fewer bits than it was given: 64 clusters have 6.
+            asked = table.get("method.bits", str(method.bits))  # a method may need fewer
             parts.append(f"{method.bits} bits" + (f" (of {asked})" if asked != str(method.bits) else ""))
         for key, scope, values in differing:
             if key in table and len(values[table.get(scope)]) > 1:
