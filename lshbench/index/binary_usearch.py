@@ -101,6 +101,10 @@ class UsearchEngine(BinaryEngine):
         return self._empty(stored.dim, self._added)
 
     def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self._walk(asked, k if self.exact else min(k, self.value))
+
+    def _walk(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Do as :meth:`_find`; usearch lengthens the candidate list beyond the point's for more results."""
         from usearch.index import MetricKind, search
 
         threads = faiss.omp_get_max_threads()
@@ -108,7 +112,7 @@ class UsearchEngine(BinaryEngine):
         if self.exact:
             found = search(self._added, asked, k, MetricKind.Hamming, exact=True, threads=threads)
         else:
-            found = self._engine.search(asked, min(k, self.value), threads=threads)
+            found = self._engine.search(asked, k, threads=threads)
         # Results of one query are no matrix, and only as many as were found.
         ids, distances = np.atleast_2d(found.keys.astype(np.int64)), np.atleast_2d(found.distances)
         if len(asked) > 1:
@@ -116,7 +120,7 @@ class UsearchEngine(BinaryEngine):
         return distances, ids, spread(np.zeros(len(asked), np.int64), found.computed_distances, np.arange(len(asked)))
 
     def search_for_rescoring(self, queries: Encoded, k: int) -> Neighbors:
-        return self.search(queries, k) if self.exact else self._search_longer(queries, k)
+        return self._found_by(self._walk, queries, k)
 
     def _most_results(self) -> int:
         return len(self) if self.exact else self.value

@@ -464,8 +464,8 @@ class HnswSqEngine(GraphEngine, CompressedEngine):
         storage.is_trained = engine.is_trained = True
         return engine
 
-    def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        distances, ids, candidates = super()._find(asked, k)
+    def _walk(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        distances, ids, candidates = super()._walk(asked, k)
         return distances / 2, ids, candidates
 
 

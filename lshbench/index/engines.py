@@ -24,7 +24,7 @@ compresses: :mod:`lshbench.index.compressed_engines`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -51,6 +51,9 @@ from lshbench.ranking.lists import as_lists, list_blocks
 from lshbench.types import MOST_BITS, CodeKind, Codes, Encoded, Neighbors, RankedBlock, Relevance
 
 FILE = "engine.faiss"
+
+Find = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""Callback that finds results (:meth:`Engine._find`)."""
 
 BLOCK_CANDIDATES = 1 << 24
 """Results that complete rankings hold at a time, at most: some 400 MB."""
@@ -145,24 +148,16 @@ class Engine(Index):
         """Return distances ``(q, k')``, ids ``(q, k')`` of at most ``k`` results and candidates ``(q,)``."""
 
     def search(self, queries: Encoded, k: int) -> Neighbors:
+        return self._found_by(self._find, queries, k)
+
+    def _found_by(self, find: Find, queries: Encoded, k: int) -> Neighbors:
         results = Neighbors.unfilled(np.zeros(len(queries), np.int64), k)
-        distances, found, results.candidates[:] = self._find(self._asked(queries), min(k, len(self)))
+        distances, found, results.candidates[:] = find(self._asked(queries), min(k, len(self)))
         distances = np.where(found < 0, np.float32(np.inf), distances)
         order = np.lexsort((found, distances), axis=1)
         results.ids[:, : found.shape[1]] = np.take_along_axis(found, order, axis=1)
         results.distances[:, : found.shape[1]] = np.take_along_axis(distances, order, axis=1)
         return results
-
-    def _search_longer(self, queries: Encoded, k: int) -> Neighbors:
-        """Search a graph with a candidate list of at least ``k``; its point stays."""
-        value = self.value
-        self.value = max(value, k)
-        self._set_value(self.value)
-        try:
-            return self.search(queries, k)
-        finally:
-            self.value = value
-            self._set_value(value)
 
     @property
     def bytes(self) -> int:
@@ -339,15 +334,20 @@ class GraphEngine(CandidateEngine):
         self._engine.hnsw.efSearch = value
 
     def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        counters: Any = faiss.cvar
-        stats = counters.hnsw_stats
+        return self._walk(asked, min(k, self.value))
+
+    def _walk(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Do as :meth:`_find`, with a longer candidate list than the point's for more results."""
+        library: Any = faiss
+        stats = library.cvar.hnsw_stats
         stats.reset()
-        # For more results faiss would silently lengthen the candidate list beyond the point's.
-        distances, ids = self._engine.search(asked, min(k, self.value))
+        # faiss itself would lengthen the list, but stop where the point's ends.
+        longer = {"params": library.SearchParametersHNSW(efSearch=k)} if k > self.value else {}
+        distances, ids = self._engine.search(asked, k, **longer)
         return distances, ids, spread(np.zeros(len(asked), np.int64), stats.ndis, np.arange(len(asked)))
 
     def search_for_rescoring(self, queries: Encoded, k: int) -> Neighbors:
-        return self._search_longer(queries, k)
+        return self._found_by(self._walk, queries, k)
 
     def _most_results(self) -> int:
         return self.value
@@ -386,8 +386,8 @@ class HnswEngine(GraphEngine):
     def _asked(self, queries: Encoded) -> np.ndarray:
         return directions(queries.features)
 
-    def _find(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        cosines, ids, candidates = super()._find(asked, k)
+    def _walk(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        cosines, ids, candidates = super()._walk(asked, k)
         return 1 - cosines, ids, candidates
 
 

@@ -88,6 +88,7 @@ def test_a_graph_s_candidate_list_is_as_long_as_what_is_rescored_and_its_point_s
         found = [OversampledIndex(inner, 4).build(gallery).search(queries, 10) for inner in (short, long)]
         assert np.array_equal(found[0].ids, found[1].ids)
         assert (found[0].ids >= 0).all()
+        assert found[0].candidates.sum() == found[1].candidates.sum() >= 9 * 40
         assert (short.search(queries, 10).ids[:, 5:] == -1).all(), "without rescoring ef_search is the most"
 
 
