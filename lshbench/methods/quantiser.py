@@ -29,7 +29,6 @@ from lshbench.types import ByteTables, Features, Progress, Quantised, Side, Term
 LAST_BYTES = 4
 """Of the number that items have besides what is stored where bytes stand for the same numbers (:class:`ByteTables`)."""
 
-
 LARGEST = 1e6
 """Magnitude that no number learnt from vectors of length 1 comes near."""
 
