@@ -206,13 +206,14 @@ def choose(configure: Configure, settings: Choosing, budget: Budget, target: str
 
 
 def shorter(one: Tried) -> dict[str, Any] | None:
-    """Return a candidate with half the code, in whole bytes, where its length was refused; None for any other outcome.
+    """Return a candidate with half the code, in whole bytes, where it was refused as too long; else None.
 
     A large budget has codes that are longer than features have components: what is shorter fits it, too.
     """
     for key in ("bits", "index.nbits"):
         bits = one.values.get(key)
-        if isinstance(bits, int) and bits >= 16 and one.state == "refused" and one.reason.startswith(f"{key}={bits}:"):
+        too_long = tuple(f"{key}={bits}: expected {right}" for right in ("fewer", "at most"))
+        if isinstance(bits, int) and bits >= 16 and one.state == "refused" and one.reason.startswith(too_long):
             return one.values | {key: bits // 16 * 8}
     return None
 
