@@ -20,7 +20,7 @@ HIDDEN = ("base",)
 """Folders of a group that Hydra lists among its options."""
 STOPPED_AT = ("--help", "-h", "--hydra-help", "--version")
 """Flags at which the parser would end by itself."""
-KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "bool": "true or false"}
 """OmegaConf's names of types, in words."""
 _PATH = re.compile(r"^~|[/\\]|\.\w{1,11}$|[^\x00-\x7f]")
 _OVERRIDE = re.compile(r"^(\+{0,2}[\w@/.]+)=(.+)$", re.DOTALL)
@@ -123,12 +123,13 @@ def expected_kind(message: str, given: str) -> str | None:
         message: OmegaConf's.
         given: the key with its value.
     """
-    found = re.search(r"of type '(\w+)' could not be converted to (\w+)$", message)
-    if found is None or found[2] not in KINDS:
+    found = re.search(r"could not be converted to (\w+)$|is not a valid (\w+) ", message)
+    kind = KINDS.get(found[1] or found[2]) if found else None
+    if kind is None:
         return None
     key, _, value = given.partition("=")
-    each = f"; a run for each of them: lshbench run -m {key}={value.strip('[] ')}" if found[1] == "list" else ""
-    return f"expected {KINDS[found[2]]}{each}"
+    each = f"; a run for each of them: lshbench run -m {key}={value.strip('[] ')}" if value.startswith("[") else ""
+    return f"expected {kind}{each}"
 
 
 def missing_option(message: str, arguments: Sequence[str]) -> str | None:

@@ -321,7 +321,9 @@ def _readable(error: Exception, arguments: list[str]) -> str:
     """Return one message for an error of Hydra's or OmegaConf's: the key, the value, what would be right."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = str(getattr(cause, "full_key", None) or "")
-    given = next((argument for argument in arguments if argument.lstrip("+~").split("=")[0] == key), key)
+    given = next(
+        (text for text in reversed(arguments) if text.lstrip("+~").split("=")[0] == key), key
+    )  # the last counts
     parent = getattr(cause, "parent_node", None)
     if key and re.search(r"Key '.*' (is )?not in ", str(cause)) and isinstance(parent, DictConfig):
         known = [str(name) for name in parent if not str(name).startswith("_") and name != "hydra"]
