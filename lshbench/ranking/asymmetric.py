@@ -83,23 +83,18 @@ class DecodedGallery:
         return padded
 
     @cached_property
-    def checked(self) -> np.ndarray:
-        """What is stored, after every item has been decoded once, so that none is anything but the quantiser's.
+    def last_numbers(self) -> np.ndarray:
+        """The last number of each decoded vector, float32 ``(n,)``; the same of items that are stored alike.
+
+        Every item is decoded once for it, so that none is anything but the quantiser's.
 
         Raises:
             ValueError: as :meth:`rows`.
         """
-        for start in range(0, len(self), self.tile):
-            self.rows(start, min(start + self.tile, len(self)))
-        return self.stored
-
-    @cached_property
-    def last_numbers(self) -> np.ndarray:
-        """The last number of each decoded vector, float32 ``(n,)``; the same of items that are stored alike."""
         numbers = np.empty(len(self), np.float32)
         for start in range(0, len(self), self.tile):
-            part = self.rows(start, min(start + self.tile, len(self)))
-            numbers[start : start + len(part)] = part[:, -1]
+            stop = min(start + self.tile, len(self))
+            numbers[start:stop] = self.rows(start, stop)[:, -1]
         rows, kinds, kind = self.repeats
         numbers[rows] = numbers[kinds[kind]]
         return numbers
@@ -194,7 +189,8 @@ def asymmetric_neighbors(queries: Vectors, gallery: DecodedGallery, k: int) -> N
 def _looked_up(queries: Vectors, gallery: DecodedGallery) -> Iterator[tuple[int, np.ndarray]]:
     """Yield each tile's first row and scores, float32 ``(q, tile)``, from the stored bytes."""
     assert queries.terms is not None
-    stored, terms = gallery.checked, queries.terms(queries.x)
+    last_numbers = gallery.last_numbers  # before the bytes are scored, as it checks them
+    stored, terms = gallery.stored, queries.terms(queries.x)
     scores = np.empty((len(queries), gallery.tile), np.float32)
     for first in range(0, len(gallery), gallery.tile):
         part = stored[first : first + gallery.tile]
@@ -202,7 +198,7 @@ def _looked_up(queries: Vectors, gallery: DecodedGallery) -> Iterator[tuple[int,
             own = scores[query, : len(part)]
             write_scores(terms, query, part, own)
             if isinstance(terms, ByteTables) and terms.last is not None:
-                own += terms.last[query] * gallery.last_numbers[first : first + len(part)]
+                own += terms.last[query] * last_numbers[first : first + len(part)]
         yield first, scores
 
 
